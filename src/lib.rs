@@ -1,0 +1,39 @@
+//! `afferent`: what is installed in every RPM-based VM, at Central within a second of it changing.
+//!
+//! Five groups, from plain values to the edges of the process. A folder's `mod.rs` is its front
+//! page; `tests/tidy.rs` holds which folder may import which.
+//!
+//! ```text
+//! serve   inotify -> Touch -> debounce -> rescan decides -> scan -> Report -> report_table
+//!           digest changed? the next generation is given in the same transaction
+//!         socket -> frame -> Request -> respond, from a read transaction -> Response -> frame -> socket
+//! sense   schedule: guest is due -> transport -> exchange -> Envelope -> pending_table, durable
+//!         pending_table -> queue -> http -> outcome: taken -> remove, if still that generation
+//!                                               refused or lost -> stays, backoff
+//! mirror  http -> page -> spec -> Records -> plan against inventory_table -> apply -> audit_table
+//! ```
+
+// values: no IO, no clock reads, no async
+pub mod clock;
+pub mod inventory;
+pub mod report;
+
+// bytes: translation to and from values
+pub mod rpmdb;
+pub mod wire;
+
+// ports: each is the only place that touches one part of the world
+pub mod http;
+pub mod scan;
+pub mod store;
+pub mod telemetry;
+pub mod transport;
+pub mod watch;
+
+// commands: one folder per subcommand
+pub mod mirror;
+pub mod sense;
+pub mod serve;
+
+// edges
+pub mod cli;

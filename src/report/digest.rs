@@ -1,0 +1,195 @@
+//! The digest of a report: what decides whether anything changed.
+//!
+//! SHA-256 over a canonical byte form. Every field is written with its length in front, every list
+//! with its count, so that no two different reports have the same bytes. Only what travels is
+//! digested, in the form in which it travels, so that agent and sensor compute the same digest.
+
+use super::{Distribution, Package, Report, Repository};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use std::str::FromStr;
+
+/// Names the canonical form; a change of the form is a change of every digest, once.
+const FORM: &str = "afferent report 1";
+
+/// SHA-256 over the canonical content of a report.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest([u8; 32]);
+
+/// Why text or bytes are not a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a digest is 32 bytes, written as sha256: and 64 hex digits")]
+pub struct DigestError;
+
+impl Digest {
+    /// The 32 bytes, as they go over the wire.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl TryFrom<&[u8]> for Digest {
+    type Error = DigestError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, DigestError> {
+        bytes.try_into().map(Self).map_err(|_| DigestError)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let hex = text.strip_prefix("sha256:").ok_or(DigestError)?;
+        if hex.len() != 64 || !hex.is_ascii() {
+            return Err(DigestError);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| DigestError)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| DigestError)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+pub(super) fn of(report: &Report) -> Digest {
+    let mut canon = Canon(Sha256::new());
+    canon.text(FORM);
+    canon.count(report.packages.len());
+    report.packages.iter().for_each(|p| canon.package(p));
+    canon.distribution(&report.distribution);
+    canon.count(report.repositories.len());
+    report.repositories.iter().for_each(|r| canon.repository(r));
+    canon.text(&report.package_db);
+    canon.count(report.facts.len());
+    for (name, value) in &report.facts {
+        canon.text(name);
+        canon.text(value);
+    }
+    Digest(canon.0.finalize().into())
+}
+
+struct Canon(Sha256);
+
+impl Canon {
+    fn count(&mut self, n: usize) {
+        self.0.update((n as u64).to_be_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.0.update(text.as_bytes());
+    }
+
+    fn package(&mut self, package: &Package) {
+        self.text(&package.name);
+        self.text(&package.evr.to_string());
+        self.text(package.arch.as_deref().unwrap_or_default());
+        let source = package.source();
+        self.text(source.as_ref().map_or("", |s| s.name));
+        self.text(source.as_ref().map_or("", |s| s.version));
+        self.text(package.module().unwrap_or_default());
+        self.text(package.repo.as_deref().unwrap_or_default());
+    }
+
+    fn distribution(&mut self, d: &Distribution) {
+        for text in [
+            &d.id,
+            &d.name,
+            &d.version,
+            &d.version_code_name,
+            &d.version_id,
+            &d.arch,
+            &d.cpe,
+            &d.pretty_name,
+        ] {
+            self.text(text);
+        }
+    }
+
+    fn repository(&mut self, r: &Repository) {
+        for text in [&r.id, &r.name, &r.key, &r.uri, &r.cpe] {
+            self.text(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_in_which_packages_are_listed_is_no_change() {
+        let (mut a, mut b) = (sample(), sample());
+        b.packages.reverse();
+        a.normalize();
+        b.normalize();
+        assert_eq!(a.digest(), b.digest());
+    }
+
+    #[test]
+    fn every_field_counts() {
+        let before = sample().digest();
+        let changes: [fn(&mut Report); 7] = [
+            |r| r.packages[0].evr.release = "2".into(),
+            |r| r.packages[0].arch = None,
+            |r| r.packages[0].repo = Some("baseos".into()),
+            |r| r.distribution.version_id = "9.5".into(),
+            |r| r.repositories.push(Repository::default()),
+            |r| r.package_db = "ndb:var/lib/rpm".into(),
+            |r| drop(r.facts.insert("mid_transaction".into(), "true".into())),
+        ];
+        for change in changes {
+            let mut report = sample();
+            change(&mut report);
+            assert_ne!(report.digest(), before);
+        }
+    }
+
+    #[test]
+    fn text_moved_from_one_field_to_the_next_is_a_change() {
+        let (mut a, mut b) = (sample(), sample());
+        (a.distribution.id, a.distribution.name) = ("ab".into(), "c".into());
+        (b.distribution.id, b.distribution.name) = ("a".into(), "bc".into());
+        assert_ne!(a.digest(), b.digest());
+    }
+
+    #[test]
+    fn a_digest_survives_text_and_bytes() {
+        let digest = sample().digest();
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert_eq!(Digest::try_from(&digest.as_bytes()[..]), Ok(digest));
+        for bad in ["", "sha256:", "sha256:zz", &"0".repeat(64)] {
+            assert!(bad.parse::<Digest>().is_err());
+        }
+    }
+
+    fn sample() -> Report {
+        let package = |name: &str| Package {
+            name: name.into(),
+            evr: crate::report::Evr::parse("1-1"),
+            arch: Some("noarch".into()),
+            ..Package::default()
+        };
+        Report {
+            packages: vec![package("a"), package("b")],
+            package_db: "sqlite:var/lib/rpm".into(),
+            ..Report::default()
+        }
+    }
+}

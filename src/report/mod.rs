@@ -1,0 +1,96 @@
+//! What a guest has installed at one moment, and when two such reports are the same.
+//!
+//! ```text
+//! Envelope                       the unit that travels from guest to Central
+//! ├── VmId, address              who the sensor says it is
+//! ├── ReportKey                  epoch + generation: which report of that guest
+//! ├── Digest                     whether anything changed, whatever the counters say
+//! ├── facts                      trigger, guest_id, last_scan_at ...: about the scan
+//! └── Report                     the content, all of it under the digest
+//!     ├── packages, distribution, repositories
+//!     └── facts                  detected_os, rpmdb_backend ...: about the guest
+//! ```
+//!
+//! Plain values: no IO, no clock, no knowledge of any format on disk or wire.
+
+mod digest;
+mod envelope;
+pub mod facts;
+mod generation;
+mod package;
+
+pub use digest::{Digest, DigestError};
+pub use envelope::{Envelope, GuestId, IdError, Trigger, VmId};
+pub use facts::Facts;
+pub use generation::{Epoch, Generation, ReportKey};
+pub use package::{Evr, Package, SourcePackage};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything installed in a guest at one moment.
+///
+/// Two reports with equal [`Report::digest`] have the same content. Packages and repositories are
+/// kept sorted by [`Report::normalize`], so that the order in which a database lists them is no
+/// change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Installed packages; a name may occur more than once (kernels, multilib).
+    pub packages: Vec<Package>,
+    /// From os-release.
+    pub distribution: Distribution,
+    /// Repositories that packages came from.
+    pub repositories: Vec<Repository>,
+    /// Backend and directory, for example `sqlite:var/lib/rpm`.
+    pub package_db: String,
+    /// Facts about the guest that count as content: a change of one is a new generation.
+    pub facts: Facts,
+}
+
+impl Report {
+    /// Sorts packages and repositories: the canonical order in which a report is digested.
+    pub fn normalize(&mut self) {
+        self.packages.sort();
+        self.repositories.sort();
+    }
+
+    /// SHA-256 over the canonical content. The report must have been [normalized](Self::normalize).
+    pub fn digest(&self) -> Digest {
+        digest::of(self)
+    }
+}
+
+/// The distribution, field by field as os-release(5) names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// `ID`, for example `rhel`.
+    pub id: String,
+    /// `NAME`.
+    pub name: String,
+    /// `VERSION`.
+    pub version: String,
+    /// `VERSION_CODENAME`.
+    pub version_code_name: String,
+    /// `VERSION_ID`, for example `9.4`.
+    pub version_id: String,
+    /// Architecture of the machine that was scanned, where known.
+    pub arch: String,
+    /// `CPE_NAME`.
+    pub cpe: String,
+    /// `PRETTY_NAME`.
+    pub pretty_name: String,
+}
+
+/// A repository that packages came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Repository {
+    /// Repository id as dnf knows it, for example `rhel-9-for-x86_64-baseos-rpms`.
+    pub id: String,
+    /// Human name, or the id again.
+    pub name: String,
+    /// What kind of entry this is; `rhel-cpe-repository` when `cpe` came from Red Hat's mapping.
+    pub key: String,
+    /// Where it is, when known.
+    pub uri: String,
+    /// CPE, when known.
+    pub cpe: String,
+}

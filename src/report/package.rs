@@ -1,0 +1,178 @@
+//! One installed package and its version.
+//!
+//! Strings are what the header says, converted to UTF-8 with replacement where it is not (Latin-1
+//! occurs in old packages): a report never fails for a letter.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Epoch, version and release of a package.
+///
+/// Ordered bytewise, which is an order for lists, not rpm's order of versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Evr {
+    /// 0 when the package has none: rpm treats both alike.
+    pub epoch: u32,
+    /// For example `5.1.8`.
+    pub version: String,
+    /// For example `6.el9`; empty only in reports of foreign agents.
+    pub release: String,
+}
+
+impl Evr {
+    /// Reads `[epoch:]version[-release]`; the inverse of [`fmt::Display`].
+    ///
+    /// A version holds no `-` and no `:`, so both cuts are unambiguous. Text before a `:` that is
+    /// no number stays part of the version.
+    pub fn parse(text: &str) -> Self {
+        let (epoch, rest) = match text.split_once(':') {
+            Some((epoch, rest)) => match epoch.parse() {
+                Ok(number) => (number, rest),
+                Err(_) => (0, text),
+            },
+            None => (0, text),
+        };
+        let (version, release) = rest.rsplit_once('-').unwrap_or((rest, ""));
+        Self {
+            epoch,
+            version: version.to_owned(),
+            release: release.to_owned(),
+        }
+    }
+}
+
+/// `[epoch:]version-release`, the epoch only when it is not 0.
+impl fmt::Display for Evr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.epoch != 0 {
+            write!(f, "{}:", self.epoch)?;
+        }
+        f.write_str(&self.version)?;
+        if !self.release.is_empty() {
+            write!(f, "-{}", self.release)?;
+        }
+        Ok(())
+    }
+}
+
+/// The source package that a binary package was built from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcePackage<'a> {
+    /// For example `openssl`.
+    pub name: &'a str,
+    /// `version-release`; a source rpm's file name has no epoch.
+    pub version: &'a str,
+}
+
+/// One installed package.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Package {
+    /// Name without version.
+    pub name: String,
+    /// Epoch, version and release.
+    pub evr: Evr,
+    /// `x86_64`, `noarch`, ...; absent in some headers of keys and very old packages.
+    pub arch: Option<String>,
+    /// File name of the source rpm, for example `bash-5.1.8-6.el9.src.rpm`.
+    pub source_rpm: Option<String>,
+    /// `name:stream:version:context` of the module it came from.
+    pub modularity_label: Option<String>,
+    /// Id of the repository it was installed from, when the package manager kept it.
+    pub repo: Option<String>,
+}
+
+impl Package {
+    /// Name and version of the source package, read from the source rpm's file name.
+    pub fn source(&self) -> Option<SourcePackage<'_>> {
+        let file = self.source_rpm.as_deref()?;
+        let stem = file
+            .strip_suffix(".rpm")
+            .and_then(|s| s.strip_suffix(".src").or_else(|| s.strip_suffix(".nosrc")))?;
+        let release_at = stem.rfind('-')?;
+        let name_end = stem.get(..release_at)?.rfind('-')?;
+        Some(SourcePackage {
+            name: stem.get(..name_end)?,
+            version: stem.get(name_end + 1..)?,
+        })
+    }
+
+    /// `name:stream` of the module, without the version and context that nobody matches on.
+    pub fn module(&self) -> Option<&str> {
+        let label = self.modularity_label.as_deref()?;
+        let stream_end = label
+            .match_indices(':')
+            .nth(1)
+            .map_or(label.len(), |(at, _)| at);
+        label.get(..stream_end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_epoch_of_zero_is_not_written() {
+        assert_eq!(evr(0, "1.2", "3.el9").to_string(), "1.2-3.el9");
+        assert_eq!(evr(2, "1.2", "3.el9").to_string(), "2:1.2-3.el9");
+    }
+
+    #[test]
+    fn the_source_package_is_read_from_the_right_end_of_the_file_name() {
+        let package = Package {
+            source_rpm: Some("java-1.8.0-openjdk-1.8.0.402.b06-2.el9.src.rpm".into()),
+            ..Package::default()
+        };
+        let source = package.source().unwrap();
+        assert_eq!(source.name, "java-1.8.0-openjdk");
+        assert_eq!(source.version, "1.8.0.402.b06-2.el9");
+    }
+
+    #[test]
+    fn a_source_rpm_without_sources_is_one_too() {
+        let package = Package {
+            source_rpm: Some("blob-1-2.nosrc.rpm".into()),
+            ..Package::default()
+        };
+        assert_eq!(package.source().unwrap().version, "1-2");
+    }
+
+    #[test]
+    fn a_module_is_its_name_and_stream() {
+        for (label, module) in [
+            ("nodejs:18:9040020240301:rhel9", "nodejs:18"),
+            ("nodejs:18", "nodejs:18"),
+            ("odd", "odd"),
+        ] {
+            let package = Package {
+                modularity_label: Some(label.into()),
+                ..Package::default()
+            };
+            assert_eq!(package.module(), Some(module));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_version_survives_text(epoch: u32, version in "[a-z0-9.+~^_]{1,12}", release in "[a-z0-9.+~^_]{1,12}") {
+            let evr = evr(epoch, &version, &release);
+            prop_assert_eq!(Evr::parse(&evr.to_string()), evr);
+        }
+
+        #[test]
+        fn any_text_makes_a_version_and_a_source(text in ".{0,40}") {
+            let _ = Evr::parse(&text);
+            let package = Package { source_rpm: Some(text.clone()), modularity_label: Some(text), ..Package::default() };
+            let _ = (package.source(), package.module());
+        }
+    }
+
+    fn evr(epoch: u32, version: &str, release: &str) -> Evr {
+        Evr {
+            epoch,
+            version: version.into(),
+            release: release.into(),
+        }
+    }
+}
