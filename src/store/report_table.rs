@@ -7,7 +7,7 @@ use super::blob::{Blobs, Sealed};
 use super::{Store, StoreError, codec};
 use crate::clock::WallTime;
 use crate::report::{Digest, Epoch, GuestId, Report, ReportKey, Trigger};
-use redb::{ReadableTable, TableDefinition, TableError};
+use redb::{TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
 const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("report_rows");
@@ -107,6 +107,7 @@ pub fn replace(store: &Store, stored: &StoredReport) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use crate::report::{Generation, Package};
+    use redb::ReadableTable;
 
     #[test]
     fn a_report_is_there_after_a_restart_with_the_same_key() {
