@@ -62,7 +62,7 @@ const MAX_ENTRIES: u32 = 65_535;
 /// Data bytes that librpm accepts.
 const MAX_DATA: u32 = 256 * 1024 * 1024 - 1;
 /// Longest wanted string; far beyond any real one, small enough for a report.
-const MAX_TEXT: usize = 64 * 1024;
+const MAX_TEXT: usize = 4096;
 const ENTRY: u64 = 16;
 
 const TYPE_INT32: u32 = 4;

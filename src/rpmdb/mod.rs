@@ -7,8 +7,10 @@
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 
+pub mod bdb;
 mod error;
 mod header;
+pub mod ndb;
 mod source;
 pub mod sqlite;
 
@@ -19,6 +21,10 @@ pub use source::ReadAt;
 use source::number::array;
 use std::fmt;
 use std::ops::ControlFlow;
+
+/// Headers that a database may hold; the largest systems have some thousands.
+const MAX_HEADERS: usize = 262_144;
+const TOO_MANY: Error = Error::Unsupported("lists more than 262,144 package headers");
 
 /// Which of rpm's formats a database has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +86,10 @@ pub type Visit<'a> = dyn FnMut(Item<'_>) -> ControlFlow<()> + 'a;
 pub enum Database<S> {
     /// See [`Backend::Sqlite`].
     Sqlite(sqlite::Database<S>),
+    /// See [`Backend::Ndb`].
+    Ndb(ndb::Database<S>),
+    /// See [`Backend::Bdb`].
+    Bdb(bdb::Database<S>),
 }
 
 impl<S: ReadAt> Database<S> {
@@ -90,7 +100,8 @@ impl<S: ReadAt> Database<S> {
     pub fn open(backend: Backend, main: S, wal: Option<S>) -> Result<Self, Error> {
         match backend {
             Backend::Sqlite => sqlite::Database::open(main, wal).map(Self::Sqlite),
-            Backend::Ndb | Backend::Bdb => Err(Error::Unsupported("is of a format to come")),
+            Backend::Ndb => ndb::Database::open(main).map(Self::Ndb),
+            Backend::Bdb => bdb::Database::open(main).map(Self::Bdb),
         }
     }
 
@@ -100,9 +111,23 @@ impl<S: ReadAt> Database<S> {
     /// The structure around the headers is damaged, so that some could not be found. A damaged
     /// header alone is not an error here: its [`Item`] says so.
     pub fn headers(&mut self, visit: &mut Visit<'_>) -> Result<(), Error> {
+        let mut headers = 0;
+        let mut visit = |item: Item<'_>| {
+            headers += 1;
+            if headers > MAX_HEADERS {
+                return ControlFlow::Break(());
+            }
+            visit(item)
+        };
         match self {
-            Self::Sqlite(database) => database.headers(visit),
+            Self::Sqlite(database) => database.headers(&mut visit)?,
+            Self::Ndb(database) => database.headers(&mut visit)?,
+            Self::Bdb(database) => database.headers(&mut visit)?,
         }
+        if headers > MAX_HEADERS {
+            return Err(TOO_MANY);
+        }
+        Ok(())
     }
 
     /// The highest header number that the database ever gave out; 0 when it is new. It only grows,
@@ -113,6 +138,8 @@ impl<S: ReadAt> Database<S> {
     pub fn last_number(&mut self) -> Result<u64, Error> {
         match self {
             Self::Sqlite(database) => Ok(database.last_number("Packages")?.unwrap_or(0)),
+            Self::Ndb(database) => Ok(database.last_number()),
+            Self::Bdb(database) => Ok(database.last_number()),
         }
     }
 }

@@ -56,6 +56,24 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     }
 }
 
+/// Reads until the buffer is full or the source ends.
+pub(super) fn read_up_to<S: ReadAt + ?Sized>(
+    source: &S,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match source.read_at(rest, offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
 /// Fixed-width numbers of foreign bytes: `None` where there are not enough of them.
 pub(super) mod number {
     pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

@@ -6,9 +6,8 @@
 //! each pointer in the bytes it already has.
 
 use crate::rpmdb::error::{Error, Place};
-use crate::rpmdb::source::ReadAt;
 use crate::rpmdb::source::number::{be_u16, be_u32};
-use std::io;
+use crate::rpmdb::source::{ReadAt, read_up_to};
 
 /// Pages that a chain walk fetches at once, at most.
 const RUN: u32 = 16;
@@ -235,24 +234,6 @@ impl<S: ReadAt> Pager<S> {
     fn offset(&self, page: u32) -> u64 {
         u64::from(page.saturating_sub(1)) * u64::from(self.header.page_size)
     }
-}
-
-/// Reads until the buffer is full or the source ends.
-pub(super) fn read_up_to<S: ReadAt + ?Sized>(
-    source: &S,
-    buffer: &mut [u8],
-    offset: u64,
-) -> io::Result<usize> {
-    let mut done = 0;
-    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match source.read_at(rest, offset.saturating_add(done as u64)) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
 }
 
 fn read_all<S: ReadAt>(source: &S, into: &mut [u8], offset: u64, page: u32) -> Result<(), Error> {

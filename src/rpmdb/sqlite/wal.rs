@@ -10,10 +10,10 @@
 //! frames so far, holds; of those, the frames up to the last commit. What follows is left over from
 //! before the log was restarted, or torn off. <https://sqlite.org/fileformat2.html#walformat>
 
-use super::pager::{Overlay, read_up_to};
+use super::pager::Overlay;
 use crate::rpmdb::error::{Error, Place};
-use crate::rpmdb::source::ReadAt;
 use crate::rpmdb::source::number::{array, be_u32};
+use crate::rpmdb::source::{ReadAt, read_up_to};
 
 const HEADER: usize = 32;
 const FRAME: usize = 24;
