@@ -203,8 +203,8 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
     let (ms, s, m, h) = (
         Duration::from_millis,
         Duration::from_secs,
-        |n| Duration::from_secs(60 * n),
-        |n| Duration::from_secs(3600 * n),
+        |n: u64| Duration::from_secs(60 * n),
+        |n: u64| Duration::from_secs(3600 * n),
     );
     Ok(Config {
         listen: settings.all("listen", parse::any)?,

@@ -109,7 +109,9 @@ mod tests {
         );
         assert!(!places[1].0.spoke());
         assert!(newcomer.0.spoke());
-        places.iter().for_each(|(place, _)| drop(place.spoke()));
+        for (place, _) in &places {
+            place.spoke();
+        }
         drop(places.remove(1));
         assert!(admission.enter().is_none(), "all are being answered");
         places.pop();

@@ -20,7 +20,7 @@ const FILE: &str = "serve.redb";
 #[derive(Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// Another one than before, kept under a new key.
-    New(StoredReport),
+    New(Box<StoredReport>),
     /// The same content as before: nothing was written.
     Same,
 }
@@ -152,7 +152,7 @@ impl Keeper {
         Ok(if same {
             Recorded::Same
         } else {
-            Recorded::New(stored)
+            Recorded::New(Box::new(stored))
         })
     }
 

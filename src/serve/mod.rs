@@ -11,9 +11,9 @@
 //! their own. What is published is on disk already.
 
 mod admission;
-mod keep;
-mod rescan;
-mod respond;
+pub mod keep;
+pub mod rescan;
+pub mod respond;
 mod run;
 mod server;
 mod worker;

@@ -1,7 +1,7 @@
 //! The loop: events and time in, scans out, and what is found published.
 
 use super::Config;
-use super::keep::{Keeper, Recorded};
+use super::keep::Recorded;
 use super::rescan::{Ended, Next, Rescan};
 use super::respond::Published;
 use super::server::Server;
