@@ -44,6 +44,7 @@ struct Afferent {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, once")]
 enum Command {
     Scan(scan::ScanArgs),
     Serve(serve::ServeArgs),
@@ -70,7 +71,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     match afferent.command {
         Some(Command::Scan(args)) => scan::run(&args),
         Some(Command::Serve(args)) => serve::run(args),
-        Some(Command::Pull(args)) => pull::run(args),
+        Some(Command::Pull(args)) => pull::run(&args),
         Some(Command::Sense(args)) => sense::run(args),
         Some(Command::Mirror(args)) => mirror::run(args),
         None => complain(USAGE, "a command is needed; see afferent --help"),
