@@ -94,15 +94,16 @@ build_musl_gcc() {
 		}
 	END
     (cd "$lib" && musl-gcc -O2 -c shim.c -o shim.o && ar rD libunwind.a shim.o)
-    # The search paths are in this wrapper and not in the flags, see above.
-    cat >"$lib/link" <<-END
+    # The search paths are in this wrapper and not in the flags, see above. Its name tells the compiler
+    # which dialect it speaks.
+    cat >"$lib/wrapped-gcc" <<-END
 		#!/bin/sh
 		exec musl-gcc "\$@" -L"$lib" -L"$(dirname "$(gcc -print-libgcc-file-name)")"
 	END
-    chmod +x "$lib/link"
+    chmod +x "$lib/wrapped-gcc"
     # Debian's musl-gcc has no start files for static-pie; the result is a plain static executable.
     flags+=(-C relocation-model=static)
-    export "CC_$under=musl-gcc" "CARGO_TARGET_${under^^}_LINKER=$lib/link"
+    export "CC_$under=musl-gcc" "CARGO_TARGET_${under^^}_LINKER=$lib/wrapped-gcc"
     build_std /usr/bin/cargo build
 }
 

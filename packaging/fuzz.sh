@@ -11,8 +11,14 @@ if ! command -v rustup >/dev/null || ! rustup toolchain list | grep -q '^nightly
     exit 0
 fi
 cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
+log=target/fuzz.log
+mkdir -p target
 for target in $(cargo +nightly fuzz list); do
     echo "fuzz: $target, $seconds s"
-    cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -rss_limit_mb=2048 -print_final_stats=1 2>&1 |
-        grep -Ev '^#|INFO: ' | tail -20
+    if ! cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -rss_limit_mb=2048 >"$log" 2>&1; then
+        tail -50 "$log"
+        echo "fuzz: $target found something; its input is under fuzz/artifacts/$target" >&2
+        exit 1
+    fi
+    grep -E 'DONE|^Done' "$log" | tail -1
 done
