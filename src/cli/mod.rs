@@ -1,8 +1,98 @@
 //! Flags as typed, one file per subcommand; each becomes a configuration once.
+//!
+//! Data goes to standard output, diagnostics to standard error, and the exit code says what to do
+//! next: [`DONE`], [`FAILED`], [`USAGE`], [`CONFIGURATION`], [`DEGRADED`].
 
+mod mirror;
+pub mod options;
+mod pull;
+mod scan;
+mod sense;
+mod serve;
+
+use argh::FromArgs;
 use std::ffi::OsString;
+use std::io::{self, Write};
+
+/// Everything asked for was done.
+pub const DONE: u8 = 0;
+/// It failed; standard error says why.
+pub const FAILED: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// A configuration file or variable is wrong (`mirror`: deletes were withheld).
+pub const CONFIGURATION: u8 = 3;
+/// `status`: it runs, but not as it should.
+pub const DEGRADED: u8 = 4;
+
+/// `afferent --version`, also in every answer and report.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+const GIT_ID: &str = env!("AFFERENT_GIT_ID");
+
+/// Carries what is installed in every RPM-based VM to Central within a second of it changing.
+///
+/// Example: afferent scan --format json
+#[derive(FromArgs)]
+struct Afferent {
+    /// print the version and exit
+    #[argh(switch)]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Scan(scan::ScanArgs),
+    Serve(serve::ServeArgs),
+    Pull(pull::PullArgs),
+    Sense(sense::SenseArgs),
+    Mirror(mirror::MirrorArgs),
+}
 
 /// Runs the command line and gives the exit code.
-pub fn run(_args: impl Iterator<Item = OsString>) -> u8 {
-    2
+pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
+    let args: Vec<String> = args
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let afferent = match Afferent::from_args(&["afferent"], &args) {
+        Ok(afferent) => afferent,
+        Err(early) if early.status.is_ok() => return print(early.output.trim_end()),
+        Err(early) => return complain(USAGE, early.output.trim_end()),
+    };
+    if afferent.version {
+        return print(&format!("afferent {VERSION} ({GIT_ID})"));
+    }
+    match afferent.command {
+        Some(Command::Scan(args)) => scan::run(args),
+        Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Pull(args)) => pull::run(args),
+        Some(Command::Sense(args)) => sense::run(args),
+        Some(Command::Mirror(args)) => mirror::run(args),
+        None => complain(USAGE, "a command is needed; see afferent --help"),
+    }
+}
+
+/// Writes a line to standard output. Nobody reading any more is no failure.
+fn print(text: &str) -> u8 {
+    print_with(|out| writeln!(out, "{text}"))
+}
+
+/// Lets `write` write to standard output, and gives the exit code.
+fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Ok(()) => DONE,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+        Err(error) => complain(FAILED, &format!("cannot write the output: {error}")),
+    }
+}
+
+/// Says on standard error what went wrong, and gives the exit code back.
+fn complain(code: u8, what: &str) -> u8 {
+    let _ = writeln!(io::stderr().lock(), "afferent: {what}");
+    code
 }

@@ -123,7 +123,7 @@ impl Canon {
     }
 
     fn repository(&mut self, r: &Repository) {
-        for text in [&r.id, &r.name, &r.key, &r.uri, &r.cpe] {
+        for text in [&r.id, &r.key, &r.uri, &r.cpe] {
             self.text(text);
         }
     }

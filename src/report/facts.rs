@@ -35,3 +35,23 @@ pub const REPORT_DIGEST: &str = "report_digest";
 pub const LAST_SCAN_AT: &str = "last_scan_at";
 /// 32 hex digits that stay with a machine; see [`crate::report::GuestId`].
 pub const GUEST_ID: &str = "guest_id";
+
+/// The facts that are content; all others a peer may send only describe its scan.
+pub const CONTENT: [&str; 7] = [
+    DETECTED_OS,
+    OS_VERSION,
+    ACTIVATION_STATUS,
+    DNF_METADATA_STATUS,
+    RPMDB_BACKEND,
+    MID_TRANSACTION,
+    SKIPPED_HEADERS,
+];
+
+/// Those of `facts` that are content.
+pub fn content_of(facts: &Facts) -> Facts {
+    facts
+        .iter()
+        .filter(|(name, _)| CONTENT.contains(&name.as_str()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}

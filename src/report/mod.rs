@@ -85,8 +85,6 @@ pub struct Distribution {
 pub struct Repository {
     /// Repository id as dnf knows it, for example `rhel-9-for-x86_64-baseos-rpms`.
     pub id: String,
-    /// Human name, or the id again.
-    pub name: String,
     /// What kind of entry this is; `rhel-cpe-repository` when `cpe` came from Red Hat's mapping.
     pub key: String,
     /// Where it is, when known.

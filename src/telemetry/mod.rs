@@ -1,1 +1,60 @@
-//! (to come)
+//! What the process says about itself: its log, and (for the services) status and metrics.
+//!
+//! The log goes to standard error. Under systemd each line carries its priority the way
+//! sd-daemon(3) asks for and no time, because the journal has both; `AFFERENT_LOG_FORMAT=json`
+//! writes one JSON object a line instead. `AFFERENT_LOG` sets the level (`warn`, `debug`,
+//! `afferent::sense=debug`).
+
+use std::fmt;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Starts logging for the rest of the process. A second call does nothing.
+pub fn start_log() {
+    let filter = EnvFilter::try_from_env("AFFERENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_target(false);
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let _ = if std::env::var("AFFERENT_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        log.json().flatten_event(true).try_init()
+    } else if in_journal {
+        let format = Format::default()
+            .without_time()
+            .with_level(false)
+            .with_target(false);
+        log.event_format(Journal(format)).try_init()
+    } else {
+        log.try_init()
+    };
+}
+
+/// Lines for the journal: `<6>message field=value`.
+struct Journal(Format<Full, ()>);
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
+}

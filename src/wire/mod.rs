@@ -1,1 +1,35 @@
-//! (to come)
+//! What is said over a socket, as bytes and as values.
+//!
+//! ```text
+//! frame     ┌──────────────┬──────────────────────┐
+//!           │ length u32 BE│ one protobuf message │     one request per connection
+//!           └──────────────┴──────────────────────┘
+//!
+//! sensor ── VMServiceRequest { meta, get_report | wait_report } ──► agent
+//! sensor ◄─ VMServiceResponse { meta, report | unchanged | error } ─ agent
+//! ```
+//!
+//! The messages are those of StackRox's VM service, with our extensions under field numbers it
+//! does not use, so that either side also works with theirs. Nothing here does IO, and no byte of a
+//! peer can make it panic or take more memory than the named bounds.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+mod convert;
+pub mod frame;
+pub mod message;
+
+pub use convert::{ForeignReport, ReportError, report_from_wire, report_to_wire};
+
+/// Largest request an agent reads, in bytes.
+pub const MAX_REQUEST: u32 = 1 << 20;
+
+/// Largest response a sensor reads, in bytes.
+pub const MAX_RESPONSE: u32 = 16 << 20;
+
+/// Method names as `supported_methods` lists them.
+pub mod method {
+    /// The report, or word that it is unchanged, at once.
+    pub const GET_REPORT: &str = "get_report";
+    /// The same, as soon as the report is another than the one known.
+    pub const WAIT_REPORT: &str = "wait_report";
+}

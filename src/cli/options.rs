@@ -1,0 +1,454 @@
+//! Settings and where they come from: flag, then environment, then file, then default.
+//!
+//! Every command lists its settings once, as [`Setting`]s; parsing, `check-config --show`, man
+//! pages, completions and the shipped configuration files all follow that list. A setting
+//! `rescan-interval` is the flag `--rescan-interval`, the variable `AFFERENT_RESCAN_INTERVAL`
+//! (several values separated by commas) and the TOML key `rescan_interval`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One setting of a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// As the long flag has it, without dashes in front.
+    pub name: &'static str,
+    /// What a value looks like, for help: `DURATION`, `on|off`.
+    pub value: &'static str,
+    /// Used when nobody says anything; `None`: then there is no value.
+    pub default: Option<&'static str>,
+    /// Whether it may be given several times.
+    pub many: bool,
+    /// One sentence without a full stop.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// Its key in a TOML file.
+    pub fn key(&self) -> String {
+        self.name.replace('-', "_")
+    }
+
+    /// Its environment variable.
+    pub fn variable(&self) -> String {
+        format!("AFFERENT_{}", self.key().to_ascii_uppercase())
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Typed on the command line.
+    Flag,
+    /// An environment variable, by name.
+    Environment(String),
+    /// A file.
+    File(PathBuf),
+    /// Nobody said anything.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("command line"),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// A setting that cannot be used: says where it stands, which one, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    origin: Origin,
+    key: Option<String>,
+    message: String,
+}
+
+impl ConfigError {
+    /// About `key` as it was given at `origin`.
+    pub fn new(origin: Origin, key: &str, message: impl Into<String>) -> Self {
+        Self {
+            origin,
+            key: Some(key.to_owned()),
+            message: message.into(),
+        }
+    }
+
+    /// About a whole file.
+    pub fn in_file(path: &Path, message: impl Into<String>) -> Self {
+        Self {
+            origin: Origin::File(path.to_owned()),
+            key: None,
+            message: message.into(),
+        }
+    }
+
+    /// 2 (usage) for what was typed, 3 (configuration) for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self.origin {
+            Origin::Flag => super::USAGE,
+            _ => super::CONFIGURATION,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.origin, &self.key) {
+            (Origin::Flag, Some(key)) => write!(f, "--{key}: ")?,
+            (Origin::Environment(name), _) => write!(f, "{name}: ")?,
+            (Origin::File(path), Some(key)) => {
+                write!(f, "{}: {}: ", path.display(), key.replace('-', "_"))?;
+            }
+            (Origin::File(path), None) => write!(f, "{}: ", path.display())?,
+            (Origin::Default, Some(key)) => write!(f, "{key}: ")?,
+            (_, None) => {}
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Values as they were given, by setting.
+pub struct Settings {
+    settings: &'static [Setting],
+    given: BTreeMap<&'static str, (Vec<String>, Origin)>,
+    /// Top-level tables of the file that the command reads by itself.
+    tables: toml::Table,
+    file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Gathers `flags` (name and values as typed), the environment, and `file` if there is one.
+    ///
+    /// `tables` names those keys of the file that are no settings but for the command to read.
+    pub fn gather(
+        settings: &'static [Setting],
+        flags: Vec<(&'static str, Vec<String>)>,
+        environment: impl Fn(&str) -> Option<String>,
+        file: Option<&Path>,
+        tables: &[&str],
+    ) -> Result<Self, ConfigError> {
+        let mut gathered = Self {
+            settings,
+            given: BTreeMap::new(),
+            tables: toml::Table::new(),
+            file: file.map(Path::to_owned),
+        };
+        if let Some(path) = file {
+            gathered.read_file(path, tables)?;
+        }
+        for setting in settings {
+            if let Some(text) = environment(&setting.variable()) {
+                let values = if setting.many {
+                    let parts = text.split(',').map(str::trim).filter(|v| !v.is_empty());
+                    parts.map(str::to_owned).collect()
+                } else {
+                    vec![text]
+                };
+                let origin = Origin::Environment(setting.variable());
+                gathered.given.insert(setting.name, (values, origin));
+            }
+        }
+        for (name, values) in flags {
+            if !values.is_empty() {
+                gathered.given.insert(name, (values, Origin::Flag));
+            }
+        }
+        Ok(gathered)
+    }
+
+    fn read_file(&mut self, path: &Path, tables: &[&str]) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::in_file(path, error.to_string()))?;
+        let table: toml::Table = toml::from_str(&text)
+            .map_err(|error| ConfigError::in_file(path, error.to_string().trim_end().to_owned()))?;
+        let origin = Origin::File(path.to_owned());
+        for (key, value) in table {
+            if tables.contains(&key.as_str()) {
+                self.tables.insert(key, value);
+                continue;
+            }
+            let Some(setting) = self.settings.iter().find(|s| s.key() == key) else {
+                let allowed: Vec<String> = self.settings.iter().map(Setting::key).collect();
+                return Err(ConfigError::new(
+                    origin,
+                    &key,
+                    format!("no such setting; allowed are {}", allowed.join(", ")),
+                ));
+            };
+            let values = match value {
+                toml::Value::Array(items) if setting.many => {
+                    items.iter().map(plain).collect::<Option<Vec<_>>>()
+                }
+                value => plain(&value).map(|v| vec![v]),
+            };
+            let values = values.ok_or_else(|| {
+                let list = if setting.many {
+                    " or a list of such"
+                } else {
+                    ""
+                };
+                ConfigError::new(
+                    origin.clone(),
+                    &key,
+                    format!("must be {}{list}", setting.value),
+                )
+            })?;
+            self.given.insert(setting.name, (values, origin.clone()));
+        }
+        Ok(())
+    }
+
+    /// The file that was read, if any.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// A table of the file that is no setting.
+    pub fn table(&self, key: &str) -> Option<&toml::Value> {
+        self.tables.get(key)
+    }
+
+    /// Values as text, and where they came from.
+    pub fn text(&self, name: &str) -> (Vec<String>, Origin) {
+        if let Some(given) = self.given.get(name) {
+            return given.clone();
+        }
+        let setting = self.settings.iter().find(|s| s.name == name);
+        debug_assert!(setting.is_some(), "{name} is not in the list of settings");
+        let default = setting.and_then(|s| s.default);
+        (
+            default.map(str::to_owned).into_iter().collect(),
+            Origin::Default,
+        )
+    }
+
+    /// All values of a setting.
+    pub fn all<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let (values, origin) = self.text(name);
+        values
+            .iter()
+            .map(|v| parse(v).map_err(|message| ConfigError::new(origin.clone(), name, message)))
+            .collect()
+    }
+
+    /// The value of a setting that may be left out. The last one counts.
+    pub fn optional<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        self.all(name, parse).map(|mut values| values.pop())
+    }
+
+    /// The value of a setting that must be there.
+    pub fn one<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        self.optional(name, parse)?
+            .ok_or_else(|| ConfigError::new(self.text(name).1, name, "is needed and not given"))
+    }
+
+    /// Every setting with its values and their origin, as `check-config` shows them.
+    pub fn show(&self) -> String {
+        let mut lines = String::new();
+        for setting in self.settings {
+            let (values, origin) = self.text(setting.name);
+            let shown = if values.is_empty() {
+                "(none)".into()
+            } else {
+                values.join(", ")
+            };
+            lines.push_str(&format!("{:<24} {:<32} {origin}\n", setting.key(), shown));
+        }
+        lines
+    }
+}
+
+/// A TOML value as it would be typed; tables and lists are none.
+fn plain(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Boolean(on) => Some(if *on { "on" } else { "off" }.to_owned()),
+        _ => None,
+    }
+}
+
+/// Parsers for values that several commands have.
+pub mod parse {
+    use std::ops::RangeInclusive;
+    use std::path::PathBuf;
+    use std::str::FromStr;
+    use std::time::Duration;
+
+    use crate::clock::{parse_duration, show_duration};
+
+    /// Anything that reads itself and says why not.
+    pub fn any<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+        text.parse().map_err(|error: T::Err| error.to_string())
+    }
+
+    /// A whole number within bounds.
+    pub fn number(bounds: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> {
+        move |text| {
+            let number = text.parse().ok().filter(|n| bounds.contains(n));
+            number.ok_or_else(|| {
+                format!(
+                    "{text:?} is not a whole number from {} to {}",
+                    bounds.start(),
+                    bounds.end()
+                )
+            })
+        }
+    }
+
+    /// A duration within bounds.
+    pub fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
+        move |text| {
+            let time = parse_duration(text)?;
+            if bounds.contains(&time) {
+                return Ok(time);
+            }
+            Err(format!(
+                "{text} is out of range: from {} to {}",
+                show_duration(*bounds.start()),
+                show_duration(*bounds.end())
+            ))
+        }
+    }
+
+    /// `on` or `off`.
+    pub fn on_off(text: &str) -> Result<bool, String> {
+        match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(format!("{text:?} is neither on nor off")),
+        }
+    }
+
+    /// A path, any but the empty one.
+    pub fn path(text: &str) -> Result<PathBuf, String> {
+        if text.is_empty() {
+            return Err("an empty path".into());
+        }
+        Ok(text.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const SETTINGS: &[Setting] = &[
+        Setting {
+            name: "poll-interval",
+            value: "DURATION",
+            default: Some("5m"),
+            many: false,
+            help: "",
+        },
+        Setting {
+            name: "listen",
+            value: "ADDR",
+            default: Some("vsock:818"),
+            many: true,
+            help: "",
+        },
+        Setting {
+            name: "repo-cpe",
+            value: "FILE",
+            default: None,
+            many: false,
+            help: "",
+        },
+    ];
+
+    #[test]
+    fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+        let file = file("poll_interval = '1m'\nlisten = ['a', 'b']\n");
+        let environment = |name: &str| (name == "AFFERENT_POLL_INTERVAL").then(|| "2m".to_owned());
+        let gather =
+            |flags| Settings::gather(SETTINGS, flags, environment, Some(file.path()), &[]).unwrap();
+        assert_eq!(gather(vec![]).text("poll-interval").0, ["2m"]);
+        assert_eq!(
+            gather(vec![("poll-interval", vec!["3m".into()])])
+                .text("poll-interval")
+                .0,
+            ["3m"]
+        );
+        assert_eq!(gather(vec![]).text("listen").0, ["a", "b"]);
+        let bare = Settings::gather(SETTINGS, vec![], |_| None, None, &[]).unwrap();
+        assert_eq!(
+            bare.text("poll-interval"),
+            (vec!["5m".to_owned()], Origin::Default)
+        );
+        assert_eq!(bare.optional("repo-cpe", parse::path).unwrap(), None);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_file_the_key_and_what_is_allowed() {
+        let file = file("pol_interval = '1m'\n");
+        let error = Settings::gather(SETTINGS, vec![], |_| None, Some(file.path()), &[])
+            .err()
+            .unwrap();
+        let text = error.to_string();
+        assert!(text.contains(&file.path().display().to_string()), "{text}");
+        assert!(
+            text.contains("pol_interval: no such setting; allowed are poll_interval, listen"),
+            "{text}"
+        );
+        assert_eq!(error.exit_code(), 3);
+    }
+
+    #[test]
+    fn a_bad_value_is_a_usage_error_where_it_was_typed_and_a_configuration_error_elsewhere() {
+        let bounds = || parse::duration(Duration::from_secs(1)..=Duration::from_secs(60));
+        let typed = vec![("poll-interval", vec!["2h".to_owned()])];
+        let typed = Settings::gather(SETTINGS, typed, |_| None, None, &[]).unwrap();
+        let error = typed.one("poll-interval", bounds()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "--poll-interval: 2h is out of range: from 1s to 1m"
+        );
+        assert_eq!(error.exit_code(), 2);
+
+        let file = file("poll_interval = '2h'\n");
+        let written = Settings::gather(SETTINGS, vec![], |_| None, Some(file.path()), &[]).unwrap();
+        assert_eq!(
+            written
+                .one("poll-interval", bounds())
+                .unwrap_err()
+                .exit_code(),
+            3
+        );
+    }
+
+    #[test]
+    fn tables_that_a_command_reads_by_itself_are_kept_for_it() {
+        let file = file("[[vm]]\nid = 'a'\n");
+        let settings =
+            Settings::gather(SETTINGS, vec![], |_| None, Some(file.path()), &["vm"]).unwrap();
+        assert!(settings.table("vm").is_some());
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+}

@@ -1,0 +1,119 @@
+//! Long values: compressed, in chunks, under a hash of their own.
+//!
+//! ```text
+//! heads    key        -> Head { length, chunks, sha256 }
+//! chunks   (key, n)   -> at most CHUNK bytes
+//! ```
+//!
+//! redb rounds a value up to a power of two pages, so long ones are cut; and it does not verify its
+//! own checksums on ordinary reads, so every value is hashed and checked before anybody sees it.
+
+use super::{TxError, codec};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Fills 16 pages of 4 KiB with room for redb's own bookkeeping.
+const CHUNK: usize = 65_400;
+
+/// The fastest level: the next ones cost a third more time for a few percent.
+const ZSTD_LEVEL: i32 = 1;
+
+/// No value is larger once unpacked, whatever its head says.
+const MAX_UNPACKED: usize = 64 << 20;
+
+/// The two tables that hold one kind of long value.
+pub(super) struct Blobs {
+    /// Key to [`Head`].
+    pub(super) heads: TableDefinition<'static, &'static str, &'static [u8]>,
+    /// Key and number to bytes.
+    pub(super) chunks: TableDefinition<'static, (&'static str, u32), &'static [u8]>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    packed: u64,
+    unpacked: u64,
+    chunks: u32,
+    sha256: [u8; 32],
+}
+
+/// A value made ready outside of any transaction: encoded, compressed, hashed.
+pub(crate) struct Sealed {
+    head: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+impl Sealed {
+    /// Does all the work that needs no database.
+    pub(crate) fn new(value: &impl Serialize) -> Result<Self, TxError> {
+        let plain = codec::encode(value)?;
+        let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL)
+            .map_err(|error| TxError::Corrupt(format!("cannot compress a value: {error}")))?;
+        let head = codec::encode(&Head {
+            packed: packed.len() as u64,
+            unpacked: plain.len() as u64,
+            chunks: u32::try_from(packed.len().div_ceil(CHUNK)).unwrap_or(u32::MAX),
+            sha256: Sha256::digest(&packed).into(),
+        })?;
+        Ok(Self { head, packed })
+    }
+}
+
+impl Blobs {
+    /// Stores a value in place of what the key held.
+    pub(super) fn put(
+        &self,
+        tx: &WriteTransaction,
+        key: &str,
+        value: &Sealed,
+    ) -> Result<(), TxError> {
+        self.remove(tx, key)?;
+        tx.open_table(self.heads)?
+            .insert(key, value.head.as_slice())?;
+        let mut chunks = tx.open_table(self.chunks)?;
+        for (n, chunk) in (0u32..).zip(value.packed.chunks(CHUNK)) {
+            chunks.insert((key, n), chunk)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a value; says whether there was one.
+    pub(super) fn remove(&self, tx: &WriteTransaction, key: &str) -> Result<bool, TxError> {
+        let was_there = tx.open_table(self.heads)?.remove(key)?.is_some();
+        tx.open_table(self.chunks)?
+            .retain_in((key, 0)..=(key, u32::MAX), |_, _| false)?;
+        Ok(was_there)
+    }
+
+    /// Reads a value from open tables, checked against its hash.
+    pub(super) fn get<T: DeserializeOwned>(
+        heads: &impl ReadableTable<&'static str, &'static [u8]>,
+        chunks: &impl ReadableTable<(&'static str, u32), &'static [u8]>,
+        key: &str,
+    ) -> Result<Option<T>, TxError> {
+        let Some(head) = heads.get(key)? else {
+            return Ok(None);
+        };
+        let head: Head = codec::decode(head.value())?;
+        let damaged = |what: &str| TxError::Corrupt(format!("stored value {key:?} {what}"));
+        let mut packed = Vec::new();
+        for n in 0..head.chunks {
+            let chunk = chunks
+                .get((key, n))?
+                .ok_or_else(|| damaged("misses a part"))?;
+            packed.extend_from_slice(chunk.value());
+        }
+        if packed.len() as u64 != head.packed || Sha256::digest(&packed)[..] != head.sha256 {
+            return Err(damaged("does not match its hash"));
+        }
+        let unpacked = usize::try_from(head.unpacked)
+            .ok()
+            .filter(|n| *n <= MAX_UNPACKED)
+            .ok_or_else(|| damaged("is too long"))?;
+        let plain =
+            zstd::bulk::decompress(&packed, unpacked).map_err(|_| damaged("does not unpack"))?;
+        Ok(Some(codec::decode(&plain)?))
+    }
+}

@@ -1,0 +1,190 @@
+//! The guest's own report and the counter that names it: what `serve` answers from.
+//!
+//! Report, generation and digest change in one transaction: what was once served under a key is
+//! never served with other content, also after a kill at any instruction.
+
+use super::blob::{Blobs, Sealed};
+use super::{Store, StoreError, codec};
+use crate::clock::WallTime;
+use crate::report::{Digest, Epoch, GuestId, Report, ReportKey, Trigger};
+use redb::{TableDefinition, TableError};
+use serde::{Deserialize, Serialize};
+
+const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("report_rows");
+const BLOBS: Blobs = Blobs {
+    heads: TableDefinition::new("report_heads"),
+    chunks: TableDefinition::new("report_chunks"),
+};
+const IDENTITY: &str = "identity";
+const NEWEST: &str = "newest";
+
+/// Whose reports these are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Of the counter in this file.
+    pub epoch: Epoch,
+    /// The machine that drew the epoch; another one must draw its own.
+    pub guest_id: Option<GuestId>,
+}
+
+/// What is kept of the newest report beside its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportRow {
+    /// Epoch and generation.
+    pub key: ReportKey,
+    /// Over the content.
+    pub digest: Digest,
+    /// Why the scan ran that found it.
+    pub trigger: Trigger,
+    /// When that was.
+    pub generated_at: WallTime,
+}
+
+/// A report as it was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredReport {
+    /// Its key, digest and origin.
+    pub row: ReportRow,
+    /// Its content, checked against the digest.
+    pub report: Report,
+}
+
+/// The identity in this file, and the newest report if one was ever made.
+pub fn load(store: &Store) -> Result<(Option<Identity>, Option<StoredReport>), StoreError> {
+    let loaded = store.read(|tx| {
+        let rows = match tx.open_table(ROWS) {
+            Ok(rows) => rows,
+            Err(TableError::TableDoesNotExist(_)) => return Ok((None, None)),
+            Err(error) => return Err(error.into()),
+        };
+        let identity = match rows.get(IDENTITY)? {
+            Some(bytes) => Some(codec::decode(bytes.value())?),
+            None => None,
+        };
+        let Some(bytes) = rows.get(NEWEST)? else {
+            return Ok((identity, None));
+        };
+        let row: ReportRow = codec::decode(bytes.value())?;
+        let (heads, chunks) = (tx.open_table(BLOBS.heads)?, tx.open_table(BLOBS.chunks)?);
+        let report = Blobs::get::<Report>(&heads, &chunks, NEWEST)?;
+        Ok((identity, report.map(|report| StoredReport { row, report })))
+    })?;
+    if let (_, Some(stored)) = &loaded
+        && stored.report.digest() != stored.row.digest
+    {
+        return Err(StoreError::Corrupt {
+            path: store.path().to_owned(),
+            what: "the stored report does not have the digest it was stored under".into(),
+        });
+    }
+    Ok(loaded)
+}
+
+/// Begins a new epoch: the report of another one is forgotten in the same transaction.
+pub fn begin_epoch(store: &Store, identity: &Identity) -> Result<(), StoreError> {
+    store.write(|tx| {
+        let mut rows = tx.open_table(ROWS)?;
+        rows.insert(IDENTITY, codec::encode(identity)?.as_slice())?;
+        rows.remove(NEWEST)?;
+        drop(rows);
+        BLOBS.remove(tx, NEWEST)?;
+        Ok(())
+    })
+}
+
+/// Stores a report under its key, in place of the one before it.
+pub fn replace(store: &Store, stored: &StoredReport) -> Result<(), StoreError> {
+    let sealed =
+        Sealed::new(&stored.report).map_err(|error| super::explain(store.path(), error))?;
+    store.write(|tx| {
+        tx.open_table(ROWS)?
+            .insert(NEWEST, codec::encode(&stored.row)?.as_slice())?;
+        BLOBS.put(tx, NEWEST, &sealed)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Generation, Package};
+    use redb::ReadableTable;
+
+    #[test]
+    fn a_report_is_there_after_a_restart_with_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let stored = sample(3, 5000);
+        {
+            let store = open(&dir);
+            assert_eq!(load(&store).unwrap(), (None, None));
+            begin_epoch(&store, &identity()).unwrap();
+            replace(&store, &sample(2, 1)).unwrap();
+            replace(&store, &stored).unwrap();
+        }
+        assert_eq!(load(&open(&dir)).unwrap(), (Some(identity()), Some(stored)));
+    }
+
+    #[test]
+    fn a_new_epoch_forgets_the_report_of_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        replace(&store, &sample(1, 3)).unwrap();
+        begin_epoch(&store, &identity()).unwrap();
+        assert_eq!(load(&store).unwrap(), (Some(identity()), None));
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_never_read_as_a_report() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        replace(&store, &sample(1, 3000)).unwrap();
+        store
+            .write(|tx| {
+                let mut chunks = tx.open_table(BLOBS.chunks)?;
+                let mut bytes = chunks.get((NEWEST, 0))?.unwrap().value().to_vec();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                chunks.insert((NEWEST, 0), bytes.as_slice())?;
+                Ok(())
+            })
+            .unwrap();
+        assert!(load(&store).unwrap_err().is_corrupt());
+    }
+
+    fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open(dir.path(), "serve.redb", 1 << 20)
+            .unwrap()
+            .store
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            epoch: Epoch::new(77).unwrap(),
+            guest_id: Some(GuestId::of_machine("m")),
+        }
+    }
+
+    fn sample(generation: u32, packages: usize) -> StoredReport {
+        let mut report = Report {
+            packages: (0..packages)
+                .map(|n| Package {
+                    name: format!("package-{}", n * 7919 % 100_003),
+                    ..Package::default()
+                })
+                .collect(),
+            ..Report::default()
+        };
+        report.normalize();
+        StoredReport {
+            row: ReportRow {
+                key: ReportKey {
+                    epoch: Epoch::new(77),
+                    generation: Generation::new(generation).unwrap(),
+                },
+                digest: report.digest(),
+                trigger: Trigger::Reactive,
+                generated_at: WallTime::from_unix_ms(5),
+            },
+            report,
+        }
+    }
+}
