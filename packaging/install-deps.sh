@@ -67,7 +67,10 @@ needs() {
         ;;
     vm) cat <<-'END'
 		qemu-system-x86_64  qemu-system-x86       qemu-system-x86-core
+		qemu-img            qemu-utils            qemu-img
 		debootstrap         debootstrap           debootstrap
+		depmod              kmod                  kmod
+		busybox             busybox-static        busybox
 		mke2fs              e2fsprogs             e2fsprogs
 		rpmbuild            rpm                   rpm-build
 		python3             python3               python3
@@ -112,7 +115,7 @@ unpack() {
     local command=$1 package=$2 dir
     dir=$(mktemp -d)
     apt_update
-    (cd "$dir" && apt-get download -qq "$package" && dpkg-deb -x ./*.deb tree)
+    (cd "$dir" && apt-get download -qq -o APT::Sandbox::User=root "$package" && dpkg-deb -x ./*.deb tree)
     mkdir -p target/tools/bin
     find "$dir/tree" -type f -name "$command" -perm -u+x -exec cp {} target/tools/bin/ \;
     rm -rf "$dir"

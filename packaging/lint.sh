@@ -4,16 +4,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 packaging/install-deps.sh lint
 PATH=$PWD/target/tools/bin:$PATH
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
 echo "lint: scripts"
 mapfile -t scripts < <(git ls-files -co --exclude-standard '*.sh' .ci/run)
 shellcheck "${scripts[@]}"
 mapfile -t python < <(git ls-files -co --exclude-standard '*.py')
-[ ${#python[@]} = 0 ] || /usr/bin/python3 -m py_compile "${python[@]}"
+[ ${#python[@]} = 0 ] || PYTHONPYCACHEPREFIX=$work /usr/bin/python3 -m py_compile "${python[@]}"
 
 echo "lint: units"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 # The exposure that each unit may have, times ten.
 for limit in serve:15 sense:22 mirror:20; do
     unit=afferent-${limit%:*}.service
