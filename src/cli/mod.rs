@@ -3,6 +3,7 @@
 //! Data goes to standard output, diagnostics to standard error, and the exit code says what to do
 //! next: [`DONE`], [`FAILED`], [`USAGE`], [`CONFIGURATION`], [`DEGRADED`].
 
+pub mod format;
 mod mirror;
 pub mod options;
 mod pull;
@@ -67,7 +68,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         return print(&format!("afferent {VERSION} ({GIT_ID})"));
     }
     match afferent.command {
-        Some(Command::Scan(args)) => scan::run(args),
+        Some(Command::Scan(args)) => scan::run(&args),
         Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Pull(args)) => pull::run(args),
         Some(Command::Sense(args)) => sense::run(args),

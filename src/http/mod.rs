@@ -1,1 +1,428 @@
-//! (to come)
+//! Requests to Central and to Core: one client, with limits that every request has.
+//!
+//! ```text
+//! Client::get / post / send -> Response (any status)  or  HttpError (there was no answer)
+//! ```
+//!
+//! - Connecting has a deadline and so has the whole exchange, the last byte of the body included.
+//! - A body longer than the cap is refused, whatever its header says.
+//! - A redirect is followed only by [`Client::get`], and only within the same scheme, host and
+//!   port, so that no header ever reaches a machine it was not meant for.
+//! - Certificates are checked against the system's roots, or against those of one file.
+//! - A status is not an error: what it means is for the caller to say.
+
+mod bearer;
+mod retry_after;
+
+pub use bearer::{Bearer, BearerError};
+pub use retry_after::retry_after;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use ureq::http::Uri;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+
+/// Redirects within one host that are followed before giving up.
+const MAX_REDIRECTS: usize = 3;
+
+/// Limits and trust of a [`Client`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Longest time until there is a connection, TLS included.
+    pub connect: Duration,
+    /// Longest time of one exchange, from the name lookup to the last byte of the answer.
+    pub deadline: Duration,
+    /// Longest body of an answer, in bytes.
+    pub body_cap: u64,
+    /// PEM file with the only roots to trust; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            deadline: Duration::from_secs(60),
+            body_cap: 64 << 20,
+            ca_file: None,
+        }
+    }
+}
+
+/// Why there is no answer, named for what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// No connection came about, so nothing was asked: try again.
+    #[error("no connection: {0}")]
+    NoConnection(String),
+    /// The deadline passed; the request may have been carried out.
+    #[error("no complete answer within {}", crate::http::seconds(*.0))]
+    Deadline(Duration),
+    /// The connection broke, or what came is not HTTP; the request may have been carried out.
+    #[error("the answer broke off: {0}")]
+    Broken(String),
+    /// The answer is longer than the cap: asking again will not help.
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(u64),
+    /// The address, the certificates or a header is wrong: somebody has to change something.
+    #[error("{0}")]
+    Configuration(String),
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Response {
+    /// HTTP status code.
+    pub status: u16,
+    headers: ureq::http::HeaderMap,
+    /// The body, at most as long as the cap.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The first header of this name, in any case; `None` also when it is not text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether the status is 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// Sends requests; cheap to clone, keeps connections open between them.
+#[derive(Clone)]
+pub struct Client {
+    options: Options,
+    plain: ureq::Agent,
+    /// Made at the first `https` request, because reading all roots takes time.
+    tls: Arc<Mutex<Option<ureq::Agent>>>,
+}
+
+impl Client {
+    /// A client with these limits. Roots are read at the first `https` request.
+    pub fn new(options: Options) -> Self {
+        let plain = agent(&options, None);
+        Self {
+            options,
+            plain,
+            tls: Arc::default(),
+        }
+    }
+
+    /// Asks for `url`, following redirects within its own origin.
+    pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Response, HttpError> {
+        self.get_within(url, headers, self.options.deadline)
+    }
+
+    /// The same, with its own deadline for all exchanges it takes together.
+    pub fn get_within(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        deadline: Duration,
+    ) -> Result<Response, HttpError> {
+        let mut url = url.to_owned();
+        // Each hop may take what is left of the deadline at most; hops are few and local.
+        for _ in 0..MAX_REDIRECTS {
+            let response = self.send("GET", &url, headers, &[], deadline)?;
+            match same_origin_target(&url, &response) {
+                Some(target) => url = target,
+                None => return Ok(response),
+            }
+        }
+        Err(HttpError::Configuration(format!(
+            "more than {MAX_REDIRECTS} redirects"
+        )))
+    }
+
+    /// Posts `body` to `url`. Redirects are answers like any other.
+    pub fn post(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Response, HttpError> {
+        self.send("POST", url, headers, body, self.options.deadline)
+    }
+
+    /// One exchange, no redirect followed.
+    pub fn send(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        deadline: Duration,
+    ) -> Result<Response, HttpError> {
+        let agent = self.agent_for(url)?;
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        // The message of `http` names no header value, so no secret can get into it.
+        let wrong = |error: ureq::http::Error| HttpError::Configuration(error.to_string());
+        let configured = |error| self.explain(error, deadline);
+        let response = if body.is_empty() && method == "GET" {
+            let request = request.body(()).map_err(wrong)?;
+            let request = agent
+                .configure_request(request)
+                .timeout_global(Some(deadline))
+                .build();
+            agent.run(request)
+        } else {
+            let request = request.body(body).map_err(wrong)?;
+            let request = agent
+                .configure_request(request)
+                .timeout_global(Some(deadline))
+                .build();
+            agent.run(request)
+        };
+        let (parts, body) = response.map_err(configured)?.into_parts();
+        let body = body
+            .into_with_config()
+            .limit(self.options.body_cap)
+            .read_to_vec()
+            .map_err(configured)?;
+        Ok(Response {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        })
+    }
+
+    fn agent_for(&self, url: &str) -> Result<ureq::Agent, HttpError> {
+        if url
+            .get(..6)
+            .is_none_or(|s| !s.eq_ignore_ascii_case("https:"))
+        {
+            return Ok(self.plain.clone());
+        }
+        let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = tls.as_ref() {
+            return Ok(agent.clone());
+        }
+        let agent = agent(&self.options, Some(roots(&self.options)?));
+        Ok(tls.insert(agent).clone())
+    }
+
+    fn explain(&self, error: ureq::Error, deadline: Duration) -> HttpError {
+        use ureq::Error as E;
+        match error {
+            E::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+                HttpError::NoConnection(format!("gave up after {}", seconds(self.options.connect)))
+            }
+            E::Timeout(_) => HttpError::Deadline(deadline),
+            E::HostNotFound | E::ConnectionFailed => HttpError::NoConnection(error.to_string()),
+            E::Io(ref source) => match source.kind() {
+                std::io::ErrorKind::ConnectionRefused
+                | std::io::ErrorKind::HostUnreachable
+                | std::io::ErrorKind::NetworkUnreachable
+                | std::io::ErrorKind::AddrNotAvailable => {
+                    HttpError::NoConnection(source.to_string())
+                }
+                // rustls reports a bad certificate as invalid data during the handshake.
+                std::io::ErrorKind::InvalidData => HttpError::Configuration(source.to_string()),
+                _ => HttpError::Broken(source.to_string()),
+            },
+            E::BodyExceedsLimit(_) => HttpError::TooLong(self.options.body_cap),
+            E::BadUri(_)
+            | E::Http(_)
+            | E::Tls(_)
+            | E::Pem(_)
+            | E::Rustls(_)
+            | E::InvalidProxyUrl
+            | E::TlsRequired => HttpError::Configuration(error.to_string()),
+            other => HttpError::Broken(other.to_string()),
+        }
+    }
+}
+
+fn agent(options: &Options, roots: Option<RootCerts>) -> ureq::Agent {
+    let mut config = ureq::Agent::config_builder()
+        .timeout_connect(Some(options.connect))
+        .timeout_global(Some(options.deadline))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .user_agent(concat!("afferent/", env!("CARGO_PKG_VERSION")));
+    if let Some(roots) = roots {
+        config = config.tls_config(
+            TlsConfig::builder()
+                .provider(TlsProvider::Rustls)
+                .unversioned_rustls_crypto_provider(Arc::new(
+                    rustls::crypto::ring::default_provider(),
+                ))
+                .root_certs(roots)
+                .build(),
+        );
+    }
+    config.build().new_agent()
+}
+
+fn roots(options: &Options) -> Result<RootCerts, HttpError> {
+    let certificates: Vec<Certificate<'static>> = match &options.ca_file {
+        Some(path) => {
+            let wrong =
+                |what: String| HttpError::Configuration(format!("{}: {what}", path.display()));
+            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            parse_pem(&pem)
+                .filter_map(|item| match item {
+                    Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+                    Ok(_) => None,
+                    Err(error) => Some(Err(wrong(error.to_string()))),
+                })
+                .collect::<Result<_, _>>()?
+        }
+        None => rustls_native_certs::load_native_certs()
+            .certs
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect(),
+    };
+    if certificates.is_empty() {
+        return Err(HttpError::Configuration(
+            "no root certificates: name a CA file, or install the system's".into(),
+        ));
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
+}
+
+/// Where a redirect leads, if it stays at the origin of `url`.
+fn same_origin_target(url: &str, response: &Response) -> Option<String> {
+    if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let from: Uri = url.parse().ok()?;
+    let location = response.header("location")?;
+    let origin = (from.scheme_str()?, from.authority()?);
+    if location.starts_with('/') && !location.starts_with("//") {
+        return Some(format!("{}://{}{location}", origin.0, origin.1));
+    }
+    let to: Uri = location.parse().ok()?;
+    (to.scheme_str() == Some(origin.0) && to.authority() == Some(origin.1))
+        .then(|| location.to_owned())
+}
+
+/// A time as people read it in a message.
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f32())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_status_is_an_answer_and_its_headers_are_found_in_any_case() {
+        let url = serve(vec![
+            "HTTP/1.1 503 No\r\nX-Why: full\r\nContent-Length: 2\r\n\r\nhi",
+        ]);
+        let response = Client::new(Options::default()).get(&url, &[]).unwrap();
+        assert_eq!(
+            (response.status, response.header("x-why")),
+            (503, Some("full"))
+        );
+        assert_eq!(response.body, b"hi");
+    }
+
+    #[test]
+    fn nobody_listening_is_no_connection() {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let error = Client::new(Options::default()).get(&format!("http://127.0.0.1:{port}/"), &[]);
+        assert!(
+            matches!(error, Err(HttpError::NoConnection(_))),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_meets_the_deadline() {
+        let url = serve(vec![]);
+        let options = Options {
+            deadline: Duration::from_millis(200),
+            ..Options::default()
+        };
+        let error = Client::new(options).get(&url, &[]);
+        assert!(matches!(error, Err(HttpError::Deadline(_))), "{error:?}");
+    }
+
+    #[test]
+    fn a_body_that_ends_too_early_is_broken_and_one_over_the_cap_is_refused() {
+        let short = serve(vec!["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"]);
+        let error = Client::new(Options::default()).get(&short, &[]);
+        assert!(matches!(error, Err(HttpError::Broken(_))), "{error:?}");
+        let options = Options {
+            body_cap: 4,
+            ..Options::default()
+        };
+        let long = serve(vec![
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi there!",
+        ]);
+        let error = Client::new(options).get(&long, &[]);
+        assert!(matches!(error, Err(HttpError::TooLong(4))), "{error:?}");
+    }
+
+    #[test]
+    fn a_redirect_is_followed_at_home_and_never_abroad() {
+        let home = serve(vec![
+            "HTTP/1.1 302 F\r\nLocation: /there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        ]);
+        let client = Client::new(Options::default());
+        assert_eq!(client.get(&home, &[]).unwrap().body, b"ok");
+        let abroad = serve(vec![
+            "HTTP/1.1 302 F\r\nLocation: http://elsewhere.invalid/\r\nContent-Length: 0\r\n\r\n",
+        ]);
+        assert_eq!(client.get(&abroad, &[]).unwrap().status, 302);
+    }
+
+    #[test]
+    fn an_https_request_without_usable_roots_is_an_error_and_no_panic() {
+        let options = Options {
+            ca_file: Some("/nonexistent/ca.pem".into()),
+            ..Options::default()
+        };
+        let error = Client::new(options).get("https://127.0.0.1:1/", &[]);
+        assert!(
+            matches!(error, Err(HttpError::Configuration(_))),
+            "{error:?}"
+        );
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let options = Options {
+            ca_file: Some(empty.path().into()),
+            ..Options::default()
+        };
+        let error = Client::new(options).get("https://127.0.0.1:1/", &[]);
+        assert!(
+            matches!(error, Err(HttpError::Configuration(_))),
+            "{error:?}"
+        );
+    }
+
+    /// Answers one connection after the other with the given bytes; with none left, keeps the
+    /// last connection open and silent until the client gives up.
+    fn serve(answers: Vec<&'static str>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            let silent = listener.accept();
+            let mut rest = Vec::new();
+            let _ = silent.map(|(mut stream, _)| stream.read_to_end(&mut rest));
+        });
+        url
+    }
+}

@@ -10,7 +10,7 @@
 mod framed;
 mod hybrid;
 
-pub use framed::{ReadError, read_frame, write_frame};
+pub use framed::{ReadError, read_body, read_frame, read_len, write_frame};
 
 use std::fmt;
 use std::io;
