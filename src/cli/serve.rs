@@ -51,6 +51,15 @@ pub(super) struct ServeArgs {
     /// longest a peer may take for its request and its answer, 5s to 5m (default 30s)
     #[argh(option)]
     conn_deadline: Option<String>,
+    /// certificate of this agent for mutual TLS (PEM, made out to the name afferent)
+    #[argh(option)]
+    tls_cert: Option<String>,
+    /// private key of that certificate (PEM)
+    #[argh(option)]
+    tls_key: Option<String>,
+    /// authorities whose certificates peers must show (PEM)
+    #[argh(option)]
+    tls_client_ca: Option<String>,
     /// how often files are compared in case events were missed, 1s to 1h (default 60s)
     #[argh(option)]
     safety_poll: Option<String>,
@@ -153,6 +162,27 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "longest a peer may take for its request and its answer, 5s to 5m",
     },
     Setting {
+        name: "tls-cert",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "certificate of this agent for mutual TLS (PEM, made out to the name afferent)",
+    },
+    Setting {
+        name: "tls-key",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "private key of that certificate (PEM)",
+    },
+    Setting {
+        name: "tls-client-ca",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "authorities whose certificates peers must show (PEM)",
+    },
+    Setting {
         name: "safety-poll",
         value: "DURATION",
         default: Some("60s"),
@@ -190,6 +220,9 @@ impl ServeArgs {
             ("transaction-timeout", one(self.transaction_timeout)),
             ("allow-cid", self.allow_cid),
             ("conn-deadline", one(self.conn_deadline)),
+            ("tls-cert", one(self.tls_cert)),
+            ("tls-key", one(self.tls_key)),
+            ("tls-client-ca", one(self.tls_client_ca)),
             ("safety-poll", one(self.safety_poll)),
         ];
         let environment = |name: &str| std::env::var(name).ok();
@@ -222,6 +255,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
         },
         allow_cid: settings.all("allow-cid", parse::any::<u32>)?,
         conn_deadline: time("conn-deadline", s(5), m(5))?,
+        tls: settings.tls("tls-cert", "tls-key", "tls-client-ca")?,
         safety_poll: time("safety-poll", s(1), h(1))?,
     })
 }

@@ -9,7 +9,7 @@ use super::worker::{Outcome, Worker};
 use crate::clock;
 use crate::scan;
 use crate::store::StoreError;
-use crate::transport::{ListenAddress, Listener};
+use crate::transport::{ListenAddress, Listener, ServerTls, TlsError};
 use crate::watch::{Places, Signature, Touch, Watch};
 use sd_notify::NotifyState;
 use std::io;
@@ -40,6 +40,9 @@ pub enum ServeError {
     /// The state directory belongs to somebody else.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The certificates do not load.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The operating system refused something basic.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -88,6 +91,7 @@ impl Agent {
             stopping,
             config.allow_cid.clone(),
             config.conn_deadline,
+            config.tls.clone().map(ServerTls::load).transpose()?,
         ));
         for address in &config.listen {
             let listener = Listener::bind(address)

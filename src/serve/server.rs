@@ -3,7 +3,9 @@
 use super::admission::{Admission, Place};
 use super::respond::{self, Asked, Known, Published, Refusal};
 use crate::clock;
-use crate::transport::{Listener, Peer, ReadError, Stream, read_body, read_len, write_frame};
+use crate::transport::{
+    Listener, Peer, ReadError, ServerTls, Stream, read_body, read_len, write_frame,
+};
 use crate::wire::MAX_REQUEST;
 use crate::wire::message::ErrorCode;
 use std::io;
@@ -31,6 +33,7 @@ pub(super) struct Server {
     pub(super) deadline: Duration,
     pub(super) admission: Admission,
     pub(super) large_requests: Semaphore,
+    pub(super) tls: Option<ServerTls>,
 }
 
 impl Server {
@@ -39,6 +42,7 @@ impl Server {
         stopping: watch::Receiver<bool>,
         allow_cid: Vec<u32>,
         deadline: Duration,
+        tls: Option<ServerTls>,
     ) -> Self {
         Self {
             published,
@@ -47,6 +51,7 @@ impl Server {
             deadline,
             admission: Admission::default(),
             large_requests: Semaphore::new(LARGE_REQUESTS),
+            tls,
         }
     }
 
@@ -95,19 +100,17 @@ impl Server {
             return;
         };
         let request = tokio::select! {
-            request = timeout_at(deadline, self.request(&mut stream)) => request,
+            request = timeout_at(deadline, self.listen_to(stream)) => request,
             _ = taken_away => return,
         };
-        let asked = match request {
-            Ok(Ok(asked)) => asked,
-            Ok(Err(end)) => end,
-            // Silent until the deadline.
-            Err(_) => return,
+        // Otherwise no handshake, or silent until the deadline.
+        let Ok(Some((mut stream, heard))) = request else {
+            return;
         };
         if !place.spoke() {
             return;
         }
-        let sent = match asked {
+        let sent = match heard {
             Heard::Nothing => return,
             Heard::Refused(refusal) => {
                 timeout_at(
@@ -130,6 +133,22 @@ impl Server {
             Ok(Err(error)) => tracing::debug!(%error, "the peer did not take its answer"),
             Err(_) => tracing::debug!("the peer did not take its answer in time"),
         }
+    }
+
+    /// Shakes hands where that is asked for, and hears the peer out.
+    async fn listen_to(&self, stream: Stream) -> Option<(Stream, Heard)> {
+        let mut stream = match &self.tls {
+            None => stream,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "no TLS handshake with the peer");
+                    return None;
+                }
+            },
+        };
+        let heard = self.request(&mut stream).await.unwrap_or_else(|end| end);
+        Some((stream, heard))
     }
 
     /// Reads the request. What is no request is an `Err` that says how it ends.
