@@ -37,3 +37,22 @@ awk '
     }
     END { exit bad }
 ' packaging/systemd/*.service
+
+echo "lint: alert rules, dashboard, manual pages, completions"
+promtool check rules packaging/prometheus/afferent.rules.yml | grep -v '^$'
+promtool test rules packaging/prometheus/afferent.rules.test.yml | grep -v '^$'
+/usr/bin/python3 - packaging/grafana/afferent.json <<'END'
+import json, sys
+board = json.load(open(sys.argv[1]))
+assert "id" not in board and board["uid"], "a dashboard that is imported has a uid and no id"
+panels = [(panel["id"], panel["datasource"]["uid"]) for panel in board["panels"]]
+assert len({number for number, _ in panels}) == len(panels), "two panels with one id"
+assert {source for _, source in panels} == {"${datasource}"}, "a panel is bound to one machine's data source"
+END
+mandoc -T lint -W warning packaging/man/*
+bash -n packaging/completions/afferent.bash
+zsh -n packaging/completions/_afferent
+fish -n packaging/completions/afferent.fish
+
+echo "lint: spec"
+rpmlint --strict -c packaging/rpm/rpmlint.toml packaging/rpm/afferent.spec | tail -2

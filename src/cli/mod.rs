@@ -53,6 +53,14 @@ enum Command {
     Mirror(mirror::MirrorArgs),
 }
 
+/// The settings of a command, for its configuration file and manual page.
+pub fn settings(command: &str) -> &'static [options::Setting] {
+    match command {
+        "serve" => serve::SETTINGS,
+        _ => &[],
+    }
+}
+
 /// Runs the command line and gives the exit code.
 pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let args: Vec<String> = args
