@@ -125,7 +125,7 @@ impl<T: Clone> Reloading<T> {
                     made.1 = new;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "changed certificates do not load; the old ones stay in use")
+                    tracing::warn!(%error, "changed certificates do not load; the old ones stay in use");
                 }
             }
         }
@@ -185,9 +185,115 @@ fn key(files: &TlsFiles) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong(&files.key, error))
 }
 
-fn wrong(path: &Path, what: impl ToString) -> TlsError {
+fn wrong(path: &Path, what: impl std::fmt::Display) -> TlsError {
     TlsError {
         path: path.to_owned(),
         what: what.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    #[tokio::test]
+    async fn two_ends_of_one_authority_talk() {
+        let authority = Authority::new();
+        let (server, client) = (authority.server(), authority.client());
+        let (mut ours, mut theirs) = handshake(&server, &client).await.unwrap();
+        ours.write_all(b"hello").await.unwrap();
+        ours.flush().await.unwrap();
+        let mut heard = [0; 5];
+        theirs.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_refused_at_either_end() {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        assert!(handshake(&ours.server(), &theirs.client()).await.is_err());
+        assert!(handshake(&theirs.server(), &ours.client()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_used_without_a_restart() {
+        let (old, new) = (Authority::new(), Authority::new());
+        let server = old.server();
+        for file in ["cert", "key", "ca"] {
+            let renewed = fs::read(new.dir.path().join(file)).unwrap();
+            fs::write(old.dir.path().join(file), renewed).unwrap();
+        }
+        handshake(&server, &new.client()).await.unwrap();
+        // A renewal that does not load changes nothing.
+        fs::write(old.dir.path().join("cert"), "garbage").unwrap();
+        handshake(&server, &new.client()).await.unwrap();
+    }
+
+    #[test]
+    fn a_key_that_everybody_may_read_is_refused() {
+        let authority = Authority::new();
+        let key = authority.files().key;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = ServerTls::load(authority.files()).err().unwrap();
+        assert!(error.to_string().contains(&key.display().to_string()));
+    }
+
+    async fn handshake(server: &ServerTls, client: &ClientTls) -> io::Result<(Stream, Stream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let (accepted, connected) = tokio::join!(
+            server.accept(Stream::Unix(theirs)),
+            // Under TLS 1.3 a client learns that it was refused when it reads.
+            async {
+                let mut stream = client.connect(Stream::Unix(ours)).await?;
+                stream.flush().await?;
+                Ok::<_, io::Error>(stream)
+            }
+        );
+        Ok((connected?, accepted?))
+    }
+
+    struct Authority {
+        dir: TempDir,
+    }
+
+    impl Authority {
+        fn new() -> Self {
+            let mut ca = CertificateParams::new([]).unwrap();
+            ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+            let key = KeyPair::generate().unwrap();
+            let leaf = CertificateParams::new([SERVER_NAME.to_owned()]).unwrap();
+            let leaf = leaf.signed_by(&key, &ca).unwrap();
+            let authority = Self {
+                dir: tempfile::tempdir().unwrap(),
+            };
+            let files = authority.files();
+            fs::write(&files.ca, ca.pem()).unwrap();
+            fs::write(&files.cert, leaf.pem()).unwrap();
+            fs::write(&files.key, key.serialize_pem()).unwrap();
+            fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).unwrap();
+            authority
+        }
+
+        fn files(&self) -> TlsFiles {
+            let file = |name| self.dir.path().join(name);
+            TlsFiles {
+                cert: file("cert"),
+                key: file("key"),
+                ca: file("ca"),
+            }
+        }
+
+        fn server(&self) -> ServerTls {
+            ServerTls::load(self.files()).unwrap()
+        }
+
+        fn client(&self) -> ClientTls {
+            ClientTls::load(self.files()).unwrap()
+        }
     }
 }
