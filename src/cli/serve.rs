@@ -51,6 +51,9 @@ pub(super) struct ServeArgs {
     /// longest a peer may take for its request and its answer, 5s to 5m (default 30s)
     #[argh(option)]
     conn_deadline: Option<String>,
+    /// file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)
+    #[argh(option)]
+    repo_cpe: Option<String>,
     /// certificate of this agent for mutual TLS (PEM, made out to the name afferent)
     #[argh(option)]
     tls_cert: Option<String>,
@@ -162,6 +165,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "longest a peer may take for its request and its answer, 5s to 5m",
     },
     Setting {
+        name: "repo-cpe",
+        value: "FILE|URL",
+        default: None,
+        many: false,
+        help: "file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)",
+    },
+    Setting {
         name: "tls-cert",
         value: "FILE",
         default: None,
@@ -220,6 +230,7 @@ impl ServeArgs {
             ("transaction-timeout", one(self.transaction_timeout)),
             ("allow-cid", self.allow_cid),
             ("conn-deadline", one(self.conn_deadline)),
+            ("repo-cpe", one(self.repo_cpe)),
             ("tls-cert", one(self.tls_cert)),
             ("tls-key", one(self.tls_key)),
             ("tls-client-ca", one(self.tls_client_ca)),
@@ -255,6 +266,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
         },
         allow_cid: settings.all("allow-cid", parse::any::<u32>)?,
         conn_deadline: time("conn-deadline", s(5), m(5))?,
+        repo_cpe: settings.optional("repo-cpe", parse::any)?,
         tls: settings.tls("tls-cert", "tls-key", "tls-client-ca")?,
         safety_poll: time("safety-poll", s(1), h(1))?,
     })
