@@ -43,6 +43,7 @@ struct Afferent {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     Scan(scan::ScanArgs),
     Serve(serve::ServeArgs),
