@@ -18,6 +18,7 @@
 
 mod blob;
 mod codec;
+pub mod pending_table;
 pub mod report_table;
 pub mod schema;
 

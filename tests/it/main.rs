@@ -9,3 +9,4 @@
 mod support;
 
 mod scan_live;
+mod sense_delivers;
