@@ -1,1 +1,7 @@
-//! (to come)
+//! `afferent mirror`.
+
+pub mod page;
+pub mod plan;
+pub mod policy;
+pub mod report;
+pub mod spec;
