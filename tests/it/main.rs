@@ -1,7 +1,12 @@
-//! The behaviour of the program as a whole; each module is named for one.
+//! One integration binary; each module is named for a behaviour.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed helper fails its test"
+)]
+#![allow(unreachable_pub, reason = "support is public to every module here")]
 
-#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
-
-mod sense_delivers;
-#[allow(dead_code, reason = "helpers for more tests than there are yet")]
 mod support;
+
+mod scan_live;
+mod sense_delivers;

@@ -1,8 +1,10 @@
-//! Peers and helpers that tests share.
+//! What several tests share: scratch systems with a real rpm database, peers, the program itself.
+#![allow(dead_code, reason = "each test uses a part")]
 
 pub mod central;
 pub mod fake_agent;
 pub mod program;
+pub mod rpm_root;
 
 use std::time::{Duration, Instant};
 
