@@ -8,4 +8,5 @@
 
 mod support;
 
+mod rpmdb_real;
 mod scan_live;
