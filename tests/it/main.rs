@@ -8,5 +8,6 @@
 
 mod support;
 
+mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;

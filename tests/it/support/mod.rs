@@ -3,6 +3,7 @@
 
 pub mod central;
 pub mod fake_agent;
+pub mod fixtures;
 pub mod program;
 pub mod rpm_root;
 
