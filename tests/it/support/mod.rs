@@ -1,0 +1,4 @@
+//! What several tests share: scratch systems with a real rpm database.
+#![allow(dead_code, reason = "each test uses a part")]
+
+pub mod rpm_root;
