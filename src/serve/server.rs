@@ -9,7 +9,7 @@ use crate::wire::message::ErrorCode;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -17,6 +17,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// A request longer than this is read only while few others are: a real one has some 100 bytes.
 const ORDINARY_REQUEST: usize = 4096;
 const LARGE_REQUESTS: usize = 4;
+
+/// A peer whose request was refused has this long to finish sending and to read why.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// After an accept that failed (no descriptors left), until the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -86,7 +89,7 @@ impl Server {
 
     async fn connection(self: Arc<Self>, mut stream: Stream) {
         let deadline = Instant::from_std(clock::now()) + self.deadline;
-        let Some((mut place, taken_away)) = self.admission.enter() else {
+        let Some((mut place, mut taken_away)) = self.admission.enter() else {
             let busy = Refusal::new(
                 ErrorCode::Busy,
                 "too many connections; ask again in some seconds",
@@ -96,28 +99,27 @@ impl Server {
         };
         let request = tokio::select! {
             request = timeout_at(deadline, self.request(&mut stream)) => request,
-            _ = taken_away => return,
+            _ = &mut taken_away => return,
         };
         let asked = match request {
             Ok(Ok(asked)) => asked,
-            Ok(Err(end)) => end,
-            // Silent until the deadline.
-            Err(_) => return,
+            Ok(Err(Heard::Refused(refusal))) => {
+                // Still one of those that give way.
+                tokio::select! {
+                    () = turn_away(&mut stream, &refusal, deadline) => {}
+                    _ = taken_away => {}
+                }
+                return;
+            }
+            // Silent until the deadline, or gone.
+            Ok(Err(Heard::Nothing)) | Err(_) => return,
         };
         if !place.spoke() {
             return;
         }
         let sent = match asked {
-            Heard::Nothing => return,
-            Heard::Refused(refusal) => {
-                timeout_at(
-                    deadline,
-                    write_frame(&mut stream, &respond::refuse(&refusal)),
-                )
-                .await
-            }
-            Heard::Asked(Asked::Get(known)) => self.answer(&mut stream, known, deadline).await,
-            Heard::Asked(Asked::Wait(known, time)) => {
+            Asked::Get(known) => self.answer(&mut stream, known, deadline).await,
+            Asked::Wait(known, time) => {
                 if !self.wait(&mut stream, &mut place, known, time).await {
                     return;
                 }
@@ -133,7 +135,7 @@ impl Server {
     }
 
     /// Reads the request. What is no request is an `Err` that says how it ends.
-    async fn request(&self, stream: &mut Stream) -> Result<Heard, Heard> {
+    async fn request(&self, stream: &mut Stream) -> Result<Asked, Heard> {
         let heard = |error| match error {
             ReadError::Frame(error) => {
                 Heard::Refused(Refusal::new(ErrorCode::RequestTooLarge, error.to_string()))
@@ -154,9 +156,7 @@ impl Server {
             false => None,
         };
         let body = read_body(stream, len).await.map_err(heard)?;
-        respond::understand(&body)
-            .map(Heard::Asked)
-            .map_err(Heard::Refused)
+        respond::understand(&body).map_err(Heard::Refused)
     }
 
     /// Waits until there is a report that the peer does not know, the time is over or the service
@@ -220,9 +220,23 @@ impl Server {
     }
 }
 
-/// What came over a connection.
+/// What came over a connection in place of a request.
 enum Heard {
-    Asked(Asked),
     Refused(Refusal),
     Nothing,
+}
+
+/// Says what was wrong with a request. The peer may still be sending the rest of it, and closing
+/// with bytes unread would break its connection before it reads the answer: so they are read, for a
+/// moment, and thrown away.
+async fn turn_away(stream: &mut Stream, refusal: &Refusal, deadline: Instant) {
+    let deadline = deadline.min(Instant::from_std(clock::now()) + LINGER);
+    let _ = timeout_at(deadline, async {
+        write_frame(stream, &respond::refuse(refusal)).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    })
+    .await;
 }
