@@ -2,7 +2,9 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a failed helper fails its test"
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a failed helper fails its test and says what it saw"
 )]
 #![allow(unreachable_pub, reason = "support is public to every module here")]
 
@@ -11,3 +13,4 @@ mod support;
 mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;
+mod serve_protocol;
