@@ -3,6 +3,7 @@
 //! Data goes to standard output, diagnostics to standard error, and the exit code says what to do
 //! next: [`DONE`], [`FAILED`], [`USAGE`], [`CONFIGURATION`], [`DEGRADED`].
 
+pub mod format;
 mod mirror;
 pub mod options;
 mod pull;
@@ -43,12 +44,21 @@ struct Afferent {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, once")]
 enum Command {
     Scan(scan::ScanArgs),
     Serve(serve::ServeArgs),
     Pull(pull::PullArgs),
     Sense(sense::SenseArgs),
     Mirror(mirror::MirrorArgs),
+}
+
+/// The settings of a command, for its configuration file and manual page.
+pub fn settings(command: &str) -> &'static [options::Setting] {
+    match command {
+        "serve" => serve::SETTINGS,
+        _ => &[],
+    }
 }
 
 /// Runs the command line and gives the exit code.
@@ -67,9 +77,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         return print(&format!("afferent {VERSION} ({GIT_ID})"));
     }
     match afferent.command {
-        Some(Command::Scan(args)) => scan::run(args),
+        Some(Command::Scan(args)) => scan::run(&args),
         Some(Command::Serve(args)) => serve::run(args),
-        Some(Command::Pull(args)) => pull::run(args),
+        Some(Command::Pull(args)) => pull::run(&args),
         Some(Command::Sense(args)) => sense::run(args),
         Some(Command::Mirror(args)) => mirror::run(args),
         None => complain(USAGE, "a command is needed; see afferent --help"),

@@ -5,6 +5,7 @@
 //! `rescan-interval` is the flag `--rescan-interval`, the variable `AFFERENT_RESCAN_INTERVAL`
 //! (several values separated by commas) and the TOML key `rescan_interval`.
 
+use crate::transport::TlsFiles;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -274,6 +275,24 @@ impl Settings {
             lines.push_str(&format!("{:<24} {:<32} {origin}\n", setting.key(), shown));
         }
         lines
+    }
+}
+
+impl Settings {
+    /// The three files of mutual TLS: all of them, or none.
+    pub fn tls(&self, cert: &str, key: &str, ca: &str) -> Result<Option<TlsFiles>, ConfigError> {
+        let file = |name| self.optional(name, parse::path);
+        match (file(cert)?, file(key)?, file(ca)?) {
+            (Some(cert), Some(key), Some(ca)) => Ok(Some(TlsFiles { cert, key, ca })),
+            (None, None, None) => Ok(None),
+            _ => {
+                let names = [cert, key, ca];
+                let given = names.iter().find(|name| !self.text(name).0.is_empty());
+                let given = given.copied().unwrap_or(cert);
+                let needs = format!("TLS needs {cert}, {key} and {ca} together");
+                Err(ConfigError::new(self.text(given).1, given, needs))
+            }
+        }
     }
 }
 

@@ -1,12 +1,246 @@
-//! `afferent pull`: flags as typed.
+//! `afferent pull`: one request to an agent, for people.
 
+use super::{FAILED, USAGE, complain, format, print_with};
+use crate::clock::{WallTime, parse_duration};
+use crate::report::{Epoch, Generation, Report, ReportKey, Trigger, facts};
+use crate::transport::{ClientTls, DialAddress, TlsFiles, dial, read_frame, write_frame};
+use crate::wire::document::{MetaDocument, ReportDocument};
+use crate::wire::message::{
+    ErrorCode, GetReport, RequestMeta, ResponseMeta, VmServiceRequest, VmServiceResponse,
+    WaitReport, request, response,
+};
+use crate::wire::{MAX_RESPONSE, frame, report_from_wire};
 use argh::FromArgs;
+use prost::Message;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// (to come)
+/// For everything but the time that the agent was asked to wait.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Ask an agent for its report, once.
+///
+/// Example: afferent pull vsock:3:818 --known 77:12 --wait 30s
 #[derive(FromArgs)]
 #[argh(subcommand, name = "pull")]
-pub(super) struct PullArgs {}
+pub(super) struct PullArgs {
+    /// where the agent is: vsock:CID:PORT, unix:PATH or hybrid:PATH:PORT
+    #[argh(positional)]
+    address: DialAddress,
+    /// report that is known already, as EPOCH:GENERATION: the answer is short if it is still that
+    #[argh(option)]
+    known: Option<ReportKey>,
+    /// wait this long for another report than the known one
+    #[argh(option, from_str_fn(parse_duration))]
+    wait: Option<Duration>,
+    /// our certificate for mutual TLS (PEM)
+    #[argh(option)]
+    tls_cert: Option<PathBuf>,
+    /// private key of that certificate (PEM)
+    #[argh(option)]
+    tls_key: Option<PathBuf>,
+    /// authorities whose certificates agents must show (PEM)
+    #[argh(option)]
+    tls_ca: Option<PathBuf>,
+    /// table or json (default: table)
+    #[argh(option, default = "Format::Table")]
+    format: Format,
+}
 
-pub(super) fn run(_args: PullArgs) -> u8 {
-    super::complain(super::FAILED, "pull: to come")
+#[derive(Clone, Copy)]
+enum Format {
+    Table,
+    Json,
+}
+
+impl argh::FromArgValue for Format {
+    fn from_arg_value(value: &str) -> Result<Self, String> {
+        match value {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            _ => Err("must be table or json".into()),
+        }
+    }
+}
+
+/// What came back, and is worth showing.
+struct Answer {
+    meta: ResponseMeta,
+    /// `None`: it is still the known one.
+    report: Option<Report>,
+}
+
+pub(super) fn run(args: &PullArgs) -> u8 {
+    let tls = match (&args.tls_cert, &args.tls_key, &args.tls_ca) {
+        (None, None, None) => None,
+        (Some(cert), Some(key), Some(ca)) => {
+            let (cert, key, ca) = (cert.clone(), key.clone(), ca.clone());
+            match ClientTls::load(TlsFiles { cert, key, ca }) {
+                Ok(tls) => Some(tls),
+                Err(error) => return complain(FAILED, &error.to_string()),
+            }
+        }
+        _ => {
+            return complain(
+                USAGE,
+                "TLS needs --tls-cert, --tls-key and --tls-ca together",
+            );
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let answer = match runtime {
+        Ok(runtime) => runtime.block_on(pull(args, tls.as_ref())),
+        Err(error) => Err(error.to_string()),
+    };
+    match answer {
+        Ok(answer) => print_with(|out| match args.format {
+            Format::Table => table(&answer, out),
+            Format::Json => json(&answer, out),
+        }),
+        Err(error) => complain(FAILED, &format!("{}: {error}", args.address)),
+    }
+}
+
+async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String> {
+    let allowed = DEADLINE + args.wait.unwrap_or_default();
+    let exchange = async {
+        let mut stream = dial(&args.address)
+            .await
+            .map_err(|error| error.to_string())?;
+        if let Some(tls) = tls {
+            let shaken = tls.connect(stream).await;
+            stream = shaken.map_err(|error| format!("TLS: {error}"))?;
+        }
+        write_frame(&mut stream, &frame::encode(&asked(args)))
+            .await
+            .map_err(|error| error.to_string())?;
+        read_frame(&mut stream, MAX_RESPONSE)
+            .await
+            .map_err(|error| format!("the agent gave no answer: {error}"))
+    };
+    let body = tokio::time::timeout(allowed, exchange)
+        .await
+        .map_err(|_| format!("no answer within {} s", allowed.as_secs()))??;
+    let response = VmServiceResponse::decode(body.as_slice())
+        .map_err(|error| format!("the answer is not one: {error}"))?;
+    let meta = response.meta.unwrap_or_default();
+    let report = match response.payload {
+        Some(response::Payload::GetReport(answer)) if answer.unchanged => None,
+        Some(response::Payload::GetReport(answer)) => {
+            let index = answer
+                .index_report
+                .ok_or("the answer has no report in it")?;
+            let report = report_from_wire(index, facts::content_of(&meta.facts));
+            Some(report.map_err(|error| error.to_string())?)
+        }
+        Some(response::Payload::Error(error)) => {
+            let code = ErrorCode::try_from(error.code).unwrap_or(ErrorCode::Unspecified);
+            return Err(format!("{}: {}", code.name(), error.message));
+        }
+        None => return Err("the answer is empty".into()),
+    };
+    Ok(Answer { meta, report })
+}
+
+fn asked(args: &PullArgs) -> VmServiceRequest {
+    let generation = args.known.map_or(0, |known| known.generation.get());
+    let known_epoch = args.known.map_or(0, ReportKey::epoch_or_zero);
+    VmServiceRequest {
+        meta: Some(RequestMeta {
+            request_id: "pull".into(),
+            ..RequestMeta::default()
+        }),
+        method: Some(match args.wait {
+            None => request::Method::GetReport(GetReport {
+                last_known_generation: generation,
+                known_epoch,
+                known_digest: Vec::new(),
+            }),
+            Some(wait) => request::Method::WaitReport(WaitReport {
+                last_known_generation: generation,
+                known_epoch,
+                known_digest: Vec::new(),
+                timeout_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+            }),
+        }),
+    }
+}
+
+fn table(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
+    let meta = &answer.meta;
+    let state = if answer.report.is_some() {
+        ""
+    } else {
+        ", unchanged"
+    };
+    writeln!(
+        out,
+        "report {}:{}{state}",
+        meta.epoch, meta.report_generation
+    )?;
+    writeln!(
+        out,
+        "made at {} by afferent {}",
+        generated_at(meta),
+        meta.agent_version
+    )?;
+    for (name, value) in &meta.facts {
+        writeln!(out, "{name} {}", format::plain(value))?;
+    }
+    match &answer.report {
+        None => Ok(()),
+        Some(report) => {
+            writeln!(out)?;
+            format::table(report, out)
+        }
+    }
+}
+
+fn json(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Pulled<'a> {
+        unchanged: bool,
+        meta: Option<MetaDocument<'a>>,
+        report: Option<ReportDocument<'a>>,
+    }
+    let pulled = Pulled {
+        unchanged: answer.report.is_none(),
+        meta: meta_document(answer),
+        report: answer.report.as_ref().map(ReportDocument::from),
+    };
+    serde_json::to_writer_pretty(&mut *out, &pulled)?;
+    writeln!(out)
+}
+
+/// `None` for a foreign agent that names neither a generation nor, with an empty answer, a digest.
+fn meta_document(answer: &Answer) -> Option<MetaDocument<'_>> {
+    let meta = &answer.meta;
+    let key = ReportKey {
+        epoch: Epoch::new(meta.epoch),
+        generation: Generation::new(meta.report_generation)?,
+    };
+    let said = meta.facts.get(facts::REPORT_DIGEST);
+    let digest = said
+        .and_then(|digest| digest.parse().ok())
+        .or_else(|| answer.report.as_ref().map(Report::digest))?;
+    let trigger = Trigger::from_fact(meta.facts.get(facts::SCAN_TRIGGER).map(String::as_str));
+    let generated_at = generated_at(meta);
+    Some(MetaDocument::new(
+        &meta.agent_version,
+        key,
+        digest,
+        trigger,
+        generated_at,
+        &meta.facts,
+    ))
+}
+
+fn generated_at(meta: &ResponseMeta) -> WallTime {
+    meta.report_generated_at
+        .map(WallTime::from)
+        .unwrap_or_default()
 }

@@ -1,12 +1,100 @@
-//! `afferent scan`: flags as typed.
+//! `afferent scan`: what is installed here, or below a root, once.
 
-use argh::FromArgs;
+use super::{DONE, FAILED, complain, format, print_with};
+use crate::report::Report;
+use crate::scan::{Lock, Mode, OnLock, Request, Scanned, Scanner};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// (to come)
-#[derive(FromArgs)]
+/// How long a scan by hand waits for a running transaction.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// List what is installed, read from the rpm database without touching it.
+#[derive(argh::FromArgs, Debug)]
 #[argh(subcommand, name = "scan")]
-pub(super) struct ScanArgs {}
+pub(super) struct ScanArgs {
+    /// root of the system to scan (default: /)
+    #[argh(option, default = "PathBuf::from(\"/\")")]
+    root: PathBuf,
+    /// directory of the rpm database below the root (default: the first of usr/lib/sysimage/rpm,
+    /// var/lib/rpm, usr/share/rpm)
+    #[argh(option)]
+    dbpath: Option<PathBuf>,
+    /// table, json or tsv (default: table)
+    #[argh(option, default = "Format::Table")]
+    format: Format,
+}
 
-pub(super) fn run(_args: ScanArgs) -> u8 {
-    super::complain(super::FAILED, "scan: to come")
+/// How the packages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Aligned columns for people.
+    Table,
+    /// The report object that Central is sent, with facts.
+    Json,
+    /// One line a package, the columns of `rpm -qa --qf`.
+    Tsv,
+}
+
+impl argh::FromArgValue for Format {
+    fn from_arg_value(value: &str) -> Result<Self, String> {
+        match value {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            "tsv" => Ok(Self::Tsv),
+            "cyclonedx" => Err("cyclonedx is not available yet; use json".into()),
+            _ => Err("must be table, json or tsv".into()),
+        }
+    }
+}
+
+/// Scans once and writes the packages to standard output.
+pub(super) fn run(args: &ScanArgs) -> u8 {
+    let request = Request {
+        root: &args.root,
+        dbpath: args.dbpath.as_deref(),
+        patience: PATIENCE,
+        on_lock: OnLock::Wait,
+    };
+    let scanned = match Scanner::new().scan(&request, Mode::Full) {
+        Ok(scanned) => scanned,
+        Err(error) => return complain(FAILED, &error.to_string()),
+    };
+    if scanned.report.packages.is_empty() {
+        let place = scanned
+            .report
+            .package_db
+            .split_once(':')
+            .map_or("", |p| p.1);
+        let path = args.root.join(place);
+        let why = "the rpm database is new and holds no package yet";
+        return complain(FAILED, &format!("{}: {why}", path.display()));
+    }
+    remarks(&scanned, &args.root);
+    print_with(|out| write(&scanned.report, args.format, out))
+}
+
+fn write(report: &Report, format: Format, out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        Format::Table => format::table(report, out),
+        Format::Tsv => format::tsv(report, out),
+        Format::Json => format::json(report, out),
+    }
+}
+
+/// What the reader of the list has to know about it.
+fn remarks(scanned: &Scanned, root: &Path) {
+    for skipped in &scanned.skipped {
+        complain(
+            DONE,
+            &format!("{}: left out: {}", root.display(), skipped.why),
+        );
+    }
+    if scanned.stats.lock == Lock::Unknown {
+        complain(
+            DONE,
+            "the lock file of rpm may not be read: a running transaction would not be noticed",
+        );
+    }
 }

@@ -1,12 +1,273 @@
-//! `afferent serve`: flags as typed.
+//! `afferent serve`: flags as typed, and the configuration they become.
 
+use super::options::{ConfigError, Setting, Settings, parse};
+use crate::serve::{Config, Pace};
 use argh::FromArgs;
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// (to come)
+/// Run in a guest: watch the RPM database, keep a report, and answer sensors.
+///
+/// Example: afferent serve --listen vsock:818
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve")]
-pub(super) struct ServeArgs {}
+pub(super) struct ServeArgs {
+    /// where to listen: vsock:PORT or unix:PATH, may be repeated (default vsock:818)
+    #[argh(option)]
+    listen: Vec<String>,
+    /// root of the system to report on (default /)
+    #[argh(option)]
+    root: Option<String>,
+    /// directory of the RPM database below the root, if it is in none of the usual places
+    #[argh(option)]
+    dbpath: Option<String>,
+    /// where the report is kept (default /var/lib/afferent)
+    #[argh(option)]
+    state_dir: Option<String>,
+    /// time between scheduled scans, 5m to 168h (default 4h)
+    #[argh(option)]
+    rescan_interval: Option<String>,
+    /// whether changes cause scans, on or off (default on)
+    #[argh(option)]
+    reactive_scan: Option<String>,
+    /// quiet time after a change before a scan (default 100ms)
+    #[argh(option)]
+    reactive_debounce: Option<String>,
+    /// longest a change waits for quiet (default 30s)
+    #[argh(option)]
+    reactive_max_delay: Option<String>,
+    /// reactive scans that may follow one another at once (default 20)
+    #[argh(option)]
+    reactive_burst: Option<String>,
+    /// time in which one more reactive scan is granted (default 10s)
+    #[argh(option)]
+    reactive_refill: Option<String>,
+    /// longest an rpm transaction is waited for before it is reported half done (default 30m)
+    #[argh(option)]
+    transaction_timeout: Option<String>,
+    /// VSOCK context id that may ask, may be repeated (default 2, the host)
+    #[argh(option)]
+    allow_cid: Vec<String>,
+    /// longest a peer may take for its request and its answer, 5s to 5m (default 30s)
+    #[argh(option)]
+    conn_deadline: Option<String>,
+    /// file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)
+    #[argh(option)]
+    repo_cpe: Option<String>,
+    /// certificate of this agent for mutual TLS (PEM, made out to the name afferent)
+    #[argh(option)]
+    tls_cert: Option<String>,
+    /// private key of that certificate (PEM)
+    #[argh(option)]
+    tls_key: Option<String>,
+    /// authorities whose certificates peers must show (PEM)
+    #[argh(option)]
+    tls_client_ca: Option<String>,
+    /// how often files are compared in case events were missed, 1s to 1h (default 60s)
+    #[argh(option)]
+    safety_poll: Option<String>,
+    /// file of settings (TOML)
+    #[argh(option)]
+    config: Option<PathBuf>,
+}
 
-pub(super) fn run(_args: ServeArgs) -> u8 {
-    super::complain(super::FAILED, "serve: to come")
+/// Every setting of `afferent serve`.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "listen",
+        value: "vsock:PORT|unix:PATH",
+        default: Some("vsock:818"),
+        many: true,
+        help: "where to listen",
+    },
+    Setting {
+        name: "root",
+        value: "DIR",
+        default: Some("/"),
+        many: false,
+        help: "root of the system to report on",
+    },
+    Setting {
+        name: "dbpath",
+        value: "DIR",
+        default: None,
+        many: false,
+        help: "directory of the RPM database below the root, if it is in none of the usual places",
+    },
+    Setting {
+        name: "state-dir",
+        value: "DIR",
+        default: Some("/var/lib/afferent"),
+        many: false,
+        help: "where the report is kept",
+    },
+    Setting {
+        name: "rescan-interval",
+        value: "DURATION",
+        default: Some("4h"),
+        many: false,
+        help: "time between scheduled scans, 5m to 168h",
+    },
+    Setting {
+        name: "reactive-scan",
+        value: "on|off",
+        default: Some("on"),
+        many: false,
+        help: "whether changes cause scans",
+    },
+    Setting {
+        name: "reactive-debounce",
+        value: "DURATION",
+        default: Some("100ms"),
+        many: false,
+        help: "quiet time after a change before a scan, 0s to 1m",
+    },
+    Setting {
+        name: "reactive-max-delay",
+        value: "DURATION",
+        default: Some("30s"),
+        many: false,
+        help: "longest a change waits for quiet, 100ms to 1h",
+    },
+    Setting {
+        name: "reactive-burst",
+        value: "NUMBER",
+        default: Some("20"),
+        many: false,
+        help: "reactive scans that may follow one another at once, 1 to 10000",
+    },
+    Setting {
+        name: "reactive-refill",
+        value: "DURATION",
+        default: Some("10s"),
+        many: false,
+        help: "time in which one more reactive scan is granted, 100ms to 1h",
+    },
+    Setting {
+        name: "transaction-timeout",
+        value: "DURATION",
+        default: Some("30m"),
+        many: false,
+        help: "longest an rpm transaction is waited for before it is reported half done, 1s to 24h",
+    },
+    Setting {
+        name: "allow-cid",
+        value: "CID",
+        default: Some("2"),
+        many: true,
+        help: "VSOCK context id that may ask; 2 is the host",
+    },
+    Setting {
+        name: "conn-deadline",
+        value: "DURATION",
+        default: Some("30s"),
+        many: false,
+        help: "longest a peer may take for its request and its answer, 5s to 5m",
+    },
+    Setting {
+        name: "repo-cpe",
+        value: "FILE|URL",
+        default: None,
+        many: false,
+        help: "file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)",
+    },
+    Setting {
+        name: "tls-cert",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "certificate of this agent for mutual TLS (PEM, made out to the name afferent)",
+    },
+    Setting {
+        name: "tls-key",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "private key of that certificate (PEM)",
+    },
+    Setting {
+        name: "tls-client-ca",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "authorities whose certificates peers must show (PEM)",
+    },
+    Setting {
+        name: "safety-poll",
+        value: "DURATION",
+        default: Some("60s"),
+        many: false,
+        help: "how often files are compared in case events were missed, 1s to 1h",
+    },
+];
+
+pub(super) fn run(args: ServeArgs) -> u8 {
+    crate::telemetry::start_log();
+    let config = match args.settings().and_then(|settings| config(&settings)) {
+        Ok(config) => config,
+        Err(error) => return super::complain(error.exit_code(), &error.to_string()),
+    };
+    match crate::serve::run(config) {
+        Ok(()) => super::DONE,
+        Err(error) => super::complain(super::FAILED, &error.to_string()),
+    }
+}
+
+impl ServeArgs {
+    fn settings(self) -> Result<Settings, ConfigError> {
+        let one = |value: Option<String>| value.into_iter().collect();
+        let flags = vec![
+            ("listen", self.listen),
+            ("root", one(self.root)),
+            ("dbpath", one(self.dbpath)),
+            ("state-dir", one(self.state_dir)),
+            ("rescan-interval", one(self.rescan_interval)),
+            ("reactive-scan", one(self.reactive_scan)),
+            ("reactive-debounce", one(self.reactive_debounce)),
+            ("reactive-max-delay", one(self.reactive_max_delay)),
+            ("reactive-burst", one(self.reactive_burst)),
+            ("reactive-refill", one(self.reactive_refill)),
+            ("transaction-timeout", one(self.transaction_timeout)),
+            ("allow-cid", self.allow_cid),
+            ("conn-deadline", one(self.conn_deadline)),
+            ("repo-cpe", one(self.repo_cpe)),
+            ("tls-cert", one(self.tls_cert)),
+            ("tls-key", one(self.tls_key)),
+            ("tls-client-ca", one(self.tls_client_ca)),
+            ("safety-poll", one(self.safety_poll)),
+        ];
+        let environment = |name: &str| std::env::var(name).ok();
+        Settings::gather(SETTINGS, flags, environment, self.config.as_deref(), &[])
+    }
+}
+
+/// The configuration that settings make.
+pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
+    let time = |name, from, to| settings.one(name, parse::duration(from..=to));
+    let (ms, s, m, h) = (
+        Duration::from_millis,
+        Duration::from_secs,
+        |n: u64| Duration::from_secs(60 * n),
+        |n: u64| Duration::from_secs(3600 * n),
+    );
+    Ok(Config {
+        listen: settings.all("listen", parse::any)?,
+        root: settings.one("root", parse::path)?,
+        dbpath: settings.optional("dbpath", parse::path)?,
+        state_dir: settings.one("state-dir", parse::path)?,
+        pace: Pace {
+            reactive: settings.one("reactive-scan", parse::on_off)?,
+            debounce: time("reactive-debounce", ms(0), m(1))?,
+            max_delay: time("reactive-max-delay", ms(100), h(1))?,
+            burst: settings.one("reactive-burst", parse::number(1..=10_000))?,
+            refill: time("reactive-refill", ms(100), h(1))?,
+            transaction_timeout: time("transaction-timeout", s(1), h(24))?,
+            interval: time("rescan-interval", m(5), h(168))?,
+        },
+        allow_cid: settings.all("allow-cid", parse::any::<u32>)?,
+        conn_deadline: time("conn-deadline", s(5), m(5))?,
+        repo_cpe: settings.optional("repo-cpe", parse::any)?,
+        tls: settings.tls("tls-cert", "tls-key", "tls-client-ca")?,
+        safety_poll: time("safety-poll", s(1), h(1))?,
+    })
 }

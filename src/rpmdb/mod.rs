@@ -1,1 +1,159 @@
-//! (to come)
+//! Package databases of rpm, read from a byte source: sqlite, ndb and Berkeley DB hash.
+//!
+//! Readers here never open a file, never lock and never write. Whatever the bytes say, they use
+//! bounded memory and time: every page and slot is visited at most once, and every length meets a
+//! named bound before memory is taken.
+
+#![deny(clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::indexing_slicing))]
+
+pub mod bdb;
+mod error;
+mod header;
+pub mod ndb;
+mod source;
+pub mod sqlite;
+
+pub use error::{Error, Place};
+pub use header::{Blob, Described, Scratch, read};
+pub use source::ReadAt;
+
+use source::number::array;
+use std::fmt;
+use std::ops::ControlFlow;
+
+/// Headers that a database may hold; the largest systems have some thousands.
+const MAX_HEADERS: usize = 262_144;
+const TOO_MANY: Error = Error::Unsupported("lists more than 262,144 package headers");
+
+/// Which of rpm's formats a database has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// `rpmdb.sqlite`: Fedora 33 and later, RHEL 9 and later, Amazon Linux 2023.
+    Sqlite,
+    /// `Packages.db`: SUSE.
+    Ndb,
+    /// `Packages`: RHEL 8 and before, Amazon Linux 2.
+    Bdb,
+}
+
+impl Backend {
+    /// All, in the order in which rpm's successors came: the first present one is in use.
+    pub const ALL: [Self; 3] = [Self::Sqlite, Self::Ndb, Self::Bdb];
+
+    /// `sqlite`, `ndb` or `bdb`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Ndb => "ndb",
+            Self::Bdb => "bdb",
+        }
+    }
+
+    /// Name of the main file in the database's directory.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "rpmdb.sqlite",
+            Self::Ndb => "Packages.db",
+            Self::Bdb => "Packages",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One package header, before it is read.
+pub struct Item<'a> {
+    /// Its number in the database (`hnum`, `DBINSTANCE`); unique, never used again.
+    pub number: u32,
+    /// Length of the blob in bytes.
+    pub length: u64,
+    /// Over what is known of the header without reading it: equal for an unchanged one.
+    pub check: u64,
+    /// The bytes, or why there are none.
+    pub blob: Result<&'a mut dyn Blob, Error>,
+}
+
+/// Called with every header of a database.
+pub type Visit<'a> = dyn FnMut(Item<'_>) -> ControlFlow<()> + 'a;
+
+/// An rpm database in any of its formats.
+#[derive(Debug)]
+pub enum Database<S> {
+    /// See [`Backend::Sqlite`].
+    Sqlite(sqlite::Database<S>),
+    /// See [`Backend::Ndb`].
+    Ndb(ndb::Database<S>),
+    /// See [`Backend::Bdb`].
+    Bdb(bdb::Database<S>),
+}
+
+impl<S: ReadAt> Database<S> {
+    /// Opens `main` as a database of that format; `wal` is sqlite's log beside it, if there is one.
+    ///
+    /// # Errors
+    /// The file is not of this format, or damaged at its root.
+    pub fn open(backend: Backend, main: S, wal: Option<S>) -> Result<Self, Error> {
+        match backend {
+            Backend::Sqlite => sqlite::Database::open(main, wal).map(Self::Sqlite),
+            Backend::Ndb => ndb::Database::open(main).map(Self::Ndb),
+            Backend::Bdb => bdb::Database::open(main).map(Self::Bdb),
+        }
+    }
+
+    /// Calls `visit` with every header, in the order in which the database keeps them.
+    ///
+    /// # Errors
+    /// The structure around the headers is damaged, so that some could not be found. A damaged
+    /// header alone is not an error here: its [`Item`] says so.
+    pub fn headers(&mut self, visit: &mut Visit<'_>) -> Result<(), Error> {
+        let mut headers = 0;
+        let mut visit = |item: Item<'_>| {
+            headers += 1;
+            if headers > MAX_HEADERS {
+                return ControlFlow::Break(());
+            }
+            visit(item)
+        };
+        match self {
+            Self::Sqlite(database) => database.headers(&mut visit)?,
+            Self::Ndb(database) => database.headers(&mut visit)?,
+            Self::Bdb(database) => database.headers(&mut visit)?,
+        }
+        if headers > MAX_HEADERS {
+            return Err(TOO_MANY);
+        }
+        Ok(())
+    }
+
+    /// The highest header number that the database ever gave out; 0 when it is new. It only grows,
+    /// and tells a new database from one that lost everything.
+    ///
+    /// # Errors
+    /// The part that says so is damaged.
+    pub fn last_number(&mut self) -> Result<u64, Error> {
+        match self {
+            Self::Sqlite(database) => Ok(database.last_number("Packages")?.unwrap_or(0)),
+            Self::Ndb(database) => Ok(database.last_number()),
+            Self::Bdb(database) => Ok(database.last_number()),
+        }
+    }
+}
+
+/// A quick check sum over bytes that were read anyway; equal bytes, equal sum. Not for integrity.
+fn check(bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mix = |sum: u64, word: u64| (sum.rotate_left(23) ^ word).wrapping_mul(FACTOR);
+    let sum = words.iter().fold(bytes.len() as u64, |sum, word| {
+        mix(sum, u64::from_le_bytes(*word))
+    });
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let sum = mix(sum, array(&last, 0).map_or(0, u64::from_le_bytes));
+    sum ^ (sum >> 32)
+}

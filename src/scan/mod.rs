@@ -1,1 +1,193 @@
-//! (to come)
+//! What is installed below a root, read without leaving a trace there.
+//!
+//! ```text
+//! locate      usr/lib/sysimage/rpm, var/lib/rpm, usr/share/rpm -> the database in use   database.rs
+//! take        files opened read-only -> one consistent view, or again                    snapshot.rs
+//! Cache       headers known from the last scan are not read again                        cache.rs
+//! facts       os-release, entitlement, metadata                              os_release.rs, facts.rs
+//!   -> Report, sorted, with its content facts
+//! ```
+//!
+//! Blocking: a scan reads files and may sleep up to [`Request::patience`]. Nothing here opens a file
+//! for writing, creates one or takes a lock.
+
+mod cache;
+mod database;
+mod error;
+mod facts;
+mod file;
+mod lock;
+mod os_release;
+mod rooted;
+mod snapshot;
+
+pub use cache::Skipped;
+pub use database::{Fingerprint, Located, PLACES, fingerprint, locate};
+pub use error::ScanError;
+pub use lock::{LOCK_FILE, Lock, probe as probe_lock};
+
+use crate::report::{Distribution, Report, facts as names};
+use cache::Cache;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What to scan, and how long to try.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Root of the system to scan.
+    pub root: &'a Path,
+    /// Directory of the database below `root`, instead of the standard places.
+    pub dbpath: Option<&'a Path>,
+    /// How long to wait for a moment in which nothing is written.
+    pub patience: Duration,
+    /// What to do while an rpm transaction runs.
+    pub on_lock: OnLock,
+}
+
+/// What to do while an rpm transaction runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLock {
+    /// Wait for its end, up to [`Request::patience`]: a transaction half done is never reported.
+    Wait,
+    /// Take what is committed so far, and mark the report with the fact `mid_transaction`.
+    ScanAnyway,
+}
+
+/// How much to trust what is known from the scan before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Every header is read.
+    Full,
+    /// Headers known by number, length and a check of their first bytes are not read again. A
+    /// database that was rebuilt or replaced is noticed and read in full.
+    Incremental,
+}
+
+/// The result of a scan.
+#[derive(Debug, Clone)]
+pub struct Scanned {
+    /// Sorted, with its content facts. Shared with the scanner: it is changed in place at the next
+    /// scan when nobody else holds it any more.
+    pub report: Arc<Report>,
+    /// Whether the report differs from the one before; true for the first.
+    pub changed: bool,
+    /// Damaged headers that had to be left out; the fact `skipped_headers` counts them.
+    pub skipped: Vec<Skipped>,
+    /// How it went.
+    pub stats: Stats,
+}
+
+/// How a scan went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Headers in the database, keys and damaged ones included.
+    pub headers: usize,
+    /// Headers that were read, the rest being known.
+    pub parsed: usize,
+    /// Public keys among the headers (`gpg-pubkey`), which are no packages.
+    pub keys: usize,
+    /// Attempts until nothing was written meanwhile.
+    pub attempts: u32,
+    /// State of rpm's lock; [`Lock::Unknown`] was taken for free.
+    pub lock: Lock,
+}
+
+/// Scans, and remembers headers from one scan to the next.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    cache: Cache,
+    last: Arc<Report>,
+    scanned: bool,
+}
+
+impl Scanner {
+    /// One that knows nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads what is installed.
+    ///
+    /// The report of a truly new database, which never held a package, is empty. After an error
+    /// the scanner is as usable as before.
+    ///
+    /// # Errors
+    /// See [`ScanError`]; zero packages in a database that is not new are one.
+    pub fn scan(&mut self, request: &Request<'_>, mode: Mode) -> Result<Scanned, ScanError> {
+        let cache = &mut self.cache;
+        let (delta, located, taken) = snapshot::take(
+            request,
+            || locate(request.root, request.dbpath),
+            |located, id, database| cache.compare(located, id, database, mode),
+        )?;
+        delta.check(&located)?;
+        let distribution = os_release::read(request.root);
+        let mut facts = facts::read(request.root, &distribution);
+        facts.insert(names::RPMDB_BACKEND.into(), located.backend.to_string());
+        if matches!(taken.lock, Lock::Held { .. }) {
+            facts.insert(names::MID_TRANSACTION.into(), "true".into());
+        }
+        if !delta.skipped.is_empty() {
+            let count = delta.skipped.len().to_string();
+            facts.insert(names::SKIPPED_HEADERS.into(), count);
+        }
+        let stats = Stats {
+            headers: delta.headers,
+            parsed: delta.parsed,
+            keys: delta.keys(),
+            attempts: taken.attempts,
+            lock: taken.lock,
+        };
+        let skipped = delta.skipped.clone();
+        let package_db = located.package_db();
+        let packages_changed = self.cache.changes(&delta, &self.last.packages);
+        let changed = !self.scanned
+            || packages_changed
+            || self.last.facts != facts
+            || self.last.package_db != package_db
+            || !same_but_arch(&self.last.distribution, &distribution);
+        if packages_changed {
+            let report = Arc::make_mut(&mut self.last);
+            self.cache.apply(delta, &mut report.packages);
+        } else {
+            self.cache.refresh(delta);
+        }
+        if changed {
+            let report = Arc::make_mut(&mut self.last);
+            report.distribution = distribution;
+            report.distribution.arch = cache::main_arch(&report.packages);
+            report.facts = facts;
+            report.package_db = package_db;
+            self.scanned = true;
+        }
+        Ok(Scanned {
+            report: Arc::clone(&self.last),
+            changed,
+            skipped,
+            stats,
+        })
+    }
+}
+
+/// The architecture is taken from the packages, not from os-release.
+fn same_but_arch(last: &Distribution, new: &Distribution) -> bool {
+    *last
+        == Distribution {
+            arch: last.arch.clone(),
+            ..new.clone()
+        }
+}
+
+/// The process that runs an rpm transaction in this database directory, if one does. A lock that
+/// may not be asked for counts as free; [`probe_lock`] tells the difference.
+///
+/// # Errors
+/// The lock file can be opened but not asked.
+pub fn transaction_running(directory: &Path) -> io::Result<Option<i32>> {
+    Ok(match lock::probe(directory)? {
+        Lock::Held { pid } => Some(pid.unwrap_or(0)),
+        Lock::Free | Lock::Unknown => None,
+    })
+}

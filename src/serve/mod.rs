@@ -1,1 +1,53 @@
-//! (to come)
+//! In the guest: watch, scan, keep, answer.
+//!
+//! ```text
+//! watch ──Touch──► rescan ──Scan──► scan (a thread) ──Report──► keep ──► published
+//!                     ▲                                                     │
+//!                  the clock                    server: get_report ◄────────┤
+//!                                                       wait_report ◄───────┘
+//! ```
+//!
+//! One thread runs everything but scans and writes to disk, which take one hop to a thread of
+//! their own. What is published is on disk already.
+
+mod admission;
+pub mod keep;
+mod refresh;
+pub mod repo_cpe;
+pub mod rescan;
+pub mod respond;
+mod run;
+mod server;
+mod worker;
+
+pub use rescan::Pace;
+pub use run::{ServeError, run};
+
+use crate::transport::{ListenAddress, TlsFiles};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What `afferent serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: Vec<ListenAddress>,
+    /// The root below which it scans.
+    pub root: PathBuf,
+    /// Where its database is, relative to the root, if not where distributions have it.
+    pub dbpath: Option<PathBuf>,
+    /// Where it keeps its report.
+    pub state_dir: PathBuf,
+    /// When it scans.
+    pub pace: Pace,
+    /// Which machines may ask over VSOCK, by context id.
+    pub allow_cid: Vec<u32>,
+    /// Longest an exchange takes, the time of a wait not counted.
+    pub conn_deadline: Duration,
+    /// Mutual TLS, when peers have to prove who they are.
+    pub tls: Option<TlsFiles>,
+    /// Where CPEs of repositories come from.
+    pub repo_cpe: Option<repo_cpe::Source>,
+    /// How often the database files are compared with what they were, should events be missed.
+    pub safety_poll: Duration,
+}

@@ -20,6 +20,7 @@ pub mod audit_table;
 mod blob;
 mod codec;
 pub mod inventory_table;
+pub mod pending_table;
 pub mod report_table;
 pub mod schema;
 

@@ -30,6 +30,12 @@ pub async fn read_frame(
     stream: &mut (impl AsyncRead + Unpin),
     max: u32,
 ) -> Result<Vec<u8>, ReadError> {
+    let len = read_len(stream, max).await?;
+    read_body(stream, len).await
+}
+
+/// Reads the head of a frame: the length of the body that follows.
+pub async fn read_len(stream: &mut (impl AsyncRead + Unpin), max: u32) -> Result<usize, ReadError> {
     let mut header = [0; HEADER];
     match stream.read(&mut header).await {
         Ok(0) => return Err(ReadError::Closed),
@@ -39,7 +45,14 @@ pub async fn read_frame(
         }
         Err(error) => return Err(ReadError::Io(error)),
     }
-    let len = frame::body_len(header, max)?;
+    Ok(frame::body_len(header, max)?)
+}
+
+/// Reads a body of this length.
+pub async fn read_body(
+    stream: &mut (impl AsyncRead + Unpin),
+    len: usize,
+) -> Result<Vec<u8>, ReadError> {
     let mut body = Vec::new();
     while body.len() < len {
         let step = STEP.min(len - body.len());

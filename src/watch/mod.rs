@@ -1,1 +1,311 @@
-//! (to come)
+//! File system changes around the RPM database: notify's events to a [`Touch`].
+//!
+//! ```text
+//! places   the directories in which a database may stand, and their parents: `rpmdb --rebuilddb`
+//!          replaces the directory itself, and a watch on the old one is blind from then on
+//! events   kept:     a write to the database or its -wal, the closing of .rpm.lock,
+//!                    a directory or database that appears, moves or goes, an overflow
+//!          dropped:  all that a query causes, ours included (-shm, Index.db, opening, attributes)
+//! ```
+//!
+//! The events come on notify's own thread; what they mean together is one [`Touch`] that the
+//! service takes when it gets to it, so that thirty thousand events are one wake-up. Where
+//! inotify does not work, or does not see, [`Signature`]s compared now and then do.
+
+mod places;
+
+pub use places::Places;
+
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use tokio::sync::Notify;
+
+/// What changed since the last time somebody asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touch(u8);
+
+impl Touch {
+    /// The database's content was written.
+    pub const DATA: Self = Self(1);
+    /// `.rpm.lock` was closed after writing: the last event of every transaction.
+    pub const LOCK_CLOSED: Self = Self(2);
+    /// A directory or database appeared, moved or went: watches must be set again.
+    pub const PLACE: Self = Self(4);
+
+    /// Whether this says at least what `other` says.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether it says nothing.
+    pub fn is_nothing(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl std::ops::BitOr for Touch {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+#[derive(Default)]
+struct Pending {
+    bits: AtomicU8,
+    arrived: Notify,
+}
+
+/// Watches the [`Places`] of a database.
+pub struct Watch {
+    places: Places,
+    pending: Arc<Pending>,
+    watcher: Option<RecommendedWatcher>,
+    /// Directories under watch, each with the inode that was there.
+    armed: BTreeMap<PathBuf, (u64, u64)>,
+    trouble: Option<String>,
+}
+
+impl Watch {
+    /// Watches as much as can be watched; [`Watch::trouble`] says what could not.
+    pub fn start(places: Places) -> Self {
+        let pending = Arc::<Pending>::default();
+        let sink = Arc::clone(&pending);
+        let components = places.components();
+        let created = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let touch = match event {
+                Ok(event) => meaning(&event, &components),
+                // Whatever went wrong, something may have been missed.
+                Err(_) => Touch::DATA | Touch::PLACE,
+            };
+            if !touch.is_nothing() {
+                sink.bits.fetch_or(touch.0, Ordering::AcqRel);
+                sink.arrived.notify_one();
+            }
+        });
+        let (watcher, trouble) = match created {
+            Ok(watcher) => (Some(watcher), None),
+            Err(error) => (None, Some(explain(&error))),
+        };
+        let mut watch = Self {
+            places,
+            pending,
+            watcher,
+            armed: BTreeMap::new(),
+            trouble,
+        };
+        watch.arm();
+        watch
+    }
+
+    /// Waits until something is touched, and takes it. Safe to drop and call again.
+    pub async fn touched(&self) -> Touch {
+        loop {
+            let touch = Touch(self.pending.bits.swap(0, Ordering::AcqRel));
+            if !touch.is_nothing() {
+                return touch;
+            }
+            self.pending.arrived.notified().await;
+        }
+    }
+
+    /// Why changes may go unseen until the next comparison of signatures, if they may.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Sets the watches that are wanted now and are not there: after [`Touch::PLACE`], and now and
+    /// then. Gives whether any was set, so that what happened before may have been missed.
+    pub fn arm(&mut self) -> bool {
+        let Some(watcher) = &mut self.watcher else {
+            return false;
+        };
+        let wanted = self.places.directories();
+        self.armed.retain(|path, inode| {
+            let keep = wanted.get(path) == Some(inode);
+            if !keep {
+                // It fails when the directory is gone, which is as good.
+                let _ = watcher.unwatch(path);
+            }
+            keep
+        });
+        let mut set_any = false;
+        self.trouble = None;
+        for (path, inode) in wanted {
+            if self.armed.contains_key(&path) {
+                continue;
+            }
+            match watcher.watch(&path, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.armed.insert(path, inode);
+                    set_any = true;
+                }
+                Err(error) => self.trouble = Some(explain(&error)),
+            }
+        }
+        set_any
+    }
+
+    /// The state of all places as stat(2) shows it.
+    pub fn signature(&self) -> Signature {
+        self.places.signature()
+    }
+}
+
+/// Identity, size and time of every database file there is: equal as long as nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature(Vec<Option<Stat>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stat {
+    inode: (u64, u64),
+    /// A directory's own time changes with side files that queries make.
+    written: Option<(u64, i64, i64)>,
+}
+
+impl Stat {
+    fn of(path: &Path) -> Option<Self> {
+        let meta = fs::metadata(path).ok()?;
+        Some(Self {
+            inode: (meta.dev(), meta.ino()),
+            written: meta
+                .is_file()
+                .then(|| (meta.size(), meta.mtime(), meta.mtime_nsec())),
+        })
+    }
+}
+
+/// What one event means. Names are those of RPM's three database formats and of its lock.
+fn meaning(event: &notify::Event, components: &BTreeSet<OsString>) -> Touch {
+    let nothing = Touch::default();
+    if event.need_rescan() {
+        return Touch::DATA | Touch::PLACE;
+    }
+    let Some(name) = event.paths.first().and_then(|path| path.file_name()) else {
+        return nothing;
+    };
+    let closed_after_writing =
+        event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write));
+    let modified = matches!(
+        event.kind,
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any)
+    );
+    let placed = matches!(
+        event.kind,
+        EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
+    );
+    match name.to_str() {
+        Some(".rpm.lock") if closed_after_writing => Touch::LOCK_CLOSED,
+        Some("rpmdb.sqlite-wal") if modified => Touch::DATA,
+        Some("rpmdb.sqlite" | "Packages.db" | "Packages") if modified || closed_after_writing => {
+            Touch::DATA
+        }
+        Some("rpmdb.sqlite" | "Packages.db" | "Packages") if placed => Touch::DATA | Touch::PLACE,
+        _ if placed && components.contains(name) => Touch::DATA | Touch::PLACE,
+        _ => nothing,
+    }
+}
+
+fn explain(error: &notify::Error) -> String {
+    match error.kind {
+        ErrorKind::MaxFilesWatch => {
+            "the limit of inotify watches is reached; raise fs.inotify.max_user_watches or max_user_instances".into()
+        }
+        _ => format!("inotify: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn writes_are_seen_and_queries_are_not() {
+        let (dir, watch) = watched();
+        let db = dir.path().join("var/lib/rpm");
+        fs::write(db.join("rpmdb.sqlite-shm"), "x").unwrap();
+        fs::read(db.join("rpmdb.sqlite")).unwrap();
+        fs::write(db.join("rpmdb.sqlite"), "y").unwrap();
+        let touch = touched(&watch).await;
+        assert!(touch.has(Touch::DATA) && !touch.has(Touch::LOCK_CLOSED));
+        fs::write(db.join(".rpm.lock"), "").unwrap();
+        wait_for(&watch, Touch::LOCK_CLOSED).await;
+    }
+
+    #[tokio::test]
+    async fn a_replaced_directory_is_watched_again() {
+        let (dir, mut watch) = watched();
+        let lib = dir.path().join("var/lib");
+        fs::create_dir(lib.join("rpmrebuilddb.1")).unwrap();
+        fs::write(lib.join("rpmrebuilddb.1/rpmdb.sqlite"), "new").unwrap();
+        fs::rename(lib.join("rpm"), lib.join("rpmold.1")).unwrap();
+        fs::rename(lib.join("rpmrebuilddb.1"), lib.join("rpm")).unwrap();
+        wait_for(&watch, Touch::PLACE).await;
+        assert!(watch.arm());
+        while tokio::time::timeout(Duration::from_millis(50), watch.touched())
+            .await
+            .is_ok()
+        {}
+        fs::write(lib.join("rpm/rpmdb.sqlite"), "newer").unwrap();
+        wait_for(&watch, Touch::DATA).await;
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_appears_later_is_watched_then() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("usr/lib")).unwrap();
+        let mut watch = Watch::start(Places::new(dir.path(), &["usr/lib/sysimage/rpm"]));
+        fs::create_dir_all(dir.path().join("usr/lib/sysimage/rpm")).unwrap();
+        wait_for(&watch, Touch::PLACE).await;
+        watch.arm();
+        fs::write(dir.path().join("usr/lib/sysimage/rpm/Packages.db"), "x").unwrap();
+        wait_for(&watch, Touch::DATA).await;
+    }
+
+    #[test]
+    fn a_signature_shows_writes_and_replacement_but_not_side_files() {
+        let (dir, watch) = watched();
+        let db = dir.path().join("var/lib/rpm");
+        let before = watch.signature();
+        fs::write(db.join("rpmdb.sqlite-shm"), "x").unwrap();
+        assert_eq!(watch.signature(), before);
+        fs::write(db.join("rpmdb.sqlite"), "longer").unwrap();
+        let written = watch.signature();
+        assert_ne!(written, before);
+        fs::rename(&db, dir.path().join("var/lib/old")).unwrap();
+        fs::create_dir(&db).unwrap();
+        assert_ne!(watch.signature(), written);
+    }
+
+    fn watched() -> (tempfile::TempDir, Watch) {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("var/lib/rpm");
+        fs::create_dir_all(&db).unwrap();
+        fs::write(db.join("rpmdb.sqlite"), "x").unwrap();
+        let watch = Watch::start(Places::new(
+            dir.path(),
+            &["usr/lib/sysimage/rpm", "var/lib/rpm"],
+        ));
+        assert_eq!(watch.trouble(), None);
+        (dir, watch)
+    }
+
+    async fn touched(watch: &Watch) -> Touch {
+        tokio::time::timeout(Duration::from_secs(10), watch.touched())
+            .await
+            .expect("an event")
+    }
+
+    async fn wait_for(watch: &Watch, wanted: Touch) {
+        while !touched(watch).await.has(wanted) {}
+    }
+}

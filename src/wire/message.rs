@@ -155,6 +155,21 @@ pub enum ErrorCode {
     Busy = 6,
 }
 
+impl ErrorCode {
+    /// As it is written in the protocol's description.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNSPECIFIED",
+            Self::UnknownMethod => "UNKNOWN_METHOD",
+            Self::NotReady => "NOT_READY",
+            Self::Internal => "INTERNAL",
+            Self::MalformedRequest => "MALFORMED_REQUEST",
+            Self::RequestTooLarge => "REQUEST_TOO_LARGE",
+            Self::Busy => "BUSY",
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct IndexReport {
     #[prost(string, tag = "1")]

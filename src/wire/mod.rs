@@ -15,6 +15,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod convert;
+pub mod document;
 pub mod frame;
 pub mod message;
 

@@ -1,0 +1,181 @@
+//! How packages are written: a table for people, tab-separated lines and JSON for programs.
+//!
+//! Strings come from the guest. Control characters in them, which no real package has, are written
+//! as `\x..`, so that a name can neither forge a line nor speak to a terminal.
+
+use crate::report::{Package, Report};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// The columns of `rpm -qa --qf
+/// '%{NAME}\t%{EPOCHNUM}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\t%{SOURCERPM}\t%{MODULARITYLABEL}\n'`,
+/// sorted bytewise; what is absent is `(none)`.
+///
+/// # Errors
+/// What `out` says.
+pub fn tsv(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let mut lines: Vec<String> = report.packages.iter().map(tsv_line).collect();
+    lines.sort_unstable();
+    lines
+        .iter()
+        .try_for_each(|line| out.write_all(line.as_bytes()))
+}
+
+fn tsv_line(package: &Package) -> String {
+    let absent = |field: &Option<String>| -> Cow<'_, str> {
+        match field {
+            Some(text) => Cow::Owned(plain(text).into_owned()),
+            None => Cow::Borrowed("(none)"),
+        }
+    };
+    format!(
+        "{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
+        plain(&package.name),
+        package.evr.epoch,
+        plain(&package.evr.version),
+        plain(&package.evr.release),
+        absent(&package.arch),
+        absent(&package.source_rpm),
+        absent(&package.modularity_label),
+    )
+}
+
+/// Aligned columns: name, version, architecture, repository, module.
+///
+/// # Errors
+/// What `out` says.
+pub fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let header = ["NAME", "VERSION", "ARCH", "REPOSITORY", "MODULE"];
+    let row = |package: &Package| -> [String; 5] {
+        [
+            plain(&package.name).into_owned(),
+            plain(&package.evr.to_string()).into_owned(),
+            plain(package.arch.as_deref().unwrap_or("-")).into_owned(),
+            plain(package.repo.as_deref().unwrap_or("-")).into_owned(),
+            plain(package.module().unwrap_or("-")).into_owned(),
+        ]
+    };
+    let mut widths = header.map(str::len);
+    for package in &report.packages {
+        for (width, cell) in widths.iter_mut().zip(row(package)) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    line(out, &header.map(str::to_owned), &widths)?;
+    report
+        .packages
+        .iter()
+        .try_for_each(|package| line(out, &row(package), &widths))
+}
+
+fn line(out: &mut dyn Write, cells: &[String], widths: &[usize]) -> io::Result<()> {
+    let mut text = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{cell:width$}  ");
+    }
+    writeln!(out, "{}", text.trim_end())
+}
+
+/// The `report` object that Central is sent, with the facts beside it.
+///
+/// # Errors
+/// What `out` says.
+pub fn json(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &report_json(report))?;
+    writeln!(out)
+}
+
+fn report_json(report: &Report) -> Value {
+    let packages: Vec<Value> = report.packages.iter().map(package_json).collect();
+    let d = &report.distribution;
+    let repositories: Vec<Value> = report
+        .repositories
+        .iter()
+        .map(|r| json!({"id": r.id, "key": r.key, "uri": r.uri, "cpe": r.cpe}))
+        .collect();
+    json!({
+        "packages": packages,
+        "distribution": {
+            "id": d.id, "name": d.name, "version": d.version,
+            "version_code_name": d.version_code_name, "version_id": d.version_id,
+            "arch": d.arch, "cpe": d.cpe, "pretty_name": d.pretty_name,
+        },
+        "repositories": repositories,
+        "package_db": report.package_db,
+        "facts": report.facts,
+    })
+}
+
+fn package_json(package: &Package) -> Value {
+    let mut object = Map::new();
+    object.insert("name".into(), json!(package.name));
+    object.insert("version".into(), json!(package.evr.to_string()));
+    object.insert(
+        "arch".into(),
+        json!(package.arch.as_deref().unwrap_or_default()),
+    );
+    if let Some(source) = package.source() {
+        let source = json!({"name": source.name, "version": source.version});
+        object.insert("source".into(), source);
+    }
+    object.insert("module".into(), json!(package.module().unwrap_or_default()));
+    object.insert(
+        "repo".into(),
+        json!(package.repo.as_deref().unwrap_or_default()),
+    );
+    Value::Object(object)
+}
+
+/// The text with control characters made visible.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() {
+            let _ = write!(shown, "\\x{:02x}", u32::from(c));
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Evr;
+
+    #[test]
+    fn a_name_cannot_forge_a_line() {
+        let report = Report {
+            packages: vec![Package {
+                name: "a\t0\t1\nb\u{1b}[2J".into(),
+                evr: Evr::parse("1-1"),
+                ..Package::default()
+            }],
+            ..Report::default()
+        };
+        let mut out = Vec::new();
+        tsv(&report, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "a\\x090\\x091\\x0ab\\x1b[2J\t0\t1\t1\t(none)\t(none)\t(none)\n"
+        );
+    }
+
+    #[test]
+    fn a_package_without_a_source_says_nothing_of_one() {
+        let value = package_json(&Package {
+            name: "a".into(),
+            ..Package::default()
+        });
+        assert!(value.get("source").is_none());
+        assert_eq!(value["module"], "");
+    }
+}

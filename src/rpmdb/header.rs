@@ -1,0 +1,294 @@
+//! One package header: the blob that all three formats store, big endian on every machine.
+//!
+//! ```text
+//! il u32 | dl u32 | il index entries of 16 bytes | dl bytes of data
+//!                   tag u32, type u32, offset u32 into the data, count u32
+//! ```
+//!
+//! Only the index and the few wanted strings are read: a header may be megabytes long, nearly all
+//! of it file lists. Most headers begin with a region entry (tag 61, 62 or 63) that marks what was
+//! signed; entries after the region were added at install and replace one of the same tag, so the
+//! last entry of a tag wins, and headers without any region need no special case. Limits and types
+//! are those of librpm (`lib/header.cc`, `lib/rpmtag.h`).
+
+use super::error::{Error, Place};
+use super::source::number::be_u32;
+use crate::report::{Evr, Package};
+
+/// The bytes of one header, wherever in the database they lie.
+pub trait Blob {
+    /// Length in bytes.
+    fn length(&self) -> u64;
+
+    /// Bytes from `offset` on, as many as lie together; never none while `offset` is inside.
+    ///
+    /// # Errors
+    /// The database is damaged on the way to these bytes, or cannot be read.
+    fn chunk(&mut self, offset: u64) -> Result<&[u8], Error>;
+}
+
+impl Blob for &[u8] {
+    fn length(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn chunk(&mut self, offset: u64) -> Result<&[u8], Error> {
+        usize::try_from(offset)
+            .ok()
+            .and_then(|at| self.get(at..))
+            .filter(|bytes| !bytes.is_empty())
+            .ok_or(Error::damaged(Place::Offset(offset), "past the end"))
+    }
+}
+
+/// What a header describes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Described {
+    /// An installed package.
+    Package(Package),
+    /// A public key that rpm keeps as a pseudo package (`gpg-pubkey`); nothing is installed.
+    Key,
+}
+
+/// Buffers kept between headers, so that reading thousands takes memory once.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    index: Vec<u8>,
+    text: Vec<u8>,
+}
+
+/// Entries that librpm accepts in an index.
+const MAX_ENTRIES: u32 = 65_535;
+/// Data bytes that librpm accepts.
+const MAX_DATA: u32 = 256 * 1024 * 1024 - 1;
+/// Longest wanted string; far beyond any real one, small enough for a report.
+const MAX_TEXT: usize = 4096;
+const ENTRY: u64 = 16;
+
+const TYPE_INT32: u32 = 4;
+const TYPE_STRING: u32 = 6;
+const TYPE_STRING_ARRAY: u32 = 8;
+const TYPE_I18N: u32 = 9;
+
+const NAME: usize = 0;
+const VERSION: usize = 1;
+const RELEASE: usize = 2;
+const EPOCH: usize = 3;
+const ARCH: usize = 4;
+const SOURCERPM: usize = 5;
+const MODULARITYLABEL: usize = 6;
+const WANTED: usize = 7;
+
+fn slot(tag: u32) -> Option<usize> {
+    Some(match tag {
+        1000 => NAME,
+        1001 => VERSION,
+        1002 => RELEASE,
+        1003 => EPOCH,
+        1022 => ARCH,
+        1044 => SOURCERPM,
+        5096 => MODULARITYLABEL,
+        _ => return None,
+    })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    kind: u32,
+    offset: u32,
+    count: u32,
+}
+
+/// Reads what a report needs of one header.
+///
+/// # Errors
+/// The blob is no header, or a wanted part of it is damaged or cannot be reached. `hnum` only
+/// names the header in errors.
+pub fn read(blob: &mut dyn Blob, hnum: u32, scratch: &mut Scratch) -> Result<Described, Error> {
+    Reader { blob, hnum }.read(scratch)
+}
+
+struct Reader<'a> {
+    blob: &'a mut dyn Blob,
+    hnum: u32,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, scratch: &mut Scratch) -> Result<Described, Error> {
+        let (entries, data) = self.lengths(scratch)?;
+        let data_at = 8 + u64::from(entries) * ENTRY;
+        if self.blob.length() != data_at + u64::from(data) {
+            return Err(self.damaged("its length is not that of its parts"));
+        }
+        let wanted = self.index(entries, scratch)?;
+        // Read in the order in which they lie: the way to a byte leads over the ones before it.
+        let mut order: [usize; WANTED] = std::array::from_fn(|slot| slot);
+        order.sort_by_key(|slot| wanted.get(*slot).copied().flatten().map(|e| e.offset));
+        let mut texts: [Option<String>; WANTED] = Default::default();
+        let mut epoch = 0;
+        for slot in order {
+            let Some(entry) = wanted.get(slot).copied().flatten() else {
+                continue;
+            };
+            if slot == EPOCH {
+                epoch = self.int32(entry, data_at, data, scratch)?;
+            } else if let Some(text) = texts.get_mut(slot) {
+                *text = self.text(entry, data_at, data, scratch)?;
+            }
+        }
+        let [
+            name,
+            version,
+            release,
+            _,
+            arch,
+            source_rpm,
+            modularity_label,
+        ] = texts;
+        let name = name
+            .filter(|n| !n.is_empty())
+            .ok_or_else(|| self.damaged("it has no NAME"))?;
+        if name == "gpg-pubkey" {
+            return Ok(Described::Key);
+        }
+        Ok(Described::Package(Package {
+            name,
+            evr: Evr {
+                epoch,
+                version: version.ok_or_else(|| self.damaged("it has no VERSION"))?,
+                release: release.ok_or_else(|| self.damaged("it has no RELEASE"))?,
+            },
+            arch,
+            source_rpm,
+            modularity_label,
+            repo: None,
+        }))
+    }
+
+    fn lengths(&mut self, scratch: &mut Scratch) -> Result<(u32, u32), Error> {
+        if self.blob.length() < 8 {
+            return Err(self.damaged("it is shorter than a header"));
+        }
+        self.gather(0, 8, &mut scratch.index)?;
+        let (Some(entries), Some(data)) = (be_u32(&scratch.index, 0), be_u32(&scratch.index, 4))
+        else {
+            return Err(self.damaged("it is shorter than a header"));
+        };
+        if entries == 0 || entries > MAX_ENTRIES || data > MAX_DATA {
+            return Err(self.damaged("its counts are out of range"));
+        }
+        Ok((entries, data))
+    }
+
+    /// The last entry of each wanted tag that has a usable type.
+    fn index(
+        &mut self,
+        entries: u32,
+        scratch: &mut Scratch,
+    ) -> Result<[Option<Entry>; WANTED], Error> {
+        let length = usize::try_from(u64::from(entries) * ENTRY).unwrap_or(usize::MAX);
+        let first = self.blob.chunk(8)?;
+        // Nearly always the index lies in one piece and need not be copied.
+        let index = if let Some(whole) = first.get(..length) {
+            whole
+        } else {
+            self.gather(8, length, &mut scratch.index)?;
+            &scratch.index
+        };
+        let mut wanted = [None; WANTED];
+        for entry in index.chunks_exact(16) {
+            let (Some(tag), Some(kind), Some(offset), Some(count)) = (
+                be_u32(entry, 0),
+                be_u32(entry, 4),
+                be_u32(entry, 8),
+                be_u32(entry, 12),
+            ) else {
+                continue;
+            };
+            let Some(slot) = slot(tag) else { continue };
+            let usable = match kind {
+                TYPE_INT32 => slot == EPOCH,
+                TYPE_STRING | TYPE_STRING_ARRAY | TYPE_I18N => slot != EPOCH,
+                _ => false,
+            };
+            if let (true, Some(place)) = (usable && count > 0, wanted.get_mut(slot)) {
+                *place = Some(Entry {
+                    kind,
+                    offset,
+                    count,
+                });
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn int32(
+        &mut self,
+        entry: Entry,
+        data_at: u64,
+        data: u32,
+        scratch: &mut Scratch,
+    ) -> Result<u32, Error> {
+        if entry.offset.checked_add(4).is_none_or(|end| end > data) {
+            return Err(self.damaged("a number lies outside its data"));
+        }
+        self.gather(data_at + u64::from(entry.offset), 4, &mut scratch.text)?;
+        be_u32(&scratch.text, 0).ok_or_else(|| self.damaged("a number lies outside its data"))
+    }
+
+    /// The first string of an entry, converted to UTF-8 with replacement.
+    fn text(
+        &mut self,
+        entry: Entry,
+        data_at: u64,
+        data: u32,
+        scratch: &mut Scratch,
+    ) -> Result<Option<String>, Error> {
+        // librpm ignores the type of ARCH when it is a legacy number, but not a string that claims
+        // to be more than one.
+        if entry.kind == TYPE_STRING && entry.count != 1 {
+            return Err(self.damaged("a single string claims to be several"));
+        }
+        let end = data_at + u64::from(data);
+        let mut at = data_at + u64::from(entry.offset);
+        scratch.text.clear();
+        while at < end {
+            let chunk = self.blob.chunk(at)?;
+            let rest = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let chunk = chunk.get(..chunk.len().min(rest)).unwrap_or_default();
+            if let Some(piece) = chunk.split(|b| *b == 0).next()
+                && piece.len() < chunk.len()
+            {
+                if scratch.text.is_empty() {
+                    return Ok(Some(String::from_utf8_lossy(piece).into_owned()));
+                }
+                scratch.text.extend_from_slice(piece);
+                return Ok(Some(String::from_utf8_lossy(&scratch.text).into_owned()));
+            }
+            if chunk.is_empty() || scratch.text.len() + chunk.len() > MAX_TEXT {
+                break;
+            }
+            scratch.text.extend_from_slice(chunk);
+            at += chunk.len() as u64;
+        }
+        Err(self.damaged("a string does not end inside its data"))
+    }
+
+    /// Copies `length` bytes from `offset` into `into`.
+    fn gather(&mut self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<(), Error> {
+        into.clear();
+        while into.len() < length {
+            let chunk = self.blob.chunk(offset + into.len() as u64)?;
+            let n = chunk.len().min(length - into.len());
+            match chunk.get(..n) {
+                Some(bytes) if n > 0 => into.extend_from_slice(bytes),
+                _ => return Err(self.damaged("it ends early")),
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, why: &'static str) -> Error {
+        Error::damaged(Place::Header(self.hnum), why)
+    }
+}

@@ -1,0 +1,72 @@
+//! Whether an rpm transaction runs, asked without taking a lock.
+//!
+//! rpm and dnf hold an fcntl write lock on `.rpm.lock` in the database's directory for the whole
+//! transaction; queries never touch it. `F_GETLK` on a read-only descriptor tells of it and
+//! changes nothing, so rpm never waits for us.
+
+use super::file::OpenFile;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use std::io;
+use std::path::Path;
+
+/// Name of the lock file in the database's directory.
+pub const LOCK_FILE: &str = ".rpm.lock";
+
+/// State of rpm's transaction lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// No transaction runs. Also when there is no lock file: nobody ever locked.
+    Free,
+    /// A transaction runs.
+    Held {
+        /// Process that holds it; `None` when it lives in another PID namespace.
+        pid: Option<i32>,
+    },
+    /// The lock file may not be opened by us, so nobody knows.
+    Unknown,
+}
+
+/// Asks for the state of the lock in the database directory.
+///
+/// # Errors
+/// The lock file exists, may be opened, and still cannot be asked.
+pub fn probe(directory: &Path) -> io::Result<Lock> {
+    let file = match OpenFile::open(&directory.join(LOCK_FILE)) {
+        Ok(file) => file,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound => Ok(Lock::Free),
+                io::ErrorKind::PermissionDenied => Ok(Lock::Unknown),
+                _ => Err(error),
+            };
+        }
+    };
+    // Asking for a read lock finds only writers: `rpmdb --verifydb` may go on beside us.
+    let mut question = libc::flock {
+        l_type: lock_type(libc::F_RDLCK),
+        l_whence: lock_type(libc::SEEK_SET),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    loop {
+        match fcntl(file.file(), FcntlArg::F_GETLK(&mut question)) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if question.l_type == lock_type(libc::F_UNLCK) {
+        return Ok(Lock::Free);
+    }
+    Ok(Lock::Held {
+        pid: (question.l_pid > 0).then_some(question.l_pid),
+    })
+}
+
+/// The constants are wider than the field, on some systems.
+fn lock_type(constant: i32) -> i16 {
+    i16::try_from(constant).unwrap_or(i16::MAX)
+}

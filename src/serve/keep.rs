@@ -1,0 +1,293 @@
+//! The newest report, its key, and whether both are on disk.
+//!
+//! A report gets its key in the transaction that stores it, and is shown to nobody before that
+//! transaction is on disk: what was once served under a key is never served with other content. A
+//! state directory that cannot be used at all does not stop the agent: it then serves under an
+//! epoch of its own from memory, and goes on trying.
+
+use crate::clock::WallTime;
+use crate::report::{Epoch, Generation, GuestId, Report, ReportKey, Trigger};
+use crate::store::report_table::{self, Identity, ReportRow, StoredReport};
+use crate::store::{Store, StoreError};
+use std::path::{Path, PathBuf};
+
+/// redb's page cache: one report is read once, at start.
+const CACHE_BYTES: usize = 1 << 20;
+
+const FILE: &str = "serve.redb";
+
+/// What a recorded report is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// Another one than before, kept under a new key.
+    New(Box<StoredReport>),
+    /// The same content as before: nothing was written.
+    Same,
+}
+
+/// Keeps the newest report.
+pub struct Keeper {
+    state_dir: PathBuf,
+    store: Option<Store>,
+    identity: Identity,
+    newest: Option<ReportRow>,
+    moved_aside: Option<PathBuf>,
+}
+
+impl Keeper {
+    /// Opens the state directory and gives the report kept there, if it is this machine's.
+    ///
+    /// Fails only where going on would be wrong: another agent has the file, or a newer one wrote
+    /// it. `draw` gives random numbers for epochs.
+    pub fn open(
+        state_dir: &Path,
+        guest_id: Option<GuestId>,
+        draw: impl FnOnce() -> Epoch,
+    ) -> Result<(Self, Option<StoredReport>), StoreError> {
+        let mut keeper = Self {
+            state_dir: state_dir.to_owned(),
+            store: None,
+            identity: Identity {
+                epoch: draw(),
+                guest_id,
+            },
+            newest: None,
+            moved_aside: None,
+        };
+        let opened = match Store::open(state_dir, FILE, CACHE_BYTES) {
+            Ok(opened) => opened,
+            Err(error @ (StoreError::InUse { .. } | StoreError::Newer { .. })) => {
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::error!(%error, "reports are kept in memory only until this is mended");
+                return Ok((keeper, None));
+            }
+        };
+        keeper.moved_aside = opened.moved_aside;
+        let (store, mut loaded) = (opened.store, None);
+        match report_table::load(&store) {
+            Ok((Some(identity), stored)) if identity.guest_id == keeper.identity.guest_id => {
+                keeper.identity = identity;
+                loaded = stored;
+            }
+            Ok((Some(_), _)) => {
+                tracing::warn!(
+                    "the machine-id is another one: this is a clone, a new epoch begins"
+                );
+                report_table::begin_epoch(&store, &keeper.identity)?;
+            }
+            Ok((None, _)) => report_table::begin_epoch(&store, &keeper.identity)?,
+            Err(error) if error.is_corrupt() => {
+                let aside = store.begin_anew()?;
+                tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new epoch begins");
+                keeper.moved_aside = Some(aside);
+                report_table::begin_epoch(&store, &keeper.identity)?;
+            }
+            Err(error) => return Err(error),
+        }
+        keeper.newest = loaded.as_ref().map(|stored| stored.row.clone());
+        keeper.store = Some(store);
+        Ok((keeper, loaded))
+    }
+
+    /// Which counter the keys count in.
+    pub fn epoch(&self) -> Epoch {
+        self.identity.epoch
+    }
+
+    /// Whether reports outlive this process.
+    pub fn is_durable(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Where a damaged file was moved to at start, if it was.
+    pub fn moved_aside(&self) -> Option<&Path> {
+        self.moved_aside.as_deref()
+    }
+
+    /// Keeps `report`, which must be normalized, if it is another one than before.
+    ///
+    /// On an error nothing has changed: the key is free, the old report stands.
+    pub fn record(
+        &mut self,
+        report: &Report,
+        trigger: Trigger,
+        generated_at: WallTime,
+        draw: impl FnOnce() -> Epoch,
+    ) -> Result<Recorded, StoreError> {
+        let digest = report.digest();
+        if self.newest.as_ref().is_some_and(|row| row.digest == digest) && self.is_durable() {
+            return Ok(Recorded::Same);
+        }
+        self.reopen()?;
+        let generation = match &self.newest {
+            None => Generation::FIRST,
+            Some(row) if row.digest == digest => row.key.generation,
+            Some(row) => match row.key.generation.next() {
+                Some(next) => next,
+                None => {
+                    self.begin_epoch(draw())?;
+                    Generation::FIRST
+                }
+            },
+        };
+        let same = self.newest.as_ref().is_some_and(|row| row.digest == digest);
+        let stored = StoredReport {
+            row: ReportRow {
+                key: ReportKey {
+                    epoch: Some(self.identity.epoch),
+                    generation,
+                },
+                digest,
+                trigger,
+                generated_at,
+            },
+            report: report.clone(),
+        };
+        if let Some(store) = &self.store {
+            report_table::replace(store, &stored)?;
+        }
+        self.newest = Some(stored.row.clone());
+        Ok(if same {
+            Recorded::Same
+        } else {
+            Recorded::New(Box::new(stored))
+        })
+    }
+
+    fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        let identity = Identity {
+            epoch,
+            ..self.identity.clone()
+        };
+        if let Some(store) = &self.store {
+            report_table::begin_epoch(store, &identity)?;
+        }
+        self.identity = identity;
+        self.newest = None;
+        Ok(())
+    }
+
+    /// From memory back to disk: what stands there is of an older epoch and makes way.
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        if self.store.is_some() {
+            return Ok(());
+        }
+        match Store::open(&self.state_dir, FILE, CACHE_BYTES) {
+            Ok(opened) => {
+                report_table::begin_epoch(&opened.store, &self.identity)?;
+                tracing::info!("the state directory works again, reports are kept on disk");
+                self.store = Some(opened.store);
+            }
+            Err(error @ StoreError::InUse { .. }) => return Err(error),
+            // Still in memory: said once at start, and shown by `status`.
+            Err(error) => tracing::debug!(%error, "the state directory still cannot be used"),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Package;
+
+    #[test]
+    fn equal_content_keeps_its_generation_and_other_content_gets_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, loaded) = open(&dir, "m");
+        assert_eq!(loaded, None);
+        assert_eq!(generation(record(&mut keeper, "a")), Some(1));
+        assert_eq!(record(&mut keeper, "a"), Recorded::Same);
+        assert_eq!(generation(record(&mut keeper, "b")), Some(2));
+        assert_eq!(generation(record(&mut keeper, "a")), Some(3));
+    }
+
+    #[test]
+    fn a_restart_goes_on_where_it_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, _) = open(&dir, "m");
+        record(&mut keeper, "a");
+        let epoch = keeper.epoch();
+        drop(keeper);
+        let (mut keeper, loaded) = open(&dir, "m");
+        assert_eq!(keeper.epoch(), epoch);
+        assert_eq!(loaded.unwrap().row.key.generation.get(), 1);
+        assert_eq!(record(&mut keeper, "a"), Recorded::Same);
+        assert_eq!(generation(record(&mut keeper, "b")), Some(2));
+    }
+
+    #[test]
+    fn a_clone_begins_an_epoch_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, _) = open(&dir, "original");
+        record(&mut keeper, "a");
+        let epoch = keeper.epoch();
+        drop(keeper);
+        let (mut clone, loaded) = open(&dir, "clone");
+        assert_ne!(clone.epoch(), epoch);
+        assert_eq!(loaded, None);
+        assert_eq!(generation(record(&mut clone, "a")), Some(1));
+    }
+
+    #[test]
+    fn a_damaged_file_is_kept_aside_and_a_new_epoch_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, _) = open(&dir, "m");
+        record(&mut keeper, "a");
+        let epoch = keeper.epoch();
+        drop(keeper);
+        std::fs::write(dir.path().join(FILE), b"garbage").unwrap();
+        let (mut keeper, loaded) = open(&dir, "m");
+        assert!(loaded.is_none() && keeper.moved_aside().is_some());
+        assert_ne!(keeper.epoch(), epoch);
+        assert_eq!(generation(record(&mut keeper, "a")), Some(1));
+    }
+
+    #[test]
+    fn without_a_state_directory_reports_are_kept_in_memory_until_there_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocked = dir.path().join("state");
+        std::fs::write(&blocked, "a file where the directory should be").unwrap();
+        let (mut keeper, _) = Keeper::open(&blocked, None, epoch).unwrap();
+        assert_eq!(generation(record(&mut keeper, "a")), Some(1));
+        assert!(!keeper.is_durable());
+        let in_memory = keeper.epoch();
+        std::fs::remove_file(&blocked).unwrap();
+        assert_eq!(record(&mut keeper, "a"), Recorded::Same);
+        assert!(keeper.is_durable());
+        drop(keeper);
+        let (keeper, loaded) = Keeper::open(&blocked, None, epoch).unwrap();
+        assert_eq!(keeper.epoch(), in_memory);
+        assert_eq!(loaded.unwrap().row.key.generation.get(), 1);
+    }
+
+    fn open(dir: &tempfile::TempDir, machine: &str) -> (Keeper, Option<StoredReport>) {
+        Keeper::open(dir.path(), Some(GuestId::of_machine(machine)), epoch).unwrap()
+    }
+
+    fn epoch() -> Epoch {
+        Epoch::new(fastrand::u32(1..)).unwrap()
+    }
+
+    fn record(keeper: &mut Keeper, package: &str) -> Recorded {
+        let report = Report {
+            packages: vec![Package {
+                name: package.into(),
+                ..Package::default()
+            }],
+            ..Report::default()
+        };
+        keeper
+            .record(&report, Trigger::Reactive, WallTime::from_unix_ms(1), epoch)
+            .unwrap()
+    }
+
+    fn generation(recorded: Recorded) -> Option<u32> {
+        match recorded {
+            Recorded::New(stored) => Some(stored.row.key.generation.get()),
+            Recorded::Same => None,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The loop: events and time in, scans out, and what is found published.
+
+use super::Config;
+use super::keep::Recorded;
+use super::refresh::Mapping;
+use super::rescan::{Ended, Next, Rescan};
+use super::respond::Published;
+use super::server::Server;
+use super::worker::{Outcome, Worker};
+use crate::clock;
+use crate::scan;
+use crate::store::StoreError;
+use crate::transport::{ListenAddress, Listener, ServerTls, TlsError};
+use crate::watch::{Places, Signature, Touch, Watch};
+use sd_notify::NotifyState;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
+
+/// Answers under way when the service is told to stop are waited for this long.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Longer than any machine runs.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", hint(.source))]
+    Listen {
+        /// As configured.
+        address: ListenAddress,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The state directory belongs to somebody else.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificates do not load.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// The operating system refused something basic.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE, a unix socket a directory that may be written"
+        }
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported => {
+            "; does this machine have a VSOCK device?"
+        }
+        _ => "",
+    }
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()?;
+    runtime.block_on(Agent::run(config))
+}
+
+struct Agent {
+    config: Config,
+    rescan: Rescan,
+    watch: Watch,
+    worker: Worker,
+    published: watch::Sender<Option<Arc<Published>>>,
+    scan: Option<JoinHandle<Outcome>>,
+    /// Of the files as the newest scan found them.
+    signature: Signature,
+}
+
+impl Agent {
+    async fn run(config: Config) -> Result<(), ServeError> {
+        let (worker, stored) = Worker::open(&config)?;
+        let (published, subscriber) = watch::channel(stored.map(Arc::new));
+        let (stop, stopping) = watch::channel(false);
+        let mut servers = JoinSet::new();
+        let server = Arc::new(Server::new(
+            subscriber,
+            stopping,
+            config.allow_cid.clone(),
+            config.conn_deadline,
+            config.tls.clone().map(ServerTls::load).transpose()?,
+        ));
+        for address in &config.listen {
+            let listener = Listener::bind(address)
+                .await
+                .map_err(|source| ServeError::Listen {
+                    address: address.clone(),
+                    source,
+                })?;
+            tracing::info!(%address, "listening");
+            servers.spawn(Arc::clone(&server).accept_from(listener));
+        }
+        let places: Vec<_> = match &config.dbpath {
+            Some(dbpath) => vec![dbpath.clone()],
+            None => scan::PLACES.iter().map(Into::into).collect(),
+        };
+        let watch = Watch::start(Places::new(&config.root, &places));
+        let mut agent = Self {
+            rescan: Rescan::new(config.pace, clock::now()),
+            signature: watch.signature(),
+            watch,
+            worker,
+            published,
+            scan: None,
+            config,
+        };
+        if agent.published.borrow().is_some() {
+            notify(&[NotifyState::Ready]);
+        }
+        agent.live().await?;
+        tracing::info!("stopping");
+        notify(&[NotifyState::Stopping]);
+        let _ = stop.send(true);
+        let drained = timeout(DRAIN, async {
+            while servers.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            tracing::warn!("peers did not take their answers in time");
+        }
+        agent.remove_sockets();
+        Ok(())
+    }
+
+    /// Until the service is told to stop.
+    async fn live(&mut self) -> Result<(), ServeError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut poll = Ticker::every(self.config.safety_poll);
+        // Half of what systemd allows, fed from this loop: a stuck loop is a dead service.
+        let mut watchdog =
+            Ticker::every(sd_notify::watchdog_enabled().map_or(NEVER, |time| time / 2));
+        let mut mapping = Mapping::new(&self.config);
+        self.say_trouble(None);
+        loop {
+            let until = self.step();
+            tokio::select! {
+                touch = self.watch.touched() => self.touched(touch),
+                outcome = finished(&mut self.scan) => self.scanned(outcome),
+                () = sleep_until(until) => {}
+                is_new = mapping.refreshed() => if is_new { self.rescan.wanted(clock::now()) },
+                () = poll.tick() => self.compare(),
+                () = watchdog.tick() => notify(&[NotifyState::Watchdog]),
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+        }
+    }
+
+    /// Does all that is due, and gives the time of the next thing.
+    fn step(&mut self) -> Instant {
+        loop {
+            match self.rescan.next(clock::now()) {
+                Next::WaitUntil(at) => return at.into(),
+                Next::WaitForScan => {
+                    return Instant::from_std(clock::now()) + self.config.pace.interval;
+                }
+                Next::LookAtLock => {
+                    let holder = self.worker.transaction_running(&self.config);
+                    self.rescan.lock_seen(clock::now(), holder);
+                }
+                Next::Scan {
+                    trigger,
+                    mid_transaction,
+                } => {
+                    self.signature = self.watch.signature();
+                    let scan = self.worker.scan(&self.config, trigger, mid_transaction);
+                    self.scan = Some(tokio::task::spawn_blocking(scan));
+                }
+            }
+        }
+    }
+
+    fn touched(&mut self, touch: Touch) {
+        if touch.has(Touch::PLACE) {
+            self.arm();
+        }
+        self.rescan
+            .touched(clock::now(), touch.has(Touch::LOCK_CLOSED));
+    }
+
+    /// The net under the events: has anything changed since the last scan began that no event told?
+    fn compare(&mut self) {
+        if self.arm() || self.watch.signature() != self.signature {
+            self.rescan.touched(clock::now(), false);
+        }
+    }
+
+    fn arm(&mut self) -> bool {
+        let before = self.watch.trouble().map(str::to_owned);
+        let set_any = self.watch.arm();
+        self.say_trouble(before.as_deref());
+        set_any
+    }
+
+    /// Says in the log when watching gets worse or better.
+    fn say_trouble(&self, before: Option<&str>) {
+        let every = clock::show_duration(self.config.safety_poll);
+        match self.watch.trouble() {
+            now if now == before => {}
+            Some(trouble) => tracing::warn!(
+                trouble,
+                "changes may be noticed only by comparing files every {every}"
+            ),
+            None => tracing::info!("all places of the RPM database are watched again"),
+        }
+    }
+
+    fn publish(&mut self, published: Published) {
+        let status = format!("report {} of {}", published.key(), published.generated_at());
+        self.published.send_replace(Some(Arc::new(published)));
+        notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    }
+
+    fn remove_sockets(&self) {
+        for address in &self.config.listen {
+            if let ListenAddress::Unix(path) = address {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    fn scanned(&mut self, outcome: Outcome) {
+        let ended = match outcome {
+            Outcome::Found(Recorded::New(stored), at) => {
+                let published = Published::new(&stored, self.worker.guest_id(), at);
+                tracing::info!(
+                    key = %published.key(),
+                    trigger = stored.row.trigger.as_str(),
+                    packages = stored.report.packages.len(),
+                    "new report"
+                );
+                self.publish(published);
+                Ended::Done
+            }
+            Outcome::Found(Recorded::Same, at) => {
+                self.published.send_if_modified(|published| {
+                    *published = published.as_ref().map(|p| Arc::new(p.scanned_again(at)));
+                    // Nobody waits for this: it is no other report.
+                    false
+                });
+                Ended::Done
+            }
+            Outcome::Overtaken => Ended::Overtaken,
+            Outcome::ScanFailed(error) => {
+                tracing::warn!(error, "scan failed; the last report stays");
+                notify(&[
+                    NotifyState::Ready,
+                    NotifyState::Status(&format!("scan failed: {error}")),
+                ]);
+                Ended::ScanFailed
+            }
+            Outcome::StoreFailed(error) => {
+                tracing::warn!(
+                    error,
+                    "the new report could not be kept; the one before it stays"
+                );
+                notify(&[NotifyState::Ready, NotifyState::Status(&error)]);
+                Ended::StoreFailed
+            }
+        };
+        self.rescan.ended(clock::now(), ended);
+    }
+}
+
+/// The outcome of the running scan, when there is one.
+async fn finished(scan: &mut Option<JoinHandle<Outcome>>) -> Outcome {
+    let Some(running) = scan else {
+        return std::future::pending().await;
+    };
+    let outcome = running.await;
+    *scan = None;
+    outcome.unwrap_or_else(|error| Outcome::ScanFailed(format!("the scan broke off: {error}")))
+}
+
+/// Fires once in a period, and not at once.
+struct Ticker(tokio::time::Interval);
+
+impl Ticker {
+    fn every(period: Duration) -> Self {
+        let mut interval =
+            tokio::time::interval_at(Instant::from_std(clock::now()) + period, period);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self(interval)
+    }
+
+    async fn tick(&mut self) {
+        self.0.tick().await;
+    }
+}
+
+/// Tells systemd, when there is one that listens.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}

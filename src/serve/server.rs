@@ -1,0 +1,247 @@
+//! The pull server: one request a connection, within a deadline, from peers that are allowed.
+
+use super::admission::{Admission, Place};
+use super::respond::{self, Asked, Known, Published, Refusal};
+use crate::clock;
+use crate::transport::{
+    Listener, Peer, ReadError, ServerTls, Stream, read_body, read_len, write_frame,
+};
+use crate::wire::MAX_REQUEST;
+use crate::wire::message::ErrorCode;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// A request longer than this is read only while few others are: a real one has some 100 bytes.
+const ORDINARY_REQUEST: usize = 4096;
+const LARGE_REQUESTS: usize = 4;
+
+/// After an accept that failed (no descriptors left), until the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all connections share.
+pub(super) struct Server {
+    /// The newest report; `None` before the first scan.
+    pub(super) published: watch::Receiver<Option<Arc<Published>>>,
+    /// Turns true when the service ends.
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) allow_cid: Vec<u32>,
+    pub(super) deadline: Duration,
+    pub(super) admission: Admission,
+    pub(super) large_requests: Semaphore,
+    pub(super) tls: Option<ServerTls>,
+}
+
+impl Server {
+    pub(super) fn new(
+        published: watch::Receiver<Option<Arc<Published>>>,
+        stopping: watch::Receiver<bool>,
+        allow_cid: Vec<u32>,
+        deadline: Duration,
+        tls: Option<ServerTls>,
+    ) -> Self {
+        Self {
+            published,
+            stopping,
+            allow_cid,
+            deadline,
+            admission: Admission::default(),
+            large_requests: Semaphore::new(LARGE_REQUESTS),
+            tls,
+        }
+    }
+
+    /// Accepts until the service stops, then until all that was asked is answered.
+    pub(super) async fn accept_from(self: Arc<Self>, listener: Listener) {
+        let mut stopping = self.stopping.clone();
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+            };
+            match accepted {
+                Ok((stream, peer)) if self.allows(peer) => {
+                    connections.spawn(Arc::clone(&self).connection(stream));
+                }
+                Ok((_, peer)) => {
+                    tracing::warn!(%peer, "refused: neither --allow-cid nor the owner of this service lets it in");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    fn allows(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Cid(cid) => self.allow_cid.contains(&cid),
+            Peer::Uid(uid) => uid == 0 || uid == nix::unistd::geteuid().as_raw(),
+        }
+    }
+
+    async fn connection(self: Arc<Self>, mut stream: Stream) {
+        let deadline = Instant::from_std(clock::now()) + self.deadline;
+        let Some((mut place, taken_away)) = self.admission.enter() else {
+            let busy = Refusal::new(
+                ErrorCode::Busy,
+                "too many connections; ask again in some seconds",
+            );
+            let _ = timeout_at(deadline, write_frame(&mut stream, &respond::refuse(&busy))).await;
+            return;
+        };
+        let request = tokio::select! {
+            request = timeout_at(deadline, self.listen_to(stream)) => request,
+            _ = taken_away => return,
+        };
+        // Otherwise no handshake, or silent until the deadline.
+        let Ok(Some((mut stream, heard))) = request else {
+            return;
+        };
+        if !place.spoke() {
+            return;
+        }
+        let sent = match heard {
+            Heard::Nothing => return,
+            Heard::Refused(refusal) => {
+                timeout_at(
+                    deadline,
+                    write_frame(&mut stream, &respond::refuse(&refusal)),
+                )
+                .await
+            }
+            Heard::Asked(Asked::Get(known)) => self.answer(&mut stream, known, deadline).await,
+            Heard::Asked(Asked::Wait(known, time)) => {
+                if !self.wait(&mut stream, &mut place, known, time).await {
+                    return;
+                }
+                let deadline = Instant::from_std(clock::now()) + self.deadline;
+                self.answer(&mut stream, known, deadline).await
+            }
+        };
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the peer did not take its answer"),
+            Err(_) => tracing::debug!("the peer did not take its answer in time"),
+        }
+    }
+
+    /// Shakes hands where that is asked for, and hears the peer out.
+    async fn listen_to(&self, stream: Stream) -> Option<(Stream, Heard)> {
+        let mut stream = match &self.tls {
+            None => stream,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "no TLS handshake with the peer");
+                    return None;
+                }
+            },
+        };
+        let heard = self.request(&mut stream).await.unwrap_or_else(|end| end);
+        Some((stream, heard))
+    }
+
+    /// Reads the request. What is no request is an `Err` that says how it ends.
+    async fn request(&self, stream: &mut Stream) -> Result<Heard, Heard> {
+        let heard = |error| match error {
+            ReadError::Frame(error) => {
+                Heard::Refused(Refusal::new(ErrorCode::RequestTooLarge, error.to_string()))
+            }
+            ReadError::Truncated => {
+                Heard::Refused(Refusal::new(ErrorCode::MalformedRequest, error.to_string()))
+            }
+            ReadError::Closed | ReadError::Io(_) => Heard::Nothing,
+        };
+        let len = read_len(stream, MAX_REQUEST).await.map_err(heard)?;
+        let _permit = match len > ORDINARY_REQUEST {
+            true => Some(
+                self.large_requests
+                    .acquire()
+                    .await
+                    .map_err(|_| Heard::Nothing)?,
+            ),
+            false => None,
+        };
+        let body = read_body(stream, len).await.map_err(heard)?;
+        respond::understand(&body)
+            .map(Heard::Asked)
+            .map_err(Heard::Refused)
+    }
+
+    /// Waits until there is a report that the peer does not know, the time is over or the service
+    /// stops. `false`: the peer is gone, or was told that too many wait.
+    async fn wait(
+        &self,
+        stream: &mut Stream,
+        place: &mut Place,
+        known: Known,
+        time: Duration,
+    ) -> bool {
+        let news = |published: &Option<Arc<Published>>| {
+            published
+                .as_ref()
+                .is_none_or(|published| !published.is_known(known))
+        };
+        let mut published = self.published.clone();
+        if news(&published.borrow_and_update()) {
+            return true;
+        }
+        if !place.wait() {
+            let busy = Refusal::new(
+                ErrorCode::Busy,
+                "too many requests wait already; poll instead",
+            );
+            let _ = write_frame(stream, &respond::refuse(&busy)).await;
+            return false;
+        }
+        let mut stopping = self.stopping.clone();
+        let mut nothing = [0; 1];
+        tokio::select! {
+            _ = published.wait_for(news) => true,
+            () = sleep(time) => true,
+            _ = stopping.wait_for(|stopping| *stopping) => true,
+            // A peer that asked has nothing more to say: it went away.
+            _ = stream.read(&mut nothing) => false,
+        }
+    }
+
+    async fn answer(
+        &self,
+        stream: &mut Stream,
+        known: Known,
+        deadline: Instant,
+    ) -> Result<io::Result<()>, tokio::time::error::Elapsed> {
+        let published = self.published.borrow().clone();
+        timeout_at(deadline, async {
+            match published {
+                None => write_frame(stream, &respond::refuse(&Refusal::not_ready())).await,
+                Some(published) if published.is_known(known) => {
+                    write_frame(stream, &published.unchanged()).await
+                }
+                Some(published) => {
+                    let (head, payload) = published.full();
+                    write_frame(stream, &head).await?;
+                    write_frame(stream, payload).await
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// What came over a connection.
+enum Heard {
+    Asked(Asked),
+    Refused(Refusal),
+    Nothing,
+}

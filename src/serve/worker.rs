@@ -1,0 +1,151 @@
+//! What takes a thread of its own: scanning, and keeping what was found.
+
+use super::Config;
+use super::keep::{Keeper, Recorded};
+use super::repo_cpe::RepoCpe;
+use super::respond::Published;
+use crate::clock::{self, WallTime};
+use crate::report::{Epoch, GuestId, Trigger};
+use crate::scan::{self, Mode, OnLock, ScanError, Scanner};
+use crate::store::StoreError;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long one scan tries to find a quiet moment before the decision is made anew.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How a scan ended.
+pub(super) enum Outcome {
+    /// It was read at this time, and is on disk if it is new.
+    Found(Recorded, WallTime),
+    /// A transaction began or went on meanwhile.
+    Overtaken,
+    /// The database could not be read.
+    ScanFailed(String),
+    /// It could be read but not kept.
+    StoreFailed(String),
+}
+
+/// Scans and keeps, one at a time.
+pub(super) struct Worker {
+    guest_id: Option<GuestId>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    scanner: Scanner,
+    keeper: Keeper,
+    repo_cpe: Option<RepoCpe>,
+}
+
+impl Worker {
+    /// Opens the state directory; gives the report kept there, ready for being served.
+    pub(super) fn open(config: &Config) -> Result<(Self, Option<Published>), StoreError> {
+        let guest_id = machine_id(&config.root);
+        let (keeper, stored) = Keeper::open(&config.state_dir, guest_id.clone(), draw_epoch)?;
+        let published = stored.map(|stored| {
+            tracing::info!(key = %stored.row.key, "serving the report kept from before");
+            Published::new(&stored, guest_id.as_ref(), stored.row.generated_at)
+        });
+        let inner = Inner {
+            scanner: Scanner::new(),
+            keeper,
+            repo_cpe: config
+                .repo_cpe
+                .as_ref()
+                .map(|source| RepoCpe::new(source, &config.state_dir)),
+        };
+        let worker = Self {
+            guest_id,
+            inner: Arc::new(Mutex::new(inner)),
+        };
+        Ok((worker, published))
+    }
+
+    pub(super) fn guest_id(&self) -> Option<&GuestId> {
+        self.guest_id.as_ref()
+    }
+
+    /// The process that runs an rpm transaction now, if one does. Cheap enough for the loop.
+    pub(super) fn transaction_running(&self, config: &Config) -> Option<i32> {
+        let located = scan::locate(&config.root, config.dbpath.as_deref()).ok()?;
+        scan::transaction_running(&located.directory).ok().flatten()
+    }
+
+    /// A scan, to be run on a thread of its own.
+    pub(super) fn scan(
+        &self,
+        config: &Config,
+        trigger: Trigger,
+        mid_transaction: bool,
+    ) -> impl FnOnce() -> Outcome + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        let (root, dbpath) = (config.root.clone(), config.dbpath.clone());
+        move || {
+            let request = scan::Request {
+                root: &root,
+                dbpath: dbpath.as_deref(),
+                patience: PATIENCE,
+                on_lock: if mid_transaction {
+                    OnLock::ScanAnyway
+                } else {
+                    OnLock::Wait
+                },
+            };
+            inner
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .scan(&request, trigger)
+        }
+    }
+}
+
+impl Inner {
+    fn scan(&mut self, request: &scan::Request<'_>, trigger: Trigger) -> Outcome {
+        // A scheduled scan is a full one: it depends on nothing that an earlier one remembered.
+        let mode = match trigger {
+            Trigger::Reactive => Mode::Incremental,
+            Trigger::Scheduled | Trigger::Unknown => Mode::Full,
+        };
+        let at = clock::wall_now();
+        let scanned = match self.scanner.scan(request, mode) {
+            Ok(scanned) => scanned,
+            Err(ScanError::TransactionRunning { .. } | ScanError::KeepsChanging { .. }) => {
+                return Outcome::Overtaken;
+            }
+            Err(error) => return Outcome::ScanFailed(error.to_string()),
+        };
+        for skipped in &scanned.skipped {
+            tracing::warn!(?skipped, "a damaged package header was left out");
+        }
+        let mut report = scanned.report;
+        if let Some(repo_cpe) = &mut self.repo_cpe
+            && let Err(error) = repo_cpe.apply(Arc::make_mut(&mut report))
+        {
+            tracing::warn!(%error, "repositories are reported without CPEs");
+        }
+        match self.keeper.record(&report, trigger, at, draw_epoch) {
+            Ok(recorded) => Outcome::Found(recorded, at),
+            Err(error) => Outcome::StoreFailed(error.to_string()),
+        }
+    }
+}
+
+/// Who this machine is; `None` before its first boot has decided (machine-id(5)).
+fn machine_id(root: &Path) -> Option<GuestId> {
+    let text = fs::read_to_string(root.join("etc/machine-id")).ok()?;
+    let id = text.trim();
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| GuestId::of_machine(id))
+}
+
+/// From the system's own randomness: two machines that begin at the same moment must differ.
+fn draw_epoch() -> Epoch {
+    loop {
+        let [a, b, c, d, ..] = uuid::Uuid::new_v4().into_bytes();
+        if let Some(epoch) = Epoch::new(u32::from_be_bytes([a, b, c, d])) {
+            return epoch;
+        }
+    }
+}
