@@ -208,6 +208,13 @@ asking! {
     }
 }
 
+pub(super) use settings::SETTINGS;
+
+/// Whether settings make a configuration.
+pub(super) fn check(settings: &super::options::Settings) -> Result<(), ConfigError> {
+    Config::of(settings, None).map(drop)
+}
+
 pub(super) fn run(args: MirrorArgs) -> u8 {
     start_log();
     let done = match args.command {
