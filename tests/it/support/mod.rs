@@ -2,4 +2,5 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod fixtures;
+pub mod headers;
 pub mod rpm_root;
