@@ -6,6 +6,7 @@ pub mod central;
 pub mod fake_agent;
 pub mod fixtures;
 pub mod program;
+pub mod headers;
 pub mod rpm_root;
 
 use std::time::{Duration, Instant};
