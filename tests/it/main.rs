@@ -8,5 +8,6 @@
 
 mod support;
 
+mod mirror_scenarios;
 mod scan_live;
 mod sense_delivers;

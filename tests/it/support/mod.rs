@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod central;
+pub mod core_server;
 pub mod fake_agent;
+pub mod mirror;
 pub mod program;
 pub mod rpm_root;
 
