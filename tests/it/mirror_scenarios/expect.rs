@@ -253,7 +253,7 @@ impl<'a> Expectations<'a> {
             assert!(
                 ["rack", "component", "bmc"].contains(&table.as_str()),
                 "{table}"
-            )
+            );
         });
     }
 

@@ -173,7 +173,7 @@ fn entry(entry: &Value, serial: &str) -> Value {
         match key.as_str() {
             "rack_id" => drop(columns.insert("rack_id".into(), json!({"id": value}))),
             "rack_profile_id" => {
-                drop(columns.insert("rack_profile_id".into(), json!({"id": value})))
+                drop(columns.insert("rack_profile_id".into(), json!({"id": value})));
             }
             "bmc_mac" => drop(columns.insert("bmc_mac_address".into(), value.clone())),
             "bmc_ip" => drop(columns.insert("bmc_ip_address".into(), value.clone())),

@@ -5,8 +5,8 @@ pub mod agent;
 pub mod central;
 pub mod core_server;
 pub mod fake_agent;
-pub mod mirror;
 pub mod fixtures;
+pub mod mirror;
 pub mod program;
 pub mod rpm_root;
 
