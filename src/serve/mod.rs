@@ -12,6 +12,8 @@
 
 mod admission;
 pub mod keep;
+mod refresh;
+pub mod repo_cpe;
 pub mod rescan;
 pub mod respond;
 mod run;
@@ -44,6 +46,8 @@ pub struct Config {
     pub conn_deadline: Duration,
     /// Mutual TLS, when peers have to prove who they are.
     pub tls: Option<TlsFiles>,
+    /// Where CPEs of repositories come from.
+    pub repo_cpe: Option<repo_cpe::Source>,
     /// How often the database files are compared with what they were, should events be missed.
     pub safety_poll: Duration,
 }

@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::keep::Recorded;
+use super::refresh::Mapping;
 use super::rescan::{Ended, Next, Rescan};
 use super::respond::Published;
 use super::server::Server;
@@ -142,6 +143,7 @@ impl Agent {
         // Half of what systemd allows, fed from this loop: a stuck loop is a dead service.
         let mut watchdog =
             Ticker::every(sd_notify::watchdog_enabled().map_or(NEVER, |time| time / 2));
+        let mut mapping = Mapping::new(&self.config);
         self.say_trouble(None);
         loop {
             let until = self.step();
@@ -149,6 +151,7 @@ impl Agent {
                 touch = self.watch.touched() => self.touched(touch),
                 outcome = finished(&mut self.scan) => self.scanned(outcome),
                 () = sleep_until(until) => {}
+                is_new = mapping.refreshed() => if is_new { self.rescan.wanted(clock::now()) },
                 () = poll.tick() => self.compare(),
                 () = watchdog.tick() => notify(&[NotifyState::Watchdog]),
                 _ = terminate.recv() => return Ok(()),

@@ -16,8 +16,10 @@
 //!   [`Store::write`] does that by itself, so that a store recovers without a restart.
 //! - No transaction outlives the closure it is given to, so none is held across a socket.
 
+pub mod audit_table;
 mod blob;
 mod codec;
+pub mod inventory_table;
 pub mod pending_table;
 pub mod report_table;
 pub mod schema;
