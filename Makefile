@@ -10,8 +10,10 @@ help:
 
 #: make demo      one guest, one sensor, three packages installed, upgraded and removed, with the times
 demo:
-	packaging/install-deps.sh demo
-	bash tests/demo.sh
+	@packaging/install-deps.sh demo
+	@echo "demo: building afferent"
+	cargo build --locked
+	python3 tests/demo.py $${CARGO_TARGET_DIR:-target}/debug/afferent
 
 #: make test      installs what the tests need and passes them all
 test:

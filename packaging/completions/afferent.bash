@@ -13,9 +13,9 @@ _afferent() {
     case $path in
     "") offers="scan serve pull sense mirror --version --help" ;;
     " scan") offers="--root --dbpath --format --help" ;;
-    " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --safety-poll --config --help" ;;
-    " pull") offers="--known --wait --format --help" ;;
-    " sense") offers="--help" ;;
+    " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --tls-cert --tls-key --tls-client-ca --safety-poll --config --help" ;;
+    " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --format --help" ;;
+    " sense") offers="--vm --roster --deliver --token-file --ca-file --tls-cert --tls-key --tls-ca --state-dir --poll-interval --refresh-interval --rate --burst --config --help" ;;
     " mirror") offers="--help" ;;
     esac
     # The value of a flag, and any other word, is a file for all that is known here.

@@ -259,7 +259,14 @@ impl Settings {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
         self.optional(name, parse)?
-            .ok_or_else(|| ConfigError::new(self.text(name).1, name, "is needed and not given"))
+            .ok_or_else(|| self.missing(name, "is needed and not given"))
+    }
+
+    /// About a setting that nobody gave: it is missing in the file, or where there is none, among
+    /// the flags.
+    pub fn missing(&self, name: &str, message: impl Into<String>) -> ConfigError {
+        let origin = self.file.clone().map_or(Origin::Flag, Origin::File);
+        ConfigError::new(origin, name, message)
     }
 
     /// Every setting with its values and their origin, as `check-config` shows them.

@@ -21,31 +21,33 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Ask an agent for its report, once.
-///
-/// Example: afferent pull vsock:3:818 --known 77:12 --wait 30s
 #[derive(FromArgs)]
-#[argh(subcommand, name = "pull")]
+#[argh(
+    subcommand,
+    name = "pull",
+    example = "afferent pull vsock:3:818 --known 77:12 --wait 30s"
+)]
 pub(super) struct PullArgs {
     /// where the agent is: vsock:CID:PORT, unix:PATH or hybrid:PATH:PORT
-    #[argh(positional)]
+    #[argh(positional, arg_name = "ADDR")]
     address: DialAddress,
     /// report that is known already, as EPOCH:GENERATION: the answer is short if it is still that
-    #[argh(option)]
+    #[argh(option, arg_name = "EPOCH:GENERATION")]
     known: Option<ReportKey>,
     /// wait this long for another report than the known one
-    #[argh(option, from_str_fn(parse_duration))]
+    #[argh(option, arg_name = "DURATION", from_str_fn(parse_duration))]
     wait: Option<Duration>,
     /// our certificate for mutual TLS (PEM)
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     tls_cert: Option<PathBuf>,
     /// private key of that certificate (PEM)
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// authorities whose certificates agents must show (PEM)
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     tls_ca: Option<PathBuf>,
     /// table or json (default: table)
-    #[argh(option, default = "Format::Table")]
+    #[argh(option, arg_name = "table|json", default = "Format::Table")]
     format: Format,
 }
 

@@ -1,7 +1,7 @@
 //! `afferent sense`: flags as typed.
 
 use super::options::{ConfigError, Origin, Setting, Settings, parse};
-use crate::sense::deliver::queue::Rate;
+use crate::sense::deliver::policy::Rate;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
 use crate::sense::roster::{Entry, Source, file};
 use crate::sense::{self, Config};
@@ -9,44 +9,53 @@ use argh::FromArgs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Pulls reports from guests and delivers them to Central.
+/// Run on the host: pull reports from guests, and deliver them to Central.
 ///
 /// Example: afferent sense --vm web-1=vsock:3:818 --deliver file:/var/log/afferent.ndjson
 #[derive(FromArgs)]
 #[argh(subcommand, name = "sense")]
 pub(super) struct SenseArgs {
-    /// a guest: ID=ADDR, where ADDR is vsock:CID:PORT, unix:PATH or hybrid:PATH:PORT
-    #[argh(option, arg_name = "ID=ADDR")]
+    /// a guest: ID=vsock:CID:PORT, ID=unix:PATH or ID=hybrid:PATH:PORT, may be repeated
+    #[argh(option)]
     vm: Vec<String>,
-    /// a TOML file of guests, read again when it changes
-    #[argh(option, arg_name = "FILE")]
+    /// file of guests (TOML), read again when it changes, may be repeated
+    #[argh(option)]
     roster: Vec<String>,
     /// where reports go: file:PATH, http://HOST or https://HOST
-    #[argh(option, arg_name = "SINK")]
+    #[argh(option)]
     deliver: Option<String>,
     /// file with the bearer token for Central
-    #[argh(option, arg_name = "FILE")]
+    #[argh(option)]
     token_file: Option<String>,
-    /// PEM file with the only root certificates to trust
-    #[argh(option, arg_name = "FILE")]
+    /// the only authorities to trust for Central (PEM; default: those of the system)
+    #[argh(option)]
     ca_file: Option<String>,
-    /// directory of the database (default /var/lib/afferent)
-    #[argh(option, arg_name = "DIR")]
+    /// our certificate for mutual TLS with guests (PEM)
+    #[argh(option)]
+    tls_cert: Option<String>,
+    /// private key of that certificate (PEM)
+    #[argh(option)]
+    tls_key: Option<String>,
+    /// authorities whose certificates guests must show (PEM)
+    #[argh(option)]
+    tls_ca: Option<String>,
+    /// where the queue is kept (default /var/lib/afferent)
+    #[argh(option)]
     state_dir: Option<String>,
-    /// between two polls of a guest that cannot hold a wait (default 5m)
-    #[argh(option, arg_name = "DURATION")]
+    /// time between two questions to a guest that cannot be waited on, 1s to 24h (default 5m)
+    #[argh(option)]
     poll_interval: Option<String>,
-    /// after which a full report is asked for, whatever is known (default 4h)
-    #[argh(option, arg_name = "DURATION")]
+    /// time after which a full report is asked for, whatever is known, 1m to 168h (default 4h)
+    #[argh(option)]
     refresh_interval: Option<String>,
     /// reports a second that Central takes, where it is limited
-    #[argh(option, arg_name = "NUMBER")]
+    #[argh(option)]
     rate: Option<String>,
     /// reports that Central takes at once after a pause (default 200)
-    #[argh(option, arg_name = "NUMBER")]
+    #[argh(option)]
     burst: Option<String>,
-    /// a TOML file with these settings, and with guests as in a roster
-    #[argh(option, arg_name = "FILE")]
+    /// file of settings, and of guests as in a roster (TOML)
+    #[argh(option)]
     config: Option<PathBuf>,
 }
 
@@ -57,70 +66,91 @@ pub(super) const SETTINGS: &[Setting] = &[
         value: "ID=ADDR",
         default: None,
         many: true,
-        help: "A guest, and where it is reached",
+        help: "a guest, and where it is reached",
     },
     Setting {
         name: "roster",
         value: "FILE",
         default: None,
         many: true,
-        help: "A TOML file of guests, read again when it changes",
+        help: "file of guests (TOML), read again when it changes",
     },
     Setting {
         name: "deliver",
         value: "SINK",
         default: None,
         many: false,
-        help: "Where reports go: file:PATH, http://HOST or https://HOST",
+        help: "where reports go: file:PATH, http://HOST or https://HOST",
     },
     Setting {
         name: "token-file",
         value: "FILE",
         default: None,
         many: false,
-        help: "File with the bearer token for Central, read at every delivery",
+        help: "file with the bearer token for Central, read at every delivery",
     },
     Setting {
         name: "ca-file",
         value: "FILE",
         default: None,
         many: false,
-        help: "PEM file with the only root certificates to trust",
+        help: "the only authorities to trust for Central (PEM)",
+    },
+    Setting {
+        name: "tls-cert",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "our certificate for mutual TLS with guests (PEM)",
+    },
+    Setting {
+        name: "tls-key",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "private key of that certificate (PEM)",
+    },
+    Setting {
+        name: "tls-ca",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "authorities whose certificates guests must show (PEM)",
     },
     Setting {
         name: "state-dir",
         value: "DIR",
         default: Some("/var/lib/afferent"),
         many: false,
-        help: "Directory of the database",
+        help: "where the queue is kept",
     },
     Setting {
         name: "poll-interval",
         value: "DURATION",
         default: Some("5m"),
         many: false,
-        help: "Between two polls of a guest that cannot hold a wait",
+        help: "time between two questions to a guest that cannot be waited on, 1s to 24h",
     },
     Setting {
         name: "refresh-interval",
         value: "DURATION",
         default: Some("4h"),
         many: false,
-        help: "After which a full report is asked for, whatever is known",
+        help: "time after which a full report is asked for, whatever is known, 1m to 168h",
     },
     Setting {
         name: "rate",
         value: "NUMBER",
         default: None,
         many: false,
-        help: "Reports a second that Central takes, where it is limited",
+        help: "reports a second that Central takes, where it is limited",
     },
     Setting {
         name: "burst",
         value: "NUMBER",
         default: Some("200"),
         many: false,
-        help: "Reports that Central takes at once after a pause",
+        help: "reports that Central takes at once after a pause",
     },
 ];
 
@@ -150,6 +180,9 @@ fn gather(
         ("deliver", one(args.deliver)),
         ("token-file", one(args.token_file)),
         ("ca-file", one(args.ca_file)),
+        ("tls-cert", one(args.tls_cert)),
+        ("tls-key", one(args.tls_key)),
+        ("tls-ca", one(args.tls_ca)),
         ("state-dir", one(args.state_dir)),
         ("poll-interval", one(args.poll_interval)),
         ("refresh-interval", one(args.refresh_interval)),
@@ -186,6 +219,7 @@ pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
             token_file: settings.optional("token-file", parse::path)?,
             ca_file: settings.optional("ca-file", parse::path)?,
         },
+        tls: settings.tls("tls-cert", "tls-key", "tls-ca")?,
         state_dir: settings.one("state-dir", parse::path)?,
         poll_interval: settings.one(
             "poll-interval",

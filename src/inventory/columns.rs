@@ -64,6 +64,13 @@ pub struct ColumnError {
     what: String,
 }
 
+impl ColumnError {
+    /// The column it is about.
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+}
+
 /// Takes columns out of an object; what is left belongs to others.
 pub(super) struct Columns(Map<String, Value>);
 

@@ -45,7 +45,7 @@ impl FromStr for DriftType {
 }
 
 /// One field that differs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FieldDiff {
     /// The column.
     pub field_name: String,

@@ -4,7 +4,9 @@
 //! wait.
 
 use super::deliver::outcome::Outcome;
-use super::deliver::queue::{Arrival, Class, Nack, Next, Policy, Queue, Slot, State};
+use super::deliver::policy::Policy;
+use super::deliver::queue::{Next, Queue};
+use super::deliver::slot::{Arrival, Class, Nack, Slot, State};
 use super::keeper::Keeper;
 use crate::clock::{self, WallTime};
 use crate::report::{Envelope, Trigger, VmId};

@@ -18,8 +18,9 @@ pub mod roster;
 
 use crate::store::pending_table::{self, GuestRow, Loaded};
 use crate::store::{Opened, Store, StoreError};
+use crate::transport::{ClientTls, TlsError, TlsFiles};
 use deliver::breaker::Breaker;
-use deliver::queue::{Policy, Rate};
+use deliver::policy::{Policy, Rate};
 use deliver::run::Delivering;
 use deliver::sink::{self, SinkAddress, SinkOptions};
 use desk::Desk;
@@ -56,6 +57,8 @@ pub struct Config {
     pub deliver: SinkAddress,
     /// Token and roots for it.
     pub sink: SinkOptions,
+    /// Mutual TLS with guests.
+    pub tls: Option<TlsFiles>,
     /// Directory of the database.
     pub state_dir: PathBuf,
     /// Between two polls of a guest that cannot hold a wait.
@@ -78,6 +81,9 @@ pub enum SenseError {
     /// No source of the roster can be read.
     #[error("no guests: {0}")]
     Roster(String),
+    /// The certificates cannot be used.
+    #[error("mutual TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The system refuses something basic.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -101,6 +107,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     let Loaded { guests, slots } = load(&store)?;
     let mut roster = Roster::new(config.sources.clone());
     let first = roster.read().map_err(SenseError::Roster)?;
+    let tls = config.tls.clone().map(ClientTls::load).transpose()?;
     let sink = sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?;
     let (lost_tx, lost) = mpsc::unbounded_channel();
     let on_loss = Box::new(move || {
@@ -132,7 +139,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         book,
         desk: desk.clone(),
         keeper: keeper.clone(),
-        lanes: Arc::new(Lanes::new(TRANSFERS)),
+        lanes: Arc::new(Lanes::new(TRANSFERS, tls)),
     };
     let inbox = Inbox {
         roster: roster_rx,

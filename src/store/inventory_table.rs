@@ -6,7 +6,7 @@
 //! bmc              MAC           -> Bmc
 //! component_drift  id            -> Drift
 //! inventory_index  tag, value    -> row            unique: external ids and pairs
-//!                  tag, value, row -> nothing      others: rack names, components of a rack,
+//!                  tag, value, row -> nothing      others: rack names, live components of a rack,
 //!                                                  BMCs of a component
 //! inventory_absent type, id      -> how often in a row the row was missing
 //! inventory_meta   name          -> generation: +1 with every commit
@@ -513,7 +513,8 @@ fn index_entries(row: &Row, entries: &mut Vec<(Vec<u8>, Vec<u8>, Index)>) {
     match row {
         Row::Rack(rack) => many(Index::RackName, rack.name.as_bytes()),
         Row::Component(component) => {
-            if let Some(rack) = component.rack_id {
+            // Where a tombstone pointed to matters to nobody.
+            if let Some(rack) = component.rack_id.filter(|_| component.is_live()) {
                 many(Index::ComponentsOfRack, rack.as_bytes());
             }
         }

@@ -2,11 +2,15 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a failed helper fails its test"
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a failed helper fails its test and says what it saw"
 )]
 #![allow(unreachable_pub, reason = "support is public to every module here")]
 
 mod support;
 
+mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;
+mod serve_protocol;

@@ -2,8 +2,10 @@
 
 pub mod breaker;
 pub mod outcome;
+pub mod policy;
 pub mod queue;
 pub mod run;
 pub mod sink;
 mod sink_file;
 mod sink_http;
+pub mod slot;

@@ -16,128 +16,13 @@
 //!
 //! The queue is bounded by the fleet: one slot a guest, full or not.
 
-use crate::clock::backoff::Backoff;
+use super::policy::Policy;
+use super::slot::{Arrival, Class, Nack, Slot, State, fresh, place_in, taken_over};
 use crate::report::{Trigger, VmId};
 use crate::sense::bucket::Bucket;
 use crate::store::pending_table::{Known, Place};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
-
-/// The numbers of the policy.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// Deliveries under way at the same time.
-    pub in_flight: usize,
-    /// Reactive reports that go before a routine one must, while both wait.
-    pub weight: u32,
-    /// Failed deliveries after which a report is a dead letter.
-    pub attempts: u32,
-    /// Between two attempts.
-    pub backoff: Backoff,
-    /// Reactive priorities a guest may save up.
-    pub priorities: u32,
-    /// Time after which a guest has one more of them.
-    pub priority_every: Duration,
-    /// Central's rate limit, where it is known.
-    pub rate: Option<Rate>,
-}
-
-/// Central's rate limit as this sensor mirrors it.
-#[derive(Clone, Copy, Debug)]
-pub struct Rate {
-    /// Reports a second.
-    pub per_second: f64,
-    /// Reports at once after a pause.
-    pub burst: f64,
-    /// Part of the burst that routine reports leave alone.
-    pub reserve: f64,
-}
-
-impl Rate {
-    /// The part of the burst that is a reserve, unless somebody says otherwise.
-    pub const RESERVE: f64 = 0.75;
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            in_flight: 20,
-            weight: 4,
-            attempts: 8,
-            backoff: Backoff {
-                floor: Duration::from_secs(10),
-                ceiling: Duration::from_secs(300),
-            },
-            priorities: 3,
-            priority_every: Duration::from_secs(300),
-            rate: None,
-        }
-    }
-}
-
-/// How urgent a report is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Something changed in the guest.
-    Reactive,
-    /// A refresh, a first report, or one over its guest's budget.
-    Routine,
-}
-
-/// A report on its way into the queue: its class after the budget, and its place at the tail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// Which report.
-    pub report: Known,
-    /// Its class.
-    pub class: Class,
-    seq: u64,
-    /// Why its scan ran, as it is counted and measured.
-    pub trigger: Trigger,
-}
-
-/// What is known of a failed delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nack {
-    /// Central looked at it and did not want it; perhaps it wants the next attempt.
-    Refused,
-    /// Central will never want it.
-    ForGood,
-    /// Nobody knows: an error or no answer in time.
-    Failed,
-}
-
-/// Where a slot stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// In a ring.
-    Queued,
-    /// Not before this time.
-    Backoff(Instant),
-    /// Sent, no answer yet.
-    InFlight,
-    /// No longer sent; kept until the guest's next report.
-    Dead,
-}
-
-/// A guest's place in the queue, and the report that stands there.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    /// The newest report; while in flight, the one that was sent.
-    pub report: Known,
-    /// Why its scan ran.
-    pub trigger: Trigger,
-    /// Where it stands.
-    pub state: State,
-    /// Its places, also while it is in flight: it goes back there if it could not be sent at all.
-    pub place: Place,
-    /// Deliveries of this report that failed.
-    pub attempts: u32,
-    /// Refused once: retries are routine.
-    pub demoted: bool,
-    /// A newer report that came during the flight.
-    newer: Option<Arrival>,
-}
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -547,61 +432,5 @@ impl Queue {
     /// Forgets the budget of a guest that left.
     pub fn forget_budget(&mut self, vm: &VmId) {
         self.budgets.remove(vm);
-    }
-}
-
-impl Slot {
-    /// A slot as it was stored.
-    pub fn stored(report: Known, trigger: Trigger, place: Place, state: State) -> Self {
-        Self {
-            report,
-            trigger,
-            state,
-            place,
-            attempts: 0,
-            demoted: false,
-            newer: None,
-        }
-    }
-
-    /// A newer report takes over: nothing that was held against the older one counts.
-    fn take_on(&mut self, arrival: &Arrival, place: Place) {
-        self.report = arrival.report;
-        self.trigger = arrival.trigger;
-        self.state = State::Queued;
-        self.place = place;
-        self.attempts = 0;
-        self.demoted = false;
-    }
-
-    /// The newest report, also while an older one is in flight.
-    pub fn newest(&self) -> Known {
-        self.newer.map_or(self.report, |newer| newer.report)
-    }
-}
-
-fn place_in(class: Class, seq: u64) -> Place {
-    match class {
-        Class::Reactive => Place {
-            reactive: Some(seq),
-            routine: None,
-        },
-        Class::Routine => Place {
-            reactive: None,
-            routine: Some(seq),
-        },
-    }
-}
-
-fn fresh(arrival: &Arrival) -> Place {
-    place_in(arrival.class, arrival.seq)
-}
-
-/// Every place is kept; a reactive report also takes one among the reactive.
-fn taken_over(place: Place, arrival: &Arrival) -> Place {
-    let urgent = arrival.class == Class::Reactive;
-    Place {
-        reactive: place.reactive.or(urgent.then_some(arrival.seq)),
-        routine: place.routine,
     }
 }

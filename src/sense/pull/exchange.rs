@@ -15,7 +15,7 @@ use crate::report::{
     Digest, Envelope, Epoch, Facts, Generation, GuestId, ReportKey, Trigger, VmId, facts,
 };
 use crate::store::pending_table::{GuestRow, Known};
-use crate::transport::{self, DialAddress, Stream};
+use crate::transport::{self, ClientTls, DialAddress, ReadError, Stream};
 use crate::wire::message::{
     ErrorCode, GetReport, RequestMeta, VmServiceRequest, VmServiceResponse, WaitReport, request,
     response,
@@ -25,7 +25,7 @@ use prost::Message as _;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 /// Longest time until there is a connection.
 const DIAL: Duration = Duration::from_secs(5);
@@ -62,16 +62,19 @@ pub struct Lanes {
     pub hands: Semaphore,
     /// Bytes that stalled guests may hold.
     stalled: Semaphore,
+    /// Mutual TLS, where guests ask for it.
+    tls: Option<ClientTls>,
 }
 
 impl Lanes {
     /// With this many transfers at a time.
-    pub fn new(transfers: usize) -> Self {
+    pub fn new(transfers: usize, tls: Option<ClientTls>) -> Self {
         Self {
             transfers: Semaphore::new(transfers),
             expected: Semaphore::new(512),
             hands: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
             stalled: Semaphore::new(MOST_STALLED as usize),
+            tls,
         }
     }
 }
@@ -97,41 +100,46 @@ pub async fn converse<'a>(
     known: Option<Known>,
     lanes: &'a Lanes,
 ) -> Result<Received<'a>, Failure> {
-    let mut stream = timeout(DIAL, transport::dial(address))
+    let mut stream = timeout(DIAL, dial(address, lanes))
         .await
-        .map_err(|_| Failure::DialTimeout)?
-        .map_err(|error| Failure::from_dial(&error))?;
+        .map_err(|_| Failure::DialTimeout)??;
     let patience = match ask {
         Ask::Wait(time) => time + GRACE,
         Ask::Full | Ask::Get => FIRST_BYTES,
     };
     let request = frame::encode(&request_for(ask, known));
-    let header = timeout(patience, say_and_hear(&mut stream, &request))
+    let len = timeout(patience, say_and_hear(&mut stream, &request))
         .await
         .map_err(|_| Failure::NoAnswer)??;
-    let len = frame::body_len(header, wire::MAX_RESPONSE).map_err(|_| Failure::TooLarge)?;
-    let deadline = Instant::now() + BODY;
-    timeout_at(deadline, read_body(&mut stream, len, lanes))
+    timeout(BODY, read_body(&mut stream, len, lanes))
         .await
         .map_err(|_| Failure::Stalled)?
 }
 
-async fn say_and_hear(stream: &mut Stream, request: &[u8]) -> Result<[u8; frame::HEADER], Failure> {
+async fn dial(address: &DialAddress, lanes: &Lanes) -> Result<Stream, Failure> {
+    let stream = transport::dial(address)
+        .await
+        .map_err(|error| Failure::from_dial(&error))?;
+    match &lanes.tls {
+        Some(tls) => tls
+            .connect(stream)
+            .await
+            .map_err(|error| Failure::Handshake(error.to_string())),
+        None => Ok(stream),
+    }
+}
+
+/// Sends the request, and hears how long the answer is.
+async fn say_and_hear(stream: &mut Stream, request: &[u8]) -> Result<usize, Failure> {
     // A peer that closes without reading (busy) may break the pipe; its word may still be there.
     let _ = transport::write_frame(stream, request).await;
-    let mut header = [0; frame::HEADER];
-    match stream.read(&mut header).await {
-        Ok(0) => Err(Failure::ClosedEarly),
-        Ok(read) => {
-            let rest = header.get_mut(read..).unwrap_or_default();
-            stream
-                .read_exact(rest)
-                .await
-                .map_err(|_| Failure::BrokenOff)?;
-            Ok(header)
-        }
-        Err(_) => Err(Failure::ClosedEarly),
-    }
+    transport::read_len(stream, wire::MAX_RESPONSE)
+        .await
+        .map_err(|error| match error {
+            ReadError::Frame(_) => Failure::TooLarge,
+            ReadError::Truncated => Failure::BrokenOff,
+            ReadError::Closed | ReadError::Io(_) => Failure::ClosedEarly,
+        })
 }
 
 async fn read_body<'a>(

@@ -12,6 +12,9 @@ pub enum Failure {
     /// No connection came about in time.
     #[error("no connection in time")]
     DialTimeout,
+    /// It is not who its certificate must say, or does not speak TLS.
+    #[error("no TLS: {0}")]
+    Handshake(String),
     /// This machine, or the guest's listener, has no room for a connection right now.
     #[error("no room for a connection: {0}")]
     NoRoom(String),
@@ -79,6 +82,7 @@ impl Failure {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::DialTimeout => "dial_timeout",
+            Self::Handshake(_) => "handshake",
             Self::NoRoom(_) => "no_room",
             Self::NoAnswer => "no_answer",
             Self::ClosedEarly => "closed_early",

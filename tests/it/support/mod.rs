@@ -1,24 +1,31 @@
-//! Peers and helpers that tests share.
+//! What several tests share: scratch systems with a real rpm database, peers, the program itself.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod agent;
 pub mod central;
 pub mod fake_agent;
+pub mod fixtures;
 pub mod program;
 pub mod rpm_root;
 
 use std::time::{Duration, Instant};
 
-/// Longest time that anything in a test may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// What can be observed is waited for this long: far longer than it takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Waits until `look` sees something; gives up after [`PATIENCE`].
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
+/// Looks again and again until there is something to see.
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_or(look, || panic!("waited in vain until {what}"))
+}
+
+/// The same, with a better explanation.
+pub fn eventually_or<T>(mut look: impl FnMut() -> Option<T>, explain: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(started.elapsed() < PATIENCE, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+    explain()
 }
