@@ -209,8 +209,6 @@ asking! {
     }
 }
 
-pub(super) use settings::SETTINGS;
-
 /// Whether settings make a configuration.
 pub(super) fn check(settings: &super::options::Settings) -> Result<(), ConfigError> {
     Config::of(settings, None).map(drop)

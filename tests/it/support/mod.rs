@@ -6,9 +6,9 @@ pub mod central;
 pub mod core_server;
 pub mod fake_agent;
 pub mod fixtures;
+pub mod headers;
 pub mod mirror;
 pub mod program;
-pub mod headers;
 pub mod rpm_root;
 
 use std::time::{Duration, Instant};
