@@ -10,6 +10,8 @@
 
 mod support;
 
+mod mirror_http;
+mod mirror_properties;
 mod mirror_scenarios;
 mod rpmdb_real;
 mod scan_live;
