@@ -365,7 +365,7 @@ class Story:
         after = generation(self.central.last(guest.name))
         check(after == (before[0], before[1] + 1), "state was kept: same epoch, one generation on", f"{before} then {after}")
         check(guest.out("grep -c '^rescan_interval = \"6h\"' /etc/afferent/serve.toml; ls /etc/afferent") ==
-              "1\nmirror.toml\nsense.toml\nserve.toml\nserve.toml.rpmnew", "the edited configuration was kept, the new one lies beside it",
+              "1\nmirror.toml\nroster.toml\nsense.toml\nserve.toml\nserve.toml.rpmnew", "the edited configuration was kept, the new one lies beside it",
               guest.out("ls /etc/afferent"))
 
     def removal(self):
