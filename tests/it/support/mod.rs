@@ -2,9 +2,11 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod agent;
+pub mod bulk;
 pub mod central;
 pub mod fake_agent;
 pub mod fixtures;
+pub mod held;
 pub mod program;
 pub mod rpm_root;
 
