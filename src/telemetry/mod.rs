@@ -5,6 +5,8 @@
 //! writes one JSON object a line instead. `AFFERENT_LOG` sets the level (`warn`, `debug`,
 //! `afferent::sense=debug`).
 
+pub mod control;
+
 use std::fmt;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;

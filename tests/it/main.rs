@@ -10,6 +10,7 @@
 
 mod support;
 
+mod mirror_scenarios;
 mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;

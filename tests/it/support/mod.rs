@@ -4,9 +4,12 @@
 pub mod agent;
 pub mod bulk;
 pub mod central;
+pub mod core_server;
 pub mod fake_agent;
 pub mod fixtures;
 pub mod held;
+pub mod headers;
+pub mod mirror;
 pub mod program;
 pub mod rpm_root;
 

@@ -1,0 +1,140 @@
+//! The control socket: how `afferent status` asks a running service.
+//!
+//! ```text
+//! $RUNTIME_DIRECTORY/control.sock, or STATE_DIR/control.sock where systemd gave no such directory
+//!
+//! ──► one line of words            status
+//! ◄── one JSON object, then closed {"service": "serve", "state": "ok", "reasons": [], ...}
+//! ```
+//!
+//! A service plugs in with [`Control::bind`] and a function from the words to the object; the keys
+//! `service`, `state` (`ok` or `degraded`) and `reasons` are common to all. The socket is its
+//! owner's alone (mode 0600).
+
+use serde_json::Value;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net as std_unix;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+/// Name of the socket in its directory.
+pub const SOCKET: &str = "control.sock";
+
+/// For a whole conversation, at either end.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Longest question.
+const LONGEST_LINE: u64 = 1024;
+
+/// Longest answer: ten thousand guests take some 4 MB.
+const LONGEST_ANSWER: u64 = 64 << 20;
+
+/// Where a service with this state directory has its socket.
+pub fn socket_of(state_dir: &Path) -> PathBuf {
+    let runtime = std::env::var_os("RUNTIME_DIRECTORY");
+    // systemd separates several with colons; ours has one.
+    let first = runtime.and_then(|dirs| std::env::split_paths(&dirs).next());
+    first.unwrap_or_else(|| state_dir.to_owned()).join(SOCKET)
+}
+
+/// The service's end.
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Binds the socket of a service with this state directory, in place of one that a killed
+    /// service left behind.
+    ///
+    /// # Errors
+    /// The directory cannot be written. The service can do without.
+    pub fn bind(state_dir: &Path) -> io::Result<Self> {
+        let path = socket_of(state_dir);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path })
+    }
+
+    /// Answers, one conversation after the other, until dropped.
+    pub async fn answer(self, answer: impl Fn(&[&str]) -> Value) {
+        loop {
+            let Ok((stream, _)) = self.listener.accept().await else {
+                // No descriptors left; others need them more.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            let talk = timeout(DEADLINE, converse(stream, &answer)).await;
+            if let Ok(Err(error)) = talk {
+                tracing::debug!(%error, "a conversation over the control socket broke off");
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn converse(stream: UnixStream, answer: &impl Fn(&[&str]) -> Value) -> io::Result<()> {
+    let mut line = String::new();
+    let (from, mut to) = stream.into_split();
+    tokio::io::BufReader::new(from.take(LONGEST_LINE))
+        .read_line(&mut line)
+        .await?;
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut bytes = serde_json::to_vec(&answer(&words))?;
+    bytes.push(b'\n');
+    to.write_all(&bytes).await
+}
+
+/// Asks the service at `socket`. Blocking.
+///
+/// # Errors
+/// Nobody answers there, not to us, or not in time.
+pub fn ask(socket: &Path, words: &str) -> io::Result<Value> {
+    let mut stream = std_unix::UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    writeln!(stream, "{words}")?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(LONGEST_ANSWER)).read_line(&mut answer)?;
+    serde_json::from_str(&answer).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_question_is_answered_to_its_owner_and_a_silent_peer_holds_up_nobody_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(SOCKET), "left behind").unwrap();
+        let control = Control::bind(dir.path()).unwrap();
+        let socket = dir.path().join(SOCKET);
+        let mode = fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let asked = tokio::task::spawn_blocking(move || ask(&socket, "status all"));
+        let answering = control.answer(|words| json!({"words": words}));
+        tokio::select! {
+            answer = asked => assert_eq!(answer.unwrap().unwrap(), json!({"words": ["status", "all"]})),
+            () = answering => unreachable!("it answers for ever"),
+        }
+        assert!(
+            !dir.path().join(SOCKET).exists(),
+            "removed when the service ends"
+        );
+    }
+}
