@@ -10,6 +10,7 @@
 
 mod support;
 
+mod everything_killed;
 mod mirror_scenarios;
 mod rpmdb_real;
 mod scan_live;
