@@ -19,4 +19,8 @@ mod mirror_survives;
 mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;
+mod serve_blind;
+mod serve_killed;
+mod serve_ndb;
 mod serve_protocol;
+mod serve_rpm;
