@@ -1,7 +1,7 @@
 //! `afferent check-config`: is a configuration file right, before a service is started with it?
 
 use super::options::{ConfigError, Settings};
-use super::{DONE, complain, print_with, sense, serve};
+use super::{DONE, complain, mirror, print_with, sense, serve};
 use argh::FromArgs;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,7 @@ pub(super) struct CheckConfigArgs {
 enum Command {
     Serve,
     Sense,
+    Mirror,
 }
 
 impl argh::FromArgValue for Command {
@@ -35,6 +36,7 @@ impl argh::FromArgValue for Command {
         match value {
             "serve" => Ok(Self::Serve),
             "sense" => Ok(Self::Sense),
+            "mirror" => Ok(Self::Mirror),
             _ => Err("must be serve, sense or mirror".into()),
         }
     }
@@ -52,12 +54,14 @@ fn check(command: Command, file: &Path) -> Result<Settings, ConfigError> {
     let (list, tables): (_, &[&str]) = match command {
         Command::Serve => (serve::SETTINGS, &[]),
         Command::Sense => (sense::SETTINGS, sense::TABLES),
+        Command::Mirror => (mirror::SETTINGS, &[]),
     };
     let environment = |name: &str| std::env::var(name).ok();
     let settings = Settings::gather(list, Vec::new(), environment, Some(file), tables)?;
     match command {
         Command::Serve => serve::config(&settings).map(drop),
         Command::Sense => sense::configure(&settings).map(drop),
+        Command::Mirror => mirror::check(&settings),
     }?;
     Ok(settings)
 }

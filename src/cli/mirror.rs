@@ -209,6 +209,11 @@ asking! {
     }
 }
 
+/// Whether settings make a configuration.
+pub(super) fn check(settings: &super::options::Settings) -> Result<(), ConfigError> {
+    Config::of(settings, None).map(drop)
+}
+
 pub(super) fn run(args: MirrorArgs) -> u8 {
     start_log();
     let done = match args.command {

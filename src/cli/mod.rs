@@ -11,6 +11,7 @@ mod pull;
 mod scan;
 mod sense;
 mod serve;
+mod status;
 
 use argh::FromArgs;
 use std::ffi::OsString;
@@ -51,6 +52,7 @@ enum Command {
     Pull(pull::PullArgs),
     Sense(sense::SenseArgs),
     Mirror(mirror::MirrorArgs),
+    Status(status::StatusArgs),
     CheckConfig(check_config::CheckConfigArgs),
 }
 
@@ -85,6 +87,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         Some(Command::Pull(args)) => pull::run(&args),
         Some(Command::Sense(args)) => sense::run(args),
         Some(Command::Mirror(args)) => mirror::run(args),
+        Some(Command::Status(args)) => status::run(&args),
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         None => complain(USAGE, "a command is needed; see afferent --help"),
     }

@@ -10,6 +10,7 @@
 
 mod support;
 
+mod everything_killed;
 mod mirror_commands;
 mod mirror_http;
 mod mirror_properties;

@@ -154,6 +154,14 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let environment = |name: &str| std::env::var(name).ok();
         let settings = Settings::gather(SETTINGS, flags, environment, file, &[])?;
+        Self::of(&settings, approve_deletes)
+    }
+
+    /// From settings that were gathered.
+    pub(super) fn of(
+        settings: &Settings,
+        approve_deletes: Option<u32>,
+    ) -> Result<Self, ConfigError> {
         let seconds = |from, to| Duration::from_secs(from)..=Duration::from_secs(to);
         let http = Options {
             connect: settings.one("connect-timeout", parse::duration(seconds(1, 60)))?,
@@ -172,7 +180,7 @@ impl Config {
             interval: settings.one("interval", parse::duration(seconds(1, 86_400)))?,
             policy: Policy {
                 approve_deletes,
-                ..policy(&settings)?
+                ..policy(settings)?
             },
         })
     }
