@@ -13,4 +13,5 @@ mod support;
 mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;
+mod sense_guests;
 mod serve_protocol;
