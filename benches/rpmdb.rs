@@ -13,7 +13,11 @@
 )]
 
 #[path = "../tests/it/support/headers.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the tests, which use the rest")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the tests, which use the rest"
+)]
 mod headers;
 
 use headers::Fields;
