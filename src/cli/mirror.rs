@@ -1,12 +1,456 @@
 //! `afferent mirror`: flags as typed.
+//!
+//! Exit codes: 0 converged, 1 a type failed, 2 usage or configuration, 3 deletes were withheld.
 
+mod read;
+mod settings;
+
+use super::options::ConfigError;
+use super::{DONE, FAILED, USAGE, complain, print_with};
+use crate::mirror::planfile::{PlanFile, PlanView, Snapshot, preview, show};
+use crate::mirror::report::{Report, Summary};
+use crate::mirror::run::{self, Mirror};
+use crate::telemetry::start_log;
 use argh::FromArgs;
+pub(super) use settings::SETTINGS;
+use settings::{Config, Flags};
+use std::path::{Path, PathBuf};
 
-/// (to come)
+/// Deletes were withheld by the guard.
+const WITHHELD: u8 = 3;
+
+/// Keep a local copy of Core's expected inventory, and say how reality differs from it.
+///
+/// Example: afferent mirror run --once --core file:inventory.json --state-dir /tmp/mirror
 #[derive(FromArgs)]
 #[argh(subcommand, name = "mirror")]
-pub(super) struct MirrorArgs {}
+pub(super) struct MirrorArgs {
+    #[argh(subcommand)]
+    command: Command,
+}
 
-pub(super) fn run(_args: MirrorArgs) -> u8 {
-    super::complain(super::FAILED, "mirror: to come")
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Run(Box<RunArgs>),
+    Plan(Box<PlanArgs>),
+    Apply(Box<ApplyArgs>),
+    Explain(Box<ExplainArgs>),
+    Dump(read::DumpArgs),
+    Load(read::LoadArgs),
+    Drift(read::DriftArgs),
+    Audit(read::AuditArgs),
+    Check(read::CheckArgs),
+}
+
+/// The flags of every command that asks Core, beside its own.
+macro_rules! asking {
+    ($(#[$meta:meta])* $name:ident { $($own:tt)* }) => {
+        #[derive(FromArgs)]
+        $(#[$meta])*
+        struct $name {
+            $($own)*
+            /// TOML file with settings
+            #[argh(option)]
+            config: Option<PathBuf>,
+            /// directory of mirror.redb (default /var/lib/afferent)
+            #[argh(option)]
+            state_dir: Option<String>,
+            /// where inventory comes from: file:PATH or an http(s) address
+            #[argh(option)]
+            core: Option<String>,
+            /// organisation; with it the address speaks REST, without it serves one document
+            #[argh(option)]
+            org: Option<String>,
+            /// the one site whose entries count
+            #[argh(option)]
+            site_id: Option<String>,
+            /// file with a bearer token
+            #[argh(option)]
+            token_file: Option<String>,
+            /// PEM file with the only certificate authorities to trust
+            #[argh(option)]
+            ca_file: Option<String>,
+            /// longest time until there is a connection (default 5s)
+            #[argh(option)]
+            connect_timeout: Option<String>,
+            /// longest time for one answer (default 60s)
+            #[argh(option)]
+            request_deadline: Option<String>,
+            /// natural-key (default) or host-mac: presets for all that follow
+            #[argh(option)]
+            profile: Option<String>,
+            /// how a component is recognised: pair or host-mac
+            #[argh(option)]
+            identity: Option<String>,
+            /// a complete but empty response: skip, authoritative or guarded
+            #[argh(option)]
+            empty: Option<String>,
+            /// live racks that Core never knew: exempt or delete
+            #[argh(option)]
+            legacy: Option<String>,
+            /// chassis labels of racks: required or optional
+            #[argh(option)]
+            labels: Option<String>,
+            /// rack names: unique or free
+            #[argh(option)]
+            names: Option<String>,
+            /// two entries with one pair: last or both
+            #[argh(option)]
+            duplicates: Option<String>,
+            /// what an absent position is stored as
+            #[argh(option)]
+            unknown_position: Option<String>,
+            /// what an absent description does: clear or preserve
+            #[argh(option)]
+            clear: Option<String>,
+            /// deletes of one type that are always allowed (default 10)
+            #[argh(option)]
+            max_deletes: Option<String>,
+            /// the same in percent of its live rows (default 10)
+            #[argh(option)]
+            max_delete_percent: Option<String>,
+            /// deletes of one type allowed this time; one more is refused
+            #[argh(option)]
+            approve_deletes: Option<u32>,
+            /// complete pulls in a row that must lack a row before it is deleted (default 1)
+            #[argh(option)]
+            delete_grace: Option<String>,
+            /// print JSON
+            #[argh(switch)]
+            json: bool,
+        }
+
+        impl $name {
+            /// What was typed, by setting.
+            fn config(&self, more: Flags) -> Result<Config, ConfigError> {
+                let flags = vec![
+                    ("state-dir", &self.state_dir),
+                    ("core", &self.core),
+                    ("org", &self.org),
+                    ("site-id", &self.site_id),
+                    ("token-file", &self.token_file),
+                    ("ca-file", &self.ca_file),
+                    ("connect-timeout", &self.connect_timeout),
+                    ("request-deadline", &self.request_deadline),
+                    ("profile", &self.profile),
+                    ("identity", &self.identity),
+                    ("empty", &self.empty),
+                    ("legacy", &self.legacy),
+                    ("labels", &self.labels),
+                    ("names", &self.names),
+                    ("duplicates", &self.duplicates),
+                    ("unknown-position", &self.unknown_position),
+                    ("clear", &self.clear),
+                    ("max-deletes", &self.max_deletes),
+                    ("max-delete-percent", &self.max_delete_percent),
+                    ("delete-grace", &self.delete_grace),
+                ];
+                let flags = flags
+                    .into_iter()
+                    .map(|(name, value)| (name, value.iter().cloned().collect()))
+                    .chain(more)
+                    .collect();
+                Config::gather(flags, self.config.as_deref(), self.approve_deletes)
+            }
+        }
+    };
+}
+
+asking! {
+    /// Mirror once or at intervals, then look at drift.
+    #[argh(subcommand, name = "run")]
+    RunArgs {
+        /// one cycle, then exit
+        #[argh(switch)]
+        once: bool,
+        /// time between cycles (default 5m)
+        #[argh(option)]
+        interval: Option<String>,
+        /// print what would be done instead of doing it
+        #[argh(switch)]
+        plan: bool,
+        /// save the plan to this file; implies --plan
+        #[argh(option)]
+        plan_out: Option<PathBuf>,
+        /// carry out this saved plan if it still holds
+        #[argh(option)]
+        apply: Option<PathBuf>,
+    }
+}
+
+asking! {
+    /// Print what a run would do now, without doing it.
+    #[argh(subcommand, name = "plan")]
+    PlanArgs {
+        /// save the plan to this file
+        #[argh(option)]
+        plan_out: Option<PathBuf>,
+    }
+}
+
+asking! {
+    /// Carry out a saved plan, if neither the tables nor Core changed since.
+    #[argh(subcommand, name = "apply")]
+    ApplyArgs {
+        /// the saved plan
+        #[argh(positional)]
+        file: PathBuf,
+    }
+}
+
+asking! {
+    /// Say which rule decides about an entry or row: why it matched, was skipped, deleted, withheld or evicted.
+    #[argh(subcommand, name = "explain")]
+    ExplainArgs {
+        /// a rack_id, serial number, MANUFACTURER/SERIAL, MAC address, name or id
+        #[argh(positional)]
+        key: String,
+    }
+}
+
+/// Whether settings make a configuration.
+pub(super) fn check(settings: &super::options::Settings) -> Result<(), ConfigError> {
+    Config::of(settings, None).map(drop)
+}
+
+pub(super) fn run(args: MirrorArgs) -> u8 {
+    start_log();
+    let done = match args.command {
+        Command::Run(args) => run_command(&args),
+        Command::Plan(args) => args
+            .config(Vec::new())
+            .map_err(Stop::from)
+            .and_then(|config| plan(&config, args.plan_out.as_deref(), args.json)),
+        Command::Apply(args) => args
+            .config(Vec::new())
+            .map_err(Stop::from)
+            .and_then(|config| apply(&config, &args.file, args.json)),
+        Command::Explain(args) => args
+            .config(Vec::new())
+            .map_err(Stop::from)
+            .and_then(|config| explain(&config, &args.key, args.json)),
+        Command::Dump(args) => read::dump(&args),
+        Command::Load(args) => read::load(&args),
+        Command::Drift(args) => read::drift(&args),
+        Command::Audit(args) => read::audit(&args),
+        Command::Check(args) => read::check(&args),
+    };
+    done.unwrap_or_else(|stop| complain(stop.code, &stop.why))
+}
+
+/// Why a command ends early, and with which code.
+struct Stop {
+    code: u8,
+    why: String,
+}
+
+impl Stop {
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "it is given to map_err as it is"
+    )]
+    fn failed(error: impl ToString) -> Self {
+        Self {
+            code: FAILED,
+            why: error.to_string(),
+        }
+    }
+}
+
+/// Code 3 has its own meaning here, so whatever is wrong with settings is 2.
+impl From<ConfigError> for Stop {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            code: USAGE,
+            why: error.to_string(),
+        }
+    }
+}
+
+fn run_command(args: &RunArgs) -> Result<u8, Stop> {
+    let interval = ("interval", args.interval.iter().cloned().collect());
+    let config = args.config(vec![interval])?;
+    if let Some(file) = &args.apply {
+        return apply(&config, file, args.json);
+    }
+    if args.plan || args.plan_out.is_some() {
+        return plan(&config, args.plan_out.as_deref(), args.json);
+    }
+    let interval = config.interval;
+    let mut mirror = Mirror {
+        store: config.open_store()?,
+        core: config.core()?,
+        policy: config.policy,
+        gate: settings::gate(),
+    };
+    if !args.once {
+        return mirror.run(interval).map(|()| DONE).map_err(Stop::failed);
+    }
+    let summary = mirror.once();
+    Ok(tell(&summary, args.json))
+}
+
+fn plan(config: &Config, out: Option<&Path>, json: bool) -> Result<u8, Stop> {
+    let store = config.open_store()?;
+    let mut core = config.core()?;
+    let snapshot = Snapshot::take(core.as_mut(), &config.policy);
+    let (planned, digest) =
+        preview(&store, snapshot, &config.policy, false).map_err(Stop::failed)?;
+    let view = PlanView::new(&planned, digest);
+    if let Some(path) = out {
+        let file = PlanFile::new(&view, core.source(), &config.policy).map_err(Stop::failed)?;
+        let text = serde_json::to_string_pretty(&file).map_err(Stop::failed)?;
+        std::fs::write(path, text + "\n")
+            .map_err(|error| Stop::failed(format!("{}: {error}", path.display())))?;
+    }
+    let printed = print_with(|out| {
+        if json {
+            serde_json::to_writer_pretty(&mut *out, &view)?;
+            return writeln!(out);
+        }
+        out.write_all(show(&view).as_bytes())
+    });
+    if !json {
+        say(&view.warnings, &view.errors);
+    }
+    Ok(if printed == DONE {
+        code(&planned.summary)
+    } else {
+        printed
+    })
+}
+
+fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
+    let wrong = |why: String| Stop {
+        code: USAGE,
+        why: format!("{}: {why}", file.display()),
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let saved = PlanFile::read(&text).map_err(wrong)?;
+    let store = config.open_store()?;
+    let mut core = config.core()?;
+    let snapshot = Snapshot::take(core.as_mut(), &saved.policy);
+    let generation = crate::mirror::generation(&store).map_err(Stop::failed)?;
+    if let Some(why) = saved.stale(&snapshot, generation) {
+        let mut summary = Summary::new(String::new());
+        summary.errors.push(Report::general("plan_stale", why));
+        return Ok(tell(&summary, json));
+    }
+    let mut mirror = Mirror {
+        store,
+        core: Box::new(snapshot),
+        policy: saved.policy,
+        gate: run::Gate::Unset,
+    };
+    let summary = mirror.once();
+    Ok(tell(&summary, json))
+}
+
+fn explain(config: &Config, key: &str, json: bool) -> Result<u8, Stop> {
+    let store = config.open_store()?;
+    let mut core = config.core()?;
+    let snapshot = Snapshot::take(core.as_mut(), &config.policy);
+    let (planned, _) = preview(&store, snapshot, &config.policy, true).map_err(Stop::failed)?;
+    let lines = crate::mirror::explain::explain(&planned, key);
+    let printed = print_with(|out| {
+        if json {
+            serde_json::to_writer_pretty(
+                &mut *out,
+                &serde_json::json!({"key": key, "lines": lines}),
+            )?;
+            return writeln!(out);
+        }
+        lines.iter().try_for_each(|line| writeln!(out, "{line}"))
+    });
+    if lines.is_empty() {
+        return Err(Stop::failed(format!(
+            "{key}: neither Core nor the tables know it"
+        )));
+    }
+    Ok(printed)
+}
+
+/// Prints a summary and gives the exit code.
+fn tell(summary: &Summary, json: bool) -> u8 {
+    let printed = print_with(|out| {
+        if json {
+            serde_json::to_writer(&mut *out, summary)?;
+            return writeln!(out);
+        }
+        writeln!(
+            out,
+            "{:<11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+            "type",
+            "pulled",
+            "new",
+            "changed",
+            "adopted",
+            "revived",
+            "deleted",
+            "withheld",
+            "skipped"
+        )?;
+        for (kind, c) in &summary.types {
+            let skipped = c.skipped_invalid + c.skipped_name_taken;
+            writeln!(
+                out,
+                "{kind:<11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {skipped:>8}",
+                c.pulled,
+                c.inserted,
+                c.updated,
+                c.adopted,
+                c.resurrected,
+                c.soft_deleted,
+                c.withheld_deletes
+            )?;
+        }
+        for (kind, drift) in &summary.drift {
+            let rows: Vec<String> = drift.rows.iter().map(|(k, n)| format!("{k} {n}")).collect();
+            let state = if drift.complete {
+                ""
+            } else {
+                " (not complete: old rows kept)"
+            };
+            writeln!(
+                out,
+                "drift of {kind}: {} devices {}{state}",
+                drift.received,
+                rows.join(", ")
+            )?;
+        }
+        Ok(())
+    });
+    if !json {
+        say(&summary.warnings, &summary.errors);
+    }
+    if printed == DONE {
+        code(summary)
+    } else {
+        printed
+    }
+}
+
+/// Warnings and errors for people.
+fn say(warnings: &[Report], errors: &[Report]) {
+    for (level, reports) in [("warning", warnings), ("error", errors)] {
+        for report in reports {
+            let of = report.kind.as_deref().unwrap_or("run");
+            let what = format!(
+                "{level}: {of} {}: {} [{}]",
+                report.key, report.message, report.code
+            );
+            let _ = complain(DONE, &what);
+        }
+    }
+}
+
+fn code(summary: &Summary) -> u8 {
+    if !summary.errors.is_empty() {
+        FAILED
+    } else if summary.withheld.is_empty() {
+        DONE
+    } else {
+        WITHHELD
+    }
 }

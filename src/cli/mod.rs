@@ -3,6 +3,7 @@
 //! Data goes to standard output, diagnostics to standard error, and the exit code says what to do
 //! next: [`DONE`], [`FAILED`], [`USAGE`], [`CONFIGURATION`], [`DEGRADED`].
 
+mod check_config;
 pub mod format;
 mod mirror;
 pub mod options;
@@ -10,6 +11,7 @@ mod pull;
 mod scan;
 mod sense;
 mod serve;
+mod status;
 
 use argh::FromArgs;
 use std::ffi::OsString;
@@ -31,9 +33,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 const GIT_ID: &str = env!("AFFERENT_GIT_ID");
 
 /// Carries what is installed in every RPM-based VM to Central within a second of it changing.
-///
-/// Example: afferent scan --format json
 #[derive(FromArgs)]
+#[argh(example = "afferent scan --format json")]
 struct Afferent {
     /// print the version and exit
     #[argh(switch)]
@@ -51,6 +52,18 @@ enum Command {
     Pull(pull::PullArgs),
     Sense(sense::SenseArgs),
     Mirror(mirror::MirrorArgs),
+    Status(status::StatusArgs),
+    CheckConfig(check_config::CheckConfigArgs),
+}
+
+/// The settings of a command, for its configuration file and manual page.
+pub fn settings(command: &str) -> &'static [options::Setting] {
+    match command {
+        "mirror" => mirror::SETTINGS,
+        "sense" => sense::SETTINGS,
+        "serve" => serve::SETTINGS,
+        _ => &[],
+    }
 }
 
 /// Runs the command line and gives the exit code.
@@ -74,6 +87,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         Some(Command::Pull(args)) => pull::run(&args),
         Some(Command::Sense(args)) => sense::run(args),
         Some(Command::Mirror(args)) => mirror::run(args),
+        Some(Command::Status(args)) => status::run(&args),
+        Some(Command::CheckConfig(args)) => check_config::run(&args),
         None => complain(USAGE, "a command is needed; see afferent --help"),
     }
 }

@@ -5,6 +5,7 @@
 //! `rescan-interval` is the flag `--rescan-interval`, the variable `AFFERENT_RESCAN_INTERVAL`
 //! (several values separated by commas) and the TOML key `rescan_interval`.
 
+use crate::transport::TlsFiles;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -258,7 +259,14 @@ impl Settings {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
         self.optional(name, parse)?
-            .ok_or_else(|| ConfigError::new(self.text(name).1, name, "is needed and not given"))
+            .ok_or_else(|| self.missing(name, "is needed and not given"))
+    }
+
+    /// About a setting that nobody gave: it is missing in the file, or where there is none, among
+    /// the flags.
+    pub fn missing(&self, name: &str, message: impl Into<String>) -> ConfigError {
+        let origin = self.file.clone().map_or(Origin::Flag, Origin::File);
+        ConfigError::new(origin, name, message)
     }
 
     /// Every setting with its values and their origin, as `check-config` shows them.
@@ -274,6 +282,24 @@ impl Settings {
             lines.push_str(&format!("{:<24} {:<32} {origin}\n", setting.key(), shown));
         }
         lines
+    }
+}
+
+impl Settings {
+    /// The three files of mutual TLS: all of them, or none.
+    pub fn tls(&self, cert: &str, key: &str, ca: &str) -> Result<Option<TlsFiles>, ConfigError> {
+        let file = |name| self.optional(name, parse::path);
+        match (file(cert)?, file(key)?, file(ca)?) {
+            (Some(cert), Some(key), Some(ca)) => Ok(Some(TlsFiles { cert, key, ca })),
+            (None, None, None) => Ok(None),
+            _ => {
+                let names = [cert, key, ca];
+                let given = names.iter().find(|name| !self.text(name).0.is_empty());
+                let given = given.copied().unwrap_or(cert);
+                let needs = format!("TLS needs {cert}, {key} and {ca} together");
+                Err(ConfigError::new(self.text(given).1, given, needs))
+            }
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! `afferent pull`: one request to an agent, for people.
 
-use super::{FAILED, complain, format, print_with};
+use super::{FAILED, USAGE, complain, format, print_with};
 use crate::clock::{WallTime, parse_duration};
 use crate::report::{Epoch, Generation, Report, ReportKey, Trigger, facts};
-use crate::transport::{DialAddress, dial, read_frame, write_frame};
+use crate::transport::{ClientTls, DialAddress, TlsFiles, dial, read_frame, write_frame};
 use crate::wire::document::{MetaDocument, ReportDocument};
 use crate::wire::message::{
     ErrorCode, GetReport, RequestMeta, ResponseMeta, VmServiceRequest, VmServiceResponse,
@@ -14,28 +14,40 @@ use argh::FromArgs;
 use prost::Message;
 use serde::Serialize;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// For everything but the time that the agent was asked to wait.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Ask an agent for its report, once.
-///
-/// Example: afferent pull vsock:3:818 --known 77:12 --wait 30s
 #[derive(FromArgs)]
-#[argh(subcommand, name = "pull")]
+#[argh(
+    subcommand,
+    name = "pull",
+    example = "afferent pull vsock:3:818 --known 77:12 --wait 30s"
+)]
 pub(super) struct PullArgs {
     /// where the agent is: vsock:CID:PORT, unix:PATH or hybrid:PATH:PORT
-    #[argh(positional)]
+    #[argh(positional, arg_name = "ADDR")]
     address: DialAddress,
     /// report that is known already, as EPOCH:GENERATION: the answer is short if it is still that
-    #[argh(option)]
+    #[argh(option, arg_name = "EPOCH:GENERATION")]
     known: Option<ReportKey>,
     /// wait this long for another report than the known one
-    #[argh(option, from_str_fn(parse_duration))]
+    #[argh(option, arg_name = "DURATION", from_str_fn(parse_duration))]
     wait: Option<Duration>,
+    /// our certificate for mutual TLS (PEM)
+    #[argh(option, arg_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// private key of that certificate (PEM)
+    #[argh(option, arg_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// authorities whose certificates agents must show (PEM)
+    #[argh(option, arg_name = "FILE")]
+    tls_ca: Option<PathBuf>,
     /// table or json (default: table)
-    #[argh(option, default = "Format::Table")]
+    #[argh(option, arg_name = "table|json", default = "Format::Table")]
     format: Format,
 }
 
@@ -63,11 +75,27 @@ struct Answer {
 }
 
 pub(super) fn run(args: &PullArgs) -> u8 {
+    let tls = match (&args.tls_cert, &args.tls_key, &args.tls_ca) {
+        (None, None, None) => None,
+        (Some(cert), Some(key), Some(ca)) => {
+            let (cert, key, ca) = (cert.clone(), key.clone(), ca.clone());
+            match ClientTls::load(TlsFiles { cert, key, ca }) {
+                Ok(tls) => Some(tls),
+                Err(error) => return complain(FAILED, &error.to_string()),
+            }
+        }
+        _ => {
+            return complain(
+                USAGE,
+                "TLS needs --tls-cert, --tls-key and --tls-ca together",
+            );
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let answer = match runtime {
-        Ok(runtime) => runtime.block_on(pull(args)),
+        Ok(runtime) => runtime.block_on(pull(args, tls.as_ref())),
         Err(error) => Err(error.to_string()),
     };
     match answer {
@@ -79,12 +107,16 @@ pub(super) fn run(args: &PullArgs) -> u8 {
     }
 }
 
-async fn pull(args: &PullArgs) -> Result<Answer, String> {
+async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String> {
     let allowed = DEADLINE + args.wait.unwrap_or_default();
     let exchange = async {
         let mut stream = dial(&args.address)
             .await
             .map_err(|error| error.to_string())?;
+        if let Some(tls) = tls {
+            let shaken = tls.connect(stream).await;
+            stream = shaken.map_err(|error| format!("TLS: {error}"))?;
+        }
         write_frame(&mut stream, &frame::encode(&asked(args)))
             .await
             .map_err(|error| error.to_string())?;

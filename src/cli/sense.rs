@@ -1,12 +1,326 @@
 //! `afferent sense`: flags as typed.
 
+use super::options::{ConfigError, Origin, Setting, Settings, parse};
+use crate::sense::deliver::policy::Rate;
+use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
+use crate::sense::roster::{Entry, Source, file};
+use crate::sense::{self, Config};
+use crate::telemetry::scrape;
 use argh::FromArgs;
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// (to come)
+/// Run on the host: pull reports from guests, and deliver them to Central.
+///
+/// Example: afferent sense --vm web-1=vsock:3:818 --deliver file:/var/log/afferent.ndjson
 #[derive(FromArgs)]
 #[argh(subcommand, name = "sense")]
-pub(super) struct SenseArgs {}
+pub(super) struct SenseArgs {
+    /// a guest: ID=vsock:CID:PORT, ID=unix:PATH or ID=hybrid:PATH:PORT, may be repeated
+    #[argh(option)]
+    vm: Vec<String>,
+    /// file of guests (TOML), read again when it changes, may be repeated
+    #[argh(option)]
+    roster: Vec<String>,
+    /// where to find guests: libvirt, a directory of sockets, or hybrid:DIR:PORT, may be repeated
+    #[argh(option)]
+    discover: Vec<String>,
+    /// where reports go: file:PATH, http://HOST or https://HOST
+    #[argh(option)]
+    deliver: Option<String>,
+    /// file with the bearer token for Central
+    #[argh(option)]
+    token_file: Option<String>,
+    /// the only authorities to trust for Central (PEM; default: those of the system)
+    #[argh(option)]
+    ca_file: Option<String>,
+    /// our certificate for mutual TLS with guests (PEM)
+    #[argh(option)]
+    tls_cert: Option<String>,
+    /// private key of that certificate (PEM)
+    #[argh(option)]
+    tls_key: Option<String>,
+    /// authorities whose certificates guests must show (PEM)
+    #[argh(option)]
+    tls_ca: Option<String>,
+    /// where the queue is kept (default /var/lib/afferent)
+    #[argh(option)]
+    state_dir: Option<String>,
+    /// time between two questions to a guest that cannot be waited on, 1s to 24h (default 5m)
+    #[argh(option)]
+    poll_interval: Option<String>,
+    /// time after which a full report is asked for, whatever is known, 1m to 168h (default 4h)
+    #[argh(option)]
+    refresh_interval: Option<String>,
+    /// reports a second that Central takes, where it is limited
+    #[argh(option)]
+    rate: Option<String>,
+    /// reports that Central takes at once after a pause (default 200)
+    #[argh(option)]
+    burst: Option<String>,
+    /// where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT
+    #[argh(option)]
+    metrics: Option<String>,
+    /// file of settings, and of guests as in a roster (TOML)
+    #[argh(option)]
+    config: Option<PathBuf>,
+}
 
-pub(super) fn run(_args: SenseArgs) -> u8 {
-    super::complain(super::FAILED, "sense: to come")
+/// Every setting of `sense`.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "vm",
+        value: "ID=ADDR",
+        default: None,
+        many: true,
+        help: "a guest, and where it is reached",
+    },
+    Setting {
+        name: "roster",
+        value: "FILE",
+        default: None,
+        many: true,
+        help: "file of guests (TOML), read again when it changes",
+    },
+    Setting {
+        name: "discover",
+        value: "libvirt|DIR|hybrid:DIR:PORT",
+        default: None,
+        many: true,
+        help: "where to find guests: libvirt, a directory of agents' sockets, or one of a hypervisor's",
+    },
+    Setting {
+        name: "deliver",
+        value: "SINK",
+        default: None,
+        many: false,
+        help: "where reports go: file:PATH, http://HOST or https://HOST",
+    },
+    Setting {
+        name: "token-file",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "file with the bearer token for Central, read at every delivery",
+    },
+    Setting {
+        name: "ca-file",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "the only authorities to trust for Central (PEM)",
+    },
+    Setting {
+        name: "tls-cert",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "our certificate for mutual TLS with guests (PEM)",
+    },
+    Setting {
+        name: "tls-key",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "private key of that certificate (PEM)",
+    },
+    Setting {
+        name: "tls-ca",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "authorities whose certificates guests must show (PEM)",
+    },
+    Setting {
+        name: "state-dir",
+        value: "DIR",
+        default: Some("/var/lib/afferent"),
+        many: false,
+        help: "where the queue is kept",
+    },
+    Setting {
+        name: "poll-interval",
+        value: "DURATION",
+        default: Some("5m"),
+        many: false,
+        help: "time between two questions to a guest that cannot be waited on, 1s to 24h",
+    },
+    Setting {
+        name: "refresh-interval",
+        value: "DURATION",
+        default: Some("4h"),
+        many: false,
+        help: "time after which a full report is asked for, whatever is known, 1m to 168h",
+    },
+    Setting {
+        name: "rate",
+        value: "NUMBER",
+        default: None,
+        many: false,
+        help: "reports a second that Central takes, where it is limited",
+    },
+    Setting {
+        name: "burst",
+        value: "NUMBER",
+        default: Some("200"),
+        many: false,
+        help: "reports that Central takes at once after a pause",
+    },
+    Setting {
+        name: "metrics",
+        value: "PORT|ADDRESS:PORT",
+        default: None,
+        many: false,
+        help: "where Prometheus reads metrics; a bare port is one on 127.0.0.1",
+    },
+];
+
+/// Table of a configuration file that lists guests.
+pub(super) const TABLES: &[&str] = &["vm"];
+
+pub(super) fn run(args: SenseArgs) -> u8 {
+    let config = match gather(args, |name| std::env::var(name).ok()).and_then(|s| configure(&s)) {
+        Ok(config) => config,
+        Err(error) => return super::complain(error.exit_code(), &error.to_string()),
+    };
+    crate::telemetry::start_log();
+    match sense::run(config) {
+        Ok(()) => super::DONE,
+        Err(error) => super::complain(super::FAILED, &error.to_string()),
+    }
+}
+
+fn gather(
+    args: SenseArgs,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Settings, ConfigError> {
+    let one = |value: Option<String>| value.into_iter().collect();
+    let flags = vec![
+        ("vm", args.vm),
+        ("roster", args.roster),
+        ("discover", args.discover),
+        ("deliver", one(args.deliver)),
+        ("token-file", one(args.token_file)),
+        ("ca-file", one(args.ca_file)),
+        ("tls-cert", one(args.tls_cert)),
+        ("tls-key", one(args.tls_key)),
+        ("tls-ca", one(args.tls_ca)),
+        ("state-dir", one(args.state_dir)),
+        ("poll-interval", one(args.poll_interval)),
+        ("refresh-interval", one(args.refresh_interval)),
+        ("rate", one(args.rate)),
+        ("burst", one(args.burst)),
+        ("metrics", one(args.metrics)),
+    ];
+    Settings::gather(SETTINGS, flags, environment, args.config.as_deref(), TABLES)
+}
+
+/// What was given, as `sense` needs it.
+pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
+    let seconds = Duration::from_secs;
+    let mut fixed: Vec<Entry> = settings.all("vm", parse::any)?;
+    if let Some(table) = settings.table("vm") {
+        let path = settings.file().unwrap_or(std::path::Path::new(""));
+        fixed.extend(file::from_table(table).map_err(|e| ConfigError::in_file(path, e))?);
+    }
+    let mut sources = vec![Source::Fixed(fixed)];
+    sources.extend(
+        settings
+            .all("roster", parse::path)?
+            .into_iter()
+            .map(Source::File),
+    );
+    sources.extend(settings.all("discover", parse::any::<Source>)?);
+    if sources == [Source::Fixed(Vec::new())] {
+        let error = "no guests: give --vm ID=ADDR, --roster FILE or --discover libvirt";
+        return Err(ConfigError::new(Origin::Flag, "vm", error));
+    }
+    let burst = settings.one("burst", positive)?;
+    Ok(Config {
+        sources,
+        deliver: settings.one("deliver", parse::any::<SinkAddress>)?,
+        sink: SinkOptions {
+            token_file: settings.optional("token-file", parse::path)?,
+            ca_file: settings.optional("ca-file", parse::path)?,
+        },
+        tls: settings.tls("tls-cert", "tls-key", "tls-ca")?,
+        state_dir: settings.one("state-dir", parse::path)?,
+        poll_interval: settings.one(
+            "poll-interval",
+            parse::duration(seconds(1)..=seconds(24 * 3600)),
+        )?,
+        refresh_interval: settings.one(
+            "refresh-interval",
+            parse::duration(seconds(60)..=seconds(168 * 3600)),
+        )?,
+        rate: settings.optional("rate", positive)?.map(|per_second| Rate {
+            per_second,
+            burst,
+            reserve: burst * Rate::RESERVE,
+        }),
+        metrics: settings.optional("metrics", scrape::address)?,
+    })
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n| (0.001..1e6).contains(n));
+    number.ok_or_else(|| format!("{text:?} is not a number between 0.001 and 1000000"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_come_from_flags_rosters_and_the_configuration_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "deliver = 'file:/out'\nrate = 0.3\n[[vm]]\nid = 'b'\naddress = 'unix:/b'\n",
+        )
+        .unwrap();
+        let path = file.path().display().to_string();
+        let args = ["--roster", "/r", "--config", &path];
+        let config = configured(&args).unwrap();
+        assert_eq!(config.sources.len(), 2);
+        assert!(matches!(&config.sources[0], Source::Fixed(e) if e[0].vm.as_str() == "b"));
+        let rate = config.rate.unwrap();
+        assert_eq!((rate.burst, rate.reserve), (200.0, 150.0));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_said() {
+        for (args, said) in [
+            (&["--deliver", "file:/o"][..], "no guests"),
+            (&["--vm", "a=unix:/a"], "deliver: is needed"),
+            (&["--vm", "a", "--deliver", "file:/o"], "not ID=ADDR"),
+            (
+                &["--vm", "a=unix:/a", "--deliver", "x"],
+                "no place to deliver to",
+            ),
+            (
+                &[
+                    "--vm",
+                    "a=unix:/a",
+                    "--deliver",
+                    "file:/o",
+                    "--poll-interval",
+                    "1ms",
+                ],
+                "out of range",
+            ),
+            (
+                &["--vm", "a=unix:/a", "--deliver", "file:/o", "--rate", "nan"],
+                "not a number",
+            ),
+        ] {
+            let error = configured(args).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    fn configured(args: &[&str]) -> Result<Config, ConfigError> {
+        let args = SenseArgs::from_args(&["afferent", "sense"], args).unwrap();
+        configure(&gather(args, |_| None)?)
+    }
 }

@@ -7,55 +7,69 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Run in a guest: watch the RPM database, keep a report, and answer sensors.
-///
-/// Example: afferent serve --listen vsock:818
 #[derive(FromArgs)]
-#[argh(subcommand, name = "serve")]
+#[argh(
+    subcommand,
+    name = "serve",
+    example = "afferent serve --listen vsock:818"
+)]
 pub(super) struct ServeArgs {
     /// where to listen: vsock:PORT or unix:PATH, may be repeated (default vsock:818)
-    #[argh(option)]
+    #[argh(option, arg_name = "ADDR")]
     listen: Vec<String>,
     /// root of the system to report on (default /)
-    #[argh(option)]
+    #[argh(option, arg_name = "DIR")]
     root: Option<String>,
     /// directory of the RPM database below the root, if it is in none of the usual places
-    #[argh(option)]
+    #[argh(option, arg_name = "DIR")]
     dbpath: Option<String>,
     /// where the report is kept (default /var/lib/afferent)
-    #[argh(option)]
+    #[argh(option, arg_name = "DIR")]
     state_dir: Option<String>,
     /// time between scheduled scans, 5m to 168h (default 4h)
-    #[argh(option)]
+    #[argh(option, arg_name = "DURATION")]
     rescan_interval: Option<String>,
     /// whether changes cause scans, on or off (default on)
-    #[argh(option)]
+    #[argh(option, arg_name = "on|off")]
     reactive_scan: Option<String>,
     /// quiet time after a change before a scan (default 100ms)
-    #[argh(option)]
+    #[argh(option, arg_name = "DURATION")]
     reactive_debounce: Option<String>,
     /// longest a change waits for quiet (default 30s)
-    #[argh(option)]
+    #[argh(option, arg_name = "DURATION")]
     reactive_max_delay: Option<String>,
     /// reactive scans that may follow one another at once (default 20)
-    #[argh(option)]
+    #[argh(option, arg_name = "NUMBER")]
     reactive_burst: Option<String>,
     /// time in which one more reactive scan is granted (default 10s)
-    #[argh(option)]
+    #[argh(option, arg_name = "DURATION")]
     reactive_refill: Option<String>,
     /// longest an rpm transaction is waited for before it is reported half done (default 30m)
-    #[argh(option)]
+    #[argh(option, arg_name = "DURATION")]
     transaction_timeout: Option<String>,
     /// VSOCK context id that may ask, may be repeated (default 2, the host)
-    #[argh(option)]
+    #[argh(option, arg_name = "CID")]
     allow_cid: Vec<String>,
     /// longest a peer may take for its request and its answer, 5s to 5m (default 30s)
-    #[argh(option)]
+    #[argh(option, arg_name = "DURATION")]
     conn_deadline: Option<String>,
+    /// file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)
+    #[argh(option, arg_name = "FILE|URL")]
+    repo_cpe: Option<String>,
+    /// certificate of this agent for mutual TLS (PEM, made out to the name afferent)
+    #[argh(option, arg_name = "FILE")]
+    tls_cert: Option<String>,
+    /// private key of that certificate (PEM)
+    #[argh(option, arg_name = "FILE")]
+    tls_key: Option<String>,
+    /// authorities whose certificates peers must show (PEM)
+    #[argh(option, arg_name = "FILE")]
+    tls_client_ca: Option<String>,
     /// how often files are compared in case events were missed, 1s to 1h (default 60s)
-    #[argh(option)]
+    #[argh(option, arg_name = "DURATION")]
     safety_poll: Option<String>,
     /// file of settings (TOML)
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -63,10 +77,10 @@ pub(super) struct ServeArgs {
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "listen",
-        value: "vsock:PORT|unix:PATH",
+        value: "ADDR",
         default: Some("vsock:818"),
         many: true,
-        help: "where to listen",
+        help: "where to listen: vsock:PORT or unix:PATH",
     },
     Setting {
         name: "root",
@@ -153,6 +167,34 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "longest a peer may take for its request and its answer, 5s to 5m",
     },
     Setting {
+        name: "repo-cpe",
+        value: "FILE|URL",
+        default: None,
+        many: false,
+        help: "file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)",
+    },
+    Setting {
+        name: "tls-cert",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "certificate of this agent for mutual TLS (PEM, made out to the name afferent)",
+    },
+    Setting {
+        name: "tls-key",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "private key of that certificate (PEM)",
+    },
+    Setting {
+        name: "tls-client-ca",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "authorities whose certificates peers must show (PEM)",
+    },
+    Setting {
         name: "safety-poll",
         value: "DURATION",
         default: Some("60s"),
@@ -190,6 +232,10 @@ impl ServeArgs {
             ("transaction-timeout", one(self.transaction_timeout)),
             ("allow-cid", self.allow_cid),
             ("conn-deadline", one(self.conn_deadline)),
+            ("repo-cpe", one(self.repo_cpe)),
+            ("tls-cert", one(self.tls_cert)),
+            ("tls-key", one(self.tls_key)),
+            ("tls-client-ca", one(self.tls_client_ca)),
             ("safety-poll", one(self.safety_poll)),
         ];
         let environment = |name: &str| std::env::var(name).ok();
@@ -222,6 +268,8 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
         },
         allow_cid: settings.all("allow-cid", parse::any::<u32>)?,
         conn_deadline: time("conn-deadline", s(5), m(5))?,
+        repo_cpe: settings.optional("repo-cpe", parse::any)?,
+        tls: settings.tls("tls-cert", "tls-key", "tls-client-ca")?,
         safety_poll: time("safety-poll", s(1), h(1))?,
     })
 }

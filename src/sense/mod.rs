@@ -1,1 +1,278 @@
-//! (to come)
+//! `afferent sense`: on the host, pulls from guests and delivers onward.
+//!
+//! ```text
+//! roster ──► schedule ──► exchange ──► keeper (sense.redb) ──► queue ──► sink ──► Central
+//!            who is due    one talk     durable, then known     what next          ack: cleared
+//! ```
+//!
+//! Everything runs on one thread but what blocks: understanding reports, the writer of the store,
+//! and the sinks each do it in one hop. A report counts as known only when it is on disk here, and
+//! leaves the disk only when Central has it: kill the process anywhere, and nothing is lost.
+
+pub mod bucket;
+pub mod deliver;
+pub mod desk;
+pub mod keeper;
+pub mod metrics;
+pub mod pull;
+pub mod roster;
+pub mod status;
+
+use crate::store::pending_table::{self, GuestRow, Loaded};
+use crate::store::{Opened, Store, StoreError};
+use crate::telemetry::{control, scrape};
+use crate::transport::{ClientTls, TlsError, TlsFiles};
+use deliver::breaker::Breaker;
+use deliver::policy::{Policy, Rate};
+use deliver::run::Delivering;
+use deliver::sink::{self, SinkAddress, SinkOptions};
+use desk::Desk;
+use keeper::Keeper;
+use metrics::Metrics;
+use pull::exchange::Lanes;
+use pull::run::{Book, Inbox, Pulling};
+use pull::schedule::Timing;
+use roster::{Guests, Roster, Source};
+use status::View;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// Name of the database in the state directory.
+pub const DATABASE: &str = "sense.redb";
+
+/// Bound of redb's page cache, in bytes.
+const CACHE: usize = 16 << 20;
+
+/// Between two looks at the sources of the roster.
+const ROSTER_EVERY: Duration = Duration::from_secs(2);
+
+/// Transfers at the same time.
+const TRANSFERS: usize = 20;
+
+/// What `sense` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where guests are listed.
+    pub sources: Vec<Source>,
+    /// Where reports go.
+    pub deliver: SinkAddress,
+    /// Token and roots for it.
+    pub sink: SinkOptions,
+    /// Mutual TLS with guests.
+    pub tls: Option<TlsFiles>,
+    /// Directory of the database.
+    pub state_dir: PathBuf,
+    /// Between two polls of a guest that cannot hold a wait.
+    pub poll_interval: Duration,
+    /// After which a full report is asked for.
+    pub refresh_interval: Duration,
+    /// Central's rate limit.
+    pub rate: Option<Rate>,
+    /// Where metrics are read.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Why the sensor could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SenseError {
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The sink cannot be used.
+    #[error("cannot deliver: {0}")]
+    Sink(String),
+    /// No source of the roster can be read.
+    #[error("no guests: {0}")]
+    Roster(String),
+    /// The certificates cannot be used.
+    #[error("mutual TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// The system refuses something basic.
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<(), SenseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(48)
+        .thread_keep_alive(Duration::from_secs(5))
+        .build()?;
+    runtime.block_on(sense(config))
+}
+
+async fn sense(config: Config) -> Result<(), SenseError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = Arc::new(Metrics::new());
+    let Opened { store, moved_aside } = Store::open(&config.state_dir, DATABASE, CACHE)?;
+    let store = Arc::new(store);
+    let Loaded { guests, slots } = load(&store, &metrics)?;
+    if moved_aside.is_some() {
+        metrics.moved_aside.inc();
+    }
+    let control = control::bind(&control::path(&config.state_dir))?;
+    let mut roster = Roster::new(config.sources.clone());
+    let first = roster.read().map_err(SenseError::Roster)?;
+    let tls = config.tls.clone().map(ClientTls::load).transpose()?;
+    let sink = sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?;
+    let (lost_tx, lost) = mpsc::unbounded_channel();
+    let counters = metrics.clone();
+    let on_loss = Box::new(move || {
+        counters.moved_aside.inc();
+        // Fails only while stopping.
+        let _ = lost_tx.send(());
+    });
+    let (keeper, writer) = Keeper::start(store.clone(), on_loss)?;
+    let keeper = Arc::new(keeper);
+    let policy = Policy {
+        rate: config.rate,
+        ..Policy::default()
+    };
+    let pending = slots.len();
+    let accepted = guests
+        .iter()
+        .filter_map(|(vm, row)| Some((vm.clone(), row.accepted?)))
+        .collect();
+    let desk = Arc::new(Desk::new(policy, keeper.clone(), slots, accepted));
+    let timing = Timing::new(config.poll_interval, config.refresh_interval);
+    let book = Arc::new(Mutex::new(Book::new(timing)));
+    let (stop_tx, stop) = watch::channel(false);
+    let (ask_full_tx, ask_full) = mpsc::unbounded_channel();
+    let (roster_tx, roster_rx) = watch::channel(first);
+
+    let breaker = Arc::new(Mutex::new(Breaker::default()));
+    let roster_errors = Arc::new(Mutex::new(roster.errors()));
+    let view = Arc::new(View {
+        book: book.clone(),
+        desk: desk.clone(),
+        breaker: breaker.clone(),
+        metrics: metrics.clone(),
+        roster_errors: roster_errors.clone(),
+        deliver: config.deliver.to_string(),
+    });
+    let delivering = Delivering {
+        desk: desk.clone(),
+        store: store.clone(),
+        sink: sink.into(),
+        breaker: breaker.clone(),
+        metrics: metrics.clone(),
+        ask_full: ask_full_tx,
+    };
+    let pulling = Pulling {
+        book,
+        desk: desk.clone(),
+        keeper: keeper.clone(),
+        lanes: Arc::new(Lanes::new(TRANSFERS, tls)),
+        metrics,
+    };
+    let inbox = Inbox {
+        roster: roster_rx,
+        ask_full,
+        lost,
+        stop: stop.clone(),
+    };
+    let known: HashMap<_, GuestRow> = guests.into_iter().collect();
+    let delivered = tokio::spawn(delivering.run(stop.clone()));
+    let pulled = tokio::spawn(pulling.run(known, inbox));
+    let mut aside = vec![
+        tokio::spawn(watch_roster(roster, roster_tx, roster_errors)),
+        tokio::spawn(heartbeat(desk)),
+        tokio::spawn(control::listen(control, view.clone())),
+    ];
+    if let Some(address) = config.metrics {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        aside.push(tokio::spawn(scrape::listen(listener, view)));
+    } else {
+        drop(view);
+    }
+    tracing::info!(deliver = %config.deliver, pending, "sensing");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let (mut pulled, mut delivered) = (pulled, delivered);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        result = &mut pulled => return Err(stopped_early(result)),
+        result = &mut delivered => return Err(stopped_early(result)),
+    }
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let _ = stop_tx.send(true);
+    aside.iter().for_each(tokio::task::JoinHandle::abort);
+    let _ = pulled.await;
+    let _ = delivered.await;
+    drop(keeper);
+    // Ends when the last of its users is gone; it has nothing left to do but write.
+    let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+    Ok(())
+}
+
+fn stopped_early(result: Result<(), tokio::task::JoinError>) -> SenseError {
+    let why = result.map_or_else(|error| error.to_string(), |()| "a loop ended".into());
+    SenseError::Start(std::io::Error::other(why))
+}
+
+/// Reads what is stored; a file whose rows are damaged is moved aside like one that does not open.
+fn load(store: &Store, metrics: &Metrics) -> Result<Loaded, StoreError> {
+    match pending_table::load(store) {
+        Err(error) if error.is_corrupt() => {
+            let aside = store.begin_anew()?;
+            metrics.moved_aside.inc();
+            tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new one begun");
+            Ok(Loaded::default())
+        }
+        other => other,
+    }
+}
+
+/// Reads the sources of the roster again and again.
+async fn watch_roster(
+    mut roster: Roster,
+    to: watch::Sender<Guests>,
+    errors: Arc<Mutex<Vec<String>>>,
+) {
+    loop {
+        tokio::time::sleep(ROSTER_EVERY).await;
+        let read = tokio::task::spawn_blocking(move || {
+            let guests = roster.read();
+            (roster, guests)
+        });
+        let Ok((read, guests)) = read.await else {
+            return;
+        };
+        roster = read;
+        *errors.lock().unwrap_or_else(PoisonError::into_inner) = roster.errors();
+        if let Ok(guests) = guests {
+            to.send_if_modified(|current| {
+                let changed = *current != guests;
+                if changed {
+                    *current = guests;
+                }
+                changed
+            });
+        }
+    }
+}
+
+/// Tells systemd that the loop turns, and what it does.
+async fn heartbeat(desk: Arc<Desk>) {
+    let every = sd_notify::watchdog_enabled()
+        .map_or(Duration::from_secs(10), |limit| limit / 3)
+        .min(Duration::from_secs(10));
+    loop {
+        let (reactive, routine) = desk.board().queue.waiting();
+        let status = format!("{} pending", reactive + routine);
+        let _ = sd_notify::notify(&[
+            sd_notify::NotifyState::Watchdog,
+            sd_notify::NotifyState::Status(&status),
+        ]);
+        tokio::time::sleep(every).await;
+    }
+}

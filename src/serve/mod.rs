@@ -12,16 +12,19 @@
 
 mod admission;
 pub mod keep;
+mod refresh;
+pub mod repo_cpe;
 pub mod rescan;
 pub mod respond;
 mod run;
 mod server;
+mod status;
 mod worker;
 
 pub use rescan::Pace;
 pub use run::{ServeError, run};
 
-use crate::transport::ListenAddress;
+use crate::transport::{ListenAddress, TlsFiles};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +45,10 @@ pub struct Config {
     pub allow_cid: Vec<u32>,
     /// Longest an exchange takes, the time of a wait not counted.
     pub conn_deadline: Duration,
+    /// Mutual TLS, when peers have to prove who they are.
+    pub tls: Option<TlsFiles>,
+    /// Where CPEs of repositories come from.
+    pub repo_cpe: Option<repo_cpe::Source>,
     /// How often the database files are compared with what they were, should events be missed.
     pub safety_poll: Duration,
 }

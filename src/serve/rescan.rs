@@ -158,6 +158,11 @@ impl Rescan {
         self.look |= lock_closed || !matches!(self.lock, Lock::Held { .. });
     }
 
+    /// Something else than packages changed what a report says: scan at the next occasion.
+    pub fn wanted(&mut self, now: Instant) {
+        self.due = self.due.min(now);
+    }
+
     /// The lock was looked at: the process that holds it, if any.
     pub fn lock_seen(&mut self, now: Instant, holder: Option<i32>) {
         self.look = false;

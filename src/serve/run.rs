@@ -2,18 +2,21 @@
 
 use super::Config;
 use super::keep::Recorded;
+use super::refresh::Mapping;
 use super::rescan::{Ended, Next, Rescan};
 use super::respond::Published;
 use super::server::Server;
+use super::status::{Shown, Status};
 use super::worker::{Outcome, Worker};
 use crate::clock;
 use crate::scan;
 use crate::store::StoreError;
-use crate::transport::{ListenAddress, Listener};
+use crate::telemetry::control;
+use crate::transport::{ListenAddress, Listener, ServerTls, TlsError};
 use crate::watch::{Places, Signature, Touch, Watch};
 use sd_notify::NotifyState;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -40,6 +43,9 @@ pub enum ServeError {
     /// The state directory belongs to somebody else.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The certificates do not load.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The operating system refused something basic.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -75,6 +81,7 @@ struct Agent {
     scan: Option<JoinHandle<Outcome>>,
     /// Of the files as the newest scan found them.
     signature: Signature,
+    status: Arc<Mutex<Status>>,
 }
 
 impl Agent {
@@ -88,6 +95,7 @@ impl Agent {
             stopping,
             config.allow_cid.clone(),
             config.conn_deadline,
+            config.tls.clone().map(ServerTls::load).transpose()?,
         ));
         for address in &config.listen {
             let listener = Listener::bind(address)
@@ -104,7 +112,21 @@ impl Agent {
             None => scan::PLACES.iter().map(Into::into).collect(),
         };
         let watch = Watch::start(Places::new(&config.root, &places));
+        let (epoch, durable, moved_aside) = worker.kept();
+        let status = Status {
+            started_at: clock::wall_now(),
+            guest_id: worker.guest_id().cloned(),
+            epoch,
+            durable,
+            moved_aside,
+            reactive: config.pace.reactive,
+            watch_trouble: watch.trouble().map(str::to_owned),
+            scan_error: None,
+            scans: 0,
+            failed_scans: 0,
+        };
         let mut agent = Self {
+            status: Arc::new(Mutex::new(status)),
             rescan: Rescan::new(config.pace, clock::now()),
             signature: watch.signature(),
             watch,
@@ -116,7 +138,9 @@ impl Agent {
         if agent.published.borrow().is_some() {
             notify(&[NotifyState::Ready]);
         }
+        let control = agent.open_control();
         agent.live().await?;
+        drop(control);
         tracing::info!("stopping");
         notify(&[NotifyState::Stopping]);
         let _ = stop.send(true);
@@ -127,7 +151,27 @@ impl Agent {
             tracing::warn!("peers did not take their answers in time");
         }
         agent.remove_sockets();
+        let _ = std::fs::remove_file(control::path(&agent.config.state_dir));
         Ok(())
+    }
+
+    /// Answers `afferent status` for as long as what it gives is kept.
+    fn open_control(&self) -> JoinSet<()> {
+        let mut task = JoinSet::new();
+        let path = control::path(&self.config.state_dir);
+        match control::bind(&path) {
+            Ok(listener) => {
+                let shown = Shown {
+                    status: Arc::clone(&self.status),
+                    published: self.published.subscribe(),
+                };
+                task.spawn(control::listen(listener, Arc::new(shown)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
+            }
+        }
+        task
     }
 
     /// Until the service is told to stop.
@@ -138,6 +182,7 @@ impl Agent {
         // Half of what systemd allows, fed from this loop: a stuck loop is a dead service.
         let mut watchdog =
             Ticker::every(sd_notify::watchdog_enabled().map_or(NEVER, |time| time / 2));
+        let mut mapping = Mapping::new(&self.config);
         self.say_trouble(None);
         loop {
             let until = self.step();
@@ -145,6 +190,7 @@ impl Agent {
                 touch = self.watch.touched() => self.touched(touch),
                 outcome = finished(&mut self.scan) => self.scanned(outcome),
                 () = sleep_until(until) => {}
+                is_new = mapping.refreshed() => if is_new { self.rescan.wanted(clock::now()) },
                 () = poll.tick() => self.compare(),
                 () = watchdog.tick() => notify(&[NotifyState::Watchdog]),
                 _ = terminate.recv() => return Ok(()),
@@ -201,6 +247,7 @@ impl Agent {
 
     /// Says in the log when watching gets worse or better.
     fn say_trouble(&self, before: Option<&str>) {
+        locked(&self.status).watch_trouble = self.watch.trouble().map(str::to_owned);
         let every = clock::show_duration(self.config.safety_poll);
         match self.watch.trouble() {
             now if now == before => {}
@@ -209,6 +256,22 @@ impl Agent {
                 "changes may be noticed only by comparing files every {every}"
             ),
             None => tracing::info!("all places of the RPM database are watched again"),
+        }
+    }
+
+    fn remember(&self, outcome: &Outcome) {
+        let mut status = locked(&self.status);
+        (status.epoch, status.durable, status.moved_aside) = self.worker.kept();
+        match outcome {
+            Outcome::Found(..) => {
+                status.scans += 1;
+                status.scan_error = None;
+            }
+            Outcome::ScanFailed(error) | Outcome::StoreFailed(error) => {
+                status.failed_scans += 1;
+                status.scan_error = Some(error.clone());
+            }
+            Outcome::Overtaken => {}
         }
     }
 
@@ -227,6 +290,7 @@ impl Agent {
     }
 
     fn scanned(&mut self, outcome: Outcome) {
+        self.remember(&outcome);
         let ended = match outcome {
             Outcome::Found(Recorded::New(stored), at) => {
                 let published = Published::new(&stored, self.worker.guest_id(), at);
@@ -267,6 +331,10 @@ impl Agent {
         };
         self.rescan.ended(clock::now(), ended);
     }
+}
+
+fn locked(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
+    status.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The outcome of the running scan, when there is one.

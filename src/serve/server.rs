@@ -3,13 +3,15 @@
 use super::admission::{Admission, Place};
 use super::respond::{self, Asked, Known, Published, Refusal};
 use crate::clock;
-use crate::transport::{Listener, Peer, ReadError, Stream, read_body, read_len, write_frame};
+use crate::transport::{
+    Listener, Peer, ReadError, ServerTls, Stream, read_body, read_len, write_frame,
+};
 use crate::wire::MAX_REQUEST;
 use crate::wire::message::ErrorCode;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -17,6 +19,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// A request longer than this is read only while few others are: a real one has some 100 bytes.
 const ORDINARY_REQUEST: usize = 4096;
 const LARGE_REQUESTS: usize = 4;
+
+/// A peer whose request was refused has this long to finish sending and to read why.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// After an accept that failed (no descriptors left), until the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,6 +36,7 @@ pub(super) struct Server {
     pub(super) deadline: Duration,
     pub(super) admission: Admission,
     pub(super) large_requests: Semaphore,
+    pub(super) tls: Option<ServerTls>,
 }
 
 impl Server {
@@ -39,6 +45,7 @@ impl Server {
         stopping: watch::Receiver<bool>,
         allow_cid: Vec<u32>,
         deadline: Duration,
+        tls: Option<ServerTls>,
     ) -> Self {
         Self {
             published,
@@ -47,6 +54,7 @@ impl Server {
             deadline,
             admission: Admission::default(),
             large_requests: Semaphore::new(LARGE_REQUESTS),
+            tls,
         }
     }
 
@@ -86,7 +94,7 @@ impl Server {
 
     async fn connection(self: Arc<Self>, mut stream: Stream) {
         let deadline = Instant::from_std(clock::now()) + self.deadline;
-        let Some((mut place, taken_away)) = self.admission.enter() else {
+        let Some((mut place, mut taken_away)) = self.admission.enter() else {
             let busy = Refusal::new(
                 ErrorCode::Busy,
                 "too many connections; ask again in some seconds",
@@ -95,29 +103,31 @@ impl Server {
             return;
         };
         let request = tokio::select! {
-            request = timeout_at(deadline, self.request(&mut stream)) => request,
-            _ = taken_away => return,
+            request = timeout_at(deadline, self.listen_to(stream)) => request,
+            _ = &mut taken_away => return,
         };
-        let asked = match request {
-            Ok(Ok(asked)) => asked,
-            Ok(Err(end)) => end,
-            // Silent until the deadline.
-            Err(_) => return,
+        // Otherwise no handshake, or silent until the deadline.
+        let Ok(Some((mut stream, heard))) = request else {
+            return;
+        };
+        let asked = match heard {
+            Ok(asked) => asked,
+            Err(Heard::Refused(refusal)) => {
+                // Still one of those that give way.
+                tokio::select! {
+                    () = turn_away(&mut stream, &refusal, deadline) => {}
+                    _ = taken_away => {}
+                }
+                return;
+            }
+            Err(Heard::Nothing) => return,
         };
         if !place.spoke() {
             return;
         }
         let sent = match asked {
-            Heard::Nothing => return,
-            Heard::Refused(refusal) => {
-                timeout_at(
-                    deadline,
-                    write_frame(&mut stream, &respond::refuse(&refusal)),
-                )
-                .await
-            }
-            Heard::Asked(Asked::Get(known)) => self.answer(&mut stream, known, deadline).await,
-            Heard::Asked(Asked::Wait(known, time)) => {
+            Asked::Get(known) => self.answer(&mut stream, known, deadline).await,
+            Asked::Wait(known, time) => {
                 if !self.wait(&mut stream, &mut place, known, time).await {
                     return;
                 }
@@ -132,8 +142,24 @@ impl Server {
         }
     }
 
+    /// Shakes hands where that is asked for, and hears the peer out.
+    async fn listen_to(&self, stream: Stream) -> Option<(Stream, Result<Asked, Heard>)> {
+        let mut stream = match &self.tls {
+            None => stream,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "no TLS handshake with the peer");
+                    return None;
+                }
+            },
+        };
+        let heard = self.request(&mut stream).await;
+        Some((stream, heard))
+    }
+
     /// Reads the request. What is no request is an `Err` that says how it ends.
-    async fn request(&self, stream: &mut Stream) -> Result<Heard, Heard> {
+    async fn request(&self, stream: &mut Stream) -> Result<Asked, Heard> {
         let heard = |error| match error {
             ReadError::Frame(error) => {
                 Heard::Refused(Refusal::new(ErrorCode::RequestTooLarge, error.to_string()))
@@ -154,9 +180,7 @@ impl Server {
             false => None,
         };
         let body = read_body(stream, len).await.map_err(heard)?;
-        respond::understand(&body)
-            .map(Heard::Asked)
-            .map_err(Heard::Refused)
+        respond::understand(&body).map_err(Heard::Refused)
     }
 
     /// Waits until there is a report that the peer does not know, the time is over or the service
@@ -220,9 +244,23 @@ impl Server {
     }
 }
 
-/// What came over a connection.
+/// What came over a connection in place of a request.
 enum Heard {
-    Asked(Asked),
     Refused(Refusal),
     Nothing,
+}
+
+/// Says what was wrong with a request. The peer may still be sending the rest of it, and closing
+/// with bytes unread would break its connection before it reads the answer: so they are read, for a
+/// moment, and thrown away.
+async fn turn_away(stream: &mut Stream, refusal: &Refusal, deadline: Instant) {
+    let deadline = deadline.min(Instant::from_std(clock::now()) + LINGER);
+    let _ = timeout_at(deadline, async {
+        write_frame(stream, &respond::refuse(refusal)).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    })
+    .await;
 }

@@ -2,13 +2,14 @@
 
 use super::Config;
 use super::keep::{Keeper, Recorded};
+use super::repo_cpe::RepoCpe;
 use super::respond::Published;
 use crate::clock::{self, WallTime};
 use crate::report::{Epoch, GuestId, Trigger};
 use crate::scan::{self, Mode, OnLock, ScanError, Scanner};
 use crate::store::StoreError;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub(super) struct Worker {
 struct Inner {
     scanner: Scanner,
     keeper: Keeper,
+    repo_cpe: Option<RepoCpe>,
 }
 
 impl Worker {
@@ -50,6 +52,10 @@ impl Worker {
         let inner = Inner {
             scanner: Scanner::new(),
             keeper,
+            repo_cpe: config
+                .repo_cpe
+                .as_ref()
+                .map(|source| RepoCpe::new(source, &config.state_dir)),
         };
         let worker = Self {
             guest_id,
@@ -60,6 +66,14 @@ impl Worker {
 
     pub(super) fn guest_id(&self) -> Option<&GuestId> {
         self.guest_id.as_ref()
+    }
+
+    /// What the keeper knows of itself. Waits for a running scan: ask between scans.
+    pub(super) fn kept(&self) -> (Epoch, bool, Option<PathBuf>) {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let keeper = &inner.keeper;
+        let moved_aside = keeper.moved_aside().map(Path::to_owned);
+        (keeper.epoch(), keeper.is_durable(), moved_aside)
     }
 
     /// The process that runs an rpm transaction now, if one does. Cheap enough for the loop.
@@ -114,7 +128,13 @@ impl Inner {
         for skipped in &scanned.skipped {
             tracing::warn!(?skipped, "a damaged package header was left out");
         }
-        match self.keeper.record(&scanned.report, trigger, at, draw_epoch) {
+        let mut report = scanned.report;
+        if let Some(repo_cpe) = &mut self.repo_cpe
+            && let Err(error) = repo_cpe.apply(Arc::make_mut(&mut report))
+        {
+            tracing::warn!(%error, "repositories are reported without CPEs");
+        }
+        match self.keeper.record(&report, trigger, at, draw_epoch) {
             Ok(recorded) => Outcome::Found(recorded, at),
             Err(error) => Outcome::StoreFailed(error.to_string()),
         }

@@ -5,6 +5,10 @@
 //! writes one JSON object a line instead. `AFFERENT_LOG` sets the level (`warn`, `debug`,
 //! `afferent::sense=debug`).
 
+pub mod control;
+pub mod metrics;
+pub mod scrape;
+
 use std::fmt;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;

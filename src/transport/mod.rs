@@ -9,16 +9,17 @@
 
 mod framed;
 mod hybrid;
+mod stream;
+mod tls;
 
 pub use framed::{ReadError, read_body, read_frame, read_len, write_frame};
+pub use stream::Stream;
+pub use tls::{ClientTls, SERVER_NAME, ServerTls, TlsError, TlsFiles};
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::str::FromStr;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
@@ -184,15 +185,6 @@ impl Listener {
     }
 }
 
-/// A connection of any kind.
-#[derive(Debug)]
-pub enum Stream {
-    /// VSOCK.
-    Vsock(VsockStream),
-    /// Unix domain socket, also the one of a hypervisor after its greeting.
-    Unix(UnixStream),
-}
-
 /// Connects to `address`. It may take for ever: the caller sets the deadline.
 pub async fn dial(address: &DialAddress) -> io::Result<Stream> {
     match address {
@@ -204,46 +196,6 @@ pub async fn dial(address: &DialAddress) -> io::Result<Stream> {
             let mut stream = UnixStream::connect(path).await?;
             hybrid::greet(&mut stream, *port).await?;
             Ok(Stream::Unix(stream))
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Vsock(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Vsock(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Vsock(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Vsock(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -5,13 +5,28 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a failed helper fails its test, and its numbers are small"
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a failed helper fails its test and says what it saw"
 )]
 #![allow(unreachable_pub, reason = "support is public to every module here")]
 
 mod support;
 
+mod everything_killed;
+mod mirror_commands;
+mod mirror_http;
+mod mirror_properties;
+mod mirror_scenarios;
+mod mirror_survives;
 mod rpmdb_real;
 mod rpmdb_sqlite;
 mod scan_fire;
 mod scan_incremental;
 mod scan_live;
+mod sense_delivers;
+mod serve_blind;
+mod serve_killed;
+mod serve_ndb;
+mod serve_protocol;
+mod serve_rpm;

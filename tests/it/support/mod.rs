@@ -1,6 +1,36 @@
-//! What several tests share: scratch systems with a real rpm database.
+//! What several tests share: scratch systems with a real rpm database, peers, the program itself.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod agent;
+pub mod bulk;
+pub mod central;
+pub mod core_server;
+pub mod fake_agent;
 pub mod fixtures;
 pub mod headers;
+pub mod held;
+pub mod mirror;
+pub mod program;
 pub mod rpm_root;
+
+use std::time::{Duration, Instant};
+
+/// What can be observed is waited for this long: far longer than it takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Looks again and again until there is something to see.
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_or(look, || panic!("waited in vain until {what}"))
+}
+
+/// The same, with a better explanation.
+pub fn eventually_or<T>(mut look: impl FnMut() -> Option<T>, explain: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    explain()
+}

@@ -1,0 +1,58 @@
+# Thin: each target names the script that does it. `make demo` and `make test` are the two to start with.
+SHELL := /bin/bash
+export PATH := $(PATH):$(HOME)/.cargo/bin
+ARCH ?= $(shell uname -m)
+
+.PHONY: demo test static rpm release vm bench fuzz lint check-packaging help
+
+help:
+	@sed -n 's/^#: //p' Makefile
+
+#: make demo      one guest, one sensor, three packages installed, upgraded and removed, with the times
+demo:
+	@packaging/install-deps.sh demo
+	@echo "demo: building afferent"
+	cargo build --locked
+	python3 tests/demo.py $${CARGO_TARGET_DIR:-target}/debug/afferent
+
+#: make test      installs what the tests need and passes them all
+test:
+	packaging/install-deps.sh test
+	cargo test --locked
+
+#: make static    the static binary, target/static/ARCH/afferent (ARCH=aarch64 for the other one)
+static:
+	packaging/build-static.sh $(ARCH)
+
+#: make rpm       the RPM with that binary, in target/rpm
+rpm:
+	packaging/build-rpm.sh $(ARCH)
+
+#: make release   binaries and RPMs of both architectures, checksums, SBOM, licences, in target/release-files
+release:
+	packaging/release.sh
+
+#: make vm        real virtual machines with real VSOCK, the RPM installed in them; under 15 minutes
+vm:
+	packaging/install-deps.sh vm
+	tests/vm/run.sh
+
+#: make bench     what is measured, see benches/
+bench:
+	cargo bench --locked
+
+#: make fuzz      one minute for each fuzz target (SECONDS_EACH=N for longer)
+fuzz:
+	packaging/fuzz.sh $(SECONDS_EACH)
+
+#: make lint      format, clippy, documentation, scripts, units, spec, alert rules
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	packaging/lint.sh
+
+#: make check-packaging   installs, upgrades and erases the RPM in scratch roots
+check-packaging:
+	packaging/install-deps.sh test rpm
+	tests/packaging/run.sh

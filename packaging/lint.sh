@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Checks what cargo does not: scripts, units, alert rules, dashboard, man pages, completions, the spec.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+packaging/install-deps.sh lint
+PATH=$PWD/target/tools/bin:$PATH
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+echo "lint: scripts"
+mapfile -t scripts < <(git ls-files -co --exclude-standard '*.sh' .ci/run)
+shellcheck "${scripts[@]}"
+mapfile -t python < <(git ls-files -co --exclude-standard '*.py')
+[ ${#python[@]} = 0 ] || PYTHONPYCACHEPREFIX=$work /usr/bin/python3 -m py_compile "${python[@]}"
+
+echo "lint: units"
+# The exposure that each unit may have, times ten.
+for limit in serve:15 sense:22 mirror:20; do
+    unit=afferent-${limit%:*}.service
+    # verify wants the program to be there, and it is not installed on this machine.
+    sed 's,/usr/bin/afferent,/usr/bin/true,' "packaging/systemd/$unit" >"$work/$unit"
+    systemd-analyze verify --man=no "$work/$unit"
+    systemd-analyze security --no-pager --offline=true --threshold="${limit#*:}" "$work/$unit" | tail -1
+done
+# Every hardening line stands under a comment that says what it denies (a second line of one setting may share it).
+awk '
+    FNR == 1 { on = 0; comment = 0; last = "" }
+    /^DynamicUser=/ { on = 1 }
+    /^\[Install\]/ { on = 0 }
+    /^#/ { comment = 1; next }
+    on && /^[A-Z]/ {
+        split($0, part, "=")
+        if (!comment && part[1] != last && part[1] !~ /^(CapabilityBoundingSet|AmbientCapabilities|DevicePolicy)$/) {
+            print FILENAME ": " $0 ": does not say what it denies"; bad = 1
+        }
+        comment = 0; last = part[1]
+    }
+    END { exit bad }
+' packaging/systemd/*.service
+
+echo "lint: alert rules, dashboard, manual pages, completions"
+promtool check rules packaging/prometheus/afferent.rules.yml | grep -v '^$'
+promtool test rules packaging/prometheus/afferent.rules.test.yml | grep -v '^$'
+/usr/bin/python3 - packaging/grafana/afferent.json <<'END'
+import json, sys
+board = json.load(open(sys.argv[1]))
+assert "id" not in board and board["uid"], "a dashboard that is imported has a uid and no id"
+panels = [(panel["id"], panel["datasource"]["uid"]) for panel in board["panels"]]
+assert len({number for number, _ in panels}) == len(panels), "two panels with one id"
+assert {source for _, source in panels} == {"${datasource}"}, "a panel is bound to one machine's data source"
+END
+mandoc -T lint -W warning packaging/man/*
+bash -n packaging/completions/afferent.bash
+zsh -n packaging/completions/_afferent
+fish -n packaging/completions/afferent.fish
+
+echo "lint: spec"
+rpmlint --strict -c packaging/rpm/rpmlint.toml packaging/rpm/afferent.spec | tail -2

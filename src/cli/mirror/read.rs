@@ -1,0 +1,192 @@
+//! Commands that need the tables only.
+
+use super::settings::open_store;
+use super::{DONE, FAILED, Stop, USAGE, complain, print_with};
+use crate::clock;
+use crate::mirror::{self, AuditFilter, dump::LoadError};
+use argh::FromArgs;
+use serde_json::Value;
+use std::path::PathBuf;
+use uuid::Uuid;
+
+const STATE_DIR: &str = "/var/lib/afferent";
+
+/// Commands over the tables have the same two flags, beside their own.
+macro_rules! reading {
+    ($(#[$meta:meta])* $name:ident { $($own:tt)* }) => {
+        #[derive(FromArgs)]
+        $(#[$meta])*
+        pub(super) struct $name {
+            $($own)*
+            /// directory of mirror.redb (default /var/lib/afferent)
+            #[argh(option)]
+            state_dir: Option<PathBuf>,
+            /// print JSON
+            #[argh(switch)]
+            json: bool,
+        }
+
+        impl $name {
+            /// The flag, else the environment, else the default.
+            fn state_dir(&self) -> PathBuf {
+                let given = self.state_dir.clone();
+                given
+                    .or_else(|| std::env::var_os("AFFERENT_STATE_DIR").map(PathBuf::from))
+                    .unwrap_or_else(|| STATE_DIR.into())
+            }
+        }
+    };
+}
+
+reading! {
+    /// Print all tables as JSON, tombstones included.
+    #[argh(subcommand, name = "dump")]
+    DumpArgs {}
+}
+
+reading! {
+    /// Put the tables of a dump in the place of those that are there; ids are kept.
+    #[argh(subcommand, name = "load")]
+    LoadArgs {
+        /// the dump; - for standard input
+        #[argh(positional)]
+        file: PathBuf,
+    }
+}
+
+reading! {
+    /// Print how reality differs from what is expected.
+    #[argh(subcommand, name = "drift")]
+    DriftArgs {}
+}
+
+reading! {
+    /// Print what was done and why, oldest first.
+    #[argh(subcommand, name = "audit")]
+    AuditArgs {
+        /// only this run
+        #[argh(option)]
+        run: Option<String>,
+        /// only this row: its id, address, or what people call it
+        #[argh(option)]
+        row: Option<String>,
+        /// only from this time on, such as 2026-11-21T10:00:00Z
+        #[argh(option)]
+        since: Option<String>,
+        /// only before this time
+        #[argh(option)]
+        until: Option<String>,
+    }
+}
+
+reading! {
+    /// Build the indexes again and compare; 1 if anything is wrong.
+    #[argh(subcommand, name = "check")]
+    CheckArgs {}
+}
+
+pub(super) fn dump(args: &DumpArgs) -> Result<u8, Stop> {
+    let store = open_store(&args.state_dir())?;
+    let document = mirror::dump::dump(&store).map_err(Stop::failed)?;
+    Ok(print_with(|out| {
+        if args.json {
+            serde_json::to_writer(&mut *out, &document)?;
+        } else {
+            serde_json::to_writer_pretty(&mut *out, &document)?;
+        }
+        writeln!(out)
+    }))
+}
+
+pub(super) fn load(args: &LoadArgs) -> Result<u8, Stop> {
+    let name = args.file.display();
+    let wrong = |why: String| Stop {
+        code: USAGE,
+        why: format!("{name}: {why}"),
+    };
+    let text = if args.file.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(&args.file)
+    };
+    let text = text.map_err(|error| wrong(error.to_string()))?;
+    let document: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let store = open_store(&args.state_dir())?;
+    let now = clock::wall_now().to_string();
+    let source = format!("load {name}");
+    let loaded = mirror::dump::load(&store, document, source, now, &mut Uuid::new_v4);
+    let loaded = loaded.map_err(|error| match error {
+        LoadError::Malformed(why) => wrong(why),
+        LoadError::Inventory(error) => Stop::failed(format!("{name}: {error}")),
+    })?;
+    for row in &loaded.left_out {
+        let _ = complain(DONE, &format!("warning: left out {row}"));
+    }
+    Ok(print_with(|out| {
+        if args.json {
+            let answer = serde_json::json!({"loaded": loaded.rows, "left_out": loaded.left_out});
+            serde_json::to_writer(&mut *out, &answer)?;
+            return writeln!(out);
+        }
+        let mut rows = loaded.rows.iter();
+        rows.try_for_each(|(table, rows)| writeln!(out, "{table:<16} {rows}"))
+    }))
+}
+
+pub(super) fn drift(args: &DriftArgs) -> Result<u8, Stop> {
+    let store = open_store(&args.state_dir())?;
+    let rows = mirror::drifts(&store).map_err(Stop::failed)?;
+    Ok(print_with(|out| {
+        if args.json {
+            let rows: Vec<&Value> = rows.iter().map(|row| &row.columns).collect();
+            serde_json::to_writer(&mut *out, &rows)?;
+            return writeln!(out);
+        }
+        rows.iter()
+            .try_for_each(|row| writeln!(out, "{}", row.line))
+    }))
+}
+
+pub(super) fn audit(args: &AuditArgs) -> Result<u8, Stop> {
+    let time = |text: &Option<String>, flag: &str| {
+        let parse = |text: &String| text.parse::<clock::WallTime>();
+        text.as_ref().map(parse).transpose().map_err(|why| Stop {
+            code: USAGE,
+            why: format!("--{flag}: {why}"),
+        })
+    };
+    let filter = AuditFilter {
+        run: args.run.clone(),
+        row: args.row.clone(),
+        since: time(&args.since, "since")?,
+        until: time(&args.until, "until")?,
+    };
+    let store = open_store(&args.state_dir())?;
+    let rows = mirror::audit(&store, &filter).map_err(Stop::failed)?;
+    Ok(print_with(|out| {
+        if args.json {
+            serde_json::to_writer(&mut *out, &rows)?;
+            return writeln!(out);
+        }
+        rows.iter().try_for_each(|row| writeln!(out, "{row}"))
+    }))
+}
+
+pub(super) fn check(args: &CheckArgs) -> Result<u8, Stop> {
+    let store = open_store(&args.state_dir())?;
+    let problems = mirror::check(&store).map_err(Stop::failed)?;
+    let printed = print_with(|out| {
+        if args.json {
+            let answer = serde_json::json!({"ok": problems.is_empty(), "problems": problems});
+            serde_json::to_writer(&mut *out, &answer)?;
+            return writeln!(out);
+        }
+        if problems.is_empty() {
+            return writeln!(out, "indexes and rows agree");
+        }
+        problems
+            .iter()
+            .try_for_each(|problem| writeln!(out, "{problem}"))
+    });
+    Ok(if problems.is_empty() { printed } else { FAILED })
+}

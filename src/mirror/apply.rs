@@ -1,0 +1,410 @@
+//! One plan, one transaction: read, plan, write, audit.
+
+use super::core::{Device, Pulled};
+use super::observe::{Observation, PresentDevices, observe};
+use super::page::Entry;
+use super::plan::{
+    Change, ComponentInput, Earlier, Op, Plan, PresentComponents, PresentRacks, RackInput,
+    pair_key, plan_components, plan_racks,
+};
+use super::policy::Policy;
+use super::report::{Report, Withheld};
+use super::spec::component::WantedComponent;
+use super::spec::rack::WantedRack;
+use super::spec::{self, Skipped};
+use crate::inventory::{BmcType, Kind, Pair, Row};
+use crate::store::audit_table::{AuditRow, AuditRun};
+use crate::store::inventory_table::{Fault, Tables};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+use uuid::Uuid;
+
+/// Columns that change because others do.
+const UNAUDITED: [&str; 2] = ["created_at", "updated_at"];
+
+/// What is the same for all types of a run.
+pub(crate) struct Run<'a> {
+    /// The knobs.
+    pub(crate) policy: &'a Policy,
+    /// Names the run in the audit log.
+    pub(crate) audit: AuditRun,
+    /// What types before took.
+    pub(crate) earlier: Earlier,
+    /// Types before whose claims are not known: what they have stored counts instead.
+    pub(crate) unknown: Vec<Kind>,
+    /// Draws ids.
+    pub(crate) new_id: &'a mut dyn FnMut() -> Uuid,
+    /// Whether decisions are noted for `explain`.
+    pub(crate) trace: bool,
+}
+
+/// A response, checked.
+pub(crate) struct Checked {
+    wanted: Wanted,
+    skipped: Vec<Skipped>,
+    /// Whether absence means something.
+    pub(crate) complete: bool,
+    warnings: Vec<Report>,
+}
+
+enum Wanted {
+    Racks(Vec<WantedRack>),
+    Components(Vec<WantedComponent>),
+}
+
+impl Checked {
+    /// Checks every entry of a response.
+    pub(crate) fn new(kind: Kind, pulled: Pulled<Entry>, policy: &Policy) -> Self {
+        let mut checked = Self {
+            wanted: Wanted::Racks(Vec::new()),
+            skipped: Vec::new(),
+            complete: pulled.complete,
+            warnings: pulled.warnings,
+        };
+        if kind == Kind::Rack {
+            let mut racks = Vec::with_capacity(pulled.entries.len());
+            for entry in pulled.entries {
+                checked.sort(spec::rack::wanted(&entry, policy), &mut racks);
+            }
+            checked.wanted = Wanted::Racks(racks);
+        } else {
+            let mut components = Vec::with_capacity(pulled.entries.len());
+            for entry in pulled.entries {
+                checked.sort(
+                    spec::component::wanted(&entry, kind, policy),
+                    &mut components,
+                );
+            }
+            checked.wanted = Wanted::Components(components);
+        }
+        checked
+    }
+
+    fn sort<T>(&mut self, entry: Result<(T, Vec<Report>), Skipped>, wanted: &mut Vec<T>) {
+        match entry {
+            Ok((entry, warnings)) => {
+                wanted.push(entry);
+                self.warnings.extend(warnings);
+            }
+            Err(skipped) => self.skipped.push(skipped),
+        }
+    }
+
+    /// Adds what Core said to a digest; the order of the entries does not matter.
+    pub(crate) fn digest(&self, digest: &mut Sha256) {
+        let mut lines: Vec<String> = match &self.wanted {
+            Wanted::Racks(racks) => racks.iter().map(|r| format!("{r:?}")).collect(),
+            Wanted::Components(components) => components.iter().map(|c| format!("{c:?}")).collect(),
+        };
+        lines.extend(self.skipped.iter().map(|s| format!("{:?}", s.sighting)));
+        lines.sort_unstable();
+        digest.update(format!(
+            "complete {} entries {}\n",
+            self.complete,
+            lines.len()
+        ));
+        for line in lines {
+            digest.update(line);
+            digest.update("\n");
+        }
+    }
+
+    /// Entries in it.
+    pub(crate) fn pulled(&self) -> u64 {
+        let wanted = match &self.wanted {
+            Wanted::Racks(racks) => racks.len(),
+            Wanted::Components(components) => components.len(),
+        };
+        u64::try_from(wanted + self.skipped.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Entries that lack what identifies them.
+    pub(crate) fn skipped(&self) -> u64 {
+        u64::try_from(self.skipped.len()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Plans one type within a transaction and writes what was planned. Whether anything was.
+pub(crate) fn mirror(
+    tables: &mut Tables<'_>,
+    run: &mut Run<'_>,
+    kind: Kind,
+    checked: &mut Checked,
+) -> Result<(Plan, bool), Fault> {
+    let absent = tables.absent(kind.component_type())?.into_iter().collect();
+    let complete = checked.complete;
+    let wanted = std::mem::replace(&mut checked.wanted, Wanted::Racks(Vec::new()));
+    let mut plan = match wanted {
+        Wanted::Racks(wanted) => {
+            let present = PresentRacks {
+                rows: tables.racks()?,
+                absent,
+            };
+            let input = RackInput {
+                wanted,
+                skipped: &checked.skipped,
+                complete,
+                present: &present,
+                policy: run.policy,
+                now: &run.audit.time,
+                trace: run.trace,
+            };
+            plan_racks(input, run.new_id)
+        }
+        Wanted::Components(wanted) => {
+            let present = present_components(tables, kind, &wanted, absent)?;
+            hold_for_unknown(tables, run, &present)?;
+            let input = ComponentInput {
+                kind,
+                wanted,
+                skipped: &checked.skipped,
+                complete,
+                present: &present,
+                policy: run.policy,
+                now: &run.audit.time,
+                trace: run.trace,
+            };
+            plan_components(input, &mut run.earlier, run.new_id)
+        }
+    };
+    plan.warnings.splice(0..0, checked.warnings.drain(..));
+    let wrote = write(tables, &run.audit, kind, &plan, complete)?;
+    Ok((plan, wrote))
+}
+
+fn present_components(
+    tables: &Tables<'_>,
+    kind: Kind,
+    wanted: &[WantedComponent],
+    absent: HashMap<Uuid, u32>,
+) -> Result<PresentComponents, Fault> {
+    let Some(component_type) = kind.component_type() else {
+        return Ok(PresentComponents::default());
+    };
+    let rows = tables.components(component_type)?;
+    let own: HashSet<Pair<'_>> = rows.iter().filter_map(|row| row.pair()).collect();
+    let mut foreign = HashMap::new();
+    for pair in wanted.iter().filter_map(WantedComponent::pair) {
+        if !own.contains(&pair)
+            && let Some(holder) = tables.component_of_pair(pair)?
+        {
+            foreign.insert(pair_key(pair), holder);
+        }
+    }
+    drop(own);
+    let racks = tables.racks()?.into_iter().filter(|rack| rack.is_live());
+    Ok(PresentComponents {
+        rows,
+        bmcs: tables.bmcs()?,
+        foreign,
+        racks: racks
+            .filter_map(|rack| Some((rack.external_id?, rack.id)))
+            .collect(),
+        absent,
+    })
+}
+
+/// A type that was to come first and whose claims are not known keeps what it has.
+fn hold_for_unknown(
+    tables: &Tables<'_>,
+    run: &mut Run<'_>,
+    present: &PresentComponents,
+) -> Result<(), Fault> {
+    for kind in std::mem::take(&mut run.unknown) {
+        let Some(component_type) = kind.component_type() else {
+            continue;
+        };
+        let rows = tables.components(component_type)?;
+        let live: HashSet<Uuid> = rows.iter().filter(|r| r.is_live()).map(|r| r.id).collect();
+        for row in rows.iter().filter(|row| row.is_live()) {
+            if let Some(pair) = row.pair() {
+                run.earlier.take_pair(pair, kind);
+            }
+        }
+        for bmc in &present.bmcs {
+            if bmc.kind == BmcType::Host && live.contains(&bmc.component_id) {
+                run.earlier.take_mac(bmc.mac, kind);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write(
+    tables: &mut Tables<'_>,
+    run: &AuditRun,
+    kind: Kind,
+    plan: &Plan,
+    complete: bool,
+) -> Result<bool, Fault> {
+    let list = format!("withheld:{kind}");
+    let stored = tables.list(&list)?;
+    let withheld: Vec<String> = plan.withheld.iter().map(|w| w.id.clone()).collect();
+    // Only a complete pull says anything about what is missing.
+    let withheld_changed = complete && stored != withheld;
+    if plan.changes.is_empty() && plan.absences.is_empty() && !withheld_changed {
+        return Ok(false);
+    }
+    write_changes(tables, run, kind, &plan.changes)?;
+    tables.set_absent(kind.component_type(), &plan.absences)?;
+    if withheld_changed {
+        let new = plan.withheld.iter().filter(|w| !stored.contains(&w.id));
+        let rows: Vec<AuditRow> = new.map(|w| withhold_row(kind, w)).collect();
+        tables.audit(run, &rows)?;
+        tables.set_list(&list, &withheld)?;
+    }
+    Ok(true)
+}
+
+/// Writes changes and their audit rows.
+pub(crate) fn write_changes(
+    tables: &mut Tables<'_>,
+    run: &AuditRun,
+    kind: Kind,
+    changes: &[Change],
+) -> Result<(), Fault> {
+    let rows: Vec<(Option<&Row>, Option<&Row>)> = changes
+        .iter()
+        .map(|change| (change.before.as_ref(), change.after.as_ref()))
+        .collect();
+    tables.apply(&rows)?;
+    let audit: Vec<AuditRow> = changes
+        .iter()
+        .flat_map(|change| audit_rows(kind.name(), change))
+        .collect();
+    tables.audit(run, &audit)
+}
+
+/// Looks at what was observed within a transaction and writes what follows. Whether anything was.
+pub(crate) fn observe_type(
+    tables: &mut Tables<'_>,
+    run: &mut Run<'_>,
+    kind: Kind,
+    pulled: &Pulled<Device>,
+) -> Result<(Observation, bool), Fault> {
+    let Some(component_type) = kind.component_type() else {
+        return Err(Fault::GiveUp("racks are not observed".into()));
+    };
+    let present = PresentDevices {
+        components: tables.components(component_type)?,
+        bmcs: tables.bmcs()?,
+        drifts: tables.drifts()?,
+    };
+    let observation = observe(
+        kind,
+        &pulled.entries,
+        pulled.no_positions.as_deref(),
+        &present,
+        run.policy,
+        &run.audit.time,
+        run.new_id,
+    );
+    write_changes(tables, &run.audit, kind, &observation.changes)?;
+    let wrote = !observation.changes.is_empty();
+    Ok((observation, wrote))
+}
+
+fn withhold_row(kind: Kind, withheld: &Withheld) -> AuditRow {
+    let table = if kind == Kind::Rack {
+        "rack"
+    } else {
+        "component"
+    };
+    AuditRow {
+        kind: kind.name().to_owned(),
+        table: table.to_owned(),
+        op: "withhold".to_owned(),
+        row: withheld.id.clone(),
+        key: withheld.key.clone(),
+        field: None,
+        old: None,
+        new: None,
+        reason: "the delete guard tripped".to_owned(),
+    }
+}
+
+/// The audit rows of a change: one per column that differs, one for a row as a whole.
+pub(crate) fn audit_rows(kind: &str, change: &Change) -> Vec<AuditRow> {
+    let label = change
+        .after
+        .as_ref()
+        .or(change.before.as_ref())
+        .map(Row::label);
+    let row = |op: Op, field: Option<&str>, old: Option<String>, new: Option<String>| AuditRow {
+        kind: kind.to_owned(),
+        table: change.key.table().to_owned(),
+        op: op.name().to_owned(),
+        row: change.key.to_string(),
+        key: label.clone().unwrap_or_default(),
+        field: field.map(str::to_owned),
+        old,
+        new,
+        reason: reason(change, op).to_owned(),
+    };
+    let whole = |row: &Row| {
+        let mut columns = row.columns();
+        columns.retain(|_, value| !value.is_null());
+        Some(Value::Object(columns).to_string())
+    };
+    let first = change.ops.first().map_or(Op::Update, |(op, _)| *op);
+    let last = change.ops.last().map_or(Op::Update, |(op, _)| *op);
+    match (&change.before, &change.after) {
+        (None, None) => Vec::new(),
+        (None, Some(after)) => vec![row(last, None, None, whole(after))],
+        (Some(before), None) => vec![row(last, None, whole(before), None)],
+        (Some(before), Some(after)) if first == Op::BmcEvict => vec![
+            row(Op::BmcEvict, None, whole(before), None),
+            row(last, None, None, whole(after)),
+        ],
+        (Some(before), Some(after)) => {
+            let (before, after) = (before.columns(), after.columns());
+            let names: std::collections::BTreeSet<&String> =
+                before.keys().chain(after.keys()).collect();
+            let differs = |name: &&String| {
+                before.get(*name) != after.get(*name) && !UNAUDITED.contains(&name.as_str())
+            };
+            let text = |value: Option<&Value>| value.map(Value::to_string);
+            names
+                .into_iter()
+                .filter(differs)
+                .map(|name| {
+                    let op = op_of(name, change, last);
+                    row(
+                        op,
+                        Some(name),
+                        text(before.get(name)),
+                        text(after.get(name)),
+                    )
+                })
+                .collect()
+        }
+    }
+}
+
+/// Which of a change's operations a column is about.
+fn op_of(column: &str, change: &Change, otherwise: Op) -> Op {
+    let about: &[Op] = match column {
+        "deleted_at" => &[Op::SoftDelete, Op::Resurrect],
+        "external_id" => &[Op::Adopt],
+        "manufacturer" | "serial_number" => &[Op::PairRelease],
+        _ => &[],
+    };
+    let done = |op: &&Op| change.ops.iter().any(|(done, _)| done == *op);
+    match about.iter().find(done) {
+        Some(op) => *op,
+        None if matches!(
+            otherwise,
+            Op::SoftDelete | Op::Resurrect | Op::Adopt | Op::PairRelease
+        ) =>
+        {
+            Op::Update
+        }
+        None => otherwise,
+    }
+}
+
+fn reason(change: &Change, op: Op) -> &'static str {
+    let found = change.ops.iter().rev().find(|(done, _)| *done == op);
+    found.map_or("Core says so", |(_, why)| *why)
+}

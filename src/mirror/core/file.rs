@@ -1,0 +1,188 @@
+//! The file dialect: one document with a list per type.
+//!
+//! A type whose list is missing takes no part; `{"error": ".."}` in its place is a failed pull.
+
+use super::device::DevicePosition;
+use super::{Core, Device, Pull, Pulled, decode, from_result, only_one_site, shorten};
+use crate::http::Client;
+use crate::inventory::Kind;
+use crate::mirror::page::{self, Entry};
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// Longest document, in bytes.
+const MAX_DOCUMENT: u64 = 64 << 20;
+
+/// Where the document is.
+enum Place {
+    File(PathBuf),
+    Url(String, Client),
+}
+
+/// Core as one document, read once per cycle.
+pub struct FileCore {
+    place: Place,
+    site: Option<String>,
+    document: Option<Result<Document, String>>,
+}
+
+struct Document {
+    body: Vec<u8>,
+    /// Where each member's value is in the body.
+    members: HashMap<String, std::ops::Range<usize>>,
+}
+
+impl FileCore {
+    /// The document at `path`.
+    pub fn at_path(path: PathBuf, site: Option<String>) -> Self {
+        Self {
+            place: Place::File(path),
+            site,
+            document: None,
+        }
+    }
+
+    /// The document that `client` finds at `url`.
+    pub fn at_url(url: String, client: Client, site: Option<String>) -> Self {
+        Self {
+            place: Place::Url(url, client),
+            site,
+            document: None,
+        }
+    }
+
+    /// Elements of the list under the first of these names that is there, read into `T`.
+    fn list<T: serde::de::DeserializeOwned>(&mut self, kind: Kind, names: &[&str]) -> Pull<T> {
+        let document = self.document.get_or_insert_with(|| read(&self.place));
+        let document = match document {
+            Ok(document) => document,
+            Err(why) => return Pull::Failed(why.clone()),
+        };
+        let Some(value) = names.iter().find_map(|name| document.member(name)) else {
+            return Pull::Absent;
+        };
+        from_result(elements(value).map(|elements| decode(kind, &elements)))
+    }
+}
+
+impl Core for FileCore {
+    fn begin(&mut self) {
+        self.document = None;
+    }
+
+    fn expected(&mut self, kind: Kind) -> Pull<Entry> {
+        let names: [&str; 2] = match kind {
+            Kind::Rack => ["expected_racks", "expectedRacks"],
+            Kind::Compute => ["expected_machines", "expectedMachines"],
+            Kind::NVSwitch => ["expected_switches", "expectedSwitches"],
+            Kind::PowerShelf => ["expected_power_shelves", "expectedPowerShelves"],
+        };
+        match self.list(kind, &names) {
+            Pull::Done(mut pulled) => {
+                let one = only_one_site(kind, &mut pulled, self.site.as_deref());
+                from_result(one.map(|()| pulled))
+            }
+            other => other,
+        }
+    }
+
+    fn observed(&mut self, kind: Kind) -> Pull<Device> {
+        let names: [&str; 2] = match kind {
+            Kind::Rack => return Pull::Absent,
+            Kind::Compute => ["actual_machines", "actualMachines"],
+            Kind::NVSwitch => ["actual_switches", "actualSwitches"],
+            Kind::PowerShelf => ["actual_power_shelves", "actualPowerShelves"],
+        };
+        let mut pull = self.list(kind, &names);
+        if let (Kind::Compute, Pull::Done(pulled)) = (kind, &mut pull) {
+            match self.list(kind, &["actual_positions", "actualPositions"]) {
+                Pull::Absent => {}
+                Pull::Failed(why) => pulled.no_positions = Some(why),
+                Pull::Done(positions) => place_devices(pulled, positions),
+            }
+        }
+        pull
+    }
+
+    fn source(&self) -> String {
+        match &self.place {
+            Place::File(path) => format!("file:{}", path.display()),
+            // What follows a question mark may be a key.
+            Place::Url(url, _) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+fn place_devices(devices: &mut Pulled<Device>, positions: Pulled<DevicePosition>) {
+    let mut by_id: HashMap<String, DevicePosition> = positions
+        .entries
+        .into_iter()
+        .filter_map(|position| Some((position.machine_id.clone()?.0, position)))
+        .collect();
+    for device in &mut devices.entries {
+        if let Some(position) = device.id().and_then(|id| by_id.remove(id)) {
+            device.set_position(position);
+        }
+    }
+    if !positions.complete {
+        devices.no_positions = Some("a position could not be read".into());
+    }
+}
+
+fn elements(value: &str) -> Result<Vec<&RawValue>, String> {
+    if let Ok(raw) = serde_json::from_str::<&RawValue>(value)
+        && let Some(why) = page::reported_error(raw)
+    {
+        return Err(format!("Core reports an error: {}", shorten(&why)));
+    }
+    page::elements(value.as_bytes())
+}
+
+impl Document {
+    fn new(body: Vec<u8>) -> Result<Self, String> {
+        let begin = body.as_ptr().addr();
+        let members = page::members(&body)?
+            .into_iter()
+            .map(|(name, value)| {
+                let from = value.get().as_ptr().addr() - begin;
+                (name.into_owned(), from..from + value.get().len())
+            })
+            .collect();
+        Ok(Self { body, members })
+    }
+
+    fn member(&self, name: &str) -> Option<&str> {
+        let value = self.body.get(self.members.get(name)?.clone())?;
+        std::str::from_utf8(value)
+            .ok()
+            .filter(|value| *value != "null")
+    }
+}
+
+fn read(place: &Place) -> Result<Document, String> {
+    let body = match place {
+        Place::File(path) => {
+            let mut body = Vec::new();
+            let read = std::fs::File::open(path)
+                .and_then(|file| file.take(MAX_DOCUMENT + 1).read_to_end(&mut body));
+            read.map_err(|error| format!("{}: {error}", path.display()))?;
+            if u64::try_from(body.len()).unwrap_or(u64::MAX) > MAX_DOCUMENT {
+                return Err(format!(
+                    "{}: longer than {MAX_DOCUMENT} bytes",
+                    path.display()
+                ));
+            }
+            body
+        }
+        Place::Url(url, client) => {
+            let answer = client.get(url, &[]).map_err(|error| error.to_string())?;
+            if answer.status != 200 {
+                return Err(format!("status {}", answer.status));
+            }
+            answer.body
+        }
+    };
+    Document::new(body)
+}

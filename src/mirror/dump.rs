@@ -1,0 +1,193 @@
+//! The tables as one JSON document, and back.
+//!
+//! ```text
+//! {"rack": [..], "component": [..], "bmc": [..], "component_drift": [..]}
+//! ```
+//!
+//! Tombstones are in it. Loading puts each table that the document names in the place of the
+//! stored one, ids kept; rows that go are in the audit log. A table it does not name stays.
+
+use super::apply::write_changes;
+use super::plan::{Change, Op};
+use crate::inventory::{Bmc, Component, ComponentType, Drift, Kind, Rack, Row, RowKey};
+use crate::store::Store;
+use crate::store::audit_table::AuditRun;
+use crate::store::inventory_table::{Ending, InventoryError};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+/// Why nothing was loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The document is not what a dump looks like.
+    #[error("{0}")]
+    Malformed(String),
+    /// The rows may not be there together, or the store failed.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+}
+
+/// What was loaded.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Rows in the document, by table.
+    pub rows: BTreeMap<String, usize>,
+    /// Rows that could not be kept, and why.
+    pub left_out: Vec<String>,
+}
+
+/// All rows.
+pub fn dump(store: &Store) -> Result<Value, InventoryError> {
+    store.inventory(|tables| {
+        let list = |rows: Vec<Row>| -> Value {
+            rows.iter()
+                .map(|row| Value::Object(row.columns()))
+                .collect()
+        };
+        let document = Map::from_iter([
+            (
+                "rack".into(),
+                list(tables.racks()?.into_iter().map(Row::Rack).collect()),
+            ),
+            (
+                "component".into(),
+                list(
+                    tables
+                        .all_components()?
+                        .into_iter()
+                        .map(Row::Component)
+                        .collect(),
+                ),
+            ),
+            (
+                "bmc".into(),
+                list(tables.bmcs()?.into_iter().map(Row::Bmc).collect()),
+            ),
+            (
+                "component_drift".into(),
+                list(tables.drifts()?.into_iter().map(Row::Drift).collect()),
+            ),
+        ]);
+        Ok((Value::Object(document), Ending::Discard))
+    })
+}
+
+/// Loads a dump. `new_id` names the run, and drift rows that have no id.
+pub fn load(
+    store: &Store,
+    document: Value,
+    source: String,
+    now: String,
+    new_id: &mut dyn FnMut() -> Uuid,
+) -> Result<Loaded, LoadError> {
+    let Value::Object(mut document) = document else {
+        return Err(LoadError::Malformed("not a JSON object".into()));
+    };
+    let mut loaded = Loaded::default();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut replaced: Vec<&str> = Vec::new();
+    for table in ["rack", "component", "bmc", "component_drift"] {
+        let list = match document.remove(table) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(list)) => list,
+            Some(_) => return Err(LoadError::Malformed(format!("{table}: not a list"))),
+        };
+        replaced.push(table);
+        loaded.rows.insert(table.to_owned(), list.len());
+        for (n, value) in list.into_iter().enumerate() {
+            let row = match table {
+                "rack" => Rack::from_columns(value).map(Row::Rack),
+                "component" => Component::from_columns(value).map(Row::Component),
+                "bmc" => Bmc::from_columns(value).map(Row::Bmc),
+                _ => Drift::from_columns(value, new_id).map(Row::Drift),
+            };
+            match row {
+                Ok(row) => rows.push(row),
+                // Nothing could ever find such a row again: its key is the address.
+                Err(error) if error.column() == "mac_address" => {
+                    loaded.left_out.push(format!("{table} #{n}: {error}"));
+                }
+                Err(error) => return Err(LoadError::Malformed(format!("{table} #{n}: {error}"))),
+            }
+        }
+    }
+    if let Some(unknown) = document.keys().next() {
+        return Err(LoadError::Malformed(format!("{unknown}: no such table")));
+    }
+    give_drift_its_type(&mut rows);
+    let run = AuditRun {
+        id: new_id(),
+        time: now,
+        source,
+    };
+    store.inventory(|tables| {
+        let mut present: HashMap<RowKey, Row> = HashMap::new();
+        for table in replaced {
+            let stored: Vec<Row> = match table {
+                "rack" => tables.racks()?.into_iter().map(Row::Rack).collect(),
+                "component" => tables
+                    .all_components()?
+                    .into_iter()
+                    .map(Row::Component)
+                    .collect(),
+                "bmc" => tables.bmcs()?.into_iter().map(Row::Bmc).collect(),
+                _ => tables.drifts()?.into_iter().map(Row::Drift).collect(),
+            };
+            present.extend(stored.into_iter().map(|row| (row.key(), row)));
+        }
+        let mut changes: BTreeMap<RowKey, Change> = BTreeMap::new();
+        for row in rows {
+            let key = row.key();
+            let before = present.remove(&key);
+            let change = Change {
+                key,
+                before,
+                after: Some(row),
+                ops: vec![(Op::Load, "loaded")],
+            };
+            if changes.insert(key, change).is_some() {
+                let why = format!("{} {key} is there twice", key.table());
+                return Err(crate::store::inventory_table::Fault::GiveUp(why));
+            }
+        }
+        changes.retain(|_, change| change.before != change.after);
+        for (key, row) in present {
+            let change = Change {
+                key,
+                before: Some(row),
+                after: None,
+                ops: vec![(Op::LoadRemove, "not in the loaded document")],
+            };
+            changes.insert(key, change);
+        }
+        let changes: Vec<Change> = changes.into_values().collect();
+        // The log says which table; there is no type that all of them belong to.
+        write_changes(tables, &run, Kind::Rack, &changes)?;
+        let ending = if changes.is_empty() {
+            Ending::Discard
+        } else {
+            Ending::Commit
+        };
+        Ok(((), ending))
+    })?;
+    Ok(loaded)
+}
+
+/// Drift rows of before there were types get that of their component.
+fn give_drift_its_type(rows: &mut [Row]) {
+    let types: HashMap<Uuid, ComponentType> = rows
+        .iter()
+        .filter_map(|row| match row {
+            Row::Component(component) => Some((component.id, component.kind)),
+            _ => None,
+        })
+        .collect();
+    for row in rows {
+        if let Row::Drift(drift) = row
+            && drift.component_type.is_none()
+        {
+            drift.component_type = drift.component_id.and_then(|id| types.get(&id).copied());
+        }
+    }
+}

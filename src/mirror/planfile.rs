@@ -1,0 +1,307 @@
+//! A plan to read, to save, and to carry out only while it still holds.
+//!
+//! A saved plan names the generation of the store, a digest of what Core said, and the knobs.
+//! Carrying it out asks Core again; if the store or Core changed, nothing is written. Otherwise
+//! the same inputs give the same plan, which is what is then applied.
+
+use super::apply;
+use super::core::{Core, Pull};
+use super::cycle::{Cycle, Planned, plan_cycle};
+use super::page::Entry;
+use super::plan::Change;
+use super::policy::Policy;
+use super::report::{Counters, Report, Withheld};
+use crate::inventory::{Kind, Row};
+use crate::store::Store;
+use crate::store::inventory_table::InventoryError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use uuid::Uuid;
+
+/// Version of the file.
+const FORMAT: u32 = 1;
+
+/// A saved plan.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlanFile {
+    /// Version of the file.
+    pub format: u32,
+    /// Commits the store had seen.
+    pub generation: u64,
+    /// SHA-256 over what Core said, in hexadecimal digits.
+    pub snapshot: String,
+    /// Where it came from.
+    pub source: String,
+    /// The knobs it was made with.
+    pub policy: Policy,
+    /// What would happen, for people.
+    pub plan: Value,
+}
+
+/// A plan, ready to print.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanView {
+    /// Commits the store had seen.
+    pub generation: u64,
+    /// SHA-256 over what Core said, in hexadecimal digits.
+    pub snapshot: String,
+    /// Counters as they would be.
+    pub types: BTreeMap<String, Counters>,
+    /// Changes in order of types, then of rows.
+    pub changes: Vec<ChangeView>,
+    /// Deletes the guard would refuse.
+    pub withheld: Vec<Withheld>,
+    /// What somebody should look at.
+    pub warnings: Vec<Report>,
+    /// What failed.
+    pub errors: Vec<Report>,
+}
+
+/// One change of one column, or of a row as a whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChangeView {
+    /// Type it belongs to.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What is done.
+    pub op: String,
+    /// Table of the row.
+    pub table: String,
+    /// Id or address; `new:N` for the N-th new row.
+    pub id: String,
+    /// What people call the row.
+    pub key: String,
+    /// The column, unless it is about the row as a whole.
+    pub field: Option<String>,
+    /// Value as it is.
+    pub old: Option<Value>,
+    /// Value as it would be.
+    pub new: Option<Value>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What Core said, kept so that it is asked only once.
+pub struct Snapshot {
+    pulls: Vec<(Kind, Pull<Entry>)>,
+    source: String,
+    digest: String,
+}
+
+impl Snapshot {
+    /// Asks for every type.
+    pub fn take(core: &mut dyn Core, policy: &Policy) -> Self {
+        core.begin();
+        let pulls: Vec<(Kind, Pull<Entry>)> = Kind::ALL
+            .into_iter()
+            .map(|kind| (kind, core.expected(kind)))
+            .collect();
+        let mut digest = Sha256::new();
+        for (kind, pull) in &pulls {
+            digest.update(format!("{kind}\n"));
+            match pull {
+                Pull::Absent => digest.update("absent\n"),
+                Pull::Failed(_) => digest.update("failed\n"),
+                Pull::Done(pulled) => {
+                    apply::Checked::new(*kind, pulled.clone(), policy).digest(&mut digest);
+                }
+            }
+        }
+        let mut hex = String::with_capacity(64);
+        for byte in digest.finalize() {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Self {
+            pulls,
+            source: core.source(),
+            digest: hex,
+        }
+    }
+}
+
+/// Core as it was when the snapshot was taken.
+impl Core for Snapshot {
+    fn begin(&mut self) {}
+
+    fn expected(&mut self, kind: Kind) -> Pull<Entry> {
+        let found = self.pulls.iter_mut().find(|(of, _)| *of == kind);
+        found.map_or(Pull::Absent, |(_, pull)| {
+            std::mem::replace(pull, Pull::Absent)
+        })
+    }
+
+    fn observed(&mut self, _kind: Kind) -> Pull<super::core::Device> {
+        Pull::Absent
+    }
+
+    fn source(&self) -> String {
+        self.source.clone()
+    }
+}
+
+/// Numbers in the place of ids: they show that nothing has been drawn yet, and repeat.
+fn placeholders() -> impl FnMut() -> Uuid {
+    let mut next: u128 = 0;
+    move || {
+        let id = Uuid::from_u128(next);
+        next += 1;
+        id
+    }
+}
+
+/// What a run would do now, with decisions if `trace` asks for them.
+pub fn preview(
+    store: &Store,
+    snapshot: Snapshot,
+    policy: &Policy,
+    trace: bool,
+) -> Result<(Planned, String), InventoryError> {
+    let mut new_id = placeholders();
+    let cycle = Cycle {
+        policy,
+        mirror: true,
+        // A time would make every plan look different.
+        now: "now".into(),
+        new_id: &mut new_id,
+        gatekeeper: &super::cycle::AlwaysOpen,
+    };
+    let planned = plan_cycle(store, snapshot.pulls, snapshot.source, cycle, trace)?;
+    Ok((planned, snapshot.digest))
+}
+
+impl PlanView {
+    /// For printing and saving.
+    pub fn new(planned: &Planned, snapshot: String) -> Self {
+        let changes = planned.plans.iter().flat_map(|plan| {
+            let kind = plan.kind.name();
+            plan.changes
+                .iter()
+                .flat_map(move |change| views(kind, change))
+        });
+        Self {
+            generation: planned.generation,
+            snapshot,
+            types: planned.summary.types.clone(),
+            changes: changes.collect(),
+            withheld: planned.summary.withheld.clone(),
+            warnings: planned.summary.warnings.clone(),
+            errors: planned.summary.errors.clone(),
+        }
+    }
+}
+
+impl PlanFile {
+    /// A plan to be saved.
+    pub fn new(view: &PlanView, source: String, policy: &Policy) -> Result<Self, String> {
+        Ok(Self {
+            format: FORMAT,
+            generation: view.generation,
+            snapshot: view.snapshot.clone(),
+            source,
+            policy: *policy,
+            plan: serde_json::to_value(view).map_err(|error| error.to_string())?,
+        })
+    }
+
+    /// Reads a saved plan.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let file: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if file.format != FORMAT {
+            return Err(format!("a plan of format {}, not {FORMAT}", file.format));
+        }
+        Ok(file)
+    }
+
+    /// Why it must not be carried out any more.
+    pub fn stale(&self, snapshot: &Snapshot, generation: u64) -> Option<String> {
+        if generation != self.generation {
+            return Some(format!(
+                "the store was written since: generation {generation}, planned at {}",
+                self.generation
+            ));
+        }
+        (snapshot.digest != self.snapshot).then(|| "Core says something else now".to_owned())
+    }
+}
+
+fn views(kind: &str, change: &Change) -> Vec<ChangeView> {
+    apply::audit_rows(kind, change)
+        .into_iter()
+        .map(|row| ChangeView {
+            kind: kind.to_owned(),
+            op: row.op,
+            table: row.table,
+            id: named(&row.row),
+            key: row.key,
+            field: row.field,
+            old: row.old.map(|text| value(&text)),
+            new: row.new.map(|text| value(&text)),
+            reason: row.reason,
+        })
+        .collect()
+}
+
+fn value(text: &str) -> Value {
+    let mut value: Value = serde_json::from_str(text).unwrap_or_default();
+    rename(&mut value);
+    // The times of a plan would make every one look different.
+    if let Value::Object(columns) = &mut value {
+        columns.retain(|name, _| name != "created_at" && name != "updated_at");
+    }
+    value
+}
+
+fn rename(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = named(text),
+        Value::Object(columns) => columns.values_mut().for_each(rename),
+        _ => {}
+    }
+}
+
+/// `new:N` for a placeholder; real ids carry a version and never look like one.
+fn named(text: &str) -> String {
+    match text.parse::<Uuid>() {
+        Ok(id) if text.len() == 36 && id.as_u128() < 1 << 64 => format!("new:{}", id.as_u128()),
+        _ => text.to_owned(),
+    }
+}
+
+/// The plan for people: one line per change.
+pub fn show(view: &PlanView) -> String {
+    let mut text = String::new();
+    for change in &view.changes {
+        let _ = write!(text, "{:<11} {:<15} {}", change.kind, change.op, change.key);
+        if let Some(field) = &change.field {
+            let (old, new) = (show_value(&change.old), show_value(&change.new));
+            let _ = write!(text, "  {field}: {old} -> {new}");
+        }
+        let _ = writeln!(text, "  ({})", change.reason);
+    }
+    for withheld in &view.withheld {
+        let _ = writeln!(
+            text,
+            "{:<11} {:<15} {}",
+            withheld.kind, "withheld", withheld.key
+        );
+    }
+    if text.is_empty() {
+        text.push_str("nothing to do\n");
+    }
+    text
+}
+
+fn show_value(value: &Option<Value>) -> String {
+    value
+        .as_ref()
+        .map_or_else(|| "null".into(), Value::to_string)
+}
+
+/// Rows as a plan shows them must be found by whatever people call them.
+pub fn mentions(row: &Row, key: &str) -> bool {
+    let columns = row.columns();
+    row.label() == key || columns.values().any(|value| value.as_str() == Some(key))
+}

@@ -1,0 +1,93 @@
+//! What Core wants, one file per table: an entry becomes a checked row, or a reason why not.
+//!
+//! ```text
+//! page::Entry -> Wanted   all that identifies it is there
+//!             -> Skipped  something is missing; it is still *present*: its row is never deleted
+//! ```
+
+pub mod component;
+pub mod rack;
+
+use crate::inventory::{Mac, RackId};
+use crate::mirror::report::Report;
+use std::collections::HashSet;
+
+/// An entry that cannot be mirrored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Why, at least one reason.
+    pub reasons: Vec<Report>,
+    /// Everything that could recognise its row.
+    pub sighting: Sighting,
+}
+
+/// What is known of an entry that claims no row: enough to keep that row from being deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sighting {
+    /// Core's rack_id.
+    pub rack_id: Option<RackId>,
+    /// Half of the pair.
+    pub manufacturer: Option<String>,
+    /// The other half.
+    pub serial: Option<String>,
+    /// Its Host BMC.
+    pub mac: Option<Mac>,
+}
+
+/// All sightings of a response, by mark.
+#[derive(Debug, Default)]
+pub struct Seen {
+    rack_ids: HashSet<String>,
+    macs: HashSet<Mac>,
+    pairs: HashSet<(String, String)>,
+    /// Serial numbers of entries without a manufacturer. With half a pair missing the other half
+    /// is enough: a delete that need not be is worse than one too few.
+    serials: HashSet<String>,
+}
+
+impl Seen {
+    /// Remembers an entry that claims no row.
+    pub fn add(&mut self, sighting: &Sighting) {
+        self.rack_ids
+            .extend(sighting.rack_id.as_ref().map(|id| id.as_str().to_owned()));
+        self.macs.extend(sighting.mac);
+        match (&sighting.manufacturer, &sighting.serial) {
+            (Some(manufacturer), Some(serial)) => {
+                self.pairs.insert((manufacturer.clone(), serial.clone()));
+            }
+            (None, Some(serial)) => {
+                self.serials.insert(serial.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether such a rack was seen.
+    pub fn rack_id(&self, rack_id: &str) -> bool {
+        self.rack_ids.contains(rack_id)
+    }
+
+    /// Whether such a BMC was seen.
+    pub fn mac(&self, mac: Mac) -> bool {
+        self.macs.contains(&mac)
+    }
+
+    /// Whether hardware was seen that may be this.
+    pub fn hardware(&self, manufacturer: Option<&str>, serial: Option<&str>) -> bool {
+        let Some(serial) = serial else { return false };
+        if self.serials.contains(serial) {
+            return true;
+        }
+        // Most responses have no such entries, and then nothing is copied for the question.
+        !self.pairs.is_empty()
+            && manufacturer.is_some_and(|manufacturer| {
+                self.pairs
+                    .contains(&(manufacturer.to_owned(), serial.to_owned()))
+            })
+    }
+}
+
+/// `None` for the empty text.
+fn owned(text: Option<&str>) -> Option<String> {
+    text.map(str::to_owned)
+}

@@ -1,0 +1,143 @@
+//! An expected rack.
+
+use super::{Sighting, Skipped, owned};
+use crate::inventory::{Json, Kind, Pair, RackId};
+use crate::mirror::page::{Entry, present};
+use crate::mirror::policy::{Labels, Policy, Profile};
+use crate::mirror::report::Report;
+
+/// A rack as Core wants it. The order of the fields is the order in which racks are planned.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WantedRack {
+    /// Racks without one come last.
+    pub no_rack_id: bool,
+    /// Core's name of the rack.
+    pub rack_id: Option<RackId>,
+    /// Half of the pair.
+    pub manufacturer: Option<String>,
+    /// The other half.
+    pub serial: Option<String>,
+    /// Core's name, else rack_id, else the pair.
+    pub name: String,
+    /// Label `chassis.model`.
+    pub model: Option<String>,
+    /// Core's description.
+    pub text: Option<String>,
+    /// From the `location.*` labels.
+    pub location: Option<Json>,
+    /// Core's name of the profile.
+    pub rack_profile_id: Option<String>,
+}
+
+impl WantedRack {
+    /// Its hardware, if it is known.
+    pub fn pair(&self) -> Option<Pair<'_>> {
+        Pair::of(self.manufacturer.as_deref(), self.serial.as_deref())
+    }
+
+    /// What it is called in reports.
+    pub fn label(&self) -> String {
+        match &self.rack_id {
+            Some(rack_id) => rack_id.as_str().to_owned(),
+            None => self
+                .pair()
+                .map_or_else(|| self.name.clone(), |p| p.to_string()),
+        }
+    }
+
+    /// All marks by which its row might be recognised.
+    pub fn sighting(&self) -> Sighting {
+        Sighting {
+            rack_id: self.rack_id.clone(),
+            manufacturer: self.manufacturer.clone(),
+            serial: self.serial.clone(),
+            mac: None,
+        }
+    }
+}
+
+/// Checks an entry. A rack without rack_id that is kept all the same is worth a warning.
+pub fn wanted(entry: &Entry, policy: &Policy) -> Result<(WantedRack, Vec<Report>), Skipped> {
+    let rack_id = entry
+        .rack_id
+        .as_ref()
+        .and_then(|id| RackId::new(id.0.clone()));
+    let manufacturer = entry.label("chassis.manufacturer");
+    let serial = entry.label("chassis.serial-number");
+    let pair = Pair::of(manufacturer, serial);
+    let mut reasons = Vec::new();
+    let key = match (&rack_id, pair) {
+        (Some(rack_id), _) => rack_id.as_str().to_owned(),
+        (None, Some(pair)) => pair.to_string(),
+        (None, None) => entry.name().unwrap_or_default().to_owned(),
+    };
+    let mut report = |code: &str, message: &str| {
+        reasons.push(Report::new(code, Kind::Rack, &key, message));
+    };
+    let mut keep = true;
+    if rack_id.is_none() {
+        // Without labels either, nothing at all would find the row again.
+        keep = policy.profile == Profile::NaturalKey && pair.is_some();
+        report("rack_without_rack_id", "the rack has no rack_id");
+    }
+    if pair.is_none() && policy.labels == Labels::Required {
+        keep = false;
+        report(
+            "rack_missing_chassis_labels",
+            "chassis.manufacturer or chassis.serial-number is missing",
+        );
+    }
+    if serial.is_some_and(|s| s.trim() != s) {
+        report(
+            "suspicious_serial",
+            "the serial number begins or ends with a blank",
+        );
+    }
+    let fallback = || match (&rack_id, pair) {
+        (Some(rack_id), _) => rack_id.as_str().to_owned(),
+        (None, Some(pair)) => format!("{}-{}", pair.manufacturer(), pair.serial()),
+        (None, None) => String::new(),
+    };
+    let name = entry.name().map_or_else(fallback, str::to_owned);
+    if !keep {
+        let sighting = Sighting {
+            rack_id,
+            manufacturer: owned(manufacturer),
+            serial: owned(serial),
+            mac: None,
+        };
+        return Err(Skipped { reasons, sighting });
+    }
+    let wanted = WantedRack {
+        no_rack_id: rack_id.is_none(),
+        name,
+        manufacturer: owned(manufacturer),
+        serial: owned(serial),
+        model: owned(entry.label("chassis.model")),
+        text: owned(entry.description()),
+        location: location(entry, policy),
+        rack_profile_id: entry
+            .rack_profile_id
+            .as_ref()
+            .and_then(|id| owned(present(Some(&id.0)))),
+        rack_id,
+    };
+    Ok((wanted, reasons))
+}
+
+fn location(entry: &Entry, policy: &Policy) -> Option<Json> {
+    let datacenter = entry.label("location.datacenter");
+    let (key, datacenter) = match policy.profile {
+        Profile::NaturalKey => ("datacenter", datacenter),
+        Profile::HostMac => (
+            "data_center",
+            entry.label("location.data_center").or(datacenter),
+        ),
+    };
+    Json::object([
+        ("region", entry.label("location.region")),
+        (key, datacenter),
+        ("room", entry.label("location.room")),
+        ("position", entry.label("location.position")),
+    ])
+}

@@ -1,0 +1,188 @@
+//! Whether Central may be asked at all: when it is down, ten thousand reports wait for one probe.
+
+use super::outcome::Outcome;
+use crate::clock::backoff::Backoff;
+use std::time::Instant;
+
+/// Failures in a row, with nothing accepted or refused between, that are no longer one guest's.
+const STREAK: u32 = 10;
+
+const UNREACHABLE: Backoff = Backoff {
+    floor: std::time::Duration::from_secs(1),
+    ceiling: std::time::Duration::from_secs(60),
+};
+
+const UNAUTHORIZED: Backoff = Backoff {
+    floor: std::time::Duration::from_secs(30),
+    ceiling: std::time::Duration::from_secs(300),
+};
+
+/// May something be sent?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// As much as there is.
+    Open,
+    /// One, to see whether Central is back.
+    Probe,
+    /// Nothing before this time.
+    Shut(Instant),
+    /// Nothing until the probe is answered.
+    Probing,
+}
+
+/// What it remembers of Central's answers.
+#[derive(Debug, Default)]
+pub struct Breaker {
+    streak: u32,
+    trip: Option<Trip>,
+}
+
+#[derive(Debug)]
+struct Trip {
+    until: Instant,
+    probes: u32,
+    reason: &'static str,
+    said: String,
+}
+
+impl Breaker {
+    /// What may be sent while `in_flight` deliveries are under way.
+    pub fn gate(&self, now: Instant, in_flight: usize) -> Gate {
+        match &self.trip {
+            None => Gate::Open,
+            Some(trip) if now < trip.until => Gate::Shut(trip.until),
+            Some(_) if in_flight == 0 => Gate::Probe,
+            Some(_) => Gate::Probing,
+        }
+    }
+
+    /// Takes note of an outcome; says whether it counts against its report. `dice` is uniform in
+    /// 0..1.
+    pub fn note(&mut self, outcome: &Outcome, now: Instant, dice: f64) -> bool {
+        let said = outcome.said().unwrap_or_default();
+        match outcome {
+            Outcome::Accepted | Outcome::Refused(_) | Outcome::RefusedForGood(_) => {
+                (self.streak, self.trip) = (0, None);
+                true
+            }
+            Outcome::Superseded | Outcome::Damaged(_) => false,
+            Outcome::Failed(_) => {
+                self.streak += 1;
+                if self.trip.is_none() && self.streak < STREAK {
+                    return true;
+                }
+                self.trip(now, UNREACHABLE, "failing", said, dice);
+                false
+            }
+            Outcome::Unreachable(_) => {
+                self.trip(now, UNREACHABLE, "unreachable", said, dice);
+                false
+            }
+            Outcome::Unauthorized(_) => {
+                self.trip(now, UNAUTHORIZED, "unauthorized", said, dice);
+                false
+            }
+            Outcome::Busy { retry_after, .. } => {
+                self.trip(now, UNREACHABLE, "busy", said, dice);
+                if let (Some(trip), Some(pause)) = (&mut self.trip, retry_after) {
+                    trip.until = trip.until.max(now + *pause);
+                }
+                false
+            }
+        }
+    }
+
+    fn trip(
+        &mut self,
+        now: Instant,
+        backoff: Backoff,
+        reason: &'static str,
+        said: &str,
+        dice: f64,
+    ) {
+        let probes = match &self.trip {
+            // Sent before it tripped: not another probe that failed.
+            Some(trip) if now < trip.until => return,
+            Some(trip) => trip.probes + 1,
+            None => 1,
+        };
+        self.trip = Some(Trip {
+            until: now + backoff.half_jitter(probes, dice),
+            probes,
+            reason,
+            said: said.to_owned(),
+        });
+    }
+
+    /// Why nothing is sent: a word, and what Central said; `None` while all is well.
+    pub fn trouble(&self) -> Option<(&'static str, &str)> {
+        self.trip
+            .as_ref()
+            .map(|trip| (trip.reason, trip.said.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use std::time::Duration;
+
+    #[test]
+    fn when_central_is_gone_one_probe_at_a_time_asks_for_it() {
+        let now = clock::now();
+        let mut breaker = Breaker::default();
+        assert_eq!(breaker.gate(now, 7), Gate::Open);
+        for _ in 0..20 {
+            let counts = breaker.note(&Outcome::Unreachable("refused".into()), now, 1.0);
+            assert!(!counts);
+        }
+        let until = now + Duration::from_secs(1);
+        assert_eq!(breaker.gate(now, 0), Gate::Shut(until));
+        assert_eq!(breaker.gate(until, 1), Gate::Probing);
+        assert_eq!(breaker.gate(until, 0), Gate::Probe);
+        breaker.note(&Outcome::Unreachable("refused".into()), until, 1.0);
+        let later = until + Duration::from_secs(2);
+        assert_eq!(breaker.gate(until, 0), Gate::Shut(later));
+        breaker.note(&Outcome::Accepted, later, 1.0);
+        assert_eq!(breaker.gate(later, 3), Gate::Open);
+        assert_eq!(breaker.trouble(), None);
+    }
+
+    #[test]
+    fn one_guest_that_always_fails_does_not_stop_the_others() {
+        let now = clock::now();
+        let mut breaker = Breaker::default();
+        for _ in 0..100 {
+            assert!(breaker.note(&Outcome::Failed("500".into()), now, 0.5));
+            breaker.note(&Outcome::Accepted, now, 0.5);
+        }
+        assert_eq!(breaker.gate(now, 0), Gate::Open);
+    }
+
+    /// Ten thousand reports would become dead letters for Central's own trouble.
+    #[test]
+    fn failures_in_a_row_are_centrals_and_not_the_reports() {
+        let now = clock::now();
+        let mut breaker = Breaker::default();
+        let counted = (0..100)
+            .filter(|_| breaker.note(&Outcome::Failed("500".into()), now, 0.5))
+            .count();
+        assert_eq!(counted, 9);
+        assert!(matches!(breaker.gate(now, 0), Gate::Shut(_)));
+    }
+
+    #[test]
+    fn a_pause_that_central_asks_for_is_kept() {
+        let now = clock::now();
+        let mut breaker = Breaker::default();
+        let busy = Outcome::Busy {
+            retry_after: Some(Duration::from_secs(120)),
+            said: "429".into(),
+        };
+        breaker.note(&busy, now, 0.0);
+        let until = now + Duration::from_secs(120);
+        assert_eq!(breaker.gate(now, 0), Gate::Shut(until));
+        assert_eq!(breaker.gate(until, 0), Gate::Probe);
+    }
+}

@@ -1,0 +1,142 @@
+//! What an answer of Central means: named for what the sensor does next.
+
+use std::time::Duration;
+
+/// Longest pause that Central may ask for; a longer one is taken as this.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Characters of an answer that are kept for people.
+const SHOWN: usize = 200;
+
+/// What became of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Central has it: forget it.
+    Accepted,
+    /// Central does not want this report: ask the guest for a full one, try again later.
+    Refused(String),
+    /// Central will never want it: keep it, show it.
+    RefusedForGood(String),
+    /// Our configuration is wrong: keep everything, try slowly.
+    Unauthorized(String),
+    /// Central gets too much: pause, count nothing.
+    Busy {
+        /// How long Central asked for.
+        retry_after: Option<Duration>,
+        /// What it said.
+        said: String,
+    },
+    /// Central is not there: pause, count nothing.
+    Unreachable(String),
+    /// Something went wrong with this one; perhaps with Central.
+    Failed(String),
+    /// Pending holds another report by now: nothing was sent.
+    Superseded,
+    /// Pending does not hold what was stored: nothing was sent.
+    Damaged(String),
+}
+
+impl Outcome {
+    /// What the status of an HTTP answer means.
+    pub fn of_status(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        let said = say(status, body);
+        match status {
+            200..300 | 409 => Self::Accepted,
+            413 => Self::RefusedForGood(said),
+            400 | 422 => Self::Refused(said),
+            401 | 403 => Self::Unauthorized(said),
+            429 | 503 => Self::Busy {
+                retry_after: retry_after.map(|pause| pause.min(LONGEST_PAUSE)),
+                said,
+            },
+            _ => Self::Failed(said),
+        }
+    }
+
+    /// A word for metrics and `status`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused(_) => "refused",
+            Self::RefusedForGood(_) => "refused_for_good",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Busy { .. } => "busy",
+            Self::Unreachable(_) => "unreachable",
+            Self::Failed(_) => "failed",
+            Self::Superseded => "superseded",
+            Self::Damaged(_) => "damaged",
+        }
+    }
+
+    /// What was said, where something was.
+    pub fn said(&self) -> Option<&str> {
+        match self {
+            Self::Accepted | Self::Superseded => None,
+            Self::Refused(said)
+            | Self::RefusedForGood(said)
+            | Self::Unauthorized(said)
+            | Self::Busy { said, .. }
+            | Self::Unreachable(said)
+            | Self::Failed(said)
+            | Self::Damaged(said) => Some(said),
+        }
+    }
+}
+
+/// `422: what the body says`, on one line and not too long.
+fn say(status: u16, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body.get(..body.len().min(4 * SHOWN)).unwrap_or_default());
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(SHOWN)
+        .collect();
+    match line.trim() {
+        "" => status.to_string(),
+        line => format!("{status}: {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_leads_to_the_step_that_the_contract_names() {
+        let label = |status| Outcome::of_status(status, None, b"").label();
+        let table = [
+            (200, "accepted"),
+            (202, "accepted"),
+            (409, "accepted"),
+            (400, "refused"),
+            (422, "refused"),
+            (413, "refused_for_good"),
+            (401, "unauthorized"),
+            (403, "unauthorized"),
+            (429, "busy"),
+            (503, "busy"),
+            (500, "failed"),
+            (301, "failed"),
+            (404, "failed"),
+        ];
+        for (status, expected) in table {
+            assert_eq!(label(status), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_bounded_whatever_central_asks_for() {
+        let outcome = Outcome::of_status(429, Some(Duration::from_secs(1 << 40)), b"");
+        assert!(
+            matches!(outcome, Outcome::Busy { retry_after: Some(pause), .. } if pause == LONGEST_PAUSE)
+        );
+    }
+
+    #[test]
+    fn what_central_says_is_one_short_line() {
+        let outcome = Outcome::of_status(422, None, "no\nsuch\tüser".repeat(100).as_bytes());
+        let said = outcome.said().unwrap();
+        assert!(said.starts_with("422: no such üser") && said.chars().count() < 210);
+        assert!(!said.contains('\n'));
+    }
+}

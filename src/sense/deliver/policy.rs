@@ -1,0 +1,56 @@
+//! The numbers of the policy, and Central's rate limit.
+
+use crate::clock::backoff::Backoff;
+use std::time::Duration;
+
+/// The numbers of the policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Deliveries under way at the same time.
+    pub in_flight: usize,
+    /// Reactive reports that go before a routine one must, while both wait.
+    pub weight: u32,
+    /// Failed deliveries after which a report is a dead letter.
+    pub attempts: u32,
+    /// Between two attempts.
+    pub backoff: Backoff,
+    /// Reactive priorities a guest may save up.
+    pub priorities: u32,
+    /// Time after which a guest has one more of them.
+    pub priority_every: Duration,
+    /// Central's rate limit, where it is known.
+    pub rate: Option<Rate>,
+}
+
+/// Central's rate limit as this sensor mirrors it.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// Reports a second.
+    pub per_second: f64,
+    /// Reports at once after a pause.
+    pub burst: f64,
+    /// Part of the burst that routine reports leave alone.
+    pub reserve: f64,
+}
+
+impl Rate {
+    /// The part of the burst that is a reserve, unless somebody says otherwise.
+    pub const RESERVE: f64 = 0.75;
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            in_flight: 20,
+            weight: 4,
+            attempts: 8,
+            backoff: Backoff {
+                floor: Duration::from_secs(10),
+                ceiling: Duration::from_secs(300),
+            },
+            priorities: 3,
+            priority_every: Duration::from_secs(300),
+            rate: None,
+        }
+    }
+}

@@ -1,0 +1,852 @@
+//! What goes to Central next: the policy of the pending queue, without any IO.
+//!
+//! ```text
+//!             admit + durable           select                   ack
+//! report ───────────────────────► R ─┐
+//!                     (place kept) T ─┴─► in flight ─────────────────► gone
+//!                                  ▲          │ nack          newer one came? ─► tail
+//!                                  └─ backoff ◄┘ ── 8 times, or for good ─► dead letter
+//! ```
+//!
+//! A guest has at most one slot, which holds its newest report. A slot waits in ring R (reactive),
+//! in ring T (routine), or in both; a newer report takes over every place its guest has. Reactive
+//! reports go first, four to one while both wait, and each guest has a small budget of them, so
+//! that neither a patch wave nor a noisy guest keeps the others from Central. Where Central's rate
+//! limit is known, routine reports leave a reserve of it for the next reactive ones.
+//!
+//! The queue is bounded by the fleet: one slot a guest, full or not.
+
+use super::policy::Policy;
+use super::slot::{Arrival, Class, Nack, Slot, State, fresh, place_in, taken_over};
+use crate::report::{Trigger, VmId};
+use crate::sense::bucket::Bucket;
+use crate::store::pending_table::{Known, Place};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Send this one; it is in flight from now on.
+    Send(VmId, Known),
+    /// Nothing before this time.
+    At(Instant),
+    /// Nothing until something happens.
+    Idle,
+}
+
+/// All slots, in order.
+pub struct Queue {
+    policy: Policy,
+    slots: HashMap<VmId, Slot>,
+    reactive: BTreeMap<u64, VmId>,
+    routine: BTreeMap<u64, VmId>,
+    backing_off: BTreeSet<(Instant, VmId)>,
+    in_flight: usize,
+    credit: u32,
+    next_seq: u64,
+    budgets: HashMap<VmId, Bucket>,
+    central: Option<Bucket>,
+    /// Slots whose row on disk is no longer what it should be.
+    changed: BTreeSet<VmId>,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(policy: Policy, now: Instant) -> Self {
+        let central = policy
+            .rate
+            .map(|rate| Bucket::full(rate.burst, rate.per_second, now));
+        Self {
+            policy,
+            slots: HashMap::new(),
+            reactive: BTreeMap::new(),
+            routine: BTreeMap::new(),
+            backing_off: BTreeSet::new(),
+            in_flight: 0,
+            credit: 0,
+            next_seq: 0,
+            budgets: HashMap::new(),
+            central,
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Puts back a slot as it was stored. What was in flight is queued again, at its place.
+    pub fn restore(&mut self, vm: VmId, mut slot: Slot) {
+        for seq in [slot.place.reactive, slot.place.routine]
+            .into_iter()
+            .flatten()
+        {
+            self.next_seq = self.next_seq.max(seq + 1);
+        }
+        match slot.state {
+            State::Backoff(until) => drop(self.backing_off.insert((until, vm.clone()))),
+            State::Dead => {}
+            State::Queued | State::InFlight => self.enter_rings(&vm, slot.place),
+        }
+        if slot.state == State::InFlight {
+            slot.state = State::Queued;
+        }
+        self.slots.insert(vm, slot);
+    }
+
+    /// Prepares the arrival of a report, before it is made durable: draws its place, and takes one
+    /// of its guest's priorities if it needs a new place among the reactive ones.
+    pub fn admit(
+        &mut self,
+        vm: &VmId,
+        report: Known,
+        trigger: Trigger,
+        wanted: Class,
+        now: Instant,
+    ) -> Arrival {
+        let class = match wanted {
+            Class::Routine => Class::Routine,
+            Class::Reactive if self.waits_among_reactive(vm) => Class::Reactive,
+            Class::Reactive => self.spend(vm, now),
+        };
+        Arrival {
+            report,
+            class,
+            seq: self.draw(),
+            trigger,
+        }
+    }
+
+    fn waits_among_reactive(&self, vm: &VmId) -> bool {
+        self.slots.get(vm).is_some_and(|slot| match slot.state {
+            State::Queued => slot.place.reactive.is_some(),
+            State::InFlight => slot.newer.is_some_and(|n| n.class == Class::Reactive),
+            State::Backoff(_) | State::Dead => false,
+        })
+    }
+
+    fn spend(&mut self, vm: &VmId, now: Instant) -> Class {
+        let policy = &self.policy;
+        let budget = self.budgets.entry(vm.clone()).or_insert_with(|| {
+            let per_second = 1.0 / policy.priority_every.as_secs_f64();
+            Bucket::full(f64::from(policy.priorities), per_second, now)
+        });
+        if budget.take(now) {
+            Class::Reactive
+        } else {
+            Class::Routine
+        }
+    }
+
+    fn draw(&mut self) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    /// Where the guest's slot will stand after `arrival`; what is written with the report.
+    pub fn place_of(&self, vm: &VmId, arrival: &Arrival) -> Place {
+        match self.slots.get(vm) {
+            Some(slot) if slot.report == arrival.report => slot.place,
+            Some(slot) if slot.state == State::Queued => taken_over(slot.place, arrival),
+            _ => fresh(arrival),
+        }
+    }
+
+    /// The report is durable: it stands in the queue from now on.
+    pub fn enqueue(&mut self, vm: &VmId, arrival: Arrival) {
+        let place = self.place_of(vm, &arrival);
+        let Some(slot) = self.slots.get_mut(vm) else {
+            let slot = Slot {
+                report: arrival.report,
+                trigger: arrival.trigger,
+                state: State::Queued,
+                place,
+                attempts: 0,
+                demoted: false,
+                newer: None,
+            };
+            self.slots.insert(vm.clone(), slot);
+            self.enter_rings(vm, place);
+            return;
+        };
+        match slot.state {
+            State::InFlight => {
+                // The same again is no news; and the answer to it is still to come.
+                let class = match slot.newer {
+                    Some(newer) if newer.class == Class::Reactive => Class::Reactive,
+                    _ => arrival.class,
+                };
+                slot.newer =
+                    (slot.report != arrival.report).then_some(Arrival { class, ..arrival });
+            }
+            _ if slot.report == arrival.report => {}
+            State::Queued => {
+                slot.take_on(&arrival, place);
+                self.enter_rings(vm, place);
+            }
+            State::Backoff(until) => {
+                slot.take_on(&arrival, place);
+                self.backing_off.remove(&(until, vm.clone()));
+                self.enter_rings(vm, place);
+            }
+            State::Dead => {
+                slot.take_on(&arrival, place);
+                self.enter_rings(vm, place);
+            }
+        }
+    }
+
+    fn enter_rings(&mut self, vm: &VmId, place: Place) {
+        if let Some(seq) = place.reactive {
+            self.reactive.insert(seq, vm.clone());
+        }
+        if let Some(seq) = place.routine {
+            self.routine.insert(seq, vm.clone());
+        }
+    }
+
+    fn leave_rings(&mut self, place: Place) {
+        place.reactive.map(|seq| self.reactive.remove(&seq));
+        place.routine.map(|seq| self.routine.remove(&seq));
+    }
+
+    /// Decides what to send now.
+    pub fn select(&mut self, now: Instant) -> Next {
+        self.end_backoffs(now);
+        if self.in_flight >= self.policy.in_flight {
+            return Next::Idle;
+        }
+        let from_reactive = match (self.reactive.is_empty(), self.routine.is_empty()) {
+            (true, true) => return self.wake_at_backoff(None),
+            (false, false) => self.credit < self.policy.weight,
+            (reactive_empty, _) => !reactive_empty,
+        };
+        let alone = self.reactive.is_empty();
+        if let (Some(central), Some(rate)) = (&mut self.central, self.policy.rate) {
+            let needed = if alone { rate.reserve + 1.0 } else { 1.0 };
+            match central.when(needed.min(rate.burst), now) {
+                Some(at) if at <= now => drop(central.take(now)),
+                at => return self.wake_at_backoff(at),
+            }
+        }
+        let both = !self.reactive.is_empty() && !self.routine.is_empty();
+        if both {
+            self.credit = if from_reactive { self.credit + 1 } else { 0 };
+        }
+        let ring = if from_reactive {
+            &self.reactive
+        } else {
+            &self.routine
+        };
+        let vm = ring.first_key_value().map(|(_, vm)| vm.clone());
+        let Some((vm, slot)) = vm.and_then(|vm| Some((vm.clone(), self.slots.get_mut(&vm)?)))
+        else {
+            return Next::Idle;
+        };
+        slot.state = State::InFlight;
+        let (place, report) = (slot.place, slot.report);
+        self.leave_rings(place);
+        self.in_flight += 1;
+        Next::Send(vm, report)
+    }
+
+    fn wake_at_backoff(&self, at: Option<Instant>) -> Next {
+        let backoff = self.backing_off.first().map(|(until, _)| *until);
+        match (at, backoff) {
+            (Some(a), Some(b)) => Next::At(a.min(b)),
+            (Some(at), None) | (None, Some(at)) => Next::At(at),
+            (None, None) => Next::Idle,
+        }
+    }
+
+    fn end_backoffs(&mut self, now: Instant) {
+        while self
+            .backing_off
+            .first()
+            .is_some_and(|(until, _)| *until <= now)
+        {
+            let Some((_, vm)) = self.backing_off.pop_first() else {
+                return;
+            };
+            let urgent = self
+                .slots
+                .get(&vm)
+                .is_some_and(|slot| slot.trigger == Trigger::Reactive && !slot.demoted);
+            let class = if urgent {
+                self.spend(&vm, now)
+            } else {
+                Class::Routine
+            };
+            self.requeue(&vm, class);
+        }
+    }
+
+    /// Queues a slot anew, behind all others of its class.
+    fn requeue(&mut self, vm: &VmId, class: Class) {
+        let place = place_in(class, self.draw());
+        if let Some(slot) = self.slots.get_mut(vm) {
+            slot.state = State::Queued;
+            slot.place = place;
+            self.enter_rings(vm, place);
+            self.changed.insert(vm.clone());
+        }
+    }
+
+    /// Central has this report. Says whether it was the one in flight.
+    pub fn ack(&mut self, vm: &VmId, report: Known) -> bool {
+        let Some(slot) = self.land(vm, report) else {
+            return false;
+        };
+        match slot.newer.take() {
+            Some(newer) => self.renew(vm, &newer),
+            None => drop(self.slots.remove(vm)),
+        }
+        true
+    }
+
+    /// Central does not have this report. Says whether it was the one in flight. `dice` is uniform
+    /// in 0..1.
+    pub fn nack(&mut self, vm: &VmId, report: Known, nack: Nack, now: Instant, dice: f64) -> bool {
+        let (limit, backoff) = (self.policy.attempts, self.policy.backoff);
+        let Some(slot) = self.land(vm, report) else {
+            return false;
+        };
+        if let Some(newer) = slot.newer.take() {
+            self.renew(vm, &newer);
+            return true;
+        }
+        slot.attempts += 1;
+        slot.demoted |= nack != Nack::Failed;
+        slot.place = Place::default();
+        if nack == Nack::ForGood || slot.attempts >= limit {
+            slot.state = State::Dead;
+        } else {
+            let until = now + backoff.full_jitter(slot.attempts, dice);
+            slot.state = State::Backoff(until);
+            self.backing_off.insert((until, vm.clone()));
+        }
+        self.changed.insert(vm.clone());
+        true
+    }
+
+    /// This report was not sent, or Central was too busy for it: it goes back to its place and
+    /// nothing is counted. Says whether it was the one in flight.
+    pub fn put_back(&mut self, vm: &VmId, report: Known) -> bool {
+        let Some(slot) = self.land(vm, report) else {
+            return false;
+        };
+        slot.state = State::Queued;
+        if let Some(newer) = slot.newer.take() {
+            let place = taken_over(slot.place, &newer);
+            slot.take_on(&newer, place);
+            self.changed.insert(vm.clone());
+        }
+        if let Some(place) = self.slots.get(vm).map(|slot| slot.place) {
+            self.enter_rings(vm, place);
+        }
+        true
+    }
+
+    /// Central said that it gets too much: the mirror of its bucket is empty, too.
+    pub fn rate_limited(&mut self, now: Instant) {
+        if let Some(central) = &mut self.central {
+            central.drain(now);
+        }
+    }
+
+    /// The slot, if exactly this report is in flight from it; it is not any more.
+    fn land(&mut self, vm: &VmId, report: Known) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(vm)?;
+        if slot.state != State::InFlight || slot.report != report {
+            return None;
+        }
+        self.in_flight -= 1;
+        Some(slot)
+    }
+
+    /// The newer report that came during the flight goes to the tail.
+    fn renew(&mut self, vm: &VmId, newer: &Arrival) {
+        if let Some(slot) = self.slots.get_mut(vm) {
+            slot.take_on(newer, Place::default());
+        }
+        self.requeue(vm, newer.class);
+    }
+
+    /// Forgets a slot whose report is not there: damaged, or lost with the file it was in.
+    pub fn discard(&mut self, vm: &VmId) {
+        let Some(slot) = self.slots.remove(vm) else {
+            return;
+        };
+        match slot.state {
+            State::Queued => self.leave_rings(slot.place),
+            State::Backoff(until) => drop(self.backing_off.remove(&(until, vm.clone()))),
+            State::InFlight => self.in_flight -= 1,
+            State::Dead => {}
+        }
+        self.changed.remove(vm);
+    }
+
+    /// A dead letter is tried again, at somebody's request. Says whether there was one.
+    pub fn revive(&mut self, vm: &VmId) -> bool {
+        let dead = |slot: &&mut Slot| slot.state == State::Dead;
+        let Some(slot) = self.slots.get_mut(vm).filter(dead) else {
+            return false;
+        };
+        (slot.attempts, slot.demoted) = (0, false);
+        self.requeue(vm, Class::Routine);
+        true
+    }
+
+    /// Slots whose rows must be written again; each is given once.
+    pub fn take_changed(&mut self) -> BTreeSet<VmId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// A guest's slot.
+    pub fn slot(&self, vm: &VmId) -> Option<&Slot> {
+        self.slots.get(vm)
+    }
+
+    /// All slots, in no order.
+    pub fn slots(&self) -> impl Iterator<Item = (&VmId, &Slot)> {
+        self.slots.iter()
+    }
+
+    /// Reactive and routine reports that wait; one that waits in both rings counts in both.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.reactive.len(), self.routine.len())
+    }
+
+    /// Deliveries under way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How long the last routine report waits at most, if nothing more comes and Central keeps
+    /// its word; `None` when no rate is configured.
+    pub fn worst_case_wait(&self) -> Option<Duration> {
+        let rate = self.policy.rate?;
+        let waiting = u32::try_from(self.routine.len()).unwrap_or(u32::MAX);
+        let dispatches = f64::from(waiting) * f64::from(self.policy.weight + 1);
+        Duration::try_from_secs_f64((dispatches + rate.reserve) / rate.per_second).ok()
+    }
+
+    /// Forgets the budget of a guest that left.
+    pub fn forget_budget(&mut self, vm: &VmId) {
+        self.budgets.remove(vm);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::policy::Rate;
+    use super::*;
+    use crate::clock;
+    use crate::report::{Epoch, Generation, Report, ReportKey};
+    use proptest::prelude::*;
+
+    const GUESTS: u8 = 6;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Arrive { guest: u8, reactive: bool },
+        Repeat { guest: u8 },
+        Select,
+        Answer { which: usize, answer: Answer },
+        Stray { guest: u8, generation: u32 },
+        Pass { seconds: u16 },
+        Restart,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Answer {
+        Ack,
+        Nack(Nack),
+        PutBack,
+    }
+
+    /// Loss prevented: a report that is never sent, sent when a newer one is there, sent twice at
+    /// once, or that keeps others from being sent.
+    #[test]
+    fn the_invariants_hold_in_any_order_of_events() {
+        let config = ProptestConfig::with_cases(2000);
+        proptest!(config, |(ops in proptest::collection::vec(op(), 1..200))| {
+            let mut world = World::new(Policy { in_flight: 3, ..Policy::default() });
+            for op in ops {
+                world.step(op);
+                world.check();
+            }
+            world.settle();
+        });
+    }
+
+    /// Loss prevented: routine reports starve, or a patch wave keeps reactive ones waiting.
+    #[test]
+    fn everybody_goes_within_the_dispatches_that_its_rank_allows() {
+        proptest!(|(arrivals in proptest::collection::vec((0u16..60, any::<bool>()), 1..80), more in proptest::collection::vec((60u16..200, any::<bool>()), 0..80))| {
+            let now = clock::now();
+            let mut queue = Queue::new(Policy::default(), now);
+            for (guest, reactive) in arrivals {
+                arrive(&mut queue, &vm(guest), 1, reactive, now);
+            }
+            let ranks = |ring: &BTreeMap<u64, VmId>| -> HashMap<VmId, usize> {
+                ring.values().cloned().zip(1..).collect()
+            };
+            let (reactive, routine) = (ranks(&queue.reactive), ranks(&queue.routine));
+            let weight = queue.policy.weight as usize;
+            let mut more = more.into_iter();
+            for dispatched in 1.. {
+                if let Some((guest, reactive)) = more.next() {
+                    arrive(&mut queue, &vm(guest), 1, reactive, now);
+                }
+                let Next::Send(vm, report) = queue.select(now) else { break };
+                if let Some(rank) = reactive.get(&vm) {
+                    prop_assert!(dispatched <= rank + rank.div_ceil(weight));
+                } else if let Some(rank) = routine.get(&vm) {
+                    prop_assert!(dispatched <= rank * (weight + 1));
+                }
+                queue.ack(&vm, report);
+            }
+            prop_assert!(queue.slots.is_empty());
+        });
+    }
+
+    #[test]
+    fn routine_reports_leave_the_reserve_to_reactive_ones() {
+        let start = clock::now();
+        let rate = Rate {
+            per_second: 1.0,
+            burst: 10.0,
+            reserve: 6.0,
+        };
+        let mut queue = Queue::new(
+            Policy {
+                rate: Some(rate),
+                ..Policy::default()
+            },
+            start,
+        );
+        for guest in 0..20 {
+            arrive(&mut queue, &vm(guest), 1, false, start);
+        }
+        let mut sent = 0;
+        while let Next::Send(vm, report) = queue.select(start) {
+            queue.ack(&vm, report);
+            sent += 1;
+        }
+        assert_eq!(sent, 4);
+        assert!(matches!(queue.select(start), Next::At(at) if at > start));
+        for guest in 100..106 {
+            arrive(&mut queue, &vm(guest), 1, true, start);
+            assert!(matches!(queue.select(start), Next::Send(..)), "{guest}");
+        }
+        arrive(&mut queue, &vm(200), 1, true, start);
+        assert!(!matches!(queue.select(start), Next::Send(..)));
+        queue.rate_limited(start);
+        let later = start + Duration::from_secs(2);
+        assert!(matches!(queue.select(later), Next::Send(..)));
+    }
+
+    #[test]
+    fn a_report_that_is_refused_for_ever_ends_as_a_dead_letter_until_a_newer_one_comes() {
+        let mut now = clock::now();
+        let mut queue = Queue::new(Policy::default(), now);
+        arrive(&mut queue, &vm(1), 1, true, now);
+        let mut attempts = 0;
+        loop {
+            match queue.select(now) {
+                Next::Send(vm, report) => {
+                    attempts += 1;
+                    queue.nack(&vm, report, Nack::Refused, now, 1.0);
+                }
+                Next::At(at) => now = at,
+                Next::Idle => break,
+            }
+        }
+        assert_eq!(attempts, 8);
+        assert_eq!(queue.slot(&vm(1)).unwrap().state, State::Dead);
+        // The refresh of the same report is no news.
+        arrive(&mut queue, &vm(1), 1, false, now);
+        assert_eq!(queue.select(now), Next::Idle);
+        arrive(&mut queue, &vm(1), 2, false, now);
+        assert_eq!(queue.select(now), Next::Send(vm(1), known(2)));
+    }
+
+    #[test]
+    fn a_newer_report_keeps_the_place_of_the_older_one() {
+        let now = clock::now();
+        let mut queue = Queue::new(Policy::default(), now);
+        for guest in 0..3 {
+            arrive(&mut queue, &vm(guest), 1, false, now);
+        }
+        arrive(&mut queue, &vm(0), 2, false, now);
+        assert_eq!(queue.select(now), Next::Send(vm(0), known(2)));
+        // And one that is urgent now goes first without losing its routine place.
+        arrive(&mut queue, &vm(2), 2, true, now);
+        assert_eq!(queue.select(now), Next::Send(vm(2), known(2)));
+    }
+
+    #[test]
+    fn over_its_budget_a_noisy_guest_waits_like_everybody_else() {
+        let mut now = clock::now();
+        let mut queue = Queue::new(Policy::default(), now);
+        let mut reactive = 0;
+        for generation in 1..=90 {
+            arrive(&mut queue, &vm(1), generation, true, now);
+            let waits = queue.waiting();
+            reactive += waits.0;
+            let Next::Send(vm, report) = queue.select(now) else {
+                unreachable!()
+            };
+            queue.ack(&vm, report);
+            now += Duration::from_secs(20);
+        }
+        // 3 and one more every 300 s of 1,800.
+        assert!((8..=9).contains(&reactive), "{reactive}");
+    }
+
+    /// The queue, and a simple model beside it that remembers what must be true.
+    struct World {
+        queue: Queue,
+        now: Instant,
+        start: Instant,
+        generations: HashMap<VmId, u32>,
+        /// Newest report that Central has not accepted.
+        unaccepted: HashMap<VmId, Known>,
+        in_flight: Vec<(VmId, Known)>,
+        last_sent: HashMap<VmId, u32>,
+        attempts: HashMap<(VmId, u32), u32>,
+        reactive_sent: HashMap<VmId, u32>,
+        restarts: u32,
+    }
+
+    impl World {
+        fn new(policy: Policy) -> Self {
+            let now = clock::now();
+            Self {
+                queue: Queue::new(policy, now),
+                now,
+                start: now,
+                generations: HashMap::new(),
+                unaccepted: HashMap::new(),
+                in_flight: Vec::new(),
+                last_sent: HashMap::new(),
+                attempts: HashMap::new(),
+                reactive_sent: HashMap::new(),
+                restarts: 0,
+            }
+        }
+
+        fn step(&mut self, op: Op) {
+            match op {
+                Op::Arrive { guest, reactive } => {
+                    let vm = vm(guest.into());
+                    let generation = self.generations.entry(vm.clone()).or_default();
+                    *generation += 1;
+                    arrive(&mut self.queue, &vm, *generation, reactive, self.now);
+                    self.unaccepted.insert(vm, known(*generation));
+                }
+                Op::Repeat { guest } => {
+                    // A full report that is asked for again comes only while nothing newer did.
+                    let vm = vm(guest.into());
+                    if let Some(report) = self.unaccepted.get(&vm) {
+                        let generation = report.key.generation.get();
+                        arrive(&mut self.queue, &vm, generation, false, self.now);
+                    }
+                }
+                Op::Select => self.select(),
+                Op::Answer { which, answer } => self.answer(which, answer),
+                Op::Stray { guest, generation } => {
+                    let (vm, report) = (vm(guest.into()), known(generation));
+                    if !self.in_flight.contains(&(vm.clone(), report)) {
+                        let before = self.picture();
+                        assert!(!self.queue.ack(&vm, report));
+                        assert!(!self.queue.nack(&vm, report, Nack::Refused, self.now, 0.5));
+                        assert!(!self.queue.put_back(&vm, report));
+                        assert_eq!(before, self.picture(), "a stray answer changed something");
+                    }
+                }
+                Op::Pass { seconds } => self.now += Duration::from_secs(seconds.into()),
+                Op::Restart => self.restart(),
+            }
+        }
+
+        fn select(&mut self) {
+            let free = self.in_flight.len() < self.queue.policy.in_flight;
+            let next = self.queue.select(self.now);
+            let waiting = self.queue.waiting() != (0, 0);
+            match next {
+                Next::Send(vm, report) => {
+                    assert!(free, "over the limit");
+                    assert_eq!(self.unaccepted.get(&vm), Some(&report), "not the newest");
+                    let generation = report.key.generation.get();
+                    let last = self.last_sent.insert(vm.clone(), generation);
+                    assert!(last.is_none_or(|last| last <= generation), "went back");
+                    assert!(
+                        self.in_flight.iter().all(|(other, _)| *other != vm),
+                        "twice"
+                    );
+                    if self.queue.slot(&vm).unwrap().place.reactive.is_some() {
+                        *self.reactive_sent.entry(vm.clone()).or_default() += 1;
+                    }
+                    self.in_flight.push((vm, report));
+                }
+                Next::At(_) | Next::Idle => assert!(!free || !waiting, "idle while there is work"),
+            }
+        }
+
+        fn answer(&mut self, which: usize, answer: Answer) {
+            if self.in_flight.is_empty() {
+                return;
+            }
+            let at = which % self.in_flight.len();
+            let (vm, report) = self.in_flight.swap_remove(at);
+            match answer {
+                Answer::Ack => {
+                    assert!(self.queue.ack(&vm, report));
+                    if self.unaccepted.get(&vm) == Some(&report) {
+                        self.unaccepted.remove(&vm);
+                    }
+                }
+                Answer::Nack(nack) => {
+                    assert!(self.queue.nack(&vm, report, nack, self.now, 0.7));
+                    let generation = report.key.generation.get();
+                    let attempts = self.attempts.entry((vm, generation)).or_default();
+                    *attempts += 1;
+                    assert!(*attempts <= self.queue.policy.attempts);
+                }
+                Answer::PutBack => {
+                    let slot = self.queue.slot(&vm).unwrap();
+                    if slot.place.reactive.is_some() {
+                        *self.reactive_sent.get_mut(&vm).unwrap() -= 1;
+                    }
+                    assert!(self.queue.put_back(&vm, report));
+                }
+            }
+        }
+
+        /// What a kill and a start do: rows are what was last written, in flight is forgotten.
+        fn restart(&mut self) {
+            let mut queue = Queue::new(self.queue.policy.clone(), self.now);
+            for (vm, slot) in std::mem::take(&mut self.queue.slots) {
+                let newest = slot.newest();
+                let newer = slot.newer;
+                let mut stored = slot;
+                if let Some(newer) = newer {
+                    // Its row was written with it.
+                    stored.take_on(&newer, fresh(&newer));
+                    stored.newer = None;
+                }
+                assert_eq!(stored.report, newest);
+                queue.restore(vm, stored);
+            }
+            self.in_flight.clear();
+            self.restarts += 1;
+            self.queue = queue;
+        }
+
+        fn check(&self) {
+            let queue = &self.queue;
+            assert!(queue.slots.len() <= usize::from(GUESTS));
+            assert_eq!(queue.in_flight, self.in_flight.len());
+            for (vm, report) in &self.unaccepted {
+                let slot = queue.slots.get(vm).expect("a report without a slot");
+                assert_eq!(slot.newest(), *report);
+            }
+            assert_eq!(queue.slots.len(), self.unaccepted.len());
+            for (vm, slot) in &queue.slots {
+                let in_ring = |ring: &BTreeMap<u64, VmId>, seq: Option<u64>| {
+                    seq.is_some_and(|seq| ring.get(&seq) == Some(vm))
+                };
+                let in_rings = in_ring(&queue.reactive, slot.place.reactive)
+                    || in_ring(&queue.routine, slot.place.routine);
+                match slot.state {
+                    State::Queued => assert!(in_rings),
+                    State::Backoff(until) => {
+                        assert!(queue.backing_off.contains(&(until, vm.clone())));
+                    }
+                    State::InFlight | State::Dead => assert!(!in_rings),
+                }
+            }
+            let entries = queue.reactive.len() + queue.routine.len();
+            let places = |slot: &Slot| {
+                let place = slot.place;
+                usize::from(place.reactive.is_some()) + usize::from(place.routine.is_some())
+            };
+            let queued = queue.slots.values().filter(|s| s.state == State::Queued);
+            assert_eq!(entries, queued.map(places).sum::<usize>());
+            // A restart forgets budgets, never more often than it happens.
+            let passed = (self.now - self.start).as_secs() / 300;
+            let most = 3 * (self.restarts + 1) + u32::try_from(passed).unwrap();
+            assert!(self.reactive_sent.values().all(|sent| *sent <= most));
+        }
+
+        /// Given time and a willing Central, everything but dead letters is delivered.
+        fn settle(&mut self) {
+            for _ in 0..1000 {
+                self.select();
+                while !self.in_flight.is_empty() {
+                    self.answer(0, Answer::Ack);
+                }
+                self.now += Duration::from_secs(10);
+            }
+            self.check();
+            let all_dead = |slot: &Slot| slot.state == State::Dead;
+            assert!(self.queue.slots.values().all(all_dead));
+        }
+
+        fn picture(&self) -> String {
+            let slots: BTreeMap<_, _> = self.queue.slots.iter().collect();
+            format!(
+                "{slots:?} {:?} {:?}",
+                self.queue.reactive, self.queue.routine
+            )
+        }
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let guest = 0..GUESTS;
+        let answer = prop_oneof![
+            4 => Just(Answer::Ack),
+            2 => Just(Answer::Nack(Nack::Failed)),
+            2 => Just(Answer::Nack(Nack::Refused)),
+            1 => Just(Answer::Nack(Nack::ForGood)),
+            1 => Just(Answer::PutBack),
+        ];
+        prop_oneof![
+            4 => (guest.clone(), any::<bool>()).prop_map(|(guest, reactive)| Op::Arrive { guest, reactive }),
+            1 => guest.clone().prop_map(|guest| Op::Repeat { guest }),
+            6 => Just(Op::Select),
+            5 => (0usize..3, answer).prop_map(|(which, answer)| Op::Answer { which, answer }),
+            1 => (guest, 1u32..5).prop_map(|(guest, generation)| Op::Stray { guest, generation }),
+            2 => (0u16..400).prop_map(|seconds| Op::Pass { seconds }),
+            1 => Just(Op::Restart),
+        ]
+    }
+
+    fn arrive(queue: &mut Queue, vm: &VmId, generation: u32, reactive: bool, now: Instant) {
+        let (trigger, class) = if reactive {
+            (Trigger::Reactive, Class::Reactive)
+        } else {
+            (Trigger::Scheduled, Class::Routine)
+        };
+        let arrival = queue.admit(vm, known(generation), trigger, class, now);
+        queue.enqueue(vm, arrival);
+    }
+
+    fn vm(n: u16) -> VmId {
+        format!("vm-{n}").parse().unwrap()
+    }
+
+    fn known(generation: u32) -> Known {
+        let report = Report {
+            package_db: generation.to_string(),
+            ..Report::default()
+        };
+        Known {
+            key: ReportKey {
+                epoch: Epoch::new(1),
+                generation: Generation::new(generation).unwrap(),
+            },
+            digest: report.digest(),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The loop of delivery: as much as the queue and the breaker allow, each in one blocking step.
+
+use super::breaker::{Breaker, Gate};
+use super::outcome::Outcome;
+use super::queue::Next;
+use super::sink::{Delivery, Sink};
+use crate::clock::{self, WallTime};
+use crate::report::{Trigger, VmId};
+use crate::sense::desk::Desk;
+use crate::sense::metrics::Metrics;
+use crate::store::Store;
+use crate::store::pending_table::{self, Known};
+use crate::wire::document::Document;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// How long deliveries under way are waited for when the sensor stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Everything that delivering needs.
+pub struct Delivering {
+    /// Queue.
+    pub desk: Arc<Desk>,
+    /// Pending reports.
+    pub store: Arc<Store>,
+    /// Where they go.
+    pub sink: Arc<dyn Sink>,
+    /// State of Central, for status and metrics.
+    pub breaker: Arc<Mutex<Breaker>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Guests that must be asked for a full report.
+    pub ask_full: mpsc::UnboundedSender<VmId>,
+}
+
+struct Landed {
+    vm: VmId,
+    report: Known,
+    outcome: Outcome,
+    took: Duration,
+    /// When the agent made the report, if it was made because something changed.
+    changed_at: Option<WallTime>,
+}
+
+impl Delivering {
+    /// Delivers until told to stop, then waits for what is under way, for a bounded time.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut flights = JoinSet::new();
+        loop {
+            let wake = self.start(&mut flights);
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                Some(landed) = flights.join_next() => self.settle(landed),
+                () = self.desk.news.notified() => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+        let drained = tokio::time::timeout(DRAIN, async {
+            while let Some(landed) = flights.join_next().await {
+                self.settle(landed);
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!(
+                under_way = flights.len(),
+                "stopping without their answers; they will be sent again"
+            );
+        }
+    }
+
+    /// Starts what may start; gives the time of the next decision.
+    fn start(&self, flights: &mut JoinSet<Landed>) -> Option<Instant> {
+        loop {
+            let now = clock::now();
+            match self.breaker().gate(now, flights.len()) {
+                Gate::Open | Gate::Probe => {}
+                Gate::Shut(until) => return Some(until),
+                Gate::Probing => return None,
+            }
+            match self.desk.select(now) {
+                Next::Send(vm, report) => {
+                    let (store, sink) = (self.store.clone(), self.sink.clone());
+                    flights.spawn_blocking(move || deliver(&store, &*sink, vm, report));
+                }
+                Next::At(at) => return Some(at),
+                Next::Idle => return None,
+            }
+        }
+    }
+
+    fn settle(&self, landed: Result<Landed, tokio::task::JoinError>) {
+        // A panic in a sink would leave its slot in flight for ever: let it be seen.
+        let landed = match landed {
+            Ok(landed) => landed,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let Landed {
+            vm,
+            report,
+            outcome,
+            took,
+            changed_at,
+        } = landed;
+        let now = clock::now();
+        self.metrics.deliveries.inc(outcome.label());
+        self.metrics.delivery_seconds.observe_time(took);
+        if let (Outcome::Accepted, Some(at)) = (&outcome, changed_at) {
+            let latency = clock::wall_now().since(at);
+            self.metrics.reactive_latency.observe_time(latency);
+        }
+        let was_in_trouble = self.breaker().trouble().is_some();
+        let counts = self.breaker().note(&outcome, now, fastrand::f64());
+        self.say(&vm, report, &outcome, took, was_in_trouble);
+        self.desk.settle(&vm, report, &outcome, counts);
+        if matches!(
+            outcome,
+            Outcome::Refused(_) | Outcome::RefusedForGood(_) | Outcome::Damaged(_)
+        ) {
+            // Fails only while stopping.
+            let _ = self.ask_full.send(vm);
+        }
+    }
+
+    fn say(&self, vm: &VmId, report: Known, outcome: &Outcome, took: Duration, in_trouble: bool) {
+        let (result, said) = (outcome.label(), outcome.said().unwrap_or_default());
+        match outcome {
+            Outcome::Accepted => {
+                if in_trouble {
+                    tracing::info!("Central accepts reports again");
+                }
+                tracing::debug!(%vm, generation = %report.key, took_ms = took.as_millis(), "accepted");
+            }
+            Outcome::Superseded => {}
+            Outcome::Unreachable(_) | Outcome::Unauthorized(_) | Outcome::Busy { .. }
+                if in_trouble => {}
+            _ => tracing::warn!(%vm, generation = %report.key, result, said, "not delivered"),
+        }
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads, checks and sends one report; blocks.
+fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known) -> Landed {
+    let started = clock::now();
+    let mut changed_at = None;
+    let outcome = match pending_table::read(store, &vm) {
+        Ok(Some(envelope)) if (envelope.key, envelope.digest) == (report.key, report.digest) => {
+            let is_news = envelope.trigger == Trigger::Reactive;
+            changed_at = is_news.then_some(envelope.generated_at);
+            match serde_json::to_vec(&Document::from(&envelope)) {
+                Ok(body) => sink.deliver(&Delivery {
+                    idempotency_key: envelope.idempotency_key(),
+                    vm: vm.as_str().to_owned(),
+                    body,
+                }),
+                Err(error) => Outcome::RefusedForGood(error.to_string()),
+            }
+        }
+        Ok(Some(_)) => Outcome::Superseded,
+        Ok(None) => Outcome::Damaged("pending does not hold it".into()),
+        Err(error) if error.is_corrupt() => Outcome::Damaged(error.to_string()),
+        Err(error) => Outcome::Failed(error.to_string()),
+    };
+    Landed {
+        vm,
+        report,
+        outcome,
+        took: clock::now().saturating_duration_since(started),
+        changed_at,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

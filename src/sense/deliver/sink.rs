@@ -1,0 +1,103 @@
+//! Where reports go: one trait, one file per kind.
+
+use super::outcome::Outcome;
+use super::sink_file::FileSink;
+use super::sink_http::HttpSink;
+use crate::http;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A report ready to be sent.
+pub struct Delivery {
+    /// `<vm>/<epoch>/<generation>`: equal for every delivery of the same report.
+    pub idempotency_key: String,
+    /// The guest.
+    pub vm: String,
+    /// The JSON object, without a newline at its end.
+    pub body: Vec<u8>,
+}
+
+/// Takes reports. Blocks until the report is durable there, or is not.
+pub trait Sink: Send + Sync {
+    /// Delivers one report.
+    fn deliver(&self, delivery: &Delivery) -> Outcome;
+}
+
+/// Where to, as it is written: `file:PATH`, `http(s)://...`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkAddress {
+    /// Lines of JSON, appended.
+    File(PathBuf),
+    /// Central's base URL, without a slash at its end.
+    Http(String),
+}
+
+impl FromStr for SinkAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            Some(("http" | "https", rest)) if rest.len() > 2 && rest.starts_with("//") => {
+                Ok(Self::Http(text.trim_end_matches('/').to_owned()))
+            }
+            _ => Err(format!(
+                "{text:?} is no place to deliver to: file:PATH, http://HOST or https://HOST"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for SinkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Http(base) => f.write_str(base),
+        }
+    }
+}
+
+/// What sinks need beside their address.
+#[derive(Clone, Debug, Default)]
+pub struct SinkOptions {
+    /// File with the bearer token.
+    pub token_file: Option<PathBuf>,
+    /// PEM file with the only roots to trust.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Makes the sink ready, or says what is wrong with it.
+pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Box<dyn Sink>, String> {
+    Ok(match address {
+        SinkAddress::File(path) => {
+            Box::new(FileSink::open(path).map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+        SinkAddress::Http(base) => Box::new(HttpSink::new(
+            base,
+            http::Options {
+                deadline: HttpSink::DEADLINE,
+                body_cap: HttpSink::MAX_ANSWER,
+                ca_file: options.ca_file.clone(),
+                ..http::Options::default()
+            },
+            options.token_file.clone(),
+        )),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sinks_survive_text_and_others_are_refused_with_the_forms_allowed() {
+        for text in ["file:/a b", "http://c:1/base", "https://c"] {
+            assert_eq!(text.parse::<SinkAddress>().unwrap().to_string(), text);
+        }
+        for text in ["", "file:", "http:", "https://", "ftp://x", "/path"] {
+            let error = text.parse::<SinkAddress>().unwrap_err();
+            assert!(error.contains("file:PATH"), "{error}");
+        }
+    }
+}

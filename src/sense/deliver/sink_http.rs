@@ -1,0 +1,84 @@
+//! `http(s)://`: `POST {base}/v1/reports`.
+
+use super::outcome::Outcome;
+use super::sink::{Delivery, Sink};
+use crate::clock;
+use crate::http::{self, Bearer, Client, HttpError};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Bodies from this many bytes on are compressed: below, it costs more time than it saves.
+const COMPRESS_FROM: usize = 64 << 10;
+
+/// Central over HTTP.
+pub(super) struct HttpSink {
+    url: String,
+    client: Client,
+    token_file: Option<PathBuf>,
+}
+
+impl HttpSink {
+    /// Longest time of one delivery.
+    pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+    /// Longest answer that is read, in bytes; its text is only for people.
+    pub(super) const MAX_ANSWER: u64 = 1 << 20;
+
+    /// Delivers below `base`. The token is read anew for every delivery, so that it can be changed
+    /// without a restart.
+    pub(super) fn new(base: &str, options: http::Options, token_file: Option<PathBuf>) -> Self {
+        Self {
+            url: format!("{base}/v1/reports"),
+            client: Client::new(options),
+            token_file,
+        }
+    }
+}
+
+impl Sink for HttpSink {
+    fn deliver(&self, delivery: &Delivery) -> Outcome {
+        let bearer = match self.token_file.as_deref().map(Bearer::from_file) {
+            Some(Err(error)) => return Outcome::Unauthorized(error.to_string()),
+            Some(Ok(bearer)) => Some(bearer),
+            None => None,
+        };
+        let packed = (delivery.body.len() >= COMPRESS_FROM).then(|| gzip(&delivery.body));
+        let mut headers = vec![
+            ("Content-Type", "application/json"),
+            ("Idempotency-Key", delivery.idempotency_key.as_str()),
+        ];
+        headers.extend(bearer.as_ref().map(Bearer::header));
+        if packed.is_some() {
+            headers.push(("Content-Encoding", "gzip"));
+        }
+        let body = packed.as_ref().unwrap_or(&delivery.body);
+        match self.client.post(&self.url, &headers, body) {
+            Ok(answer) => {
+                let now = Duration::from_millis(clock::wall_now().unix_ms());
+                let pause = http::retry_after(&answer, now);
+                Outcome::of_status(answer.status, pause, &answer.body)
+            }
+            Err(error) => classify(&error),
+        }
+    }
+}
+
+fn classify(error: &HttpError) -> Outcome {
+    let said = error.to_string();
+    match error {
+        HttpError::NoConnection(_) => Outcome::Unreachable(said),
+        HttpError::Configuration(_) => Outcome::Unauthorized(said),
+        HttpError::Deadline(_) | HttpError::Broken(_) | HttpError::TooLong(_) => {
+            Outcome::Failed(said)
+        }
+    }
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    // Writing into memory does not fail.
+    let _ = encoder.write_all(body);
+    encoder.finish().unwrap_or_default()
+}

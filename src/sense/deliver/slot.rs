@@ -1,0 +1,125 @@
+//! A guest's place in the queue: its newest report, where it stands, and what was held against it.
+
+use crate::report::Trigger;
+use crate::store::pending_table::{Known, Place};
+use std::time::Instant;
+
+/// How urgent a report is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Something changed in the guest.
+    Reactive,
+    /// A refresh, a first report, or one over its guest's budget.
+    Routine,
+}
+
+/// A report on its way into the queue: its class after the budget, and its place at the tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Which report.
+    pub report: Known,
+    /// Its class.
+    pub class: Class,
+    pub(super) seq: u64,
+    /// Why its scan ran, as it is counted and measured.
+    pub trigger: Trigger,
+}
+
+/// What is known of a failed delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nack {
+    /// Central looked at it and did not want it; perhaps it wants the next attempt.
+    Refused,
+    /// Central will never want it.
+    ForGood,
+    /// Nobody knows: an error or no answer in time.
+    Failed,
+}
+
+/// Where a slot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// In a ring.
+    Queued,
+    /// Not before this time.
+    Backoff(Instant),
+    /// Sent, no answer yet.
+    InFlight,
+    /// No longer sent; kept until the guest's next report.
+    Dead,
+}
+
+/// A guest's place in the queue, and the report that stands there.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// The newest report; while in flight, the one that was sent.
+    pub report: Known,
+    /// Why its scan ran.
+    pub trigger: Trigger,
+    /// Where it stands.
+    pub state: State,
+    /// Its places, also while it is in flight: it goes back there if it could not be sent at all.
+    pub place: Place,
+    /// Deliveries of this report that failed.
+    pub attempts: u32,
+    /// Refused once: retries are routine.
+    pub demoted: bool,
+    /// A newer report that came during the flight.
+    pub(super) newer: Option<Arrival>,
+}
+
+impl Slot {
+    /// A slot as it was stored.
+    pub fn stored(report: Known, trigger: Trigger, place: Place, state: State) -> Self {
+        Self {
+            report,
+            trigger,
+            state,
+            place,
+            attempts: 0,
+            demoted: false,
+            newer: None,
+        }
+    }
+
+    /// A newer report takes over: nothing that was held against the older one counts.
+    pub(super) fn take_on(&mut self, arrival: &Arrival, place: Place) {
+        self.report = arrival.report;
+        self.trigger = arrival.trigger;
+        self.state = State::Queued;
+        self.place = place;
+        self.attempts = 0;
+        self.demoted = false;
+    }
+
+    /// The newest report, also while an older one is in flight.
+    pub fn newest(&self) -> Known {
+        self.newer.map_or(self.report, |newer| newer.report)
+    }
+}
+
+pub(super) fn place_in(class: Class, seq: u64) -> Place {
+    match class {
+        Class::Reactive => Place {
+            reactive: Some(seq),
+            routine: None,
+        },
+        Class::Routine => Place {
+            reactive: None,
+            routine: Some(seq),
+        },
+    }
+}
+
+pub(super) fn fresh(arrival: &Arrival) -> Place {
+    place_in(arrival.class, arrival.seq)
+}
+
+/// Every place is kept; a reactive report also takes one among the reactive.
+pub(super) fn taken_over(place: Place, arrival: &Arrival) -> Place {
+    let urgent = arrival.class == Class::Reactive;
+    Place {
+        reactive: place.reactive.or(urgent.then_some(arrival.seq)),
+        routine: place.routine,
+    }
+}

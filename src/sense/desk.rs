@@ -1,0 +1,301 @@
+//! Where pulling hands over to delivering: the queue, and beside it what people want to know.
+//!
+//! Both sides run on one thread; the lock is held for one step of the policy and never across a
+//! wait.
+
+use super::deliver::outcome::Outcome;
+use super::deliver::policy::Policy;
+use super::deliver::queue::{Next, Queue};
+use super::deliver::slot::{Arrival, Class, Nack, Slot, State};
+use super::keeper::Keeper;
+use crate::clock::{self, WallTime};
+use crate::report::{Envelope, Trigger, VmId};
+use crate::store::pending_table::{Change, Known, SlotRow};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// The queue as both sides share it.
+pub struct Desk {
+    board: Mutex<Board>,
+    keeper: Arc<Keeper>,
+    /// Something may be sent that could not be before.
+    pub news: Notify,
+}
+
+/// The queue, and what it does not need to know of its reports.
+pub struct Board {
+    /// Order and state.
+    pub queue: Queue,
+    details: HashMap<VmId, Detail>,
+    /// What Central accepted last of each guest.
+    accepted: HashMap<VmId, (Known, WallTime)>,
+}
+
+/// What people want to know of a pending report.
+#[derive(Clone, Debug, Default)]
+pub struct Detail {
+    /// When the agent made it.
+    pub generated_at: WallTime,
+    /// Since when the guest has something undelivered.
+    pub since: WallTime,
+    /// Packages in it.
+    pub packages: u32,
+    /// What the last attempt said.
+    pub last_error: Option<String>,
+}
+
+impl Desk {
+    /// With what was stored; slots keep their places.
+    pub fn new(
+        policy: Policy,
+        keeper: Arc<Keeper>,
+        stored: Vec<(VmId, SlotRow)>,
+        accepted: HashMap<VmId, (Known, WallTime)>,
+    ) -> Self {
+        let (now, wall) = (clock::now(), clock::wall_now());
+        let mut board = Board {
+            queue: Queue::new(policy, now),
+            details: HashMap::new(),
+            accepted,
+        };
+        for (vm, row) in stored {
+            let state = if row.dead.is_some() {
+                State::Dead
+            } else if row.place.reactive.is_none() && row.place.routine.is_none() {
+                State::Backoff(now + row.not_before.since(wall))
+            } else {
+                State::Queued
+            };
+            let detail = Detail {
+                generated_at: row.generated_at,
+                since: row.since,
+                packages: row.packages,
+                last_error: row.dead.clone().or(row.last_error.clone()),
+            };
+            board.details.insert(vm.clone(), detail);
+            let mut slot = Slot::stored(row.report, row.trigger, row.place, state);
+            (slot.attempts, slot.demoted) = (row.attempts, row.demoted);
+            board.queue.restore(vm, slot);
+        }
+        Self {
+            board: Mutex::new(board),
+            keeper,
+            news: Notify::new(),
+        }
+    }
+
+    /// The queue, for a look.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Prepares the arrival of a report; gives the row to be written with it.
+    pub fn admit(&self, envelope: &Envelope, class: Class) -> (Arrival, SlotRow) {
+        let report = Known {
+            key: envelope.key,
+            digest: envelope.digest,
+        };
+        let mut board = self.board();
+        let arrival =
+            board
+                .queue
+                .admit(&envelope.vm, report, envelope.trigger, class, clock::now());
+        let since = board
+            .details
+            .get(&envelope.vm)
+            .map_or_else(clock::wall_now, |detail| detail.since);
+        let detail = Detail {
+            generated_at: envelope.generated_at,
+            since,
+            packages: u32::try_from(envelope.report.packages.len()).unwrap_or(u32::MAX),
+            last_error: None,
+        };
+        let place = board.queue.place_of(&envelope.vm, &arrival);
+        let row = match board.queue.slot(&envelope.vm) {
+            // The same again: what was held against it stays.
+            Some(slot) if slot.report == report => {
+                let mut row = row_of(slot, &detail, clock::now());
+                row.last_error = board
+                    .details
+                    .get(&envelope.vm)
+                    .and_then(|d| d.last_error.clone());
+                row
+            }
+            _ => {
+                let slot = Slot::stored(report, envelope.trigger, place, State::Queued);
+                row_of(&slot, &detail, clock::now())
+            }
+        };
+        (arrival, row)
+    }
+
+    /// The report is durable, under `row`: it stands in the queue.
+    pub fn enqueue(&self, vm: &VmId, arrival: Arrival, row: &SlotRow) {
+        let mut board = self.board();
+        board.details.insert(
+            vm.clone(),
+            Detail {
+                generated_at: row.generated_at,
+                since: row.since,
+                packages: row.packages,
+                last_error: row.last_error.clone(),
+            },
+        );
+        // While the commit was under way the older report may have been delivered, and its place
+        // with it.
+        let moved = board.queue.place_of(vm, &arrival) != row.place;
+        board.queue.enqueue(vm, arrival);
+        if moved {
+            self.write_row(&board, vm);
+        }
+        drop(board);
+        self.news.notify_one();
+    }
+
+    /// Decides what to send now.
+    pub fn select(&self, now: Instant) -> Next {
+        let mut board = self.board();
+        let next = board.queue.select(now);
+        self.write_changed(&mut board);
+        next
+    }
+
+    /// What becomes of a report after `outcome`; `counts` says whether it is held against it.
+    pub fn settle(&self, vm: &VmId, report: Known, outcome: &Outcome, counts: bool) {
+        let now = clock::now();
+        let mut board = self.board();
+        if let (Some(said), Some(detail)) = (outcome.said(), board.details.get_mut(vm)) {
+            detail.last_error = Some(said.to_owned());
+        }
+        let nack = match outcome {
+            Outcome::Accepted => {
+                if board.queue.ack(vm, report) {
+                    let at = clock::wall_now();
+                    board.accepted.insert(vm.clone(), (report, at));
+                    let vm = vm.clone();
+                    self.keeper.note(Change::Clear { vm, report, at });
+                }
+                None
+            }
+            Outcome::Damaged(_) => {
+                board.queue.discard(vm);
+                None
+            }
+            Outcome::Refused(_) if counts => Some(Nack::Refused),
+            Outcome::RefusedForGood(_) if counts => Some(Nack::ForGood),
+            Outcome::Failed(_) if counts => Some(Nack::Failed),
+            Outcome::Busy { .. } => {
+                board.queue.rate_limited(now);
+                board.queue.put_back(vm, report);
+                None
+            }
+            _ => {
+                board.queue.put_back(vm, report);
+                None
+            }
+        };
+        if let Some(nack) = nack {
+            board.queue.nack(vm, report, nack, now, fastrand::f64());
+        }
+        if board.queue.slot(vm).is_none() {
+            board.details.remove(vm);
+        }
+        self.write_changed(&mut board);
+    }
+
+    /// Everything pending is gone with the file it was in.
+    pub fn lose_all(&self) {
+        let mut board = self.board();
+        let all: Vec<VmId> = board.queue.slots().map(|(vm, _)| vm.clone()).collect();
+        for vm in all {
+            board.queue.discard(&vm);
+        }
+        board.details.clear();
+    }
+
+    /// Sends dead letters again, all or one guest's; gives their number.
+    pub fn revive(&self, vm: Option<&VmId>) -> usize {
+        let mut board = self.board();
+        let dead: Vec<VmId> = board
+            .queue
+            .slots()
+            .filter(|(id, slot)| slot.state == State::Dead && vm.is_none_or(|vm| vm == *id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for vm in &dead {
+            board.queue.revive(vm);
+        }
+        self.write_changed(&mut board);
+        drop(board);
+        self.news.notify_one();
+        dead.len()
+    }
+
+    fn write_changed(&self, board: &mut Board) {
+        for vm in board.queue.take_changed() {
+            self.write_row(board, &vm);
+        }
+    }
+
+    fn write_row(&self, board: &Board, vm: &VmId) {
+        if let (Some(slot), Some(detail)) = (board.queue.slot(vm), board.details.get(vm)) {
+            self.keeper.note(Change::Move {
+                vm: vm.clone(),
+                slot: row_of(slot, detail, clock::now()),
+            });
+        }
+    }
+}
+
+impl Board {
+    /// What people want to know of a guest's pending report.
+    pub fn detail(&self, vm: &VmId) -> Option<&Detail> {
+        self.details.get(vm)
+    }
+
+    /// What Central accepted last of a guest, and when.
+    pub fn accepted(&self, vm: &VmId) -> Option<(Known, WallTime)> {
+        self.accepted.get(vm).copied()
+    }
+
+    /// A guest left the roster.
+    pub fn forget(&mut self, vm: &VmId) {
+        self.queue.forget_budget(vm);
+        self.accepted.remove(vm);
+    }
+}
+
+fn row_of(slot: &Slot, detail: &Detail, now: Instant) -> SlotRow {
+    let not_before = match slot.state {
+        State::Backoff(until) => clock::wall_now().after(until.saturating_duration_since(now)),
+        State::Queued | State::InFlight | State::Dead => WallTime::default(),
+    };
+    let last_error = detail.last_error.clone();
+    SlotRow {
+        report: slot.report,
+        trigger: slot.trigger,
+        generated_at: detail.generated_at,
+        since: detail.since,
+        packages: detail.packages,
+        place: slot.place,
+        attempts: slot.attempts,
+        not_before,
+        demoted: slot.demoted,
+        dead: (slot.state == State::Dead)
+            .then(|| last_error.clone().unwrap_or_else(|| "refused".into())),
+        last_error,
+    }
+}
+
+/// The class of a report: urgent only if something changed, and not at the first meeting, when
+/// everything is new.
+pub fn class_of(trigger: Trigger, known: Option<Known>, report: Known) -> Class {
+    match known {
+        Some(known) if known.digest != report.digest && trigger == Trigger::Reactive => {
+            Class::Reactive
+        }
+        _ => Class::Routine,
+    }
+}

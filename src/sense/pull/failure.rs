@@ -1,0 +1,137 @@
+//! Why a conversation with a guest came to nothing: each way has a name, a count and a next step.
+
+use super::schedule::{Ask, Heard};
+use std::io;
+
+/// Why there is no report, nor word that nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nobody answers at this address.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// No connection came about in time.
+    #[error("no connection in time")]
+    DialTimeout,
+    /// It is not who its certificate must say, or does not speak TLS.
+    #[error("no TLS: {0}")]
+    Handshake(String),
+    /// This machine, or the guest's listener, has no room for a connection right now.
+    #[error("no room for a connection: {0}")]
+    NoRoom(String),
+    /// Connected, but no answer came in time.
+    #[error("no answer in time")]
+    NoAnswer,
+    /// Closed before the first byte of an answer.
+    #[error("closed without an answer")]
+    ClosedEarly,
+    /// Closed in the middle of an answer.
+    #[error("closed in the middle of its answer")]
+    BrokenOff,
+    /// Stopped sending in the middle of an answer.
+    #[error("stalled in the middle of its answer")]
+    Stalled,
+    /// Announced more than is allowed.
+    #[error("its answer is over the limit")]
+    TooLarge,
+    /// What it said is no answer.
+    #[error("its answer cannot be understood")]
+    Malformed,
+    /// It has too many connections.
+    #[error("busy")]
+    Busy,
+    /// It has not finished its first scan.
+    #[error("not ready: its first scan is not finished")]
+    NotReady,
+    /// It does not know what was asked of it.
+    #[error("does not know this method")]
+    UnknownMethod,
+    /// It reported an error of its own.
+    #[error("its agent says: {0}")]
+    AgentError(String),
+    /// A report without a package.
+    #[error("its report lists no packages")]
+    EmptyReport,
+    /// Its scan failed.
+    #[error("its scan failed: {0}")]
+    ScanFailed(String),
+    /// It said "unchanged" of something else than is known.
+    #[error("says unchanged, but is not what is known")]
+    FalseUnchanged,
+    /// Another machine answers than the roster allows.
+    #[error("another machine answers here: {0}")]
+    WrongGuest(String),
+    /// Its report could not be made durable.
+    #[error("its report was not kept: {0}")]
+    NotKept(String),
+}
+
+impl Failure {
+    /// What an error while dialing means.
+    pub fn from_dial(error: &io::Error) -> Self {
+        match (error.kind(), error.raw_os_error()) {
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM
+            (io::ErrorKind::WouldBlock, _) | (_, Some(24 | 23 | 105 | 12)) => {
+                Self::NoRoom(error.to_string())
+            }
+            _ => Self::Unreachable(error.to_string()),
+        }
+    }
+
+    /// Every word of [`Failure::label`].
+    pub const LABELS: [&'static str; 19] = [
+        "unreachable",
+        "dial_timeout",
+        "handshake",
+        "no_room",
+        "no_answer",
+        "closed_early",
+        "broken_off",
+        "stalled",
+        "too_large",
+        "malformed",
+        "busy",
+        "not_ready",
+        "unknown_method",
+        "agent_error",
+        "empty_report",
+        "scan_failed",
+        "false_unchanged",
+        "wrong_guest",
+        "not_kept",
+    ];
+
+    /// A word for metrics and `status`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::DialTimeout => "dial_timeout",
+            Self::Handshake(_) => "handshake",
+            Self::NoRoom(_) => "no_room",
+            Self::NoAnswer => "no_answer",
+            Self::ClosedEarly => "closed_early",
+            Self::BrokenOff => "broken_off",
+            Self::Stalled => "stalled",
+            Self::TooLarge => "too_large",
+            Self::Malformed => "malformed",
+            Self::Busy => "busy",
+            Self::NotReady => "not_ready",
+            Self::UnknownMethod => "unknown_method",
+            Self::AgentError(_) => "agent_error",
+            Self::EmptyReport => "empty_report",
+            Self::ScanFailed(_) => "scan_failed",
+            Self::FalseUnchanged => "false_unchanged",
+            Self::WrongGuest(_) => "wrong_guest",
+            Self::NotKept(_) => "not_kept",
+        }
+    }
+
+    /// What happens next, after the guest was asked for this.
+    pub fn next_step(&self, asked: Ask) -> Heard {
+        match (self, asked) {
+            (Self::UnknownMethod, Ask::Wait(_)) => Heard::NoWaits,
+            (Self::FalseUnchanged, Ask::Get | Ask::Wait(_)) => Heard::Doubtful,
+            (Self::Busy | Self::NotReady | Self::NoRoom(_), _) => Heard::NotYet,
+            _ => Heard::Failed,
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Who is asked next, and for what, without any IO.
+//!
+//! A guest that can hold a wait is always in one, so that a change arrives at once; the others are
+//! polled. A guest that fails is asked ever more rarely, a guest that talks too much is slowed
+//! down, and every guest is asked for a full report now and then, whatever it says.
+
+use crate::clock::backoff::Backoff;
+use crate::report::VmId;
+use crate::sense::bucket::Bucket;
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+/// Conversations a guest may have in quick succession, and how many a second after that.
+const PACE: (f64, f64) = (10.0, 1.0);
+
+/// The numbers of the schedule.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Between two polls of a guest that cannot hold a wait.
+    pub poll: Duration,
+    /// After which a full report is asked for, whatever is known.
+    pub refresh: Duration,
+    /// How long a wait is asked for, at most.
+    pub wait: Duration,
+    /// Between two attempts at a guest that fails.
+    pub failing: Backoff,
+    /// Between two attempts at a guest that is there, but not ready or busy.
+    pub not_yet: Backoff,
+    /// Between two waits that a guest answers at once with nothing new. An agent that is told to stop
+    /// does that once, so it begins small: its machine may be back in seconds.
+    pub hasty: Backoff,
+}
+
+impl Timing {
+    /// The defaults, with this poll interval and this time between full reports.
+    pub fn new(poll: Duration, refresh: Duration) -> Self {
+        Self {
+            poll,
+            refresh,
+            wait: Duration::from_secs(45),
+            failing: Backoff {
+                floor: Duration::from_secs(10),
+                ceiling: poll.min(Duration::from_secs(1800)),
+            },
+            not_yet: Backoff {
+                floor: Duration::from_secs(1),
+                ceiling: Duration::from_secs(30),
+            },
+            hasty: Backoff {
+                floor: Duration::from_secs(1),
+                ceiling: poll,
+            },
+        }
+    }
+}
+
+/// What a guest is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The report, whatever is known.
+    Full,
+    /// The report, unless it is the known one.
+    Get,
+    /// The same, as soon as it is another one, at the latest after this time.
+    Wait(Duration),
+}
+
+/// What came of a conversation, named for what happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A report, durable by now.
+    Report {
+        /// Whether the guest can hold a wait.
+        waits: bool,
+    },
+    /// Nothing new.
+    Unchanged {
+        /// Whether the guest can hold a wait.
+        waits: bool,
+        /// Whether it answered a wait long before its end.
+        hasty: bool,
+    },
+    /// The guest does not know waits, whatever it said before.
+    NoWaits,
+    /// It is there, but not ready or busy.
+    NotYet,
+    /// What it says cannot be: only a full report helps.
+    Doubtful,
+    /// It failed.
+    Failed,
+}
+
+/// When a guest is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    At(Instant),
+    Talking,
+}
+
+#[derive(Debug)]
+struct Plan {
+    turn: Turn,
+    failures: u32,
+    knows_report: bool,
+    waits: bool,
+    met: bool,
+    full_due: Instant,
+    full_wanted: bool,
+    pace: Bucket,
+}
+
+/// All guests, by when they are asked.
+pub struct Schedule {
+    timing: Timing,
+    plans: HashMap<VmId, Plan>,
+    due: BTreeSet<(Instant, VmId)>,
+}
+
+/// What the schedule remembers of a guest across restarts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// A report of it is known.
+    pub knows_report: bool,
+    /// It can hold a wait.
+    pub waits: bool,
+    /// Time since it last sent a full report.
+    pub full_age: Duration,
+}
+
+impl Schedule {
+    /// An empty schedule.
+    pub fn new(timing: Timing) -> Self {
+        Self {
+            timing,
+            plans: HashMap::new(),
+            due: BTreeSet::new(),
+        }
+    }
+
+    /// A guest is asked from now on, first at once. `dice` is uniform in 0..1 and spreads the full
+    /// reports of guests that arrive together.
+    pub fn add(&mut self, vm: VmId, memory: Memory, now: Instant, dice: f64) {
+        self.remove(&vm);
+        let refresh = spread(self.timing.refresh, dice);
+        let plan = Plan {
+            turn: Turn::At(now),
+            failures: 0,
+            knows_report: memory.knows_report,
+            waits: memory.waits,
+            met: false,
+            full_due: now + refresh.saturating_sub(memory.full_age),
+            full_wanted: false,
+            pace: Bucket::full(PACE.0, PACE.1, now),
+        };
+        self.plans.insert(vm.clone(), plan);
+        self.due.insert((now, vm));
+    }
+
+    /// A guest is not asked any more.
+    pub fn remove(&mut self, vm: &VmId) {
+        if let Some(plan) = self.plans.remove(vm)
+            && let Turn::At(at) = plan.turn
+        {
+            self.due.remove(&(at, vm.clone()));
+        }
+    }
+
+    /// When somebody is asked next; `None` while everybody is being asked.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// A guest whose turn it is, and what to ask it for: it is being asked from now on.
+    pub fn take_due(&mut self, now: Instant, dice: f64) -> Option<(VmId, Ask)> {
+        if self.due.first().is_none_or(|(at, _)| *at > now) {
+            return None;
+        }
+        let (_, vm) = self.due.pop_first()?;
+        let plan = self.plans.get_mut(&vm)?;
+        plan.turn = Turn::Talking;
+        plan.pace.take(now);
+        let ask = if plan.full_wanted || !plan.knows_report || plan.full_due <= now {
+            Ask::Full
+        } else if plan.met && plan.waits {
+            Ask::Wait(spread(self.timing.wait, dice))
+        } else {
+            Ask::Get
+        };
+        Some((vm, ask))
+    }
+
+    /// A conversation ended. One with a guest that left meanwhile changes nothing.
+    pub fn finished(&mut self, vm: &VmId, heard: Heard, now: Instant, dice: f64) {
+        let timing = &self.timing;
+        let Some(plan) = self.plans.get_mut(vm).filter(|p| p.turn == Turn::Talking) else {
+            return;
+        };
+        let failed = matches!(heard, Heard::Failed | Heard::NotYet);
+        let in_vain = failed || matches!(heard, Heard::Unchanged { hasty: true, .. });
+        plan.failures = if in_vain { plan.failures + 1 } else { 0 };
+        plan.met = !failed;
+        let pace = plan.pace.when(1.0, now).unwrap_or(now);
+        let at = match heard {
+            Heard::Report { waits } => {
+                plan.waits = waits;
+                (plan.knows_report, plan.full_wanted) = (true, false);
+                plan.full_due = now + spread(timing.refresh, dice);
+                if waits {
+                    pace
+                } else {
+                    now + spread(timing.poll, dice)
+                }
+            }
+            Heard::Unchanged { waits, hasty } => {
+                plan.waits = waits;
+                if plan.full_wanted || waits && !hasty {
+                    pace
+                } else if waits {
+                    now + timing.hasty.half_jitter(plan.failures, dice)
+                } else {
+                    now + spread(timing.poll, dice)
+                }
+            }
+            Heard::NoWaits => {
+                plan.waits = false;
+                pace
+            }
+            Heard::Doubtful => {
+                plan.full_wanted = true;
+                pace
+            }
+            Heard::NotYet => now + timing.not_yet.half_jitter(plan.failures, dice),
+            Heard::Failed => now + timing.failing.half_jitter(plan.failures, dice),
+        };
+        plan.turn = Turn::At(at);
+        self.due.insert((at, vm.clone()));
+    }
+
+    /// The next time, the guest is asked for a full report.
+    pub fn want_full(&mut self, vm: &VmId) {
+        if let Some(plan) = self.plans.get_mut(vm) {
+            plan.full_wanted = true;
+        }
+    }
+
+    /// Number of guests.
+    pub fn len(&self) -> usize {
+        self.plans.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.plans.is_empty()
+    }
+
+    /// Failures in a row of a guest, and when it is asked next; `None` while it is being asked.
+    pub fn look(&self, vm: &VmId) -> Option<(u32, Option<Instant>)> {
+        let plan = self.plans.get(vm)?;
+        let at = match plan.turn {
+            Turn::At(at) => Some(at),
+            Turn::Talking => None,
+        };
+        Some((plan.failures, at))
+    }
+}
+
+/// Between nine tenths of `time` and all of it.
+fn spread(time: Duration, dice: f64) -> Duration {
+    time.mul_f64(1.0 - dice.clamp(0.0, 1.0) / 10.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNCHANGED_AT_ONCE: Heard = Heard::Unchanged {
+        waits: true,
+        hasty: true,
+    };
+
+    /// Found with real machines: one that rebooted within a second of its last report was not asked
+    /// again for five minutes.
+    #[test]
+    fn a_wait_that_ends_at_once_is_tried_again_within_a_second_and_ever_later_after_that() {
+        let poll = Duration::from_secs(300);
+        let timing = Timing::new(poll, Duration::from_secs(4 * 3600));
+        let mut schedule = Schedule::new(timing);
+        let vm: VmId = "web-1".parse().unwrap();
+        let mut now = crate::clock::now();
+        schedule.add(vm.clone(), Memory::default(), now, 0.0);
+        let mut delays = Vec::new();
+        for _ in 0..12 {
+            now = now.max(schedule.next_due().unwrap());
+            schedule.take_due(now, 0.0).unwrap();
+            schedule.finished(&vm, UNCHANGED_AT_ONCE, now, 1.0);
+            delays.push(schedule.next_due().unwrap() - now);
+        }
+        assert!(delays[0] <= Duration::from_secs(1), "{delays:?}");
+        assert!(delays.is_sorted(), "{delays:?}");
+        assert_eq!(delays[11], poll);
+    }
+}

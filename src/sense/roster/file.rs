@@ -1,0 +1,122 @@
+//! Guests in a TOML file.
+//!
+//! ```toml
+//! [[vm]]
+//! id = "web-1"
+//! address = "vsock:3:818"
+//! guest_id = "0123456789abcdef0123456789abcdef"   # optional: only this machine
+//! ```
+
+use super::Entry;
+use crate::report::VmId;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Longest roster that is read, in bytes: room for a hundred thousand guests.
+const LONGEST: u64 = 32 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    vm: Vec<Vm>,
+}
+
+/// A `[[vm]]` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vm {
+    id: String,
+    address: String,
+    guest_id: Option<String>,
+}
+
+/// Reads the guests in `path`; an error names the file and the guest.
+pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
+    let in_file = |error: String| format!("{}: {error}", path.display());
+    let len = std::fs::metadata(path)
+        .map_err(|error| in_file(error.to_string()))?
+        .len();
+    if len > LONGEST {
+        return Err(in_file(format!("longer than {LONGEST} bytes")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| in_file(error.to_string()))?;
+    parse(&text).map_err(in_file)
+}
+
+/// Reads the guests in the text of a file.
+pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
+    let file: File =
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    checked(file.vm)
+}
+
+/// Reads the guests in the `vm` table of another file.
+pub fn from_table(table: &toml::Value) -> Result<Vec<Entry>, String> {
+    let vms = Vec::<Vm>::deserialize(table.clone())
+        .map_err(|error| error.to_string().trim_end().to_owned())?;
+    checked(vms)
+}
+
+fn checked(vms: Vec<Vm>) -> Result<Vec<Entry>, String> {
+    let mut seen = BTreeSet::<VmId>::new();
+    vms.into_iter()
+        .map(|vm| {
+            let of_vm = |error: String| format!("vm {:?}: {error}", vm.id);
+            let entry = Entry {
+                vm: vm.id.parse().map_err(|e| format!("{e}"))?,
+                address: vm.address.parse().map_err(of_vm)?,
+                guest_id: match &vm.guest_id {
+                    Some(id) => Some(id.parse().map_err(|e| of_vm(format!("{e}")))?),
+                    None => None,
+                },
+            };
+            if !seen.insert(entry.vm.clone()) {
+                return Err(of_vm("is there twice".into()));
+            }
+            Ok(entry)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_has_an_id_an_address_and_perhaps_a_machine() {
+        let text = "[[vm]]\nid = 'a'\naddress = 'unix:/a'\n[[vm]]\nid = 'b'\naddress = 'vsock:3:818'\nguest_id = '0123456789abcdef0123456789ABCDEF'\n";
+        let entries = parse(text).unwrap();
+        assert_eq!(entries[0].address.to_string(), "unix:/a");
+        let machine = entries[1].guest_id.as_ref().unwrap();
+        assert_eq!(machine.as_str(), "0123456789abcdef0123456789abcdef");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_guest_it_is_about() {
+        for (text, said) in [
+            (
+                "[[vm]]\nid = 'a'\naddress = 'tcp:1'\n",
+                "vm \"a\": \"tcp:1\" is not an address",
+            ),
+            ("[[vm]]\nid = 'a b'\naddress = 'unix:/a'\n", "not a VM id"),
+            (
+                "[[vm]]\nid = 'a'\naddress = 'unix:/a'\nport = 1\n",
+                "unknown field",
+            ),
+            (
+                "[[vm]]\nid = 'a'\naddress = 'unix:/a'\nguest_id = 'x'\n",
+                "not a guest id",
+            ),
+            (
+                "[[vm]]\nid='a'\naddress='unix:/a'\n[[vm]]\nid='a'\naddress='unix:/b'\n",
+                "twice",
+            ),
+            ("[[vm]", "expected"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}

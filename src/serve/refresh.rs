@@ -1,0 +1,66 @@
+//! When the mapping of repositories to CPEs is fetched, if it is a URL.
+
+use super::Config;
+use super::repo_cpe::{self, RepoCpeError, Source};
+use crate::clock;
+use std::path::PathBuf;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+/// Keeps the copy of a mapping that is a URL fresh.
+pub(super) struct Mapping {
+    url: Option<String>,
+    state_dir: PathBuf,
+    next: Instant,
+    failures: u32,
+    fetch: Option<JoinHandle<Result<bool, RepoCpeError>>>,
+}
+
+impl Mapping {
+    pub(super) fn new(config: &Config) -> Self {
+        let url = match &config.repo_cpe {
+            Some(Source::Url(url)) => Some(url.clone()),
+            Some(Source::File(_)) | None => None,
+        };
+        Self {
+            url,
+            state_dir: config.state_dir.clone(),
+            next: clock::now().into(),
+            failures: 0,
+            fetch: None,
+        }
+    }
+
+    /// Waits until the mapping was fetched or could not be; gives whether it is another one. Safe
+    /// to drop and call again.
+    pub(super) async fn refreshed(&mut self) -> bool {
+        let Some(url) = &self.url else {
+            return std::future::pending().await;
+        };
+        let fetch = match &mut self.fetch {
+            Some(fetch) => fetch,
+            None => {
+                sleep_until(self.next).await;
+                let (url, state_dir) = (url.clone(), self.state_dir.clone());
+                let fetch = move || repo_cpe::fetch(&url, &state_dir);
+                self.fetch.insert(tokio::task::spawn_blocking(fetch))
+            }
+        };
+        let fetched = fetch.await;
+        self.fetch = None;
+        let (wait, is_new) = match fetched {
+            Ok(Ok(is_new)) => {
+                self.failures = 0;
+                (repo_cpe::REFRESH, is_new)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the mapping of repositories to CPEs stays as it is");
+                self.failures = self.failures.saturating_add(1);
+                (repo_cpe::RETRY.delay(self.failures), false)
+            }
+            Err(_) => (repo_cpe::REFRESH, false),
+        };
+        self.next = Instant::from_std(clock::now()) + wait;
+        is_new
+    }
+}

@@ -1,0 +1,140 @@
+//! `afferent sense`, from a guest's socket to Central's door.
+
+use crate::support::central::Central;
+use crate::support::eventually;
+use crate::support::fake_agent::{FakeAgent, Script};
+use crate::support::program::Program;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Without it a change would wait for the next poll.
+#[test]
+fn a_change_in_a_guest_is_a_line_in_the_file_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = FakeAgent::start(&dir.path().join("a.sock"), Script::new());
+    let out = dir.path().join("out.ndjson");
+    let mut sense = Program::sense(
+        &dir.path().join("state"),
+        &format!("file:{}", out.display()),
+        &["--vm", &agent.vm("web-1")],
+    );
+    eventually("the first report", || {
+        (lines(&out).len() == 1).then_some(())
+    });
+    eventually("a wait", || {
+        agent.seen().iter().any(|s| s.wait).then_some(())
+    });
+    for n in 2..5 {
+        let changed = Instant::now();
+        agent.install(&format!("package-{n}"));
+        eventually("the next report", || (lines(&out).len() == n).then_some(()));
+        assert!(changed.elapsed() < Duration::from_secs(1));
+    }
+    let last = lines(&out).pop().unwrap();
+    assert_eq!(last["vm"]["id"], "web-1");
+    assert_eq!(last["meta"]["generation"], 4);
+    assert_eq!(last["meta"]["trigger"], "reactive");
+    assert_eq!(last["report"]["packages"].as_array().unwrap().len(), 4);
+    assert!(sense.terminate().success());
+}
+
+/// A restart must neither lose a report nor pull everything again.
+#[test]
+fn what_was_pending_when_it_was_killed_is_delivered_after_the_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = FakeAgent::start(&dir.path().join("a.sock"), Script::new());
+    let state = dir.path().join("state");
+    let nowhere = "http://127.0.0.1:9";
+    let mut sense = Program::sense(&state, nowhere, &["--vm", &agent.vm("a")]);
+    eventually("a wait: the report is durable", || {
+        agent.seen().iter().any(|s| s.wait).then_some(())
+    });
+    sense.kill();
+    let central = Central::start();
+    let before = agent.seen().len();
+    let mut sense = Program::sense(&state, &central.url, &["--vm", &agent.vm("a")]);
+    let received = eventually("the delivery", || central.received().pop());
+    assert_eq!(received.key, "a/77/1");
+    eventually("the next wait", || {
+        agent.seen()[before..].iter().any(|s| s.wait).then_some(())
+    });
+    let asked_for_all = agent.seen()[before..].iter().any(|s| s.generation == 0);
+    assert!(!asked_for_all, "{:?}", agent.seen());
+    assert!(sense.terminate().success());
+    // Cleared for good: nothing comes after another restart but what is new.
+    let mut sense = Program::sense(&state, &central.url, &["--vm", &agent.vm("a")]);
+    agent.install("new");
+    eventually("the new one", || {
+        central
+            .received()
+            .iter()
+            .any(|r| r.key == "a/77/2")
+            .then_some(())
+    });
+    assert_eq!(central.received().len(), 2);
+    assert!(sense.terminate().success());
+}
+
+/// Refusals must lead to a full report and never to silence.
+#[test]
+fn a_refused_report_is_asked_for_in_full_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = FakeAgent::start(&dir.path().join("a.sock"), Script::new());
+    let central = Central::start();
+    central.answer_next(422, "");
+    let mut sense = Program::sense(
+        &dir.path().join("state"),
+        &central.url,
+        &["--vm", &a.vm("a"), "--poll-interval", "1s"],
+    );
+    eventually("the refusal", || central.received().pop());
+    let b = FakeAgent::start(&dir.path().join("b.sock"), Script::new());
+    drop(b);
+    a.install("after the refusal");
+    eventually("the newer report, at once", || {
+        central
+            .received()
+            .iter()
+            .any(|r| r.key == "a/77/2")
+            .then_some(())
+    });
+    assert!(a.seen().iter().filter(|s| s.generation == 0).count() >= 1);
+    assert!(sense.terminate().success());
+}
+
+#[test]
+fn a_roster_is_read_again_when_it_changes_and_a_bad_edit_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = FakeAgent::start(&dir.path().join("a.sock"), Script::new());
+    let b = FakeAgent::start(&dir.path().join("b.sock"), Script::new());
+    let (roster, out) = (dir.path().join("roster.toml"), dir.path().join("out"));
+    let entry = |id: &str, agent: &FakeAgent| {
+        format!(
+            "[[vm]]\nid = '{id}'\naddress = 'unix:{}'\n",
+            agent.path.display()
+        )
+    };
+    fs::write(&roster, entry("a", &a)).unwrap();
+    let roster_text = roster.display().to_string();
+    let mut sense = Program::sense(
+        &dir.path().join("state"),
+        &format!("file:{}", out.display()),
+        &["--roster", &roster_text],
+    );
+    eventually("a", || (lines(&out).len() == 1).then_some(()));
+    fs::write(&roster, "[[vm]\nnonsense").unwrap();
+    a.install("still watched");
+    eventually("a again", || (lines(&out).len() == 2).then_some(()));
+    fs::write(&roster, entry("a", &a) + &entry("b", &b)).unwrap();
+    let last = eventually("b", || lines(&out).into_iter().nth(2));
+    assert_eq!(last["vm"]["id"], "b");
+    assert!(sense.terminate().success());
+}
+
+fn lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}

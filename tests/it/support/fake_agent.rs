@@ -1,0 +1,289 @@
+//! An agent that speaks the real protocol on a unix socket and says whatever a test wants.
+
+use afferent::clock;
+use afferent::report::{Evr, Package, Report};
+use afferent::transport::{ListenAddress, Listener, Stream, read_frame, write_frame};
+use afferent::wire::message::{
+    Error, ErrorCode, GetReportResponse, ResponseMeta, VmServiceRequest, VmServiceResponse,
+    request, response,
+};
+use afferent::wire::{self, frame};
+use prost::Message as _;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What an agent has to say.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub epoch: u32,
+    pub generation: u32,
+    pub packages: Vec<String>,
+    pub trigger: &'static str,
+    pub guest_id: String,
+    pub waits: bool,
+    pub manner: Manner,
+}
+
+/// How it behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As it should.
+    Proper,
+    /// Answers with this error.
+    Says(ErrorCode),
+    /// Closes without a word.
+    Closes,
+    /// Closes after half of its answer.
+    BreaksOff,
+    /// Sends half of its answer and nothing more.
+    Stalls,
+    /// Accepts, and says nothing.
+    Hangs,
+    /// Announces 17 MiB.
+    AnnouncesTooMuch,
+    /// Sends bytes that are no message.
+    Babbles,
+    /// Says "unchanged" whatever is asked.
+    AlwaysUnchanged,
+}
+
+/// A request as the agent saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub wait: bool,
+    pub generation: u32,
+    pub epoch: u32,
+}
+
+/// A running agent; it stops when dropped.
+pub struct FakeAgent {
+    pub path: PathBuf,
+    script: watch::Sender<Script>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Script {
+    pub fn new() -> Self {
+        Self {
+            epoch: 77,
+            generation: 1,
+            packages: vec!["bash-5.1-1".into()],
+            trigger: "scheduled",
+            guest_id: "0123456789abcdef0123456789abcdef".into(),
+            waits: true,
+            manner: Manner::Proper,
+        }
+    }
+
+    fn report(&self) -> Report {
+        let mut report = Report {
+            packages: self
+                .packages
+                .iter()
+                .map(|name| Package {
+                    name: name.clone(),
+                    evr: Evr::parse("1-1"),
+                    arch: Some("noarch".into()),
+                    ..Package::default()
+                })
+                .collect(),
+            package_db: "sqlite:var/lib/rpm".into(),
+            ..Report::default()
+        };
+        report.normalize();
+        report
+    }
+
+    fn meta(&self) -> ResponseMeta {
+        let mut facts = BTreeMap::from([("scan_trigger".to_owned(), self.trigger.to_owned())]);
+        if !self.guest_id.is_empty() {
+            facts.insert("guest_id".into(), self.guest_id.clone());
+        }
+        let mut methods = vec![wire::method::GET_REPORT.to_owned()];
+        methods.extend(self.waits.then(|| wire::method::WAIT_REPORT.to_owned()));
+        ResponseMeta {
+            agent_version: "fake".into(),
+            report_generated_at: Some(clock::wall_now().into()),
+            report_generation: self.generation,
+            supported_methods: methods,
+            facts,
+            epoch: self.epoch,
+        }
+    }
+
+    fn answer(&self, unchanged: bool) -> VmServiceResponse {
+        let said = GetReportResponse {
+            index_report: (!unchanged).then(|| wire::report_to_wire(&self.report())),
+            unchanged,
+        };
+        VmServiceResponse {
+            meta: Some(self.meta()),
+            payload: Some(response::Payload::GetReport(said)),
+        }
+    }
+
+    fn error(&self, code: ErrorCode) -> VmServiceResponse {
+        VmServiceResponse {
+            meta: Some(self.meta()),
+            payload: Some(response::Payload::Error(Error {
+                code: code.into(),
+                ..Error::default()
+            })),
+        }
+    }
+
+    /// As the contract has it: same digest, else same generation and epoch.
+    fn is_known(&self, generation: u32, epoch: u32, digest: &[u8]) -> bool {
+        if generation == 0 {
+            return false;
+        }
+        if !digest.is_empty() && self.epoch != 0 {
+            return digest == self.report().digest().as_bytes();
+        }
+        generation == self.generation && (epoch == 0 || epoch == self.epoch)
+    }
+}
+
+impl FakeAgent {
+    /// Starts an agent at `path`.
+    pub fn start(path: &Path, script: Script) -> Self {
+        let (script_tx, script_rx) = watch::channel(script);
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (address, log) = (ListenAddress::Unix(path.to_owned()), seen.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = Listener::bind(&address).await.unwrap();
+                ready.send(()).unwrap();
+                tokio::select! {
+                    () = accept(&listener, &script_rx, &log) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        is_ready.recv().unwrap();
+        Self {
+            path: path.to_owned(),
+            script: script_tx,
+            seen,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Changes what it has to say; waits are answered.
+    pub fn change(&self, change: impl FnOnce(&mut Script)) {
+        self.script.send_modify(change);
+    }
+
+    /// A transaction in the guest: one more generation, with these packages.
+    pub fn install(&self, package: &str) {
+        self.change(|script| {
+            script.generation += 1;
+            script.packages.push(package.to_owned());
+            script.trigger = "reactive";
+        });
+    }
+
+    /// Every request so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// As `--vm` takes it.
+    pub fn vm(&self, id: &str) -> String {
+        format!("{id}=unix:{}", self.path.display())
+    }
+}
+
+impl Drop for FakeAgent {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(
+    listener: &Listener,
+    script: &watch::Receiver<Script>,
+    seen: &Arc<Mutex<Vec<Seen>>>,
+) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(serve(stream, script.clone(), seen.clone()));
+    }
+}
+
+async fn serve(
+    mut stream: Stream,
+    mut script: watch::Receiver<Script>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+) {
+    let Ok(bytes) = read_frame(&mut stream, wire::MAX_REQUEST).await else {
+        return;
+    };
+    let request = VmServiceRequest::decode(bytes.as_slice()).unwrap();
+    let (asked, digest, timeout) = match request.method {
+        Some(request::Method::GetReport(get)) => (
+            Seen {
+                wait: false,
+                generation: get.last_known_generation,
+                epoch: get.known_epoch,
+            },
+            get.known_digest,
+            None,
+        ),
+        Some(request::Method::WaitReport(wait)) => (
+            Seen {
+                wait: true,
+                generation: wait.last_known_generation,
+                epoch: wait.known_epoch,
+            },
+            wait.known_digest,
+            Some(Duration::from_millis(wait.timeout_ms.into())),
+        ),
+        None => return,
+    };
+    seen.lock().unwrap().push(asked.clone());
+    let known = |script: &Script| script.is_known(asked.generation, asked.epoch, &digest);
+    let now = script.borrow().clone();
+    if let (Some(timeout), Manner::Proper) = (timeout, now.manner) {
+        if !now.waits {
+            let answer = frame::encode(&now.error(ErrorCode::UnknownMethod));
+            let _ = write_frame(&mut stream, &answer).await;
+            return;
+        }
+        let changed = script.wait_for(|s| s.manner != Manner::Proper || !known(s));
+        let _ = tokio::time::timeout(timeout, changed).await;
+    }
+    let script = script.borrow().clone();
+    let answer = frame::encode(&script.answer(known(&script)));
+    let half = answer.get(..answer.len() / 2).unwrap();
+    let _ = match script.manner {
+        Manner::Proper => write_frame(&mut stream, &answer).await,
+        Manner::Says(code) => write_frame(&mut stream, &frame::encode(&script.error(code))).await,
+        Manner::Closes => Ok(()),
+        Manner::BreaksOff => write_frame(&mut stream, half).await,
+        Manner::Stalls => {
+            let _ = write_frame(&mut stream, half).await;
+            std::future::pending().await
+        }
+        Manner::Hangs => std::future::pending().await,
+        Manner::AnnouncesTooMuch => write_frame(&mut stream, &(17u32 << 20).to_be_bytes()).await,
+        Manner::Babbles => write_frame(&mut stream, b"\0\0\0\x03\xff\xff\xff").await,
+        Manner::AlwaysUnchanged => {
+            write_frame(&mut stream, &frame::encode(&script.answer(true))).await
+        }
+    };
+}

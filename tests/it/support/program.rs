@@ -1,0 +1,54 @@
+//! The real binary as a child process.
+
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// A running `afferent`; killed when dropped.
+pub struct Program(Child);
+
+impl Program {
+    /// Starts `afferent` with these arguments; its log goes to the test's output.
+    pub fn start(args: &[&str]) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_afferent"))
+            .args(args)
+            .env("AFFERENT_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// `afferent sense` with this state directory.
+    pub fn sense(state: &Path, deliver: &str, more: &[&str]) -> Self {
+        let state = state.display().to_string();
+        let mut args = vec!["sense", "--state-dir", &state, "--deliver", deliver];
+        args.extend(more);
+        Self::start(&args)
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        self.0.wait().unwrap()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

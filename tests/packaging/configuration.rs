@@ -1,0 +1,88 @@
+//! The configuration files that are installed: every setting, its default, and a word about it.
+
+use crate::{read, root};
+use afferent::cli::{options::Setting, settings};
+use std::collections::BTreeMap;
+use std::process::Command;
+
+#[test]
+fn the_shipped_configuration_shows_every_setting_with_its_default() {
+    for mode in ["serve", "sense", "mirror"] {
+        let text = read(&format!("packaging/config/{mode}.toml"));
+        let shown = shown(&text);
+        for setting in settings(mode) {
+            let key = setting.key();
+            let values = shown
+                .get(&key)
+                .unwrap_or_else(|| panic!("{mode}.toml does not show {key}"));
+            if let (Some(default), true) = (setting.default, is_comment(&text, &key)) {
+                assert_eq!(values.join(","), default, "{mode}.toml: default of {key}");
+            }
+        }
+        for key in shown.keys() {
+            let known = |setting: &Setting| setting.key() == *key;
+            assert!(
+                settings(mode).is_empty() || settings(mode).iter().any(known),
+                "{mode}.toml shows {key}, which is no setting"
+            );
+        }
+    }
+}
+
+#[test]
+fn check_config_accepts_the_shipped_configuration() {
+    for mode in ["serve", "sense", "mirror"] {
+        let file = root().join(format!("packaging/config/{mode}.toml"));
+        let out = Command::new(env!("CARGO_BIN_EXE_afferent"))
+            .args(["check-config", mode])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{mode}.toml: {out:?}");
+    }
+}
+
+#[test]
+fn the_shipped_configuration_explains_every_key() {
+    for mode in ["serve", "sense", "mirror"] {
+        let text = read(&format!("packaging/config/{mode}.toml"));
+        for paragraph in text.split("\n\n") {
+            let first = paragraph.lines().next().unwrap_or("");
+            assert!(
+                first.starts_with("# "),
+                "{mode}.toml: nothing explains {paragraph}"
+            );
+        }
+    }
+}
+
+/// Keys and values as they are when every commented key is switched on.
+fn shown(text: &str) -> BTreeMap<String, Vec<String>> {
+    let on: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.starts_with([' ', '#']) => key,
+            _ => line,
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let table: toml::Table = toml::from_str(&on).unwrap_or_else(|error| panic!("{error}\n{on}"));
+    table
+        .into_iter()
+        .map(|(key, value)| (key, plain(&value)))
+        .collect()
+}
+
+fn plain(value: &toml::Value) -> Vec<String> {
+    match value {
+        toml::Value::Array(items) => items.iter().flat_map(plain).collect(),
+        toml::Value::String(text) => vec![text.clone()],
+        toml::Value::Integer(number) => vec![number.to_string()],
+        other => panic!("{other:?} in a configuration file"),
+    }
+}
+
+fn is_comment(text: &str, key: &str) -> bool {
+    text.lines()
+        .any(|line| line.starts_with(&format!("#{key} =")))
+}

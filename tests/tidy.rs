@@ -1,0 +1,228 @@
+//! The tree checks itself: who may import whom, and who alone may name what.
+//!
+//! Layers are what lets a reader change one folder without reading the others. When a rule here
+//! stands in the way of a better shape, change the rule in the same commit.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a tree that cannot be read fails the test"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folder of `src/`, and the folders that it may import.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    // values
+    ("clock", &[]),
+    ("report", &["clock"]),
+    ("inventory", &[]),
+    // bytes
+    ("rpmdb", &["report"]),
+    ("wire", &["report", "clock"]),
+    // ports
+    ("http", &["clock"]),
+    ("scan", &["report", "rpmdb", "clock"]),
+    ("store", &["report", "inventory", "clock"]),
+    ("telemetry", &["clock"]),
+    ("transport", &["wire"]),
+    ("watch", &[]),
+    // commands
+    (
+        "serve",
+        &[
+            "report",
+            "clock",
+            "wire",
+            "scan",
+            "watch",
+            "store",
+            "transport",
+            "http",
+            "telemetry",
+        ],
+    ),
+    (
+        "sense",
+        &[
+            "report",
+            "clock",
+            "wire",
+            "store",
+            "transport",
+            "http",
+            "telemetry",
+        ],
+    ),
+    (
+        "mirror",
+        &["inventory", "clock", "store", "http", "telemetry"],
+    ),
+    // edges
+    (
+        "cli",
+        &[
+            "serve",
+            "sense",
+            "mirror",
+            "telemetry",
+            "clock",
+            "report",
+            "scan",
+            "transport",
+            "wire",
+            "http",
+            "inventory",
+        ],
+    ),
+];
+
+/// A name, and the files (or folders) that alone may have it.
+const ONLY_IN: &[(&str, &[&str])] = &[
+    ("bincode::", &["store/codec.rs"]),
+    ("redb::", &["store/"]),
+    ("notify::", &["watch/"]),
+    ("tokio_vsock", &["transport/"]),
+    ("ureq::", &["http/"]),
+    ("argh", &["cli/"]),
+    ("tracing_subscriber", &["telemetry/"]),
+    ("Instant::now", &["clock/"]),
+    ("SystemTime::now", &["clock/"]),
+    ("std::process::exit", &[]),
+];
+
+/// Lines of a file without its tests: beyond this it holds a second idea.
+const LONGEST_FILE: usize = 450;
+
+#[test]
+fn no_folder_imports_what_it_may_not() {
+    let rules: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let Some(allowed) = rules.get(source.folder()) else {
+            assert!(
+                source.folder().ends_with(".rs"),
+                "{} has no rule",
+                source.name
+            );
+            continue;
+        };
+        for folder in rules
+            .keys()
+            .filter(|f| **f != source.folder() && !allowed.contains(f))
+        {
+            if source
+                .code()
+                .any(|line| line.contains(&format!("crate::{folder}")))
+            {
+                wrong.push(format!("{} imports {folder}", source.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn what_belongs_to_one_place_is_named_only_there() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (name, places) in ONLY_IN {
+            let allowed = places.iter().any(|place| source.name.starts_with(place));
+            if !allowed && source.code().any(|line| names(line, name)) {
+                wrong.push(format!("{} names {name}", source.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_file_says_first_what_it_is_for() {
+    let silent: Vec<_> = sources()
+        .into_iter()
+        .filter(|s| !s.text.starts_with("//!"))
+        .map(|s| s.name)
+        .collect();
+    assert!(silent.is_empty(), "{silent:#?}");
+}
+
+#[test]
+fn no_file_holds_more_than_a_reader_can() {
+    let long: Vec<_> = sources()
+        .into_iter()
+        .map(|source| (source.code().count(), source.name))
+        .filter(|(lines, _)| *lines > LONGEST_FILE)
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn nothing_is_left_for_later_in_the_code() {
+    let marks = ["todo!(", "unimplemented!(", "dbg!(", "FIXME", "XXX"];
+    let left: Vec<_> = sources()
+        .into_iter()
+        .filter(|source| {
+            source
+                .code()
+                .any(|line| marks.iter().any(|mark| line.contains(mark)))
+        })
+        .map(|source| source.name)
+        .collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// Whether `line` has `name` as a name of its own, not as the end of another.
+fn names(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+    })
+}
+
+struct Source {
+    /// Below `src/`.
+    name: String,
+    text: String,
+}
+
+impl Source {
+    fn folder(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
+
+    /// Lines before the tests, without comments.
+    fn code(&self) -> impl Iterator<Item = &str> {
+        let code = self
+            .text
+            .split("#[cfg(test)]\nmod tests")
+            .next()
+            .unwrap_or_default();
+        code.lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut sources = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let name = path
+                    .strip_prefix(&root)
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned();
+                let text = fs::read_to_string(&path).unwrap();
+                sources.push(Source { name, text });
+            }
+        }
+    }
+    assert!(sources.len() > 30);
+    sources
+}

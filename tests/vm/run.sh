@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Boots real machines and runs every scenario in them; see scenarios.py. From nothing this takes under 15 minutes.
+# VM_SCENARIOS="reboot rollback" runs only those (after install and enable); VM_ACCEL=kvm|tcg forces one.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+if [ "$(uname -m)" != x86_64 ] || ! command -v apt-get >/dev/null; then
+    echo "vm: not run: the guests are x86_64 Debian systems, made with apt-get and debootstrap"
+    exit 0
+fi
+began=$SECONDS
+binary=${VM_BINARY:-target/static/x86_64/afferent}
+[ -n "${VM_BINARY:-}" ] || packaging/build-static.sh x86_64
+echo "vm: binary ready after $((SECONDS - began)) s"
+tests/vm/prepare.sh "$binary"
+echo "vm: machines ready after $((SECONDS - began)) s"
+PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -u tests/vm/scenarios.py target/vm "$binary"
+echo "vm: all done after $((SECONDS - began)) s"

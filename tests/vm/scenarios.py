@@ -1,0 +1,400 @@
+#!/usr/bin/env python3
+"""The product in real machines: our RPM, its unit and real rpm transactions in guests, `sense` on the host, and VSOCK.
+
+Usage: scenarios.py CACHE BINARY. Prints each check as it is made, and at the end a page with the latencies.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+from guest import Guest, GuestError, kvm_works
+
+PORT = 818
+ARRIVES = 60
+SERVE = "afferent-serve"
+
+
+class Failed(Exception):
+    """A check did not hold."""
+
+
+class Report:
+    """What was checked and how long things took."""
+
+    def __init__(self):
+        self.began = time.monotonic()
+        self.passed, self.failed, self.latencies, self.notes = [], [], {}, []
+
+    def say(self, text):
+        print(f"[{time.monotonic() - self.began:6.1f} s] {text}", flush=True)
+
+    def check(self, holds, text, detail=""):
+        if not holds:
+            raise Failed(f"{text}: {detail}" if detail else text)
+        self.passed.append(text)
+        self.say(f"ok    {text}")
+
+    def latency(self, kind, seconds):
+        self.latencies.setdefault(kind, []).append(seconds)
+        self.say(f"ok    {kind}: at Central {seconds * 1000:.0f} ms after rpm had finished")
+
+    def scenario(self, title, body):
+        self.say(f"      -- {title}")
+        try:
+            body()
+        except (Failed, GuestError, OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+            self.failed.append(f"{title}: {error}")
+            self.say(f"FAIL  {title}: {error}")
+            if not isinstance(error, (Failed, GuestError)):
+                traceback.print_exc()
+
+    def page(self, accel):
+        print("\n=== real machines: what was checked ===")
+        print(f"accelerator {accel}, {os.cpu_count()} cores, {time.monotonic() - self.began:.0f} s")
+        for text in self.passed:
+            print(f"  ok    {text}")
+        for text in self.failed:
+            print(f"  FAIL  {text}")
+        print("\nfrom the end of the rpm command in the guest to the line at Central, in milliseconds:")
+        print(f"  {'what':<44}{'times':>6}{'median':>9}{'worst':>9}")
+        for kind, seconds in self.latencies.items():
+            print(f"  {kind:<44}{len(seconds):>6}{statistics.median(seconds) * 1000:>9.0f}{max(seconds) * 1000:>9.0f}")
+        for note in self.notes:
+            print(f"  {note}")
+        print(f"\n{len(self.passed)} passed, {len(self.failed)} failed")
+
+
+class Central:
+    """The file that `sense` delivers to, read as it grows."""
+
+    def __init__(self, path):
+        self.path, self.read, self.rest = path, 0, b""
+        self.lines = []
+
+    def poll(self):
+        if not os.path.exists(self.path):
+            return
+        with open(self.path, "rb") as sink:
+            sink.seek(self.read)
+            data = sink.read()
+        if not data:
+            return
+        now = time.time()
+        self.read += len(data)
+        *whole, self.rest = (self.rest + data).split(b"\n")
+        self.lines += [(now, json.loads(line)) for line in whole]
+
+    def of(self, vm):
+        self.poll()
+        return [line for _, line in self.lines if line["vm"]["id"] == vm]
+
+    def last(self, vm):
+        return self.of(vm)[-1]
+
+    def wait(self, vm, wanted, what, limit=ARRIVES):
+        """The first line of `vm` from now on, or the last one there is, for which `wanted` holds, and when it was seen."""
+        deadline = time.monotonic() + limit
+        self.poll()
+        start = max((i for i, (_, line) in enumerate(self.lines) if line["vm"]["id"] == vm), default=0)
+        while True:
+            for seen, line in self.lines[start:]:
+                if line["vm"]["id"] == vm and wanted(line):
+                    return line, seen
+            if time.monotonic() > deadline:
+                raise Failed(f"{vm}: {what} did not arrive at Central within {limit} s")
+            time.sleep(0.002)
+            self.poll()
+
+
+class Sensor:
+    """`afferent sense` on the host."""
+
+    def __init__(self, binary, work, central):
+        self.binary, self.work, self.central, self.process = binary, work, central, None
+
+    def start(self, guests):
+        command = [self.binary, "sense", "--state-dir", os.path.join(self.work, "sense"), "--deliver", f"file:{self.central.path}"]
+        for guest in guests:
+            command += ["--vm", f"{guest.name}=hybrid:{guest.vsock}:{PORT}"]
+        os.makedirs(os.path.join(self.work, "sense"), exist_ok=True)
+        log = open(os.path.join(self.work, "sense.log"), "ab")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def stop(self, how=signal.SIGTERM):
+        if self.process:
+            self.process.send_signal(how)
+            self.process.wait(30)
+            self.process = None
+
+
+def versions(line):
+    """What a line says is installed: name to version."""
+    return {package["name"]: package["version"] for package in line["report"]["packages"]}
+
+
+def generation(line):
+    return line["meta"]["epoch"], line["meta"]["generation"]
+
+
+class Story:
+    """The scenarios in the order in which they build on one another."""
+
+    def __init__(self, cache, binary, work, accel):
+        self.report = Report()
+        self.cache, self.binary, self.work, self.accel = cache, binary, work, accel
+        self.central = Central(os.path.join(work, "central.ndjson"))
+        self.sensor = Sensor(binary, work, self.central)
+        self.one = Guest("web-1", 3, cache, work, accel)
+        self.two = None
+
+    def run(self):
+        scenarios = [
+            ("the RPM goes in, and nothing starts by itself", self.install),
+            ("the unit runs unprivileged under its hardening", self.enable),
+            ("package changes arrive at Central", self.changes),
+            ("the RPM database is rebuilt", self.rebuild),
+            ("who may not ask is refused", self.refused),
+            ("the sensor is killed", self.sensor_killed),
+            ("the guest reboots", self.reboot),
+            ("the guest loses its power", self.power_cut),
+            ("the guest's disk goes back to an older state", self.rollback),
+            ("a second guest", self.second),
+            ("the RPM is upgraded", self.upgrade),
+            ("the RPM is removed and installed again", self.removal),
+        ]
+        only = os.environ.get("VM_SCENARIOS")
+        try:
+            self.report.say(f"ok    {self.one.name} took commands {self.one.start():.1f} s after power on ({self.accel})")
+            for title, body in scenarios:
+                if not only or body.__name__ in only.split() + ["install", "enable"]:
+                    self.report.scenario(title, body)
+        except GuestError as error:
+            self.report.failed.append(str(error))
+            self.report.say(f"FAIL  {error}")
+        finally:
+            if self.report.failed:
+                self.evidence()
+            for stop in (self.sensor.stop, self.one.stop, self.two.stop if self.two else None):
+                if stop:
+                    stop()
+        self.report.page(self.accel)
+        return not self.report.failed
+
+    def evidence(self):
+        """What a failure leaves to read."""
+        print("\n--- the end of the sensor's log")
+        log = pathlib.Path(self.work, "sense.log")
+        if log.exists():
+            print("\n".join(log.read_text(errors="replace").splitlines()[-30:]))
+        if self.one.qemu:
+            print(f"--- {SERVE} in {self.one.name}")
+            try:
+                print(self.one.run(f"systemctl status {SERVE} --no-pager -n 0; journalctl -u {SERVE} --no-pager -n 30", check=False)[0][1])
+            except GuestError as error:
+                print(error)
+
+    # -- the scenarios
+
+    def install(self):
+        guest, check = self.one, self.report.check
+        guest.out("rpm -i --nodeps /mnt/afferent-*-1.x86_64.rpm")
+        states = guest.run(f"systemctl is-enabled {SERVE} afferent-sense afferent-mirror; systemctl is-active {SERVE}", check=False)[0][1]
+        check(states.split() == ["disabled", "disabled", "disabled", "inactive"], "after rpm -i all units are there, disabled, not running", states)
+        check(guest.out("afferent --version").startswith("afferent "), "the binary runs in the guest")
+        check(guest.run("rpm -V --nodeps afferent", check=False)[0] == (0, ""), "rpm -V finds nothing changed")
+        result, output = guest.run("systemd-analyze verify --man=no afferent-serve.service afferent-sense.service afferent-mirror.service 2>&1 | grep afferent", check=False)[0]
+        check(result != 0, "systemd-analyze verify is clean where the units are installed", output)
+
+    def enable(self):
+        guest, check = self.one, self.report.check
+        listing = "cd /var/lib/rpm && stat -c '%n %s %y %i' . .??* *"
+        before = guest.out(listing)
+        guest.out(f"systemctl enable --now {SERVE}")
+        check(guest.out(f"systemctl is-active {SERVE}") == "active", "systemctl enable --now: active, as its READY=1 said")
+        pid = guest.out(f"systemctl show -P MainPID {SERVE}")
+        status = dict(line.split(":", 1) for line in guest.out(f"cat /proc/{pid}/status").splitlines() if ":" in line)
+        check(status["Uid"].split()[0] != "0", "serve does not run as root")
+        check(int(status["CapEff"], 16) == 1 << 10, "its one capability is to bind a low port", status["CapEff"])
+        check(status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2", "no new privileges, system calls filtered")
+        check(guest.out("stat -c '%U %a' /var/lib/rpm/rpmdb.sqlite") == "root 644", "the database it reads is root's")
+        self.sensor.start([guest])
+        line, _ = self.central.wait(guest.name, lambda line: "afferent" in versions(line), "the first report")
+        check(line["vm"]["address"].startswith("hybrid:"), "the first report came over VSOCK through the hybrid socket")
+        after = guest.out(listing)
+        check(before == after, "reading the database changed nothing in its directory", f"{before}\n{after}")
+        self.same_as_rpm(guest)
+        memory = int(guest.out(f"systemctl show -P MemoryCurrent {SERVE}"))
+        self.report.notes.append(f"serve in the guest uses {memory / 1e6:.1f} MB (its control group), {int(status['VmRSS'].split()[0]) / 1e3:.1f} MB resident")
+
+    def same_as_rpm(self, guest):
+        query = r"rpm -qa --qf '%{NAME}\t%{EPOCHNUM}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\t%{SOURCERPM}\t%{MODULARITYLABEL}\n' | grep -v ^gpg-pubkey | LC_ALL=C sort"
+        said = guest.out("afferent scan --format tsv")
+        self.report.check(said == guest.out(query), "scan --format tsv equals rpm -qa", said)
+        installed = guest.out(r"rpm -qa --qf '%{NAME} %{VERSION}-%{RELEASE}\n' | grep -v ^gpg-pubkey")
+        installed = dict(row.split() for row in installed.splitlines())
+        self.report.check(versions(self.central.last(guest.name)) == installed, f"Central has what rpm -qa says in {guest.name}",
+                          f"{versions(self.central.last(guest.name))} and {installed}")
+
+    def change(self, guest, command, wanted, kind):
+        """Runs an rpm command and measures until its result is at Central."""
+        _, finished = guest.run(command)
+        _, seen = self.central.wait(guest.name, lambda line: wanted(versions(line)), kind)
+        # A negative time would mean that the report overtook the word that rpm was done.
+        self.report.latency(kind, max(0.0, seen - finished))
+
+    def changes(self):
+        guest = self.one
+        for _ in range(3):
+            self.change(guest, "rpm -i /mnt/probe-1.0.rpm", lambda v: v.get("probe") == "1.0-1", "install")
+            self.change(guest, "rpm -U /mnt/probe-2.0.rpm", lambda v: v.get("probe") == "2.0-1", "upgrade")
+            self.change(guest, "rpm -e probe", lambda v: "probe" not in v, "erase")
+        self.change(guest, "rpm -i /mnt/extra1-1.0.rpm; rpm -i /mnt/extra2-1.0.rpm; rpm -i /mnt/extra3-1.0.rpm",
+                    lambda v: {"extra1", "extra2", "extra3"} <= v.keys(), "three transactions without a pause")
+        self.same_as_rpm(guest)
+        seen = [generation(line) for line in self.central.of(guest.name)]
+        self.report.check(seen == sorted(set(seen)), "generations only grew, none came twice", str(seen))
+
+    def rebuild(self):
+        guest = self.one
+        before = len(self.central.of(guest.name))
+        guest.out("rpm --rebuilddb")
+        self.change(guest, "rpm -i /mnt/probe-1.0.rpm", lambda v: v.get("probe") == "1.0-1", "install after rebuilddb")
+        self.change(guest, "rpm -e probe", lambda v: "probe" not in v, "erase after rebuilddb")
+        arrived = len(self.central.of(guest.name)) - before
+        self.report.check(arrived == 2, "rebuilddb itself, which changes no package, sent nothing", f"{arrived} reports")
+
+    def refused(self):
+        guest, check = self.one, self.report.check
+        result, output = guest.run(f"timeout 20 afferent pull vsock:1:{PORT}", check=False)[0]
+        check(result not in (0, 124), "a dial from CID 1 is refused: only the host may ask", output)
+        guest.out("mkdir -p /run/systemd/system/afferent-serve.service.d && printf '[Service]\\nEnvironment=AFFERENT_ALLOW_CID=2,1\\n'"
+                  f" >/run/systemd/system/afferent-serve.service.d/cid.conf && systemctl daemon-reload && systemctl restart {SERVE}")
+        said = json.loads(guest.out(f"timeout 20 afferent pull vsock:1:{PORT} --format json"))
+        check(said is not None, "with CID 1 allowed, vsock:1 answers through vsock_loopback")
+        guest.out(f"rm -r /run/systemd/system/afferent-serve.service.d && systemctl daemon-reload && systemctl restart {SERVE}")
+
+    def sensor_killed(self):
+        guest = self.one
+        self.sensor.stop(signal.SIGKILL)
+        guest.out("rpm -i /mnt/probe-1.0.rpm")
+        before = len(self.central.of(guest.name))
+        self.sensor.start([guest])
+        self.central.wait(guest.name, lambda line: versions(line).get("probe") == "1.0-1", "what changed while no sensor ran")
+        self.report.check(len(self.central.of(guest.name)) == before + 1, "after kill -9 of sense: what was missed arrives, once")
+        guest.out("rpm -e probe")
+        self.central.wait(guest.name, lambda line: "probe" not in versions(line), "the erase")
+
+    def reboot(self):
+        guest, check = self.one, self.report.check
+        before, count = generation(self.central.last(guest.name)), len(self.central.of(guest.name))
+        guest.shut_down()
+        seconds = guest.start()
+        check(guest.out(f"systemctl is-active {SERVE}") == "active", f"after a reboot ({seconds:.0f} s) serve runs again by itself")
+        # The next change is one generation on, in the same epoch, and is the next line: nothing was sent again.
+        self.change(guest, "rpm -i /mnt/probe-1.0.rpm", lambda v: v.get("probe") == "1.0-1", "first install after a reboot")
+        after, lines = generation(self.central.last(guest.name)), len(self.central.of(guest.name))
+        check(after == (before[0], before[1] + 1), "same epoch, and the generation went on", f"{before} then {after}")
+        check(lines == count + 1, "the reboot itself sent nothing again", f"{lines - count} lines")
+
+    def power_cut(self):
+        guest, check = self.one, self.report.check
+        guest.out("rpm -e probe && sync -f /var/lib/rpm")
+        self.central.wait(guest.name, lambda line: "probe" not in versions(line), "the erase")
+        before = generation(self.central.last(guest.name))
+        guest.run("rpm -i /mnt/extra4-1.0.rpm && sync -f /var/lib/rpm")
+        guest.stop()
+        guest.start()
+        line, _ = self.central.wait(guest.name, lambda line: "extra4" in versions(line), "a change just before the power cut")
+        check(line["meta"]["epoch"] == before[0] and line["meta"]["generation"] > before[1], "after kill -9 of the machine: same epoch, generation not backwards",
+              f"{before} then {generation(line)}")
+        self.same_as_rpm(guest)
+
+    def rollback(self):
+        guest, check = self.one, self.report.check
+        guest.shut_down()
+        guest.save()
+        guest.start()
+        old = versions(self.central.last(guest.name))
+        for version in ("1.0", "2.0"):
+            self.change(guest, f"rpm -U /mnt/probe-{version}.rpm", lambda v, w=version: v.get("probe") == f"{w}-1", "change before a rollback")
+        guest.stop()
+        guest.roll_back()
+        guest.start()
+        self.central.wait(guest.name, lambda line: versions(line) == old, "the state of the older disk")
+        check(True, "after a rollback of the disk Central is told the older state")
+        # The same generation numbers are given again, to other content: Central must get it all the same.
+        self.change(guest, "rpm -i /mnt/probe-3.0.rpm", lambda v: v.get("probe") == "3.0-1", "install after a rollback")
+        guest.out("rpm -e probe")
+        self.central.wait(guest.name, lambda line: "probe" not in versions(line), "the erase")
+
+    def second(self):
+        check = self.report.check
+        self.two = two = Guest("db-1", 4, self.cache, self.work, self.accel)
+        two.start()
+        two.out(f"rpm -i --nodeps /mnt/afferent-*-1.x86_64.rpm && systemctl enable --now {SERVE}")
+        result, output = two.run(f"timeout 20 afferent pull vsock:{self.one.cid}:{PORT}", check=False)[0]
+        check(result not in (0, 124), "another guest of the host that dials the first one gets nothing", output)
+        self.sensor.stop()
+        self.sensor.start([self.one, two])
+        line, _ = self.central.wait(two.name, lambda line: "afferent" in versions(line), "the second guest's first report")
+        check(line["meta"]["epoch"] != self.central.last(self.one.name)["meta"]["epoch"], "the second guest has an epoch of its own")
+        self.change(two, "rpm -i /mnt/probe-1.0.rpm", lambda v: v.get("probe") == "1.0-1", "install in the second guest")
+        self.change(self.one, "rpm -i /mnt/extra5-1.0.rpm", lambda v: "extra5" in v, "install in the first, with two")
+        check("extra5" not in versions(self.central.last(two.name)), "and neither has the other's packages")
+        two.stop()
+        self.change(self.one, "rpm -e extra5", lambda v: "extra5" not in v, "erase while the other guest is dead")
+
+    def upgrade(self):
+        guest, check = self.one, self.report.check
+        before = generation(self.central.last(guest.name))
+        old = guest.out(f"systemctl show -P MainPID {SERVE}")
+        guest.out("sed -i 's/^#rescan_interval.*/rescan_interval = \"6h\"/' /etc/afferent/serve.toml")
+        self.change(guest, "rpm -U --nodeps /mnt/afferent-*-2.x86_64.rpm", lambda v: v["afferent"].endswith("-2"), "rpm -U of afferent itself")
+        states = guest.out(f"systemctl is-active {SERVE}; systemctl is-enabled {SERVE}").split()
+        check(states == ["active", "enabled"] and guest.out(f"systemctl show -P MainPID {SERVE}") != old, "rpm -U restarted serve and left it enabled", str(states))
+        check(guest.run("systemctl is-active afferent-sense", check=False)[0][0] != 0, "and started nothing else")
+        after = generation(self.central.last(guest.name))
+        check(after == (before[0], before[1] + 1), "state was kept: same epoch, one generation on", f"{before} then {after}")
+        check(guest.out("grep -c '^rescan_interval = \"6h\"' /etc/afferent/serve.toml; ls /etc/afferent") ==
+              "1\nmirror.toml\nroster.toml\nsense.toml\nserve.toml\nserve.toml.rpmnew", "the edited configuration was kept, the new one lies beside it",
+              guest.out("ls /etc/afferent"))
+
+    def removal(self):
+        guest, check = self.one, self.report.check
+        epoch = self.central.last(guest.name)["meta"]["epoch"]
+        guest.out("rpm -e afferent")
+        states = guest.run(f"systemctl is-active {SERVE}; systemctl is-enabled {SERVE}; pgrep afferent; ls /usr/bin/afferent", check=False)[0][1]
+        check(states.splitlines()[0] in ("inactive", "unknown") and "No such file" in states and "enabled" not in states.split(),
+              "rpm -e stopped and disabled serve", states)
+        left = guest.out("find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /var/log/journal \\) -prune -o -name '*afferent*' -print "
+                         "-o -path '/etc/afferent/*' -print -o -path '/var/lib/private/afferent/*' -print | sort")
+        expected = ["/etc/afferent", "/etc/afferent/serve.toml.rpmnew", "/etc/afferent/serve.toml.rpmsave", "/var/lib/afferent",
+                    "/var/lib/private/afferent", "/var/lib/private/afferent/serve", "/var/lib/private/afferent/serve/serve.redb"]
+        check(left.splitlines() == expected, "it left the edited configuration and the state, and nothing else", left)
+        guest.out(f"rpm -i --nodeps /mnt/afferent-*-2.x86_64.rpm && systemctl enable --now {SERVE}")
+        line, _ = self.central.wait(guest.name, lambda line: line["meta"]["epoch"] == epoch and "afferent" in versions(line), "a report after installing again")
+        check(line["meta"]["epoch"] == epoch, "installed again it is the same guest: same epoch")
+
+
+def main():
+    cache, binary = (os.path.abspath(argument) for argument in sys.argv[1:3])
+    accel = os.environ.get("VM_ACCEL") or ("kvm" if kvm_works(cache) else "tcg")
+    work = tempfile.mkdtemp(prefix="afferent-vm-")
+    good = Story(cache, binary, work, accel).run()
+    if good:
+        shutil.rmtree(work)
+    else:
+        print(f"logs and disks are in {work}")
+    sys.exit(0 if good else 1)
+
+
+main()
