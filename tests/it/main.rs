@@ -4,10 +4,9 @@
     clippy::panic,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a failed helper fails its test, and its numbers are small"
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a failed helper fails its test and says what it saw"
+    reason = "a failed helper fails its test and says what it saw; its numbers are small"
 )]
 #![allow(unreachable_pub, reason = "support is public to every module here")]
 
