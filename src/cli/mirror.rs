@@ -12,6 +12,7 @@ use crate::mirror::report::{Report, Summary};
 use crate::mirror::run::{self, Mirror};
 use crate::telemetry::start_log;
 use argh::FromArgs;
+pub(super) use settings::SETTINGS;
 use settings::{Config, Flags};
 use std::path::{Path, PathBuf};
 
@@ -208,8 +209,6 @@ asking! {
     }
 }
 
-pub(super) use settings::SETTINGS;
-
 /// Whether settings make a configuration.
 pub(super) fn check(settings: &super::options::Settings) -> Result<(), ConfigError> {
     Config::of(settings, None).map(drop)
@@ -226,7 +225,7 @@ pub(super) fn run(args: MirrorArgs) -> u8 {
         Command::Apply(args) => args
             .config(Vec::new())
             .map_err(Stop::from)
-            .and_then(|config| apply(config, &args.file, args.json)),
+            .and_then(|config| apply(&config, &args.file, args.json)),
         Command::Explain(args) => args
             .config(Vec::new())
             .map_err(Stop::from)
@@ -247,6 +246,10 @@ struct Stop {
 }
 
 impl Stop {
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "it is given to map_err as it is"
+    )]
     fn failed(error: impl ToString) -> Self {
         Self {
             code: FAILED,
@@ -269,7 +272,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
     let interval = ("interval", args.interval.iter().cloned().collect());
     let config = args.config(vec![interval])?;
     if let Some(file) = &args.apply {
-        return apply(config, file, args.json);
+        return apply(&config, file, args.json);
     }
     if args.plan || args.plan_out.is_some() {
         return plan(&config, args.plan_out.as_deref(), args.json);
@@ -318,7 +321,7 @@ fn plan(config: &Config, out: Option<&Path>, json: bool) -> Result<u8, Stop> {
     })
 }
 
-fn apply(config: Config, file: &Path, json: bool) -> Result<u8, Stop> {
+fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
     let wrong = |why: String| Stop {
         code: USAGE,
         why: format!("{}: {why}", file.display()),

@@ -59,6 +59,7 @@ enum Command {
 /// The settings of a command, for its configuration file and manual page.
 pub fn settings(command: &str) -> &'static [options::Setting] {
     match command {
+        "mirror" => mirror::SETTINGS,
         "sense" => sense::SETTINGS,
         "serve" => serve::SETTINGS,
         _ => &[],

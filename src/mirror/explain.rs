@@ -12,11 +12,16 @@ pub fn explain(planned: &Planned, key: &str) -> Vec<String> {
         .parse::<Mac>()
         .map_or(key.to_owned(), |mac| mac.to_string());
     let mut lines = Vec::new();
+    let mut known: Vec<&str> = vec![&key];
     for plan in &planned.plans {
-        let decisions = plan.trace.iter().filter(|d| d.keys.contains(&key));
-        lines.extend(decisions.map(|d| format!("{}: {}", plan.kind, d.rule)));
+        for decision in plan.trace.iter().filter(|d| d.keys.contains(&key)) {
+            lines.push(format!("{}: {}", plan.kind, decision.rule));
+            known.extend(decision.keys.iter().map(String::as_str));
+        }
     }
-    let about = |report: &&Report| report.key == key || report.message.contains(&key);
+    // What is said about it may name it otherwise.
+    let about =
+        |report: &&Report| known.contains(&report.key.as_str()) || report.message.contains(&key);
     let say = |level: &str, report: &Report| {
         let of = report.kind.as_deref().unwrap_or("run");
         format!(

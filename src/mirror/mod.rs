@@ -40,12 +40,23 @@ pub mod spec;
 
 use crate::clock::WallTime;
 use crate::inventory::Row;
-use crate::store::Store;
+pub use crate::store::{Store, StoreError};
+
 use crate::store::inventory_table::{Ending, InventoryError};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
+
+/// Pages of the file kept in memory, in bytes.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// Opens `mirror.redb` in `state_dir`, or begins it. A damaged file is moved aside, and the next
+/// cycle fills a new one.
+pub fn open(state_dir: &Path) -> Result<Store, StoreError> {
+    Ok(Store::open(state_dir, "mirror.redb", CACHE_BYTES)?.store)
+}
 
 /// Commits the store has seen.
 pub fn generation(store: &Store) -> Result<u64, InventoryError> {

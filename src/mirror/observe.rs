@@ -103,7 +103,7 @@ pub fn observe(
                 .entry(drift.drift_type.name().to_owned())
                 .or_default() += 1;
         }
-        replace(component_type, drifts, present, &mut draft, new_id);
+        replace(component_type, &drifts, present, &mut draft, new_id);
         observation.complete = true;
     }
     observation.changes = draft.finish(now);
@@ -411,7 +411,7 @@ fn differences(component: &Component, device: &Device, policy: &Policy) -> Vec<F
 /// row, so that observing the same again writes nothing.
 fn replace(
     component_type: ComponentType,
-    drifts: Vec<Drift>,
+    drifts: &[Drift],
     present: &PresentDevices,
     draft: &mut Draft,
     new_id: &mut dyn FnMut() -> Uuid,
@@ -447,7 +447,7 @@ fn replace(
             draft.remove(Row::Drift(stored.clone()), Op::DriftDelete, why);
         }
     }
-    for drift in &drifts {
+    for drift in drifts {
         if kept.insert(content(drift)) {
             let row = Drift {
                 id: new_id(),

@@ -5,7 +5,7 @@
 //! never even taken out of the text.
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -276,10 +276,13 @@ pub fn reported_error(value: &RawValue) -> Option<String> {
     struct Failed {
         error: serde_json::Value,
     }
+    if !is_object(value) {
+        return None;
+    }
     let failed: Failed = serde_json::from_str(value.get()).ok()?;
     Some(match failed.error {
         serde_json::Value::String(text) => text,
-        other => other.to_string(),
+        _ => "it says no more".to_owned(),
     })
 }
 
@@ -294,7 +297,7 @@ pub struct Pagination {
     pub page_size: Option<u64>,
 }
 
-/// Whether a JSON text is whole, whatever it holds.
-pub fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
+/// Whether a value is an object: a list would be taken for one, field by field.
+pub fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
 }

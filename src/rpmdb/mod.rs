@@ -78,6 +78,17 @@ pub struct Item<'a> {
     pub blob: Result<&'a mut dyn Blob, Error>,
 }
 
+/// One package header, as the database's own indexes list it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Its number in the database.
+    pub number: u32,
+    /// [`check`] over its name.
+    pub name: u64,
+    /// Over its name and the transaction that added it.
+    pub check: u64,
+}
+
 /// Called with every header of a database.
 pub type Visit<'a> = dyn FnMut(Item<'_>) -> ControlFlow<()> + 'a;
 
@@ -130,6 +141,31 @@ impl<S: ReadAt> Database<S> {
         Ok(())
     }
 
+    /// The headers as the database's own indexes list them, sorted by number, where it has such
+    /// indexes and they are cheaper to read than the headers. Trust them once they agreed with
+    /// the headers.
+    ///
+    /// # Errors
+    /// An index is damaged.
+    pub fn listing(&mut self) -> Result<Option<Vec<Listed>>, Error> {
+        match self {
+            Self::Sqlite(database) => database.listing(),
+            Self::Ndb(_) | Self::Bdb(_) => Ok(None),
+        }
+    }
+
+    /// Calls `visit` with the headers of these numbers; false when one was not found, or the
+    /// format cannot find headers by number.
+    ///
+    /// # Errors
+    /// The structure around the headers is damaged.
+    pub fn some_headers(&mut self, numbers: &[u32], visit: &mut Visit<'_>) -> Result<bool, Error> {
+        match self {
+            Self::Sqlite(database) => database.some_headers(numbers, visit),
+            Self::Ndb(_) | Self::Bdb(_) => Ok(false),
+        }
+    }
+
     /// The highest header number that the database ever gave out; 0 when it is new. It only grows,
     /// and tells a new database from one that lost everything.
     ///
@@ -145,7 +181,7 @@ impl<S: ReadAt> Database<S> {
 }
 
 /// A quick check sum over bytes that were read anyway; equal bytes, equal sum. Not for integrity.
-fn check(bytes: &[u8]) -> u64 {
+pub fn check(bytes: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let (words, rest) = bytes.as_chunks::<8>();
     let mix = |sum: u64, word: u64| (sum.rotate_left(23) ^ word).wrapping_mul(FACTOR);

@@ -24,7 +24,7 @@ const BLOB_HEAD: usize = 16;
 const BLOB_TAIL: u64 = 12;
 /// Slots that are fetched at once.
 const BATCH: usize = 64 * 1024;
-/// Fetched with the head of a blob: nearly always the whole index and the first strings.
+/// Fetched from the start of a header: nearly always the whole index and the first strings.
 const FIRST_WINDOW: usize = 4096;
 /// Fetched around any later byte.
 const NEXT_WINDOW: usize = 512;
@@ -146,7 +146,7 @@ impl<S: ReadAt> Database<S> {
             window,
             window_at: 0,
         };
-        blob.load(0, FIRST_WINDOW)?;
+        blob.load(0, BLOB_HEAD)?;
         let head = |at| le_u32(blob.window, at);
         if array(blob.window, 0) != Some(*b"BlbS") || head(4) != Some(slot.number) {
             return Err(damaged("its slot points to something else"));
@@ -157,9 +157,7 @@ impl<S: ReadAt> Database<S> {
         }
         // From here on the blob is the header alone.
         (blob.start, blob.length) = (start + BLOB_HEAD as u64, length);
-        blob.window.drain(..BLOB_HEAD);
-        let rest = usize::try_from(length).unwrap_or(usize::MAX);
-        blob.window.truncate(rest);
+        blob.window.clear();
         Ok((blob, generation))
     }
 }
@@ -225,7 +223,12 @@ impl<S: ReadAt> Blob for Stretch<'_, S> {
             (within < this.window.len()).then_some(within)
         };
         if inside(self).is_none() {
-            self.load(offset, NEXT_WINDOW)?;
+            let most = if offset == 0 {
+                FIRST_WINDOW
+            } else {
+                NEXT_WINDOW
+            };
+            self.load(offset, most)?;
         }
         inside(self)
             .and_then(|within| self.window.get(within..))

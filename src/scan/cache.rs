@@ -6,7 +6,7 @@ use super::error::ScanError;
 use super::file::OpenFile;
 use super::snapshot::FileId;
 use crate::report::Package;
-use crate::rpmdb::{self, Backend, Described, Scratch};
+use crate::rpmdb::{self, Backend, Described, Item, Listed, Scratch};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
@@ -23,7 +23,6 @@ pub struct Skipped {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
     number: u32,
-    length: u64,
     check: u64,
 }
 
@@ -52,6 +51,8 @@ pub(super) struct Cache {
     keys: Vec<Known>,
     /// Header number to its place in `packages`, sorted.
     places: Vec<(u32, usize)>,
+    /// Whether the checks are those of the database's listing, which agreed with its headers.
+    listed: bool,
 }
 
 /// How a database differs from what is known of it.
@@ -62,6 +63,7 @@ pub(super) struct Delta {
     kept: Option<Vec<bool>>,
     new: Vec<(Package, Known)>,
     keys: Vec<Known>,
+    listed: bool,
     pub(super) headers: usize,
     pub(super) parsed: usize,
     pub(super) skipped: Vec<Skipped>,
@@ -70,6 +72,37 @@ pub(super) struct Delta {
 impl Delta {
     pub(super) fn keys(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Reads a header; whether the listing says the same of it.
+    fn parse(
+        &mut self,
+        item: Item<'_>,
+        this: Known,
+        scratch: &mut Scratch,
+        listed: Option<&Listed>,
+    ) -> bool {
+        self.parsed += 1;
+        let number = item.number;
+        match item
+            .blob
+            .and_then(|blob| rpmdb::read(blob, number, scratch))
+        {
+            Ok(Described::Package(package)) => {
+                let name = rpmdb::check(package.name.as_bytes());
+                self.new.push((package, this));
+                listed.is_some_and(|listed| listed.name == name)
+            }
+            Ok(Described::Key) => {
+                self.keys.push(this);
+                listed.is_some()
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.skipped.push(Skipped { number, why });
+                listed.is_some()
+            }
+        }
     }
 
     /// Refuses an empty result that cannot be the truth.
@@ -112,45 +145,90 @@ impl Cache {
             backend: located.backend,
             last_number: database.last_number()?,
         };
+        // A damaged index is no reason to lose the headers.
+        let listing = database.listing().unwrap_or_default();
         let known = mode == Mode::Incremental
+            && self.listed == listing.is_some()
             && self
                 .identity
                 .is_some_and(|before| identity.continues(&before));
-        let mut delta = Delta {
+        if let (true, Some(listing)) = (known, &listing)
+            && let Some(delta) = self.compare_listing(identity, listing, database)?
+        {
+            return Ok(delta);
+        }
+        let mut delta = self.delta(identity, known);
+        let mut scratch = Scratch::default();
+        let mut agreed = 0;
+        database.headers(&mut |item| {
+            delta.headers += 1;
+            let listed = listing.as_ref().and_then(|all| {
+                let at = all.binary_search_by_key(&item.number, |l| l.number).ok()?;
+                all.get(at)
+            });
+            let this = Known {
+                number: item.number,
+                check: listed.map_or_else(|| own_check(&item), |listed| listed.check),
+            };
+            let agrees = (known && self.still_there(this, &mut delta))
+                || delta.parse(item, this, &mut scratch, listed);
+            agreed += usize::from(agrees);
+            ControlFlow::Continue(())
+        })?;
+        delta.listed = listing.is_some_and(|all| all.len() == delta.headers && agreed == all.len());
+        Ok(delta)
+    }
+
+    /// Compares with the listing alone and reads only the headers that it has and we do not;
+    /// `None` when that would be most of them, or the listing lies.
+    fn compare_listing(
+        &self,
+        identity: Identity,
+        listing: &[Listed],
+        database: &mut rpmdb::Database<OpenFile>,
+    ) -> Result<Option<Delta>, rpmdb::Error> {
+        let mut delta = self.delta(identity, true);
+        delta.headers = listing.len();
+        delta.listed = true;
+        let mut unknown = Vec::new();
+        for listed in listing {
+            let this = Known {
+                number: listed.number,
+                check: listed.check,
+            };
+            if !self.still_there(this, &mut delta) {
+                unknown.push(*listed);
+            }
+        }
+        if unknown.len() > listing.len() / 4 + 16 {
+            return Ok(None);
+        }
+        let numbers: Vec<u32> = unknown.iter().map(|listed| listed.number).collect();
+        let (mut scratch, mut next, mut agree) = (Scratch::default(), unknown.iter(), true);
+        let found = database.some_headers(&numbers, &mut |item| {
+            if let Some(listed) = next.next() {
+                let this = Known {
+                    number: listed.number,
+                    check: listed.check,
+                };
+                agree &= delta.parse(item, this, &mut scratch, Some(listed));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok((found && agree).then_some(delta))
+    }
+
+    fn delta(&self, identity: Identity, known: bool) -> Delta {
+        Delta {
             identity,
             kept: known.then(|| vec![false; self.packages.len()]),
             new: Vec::new(),
             keys: Vec::new(),
+            listed: false,
             headers: 0,
             parsed: 0,
             skipped: Vec::new(),
-        };
-        let mut scratch = Scratch::default();
-        database.headers(&mut |item| {
-            delta.headers += 1;
-            let this = Known {
-                number: item.number,
-                length: item.length,
-                check: item.check,
-            };
-            if known && self.still_there(this, &mut delta) {
-                return ControlFlow::Continue(());
-            }
-            delta.parsed += 1;
-            match item
-                .blob
-                .and_then(|blob| rpmdb::read(blob, item.number, &mut scratch))
-            {
-                Ok(Described::Package(package)) => delta.new.push((package, this)),
-                Ok(Described::Key) => delta.keys.push(this),
-                Err(error) => delta.skipped.push(Skipped {
-                    number: item.number,
-                    why: error.to_string(),
-                }),
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(delta)
+        }
     }
 
     fn still_there(&self, this: Known, delta: &mut Delta) -> bool {
@@ -196,6 +274,7 @@ impl Cache {
         } else {
             self.keys = delta.keys;
             self.identity = Some(delta.identity);
+            self.listed = delta.listed;
         }
     }
 
@@ -220,7 +299,13 @@ impl Cache {
         self.places.sort_unstable();
         self.keys = delta.keys;
         self.identity = Some(delta.identity);
+        self.listed = delta.listed;
     }
+}
+
+/// Of a header in a format that lists nothing beside it.
+fn own_check(item: &Item<'_>) -> u64 {
+    rpmdb::check([item.length.to_le_bytes(), item.check.to_le_bytes()].as_flattened())
 }
 
 /// The architecture that most packages are of, `noarch` aside; empty when there is none.

@@ -18,6 +18,7 @@ pub mod rescan;
 pub mod respond;
 mod run;
 mod server;
+mod status;
 mod worker;
 
 pub use rescan::Pace;

@@ -4,7 +4,7 @@
 //! else the same generation of the same epoch (or of an epoch the peer does not know of).
 
 use crate::clock::WallTime;
-use crate::report::{Digest, Facts, GuestId, Report, ReportKey, facts};
+use crate::report::{Digest, Facts, GuestId, Report, ReportKey, Trigger, facts};
 use crate::store::report_table::{ReportRow, StoredReport};
 use crate::wire::message::{
     self as wire, ErrorCode, GetReport, ResponseMeta, VmServiceRequest, VmServiceResponse,
@@ -25,6 +25,7 @@ pub struct Published {
     /// Facts that go into the meta of every answer, but for the time of the last scan.
     facts: Facts,
     last_scan_at: WallTime,
+    packages: usize,
     /// Field 2 of the response, tag and length included.
     payload: Arc<[u8]>,
 }
@@ -131,6 +132,7 @@ impl Published {
             row: stored.row.clone(),
             facts,
             last_scan_at,
+            packages: stored.report.packages.len(),
             payload: payload(&stored.report).into(),
         }
     }
@@ -141,8 +143,29 @@ impl Published {
             row: self.row.clone(),
             facts: self.facts.clone(),
             last_scan_at,
+            packages: self.packages,
             payload: Arc::clone(&self.payload),
         }
+    }
+
+    /// When its content was last found to be what is installed.
+    pub fn last_scan_at(&self) -> WallTime {
+        self.last_scan_at
+    }
+
+    /// Over its content.
+    pub fn digest(&self) -> Digest {
+        self.row.digest
+    }
+
+    /// Why the scan ran that found it.
+    pub fn trigger(&self) -> Trigger {
+        self.row.trigger
+    }
+
+    /// Packages in it.
+    pub fn packages(&self) -> usize {
+        self.packages
     }
 
     /// Which report this is.
@@ -241,7 +264,7 @@ fn payload(report: &Report) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Epoch, Generation, Package, Trigger};
+    use crate::report::{Epoch, Generation, Package};
     use proptest::prelude::*;
 
     #[test]

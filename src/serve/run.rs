@@ -6,15 +6,17 @@ use super::refresh::Mapping;
 use super::rescan::{Ended, Next, Rescan};
 use super::respond::Published;
 use super::server::Server;
+use super::status::Status;
 use super::worker::{Outcome, Worker};
 use crate::clock;
 use crate::scan;
 use crate::store::StoreError;
+use crate::telemetry::control::Control;
 use crate::transport::{ListenAddress, Listener, ServerTls, TlsError};
 use crate::watch::{Places, Signature, Touch, Watch};
 use sd_notify::NotifyState;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -79,6 +81,7 @@ struct Agent {
     scan: Option<JoinHandle<Outcome>>,
     /// Of the files as the newest scan found them.
     signature: Signature,
+    status: Arc<Mutex<Status>>,
 }
 
 impl Agent {
@@ -109,7 +112,21 @@ impl Agent {
             None => scan::PLACES.iter().map(Into::into).collect(),
         };
         let watch = Watch::start(Places::new(&config.root, &places));
+        let (epoch, durable, moved_aside) = worker.kept();
+        let status = Status {
+            started_at: clock::wall_now(),
+            guest_id: worker.guest_id().cloned(),
+            epoch,
+            durable,
+            moved_aside,
+            reactive: config.pace.reactive,
+            watch_trouble: watch.trouble().map(str::to_owned),
+            scan_error: None,
+            scans: 0,
+            failed_scans: 0,
+        };
         let mut agent = Self {
+            status: Arc::new(Mutex::new(status)),
             rescan: Rescan::new(config.pace, clock::now()),
             signature: watch.signature(),
             watch,
@@ -121,7 +138,9 @@ impl Agent {
         if agent.published.borrow().is_some() {
             notify(&[NotifyState::Ready]);
         }
+        let control = agent.open_control();
         agent.live().await?;
+        drop(control);
         tracing::info!("stopping");
         notify(&[NotifyState::Stopping]);
         let _ = stop.send(true);
@@ -133,6 +152,25 @@ impl Agent {
         }
         agent.remove_sockets();
         Ok(())
+    }
+
+    /// Answers `afferent status` for as long as what it gives is kept.
+    fn open_control(&self) -> Option<JoinSet<()>> {
+        let control = match Control::bind(&self.config.state_dir) {
+            Ok(control) => control,
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
+                return None;
+            }
+        };
+        let (status, published) = (Arc::clone(&self.status), self.published.subscribe());
+        let answer = move |_: &[&str]| {
+            let published = published.borrow().clone();
+            locked(&status).show(published.as_ref())
+        };
+        let mut task = JoinSet::new();
+        task.spawn(control.answer(answer));
+        Some(task)
     }
 
     /// Until the service is told to stop.
@@ -208,6 +246,7 @@ impl Agent {
 
     /// Says in the log when watching gets worse or better.
     fn say_trouble(&self, before: Option<&str>) {
+        locked(&self.status).watch_trouble = self.watch.trouble().map(str::to_owned);
         let every = clock::show_duration(self.config.safety_poll);
         match self.watch.trouble() {
             now if now == before => {}
@@ -216,6 +255,22 @@ impl Agent {
                 "changes may be noticed only by comparing files every {every}"
             ),
             None => tracing::info!("all places of the RPM database are watched again"),
+        }
+    }
+
+    fn remember(&self, outcome: &Outcome) {
+        let mut status = locked(&self.status);
+        (status.epoch, status.durable, status.moved_aside) = self.worker.kept();
+        match outcome {
+            Outcome::Found(..) => {
+                status.scans += 1;
+                status.scan_error = None;
+            }
+            Outcome::ScanFailed(error) | Outcome::StoreFailed(error) => {
+                status.failed_scans += 1;
+                status.scan_error = Some(error.clone());
+            }
+            Outcome::Overtaken => {}
         }
     }
 
@@ -234,6 +289,7 @@ impl Agent {
     }
 
     fn scanned(&mut self, outcome: Outcome) {
+        self.remember(&outcome);
         let ended = match outcome {
             Outcome::Found(Recorded::New(stored), at) => {
                 let published = Published::new(&stored, self.worker.guest_id(), at);
@@ -274,6 +330,10 @@ impl Agent {
         };
         self.rescan.ended(clock::now(), ended);
     }
+}
+
+fn locked(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
+    status.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The outcome of the running scan, when there is one.

@@ -9,7 +9,7 @@ use crate::report::{Epoch, GuestId, Trigger};
 use crate::scan::{self, Mode, OnLock, ScanError, Scanner};
 use crate::store::StoreError;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +66,14 @@ impl Worker {
 
     pub(super) fn guest_id(&self) -> Option<&GuestId> {
         self.guest_id.as_ref()
+    }
+
+    /// What the keeper knows of itself. Waits for a running scan: ask between scans.
+    pub(super) fn kept(&self) -> (Epoch, bool, Option<PathBuf>) {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let keeper = &inner.keeper;
+        let moved_aside = keeper.moved_aside().map(Path::to_owned);
+        (keeper.epoch(), keeper.is_durable(), moved_aside)
     }
 
     /// The process that runs an rpm transaction now, if one does. Cheap enough for the loop.

@@ -71,10 +71,9 @@ impl<'tx> Audit<'tx> {
             return Ok(());
         }
         let number = self.number(run)?;
-        let mut next = self.rows.last()?.map_or(0, |(key, _)| key.value() + 1);
-        for row in rows {
+        let next = self.rows.last()?.map_or(0, |(key, _)| key.value() + 1);
+        for (next, row) in (next..).zip(rows) {
             self.rows.insert(next, encode(&(number, row))?.as_slice())?;
-            next += 1;
         }
         Ok(())
     }

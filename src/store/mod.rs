@@ -19,6 +19,7 @@
 pub mod audit_table;
 mod blob;
 mod codec;
+mod inventory_index;
 pub mod inventory_table;
 pub mod pending_table;
 pub mod report_table;

@@ -10,6 +10,12 @@
 
 mod support;
 
+mod everything_killed;
+mod mirror_commands;
+mod mirror_http;
+mod mirror_properties;
+mod mirror_scenarios;
+mod mirror_survives;
 mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;

@@ -211,12 +211,13 @@ class Story:
         check(states.split() == ["disabled", "disabled", "disabled", "inactive"], "after rpm -i all units are there, disabled, not running", states)
         check(guest.out("afferent --version").startswith("afferent "), "the binary runs in the guest")
         check(guest.run("rpm -V --nodeps afferent", check=False)[0] == (0, ""), "rpm -V finds nothing changed")
-        result, output = guest.run("systemd-analyze verify afferent-serve.service afferent-sense.service afferent-mirror.service 2>&1 | grep afferent", check=False)[0]
+        result, output = guest.run("systemd-analyze verify --man=no afferent-serve.service afferent-sense.service afferent-mirror.service 2>&1 | grep afferent", check=False)[0]
         check(result != 0, "systemd-analyze verify is clean where the units are installed", output)
 
     def enable(self):
         guest, check = self.one, self.report.check
-        before = guest.out("ls -la --time-style=full-iso /var/lib/rpm")
+        listing = "cd /var/lib/rpm && stat -c '%n %s %y %i' . .??* *"
+        before = guest.out(listing)
         guest.out(f"systemctl enable --now {SERVE}")
         check(guest.out(f"systemctl is-active {SERVE}") == "active", "systemctl enable --now: active, as its READY=1 said")
         pid = guest.out(f"systemctl show -P MainPID {SERVE}")
@@ -228,9 +229,9 @@ class Story:
         self.sensor.start([guest])
         line, _ = self.central.wait(guest.name, lambda line: "afferent" in versions(line), "the first report")
         check(line["vm"]["address"].startswith("hybrid:"), "the first report came over VSOCK through the hybrid socket")
+        after = guest.out(listing)
+        check(before == after, "reading the database changed nothing in its directory", f"{before}\n{after}")
         self.same_as_rpm(guest)
-        after = guest.out("ls -la --time-style=full-iso /var/lib/rpm")
-        check(before == after, "reading the database changed nothing beside it", f"{before}\n{after}")
         memory = int(guest.out(f"systemctl show -P MemoryCurrent {SERVE}"))
         self.report.notes.append(f"serve in the guest uses {memory / 1e6:.1f} MB (its control group), {int(status['VmRSS'].split()[0]) / 1e3:.1f} MB resident")
 

@@ -128,9 +128,8 @@ pub(super) fn load(args: &LoadArgs) -> Result<u8, Stop> {
             serde_json::to_writer(&mut *out, &answer)?;
             return writeln!(out);
         }
-        let rows = loaded.rows.iter();
-        rows.map(|(table, rows)| (table, rows))
-            .try_for_each(|(table, rows)| writeln!(out, "{table:<16} {rows}"))
+        let mut rows = loaded.rows.iter();
+        rows.try_for_each(|(table, rows)| writeln!(out, "{table:<16} {rows}"))
     }))
 }
 

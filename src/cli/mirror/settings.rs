@@ -3,10 +3,10 @@
 use super::Stop;
 use crate::cli::options::{ConfigError, Origin, Setting, Settings, parse};
 use crate::http::{Client, Options};
+use crate::mirror::Store;
 use crate::mirror::core::{Core, FileCore, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::run::Gate;
-use crate::store::Store;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,9 +15,6 @@ pub(super) type Flags = Vec<(&'static str, Vec<String>)>;
 
 /// Set, it decides whether `run` mirrors.
 const GATE: &str = "AFFERENT_EXPECTED_INVENTORY_SYNC_ENABLED";
-
-/// Pages kept in memory.
-const CACHE_BYTES: usize = 64 << 20;
 
 const fn setting(
     name: &'static str,
@@ -252,8 +249,7 @@ pub(super) fn gate() -> Gate {
 
 /// Opens `mirror.redb` in `state_dir`.
 pub(super) fn open_store(state_dir: &Path) -> Result<Store, Stop> {
-    let opened = Store::open(state_dir, "mirror.redb", CACHE_BYTES).map_err(Stop::failed)?;
-    Ok(opened.store)
+    crate::mirror::open(state_dir).map_err(Stop::failed)
 }
 
 /// The profile, and whatever was set beside it.

@@ -135,7 +135,7 @@ fn elements(value: &str) -> Result<Vec<&RawValue>, String> {
     if let Ok(raw) = serde_json::from_str::<&RawValue>(value)
         && let Some(why) = page::reported_error(raw)
     {
-        return Err(shorten(&why));
+        return Err(format!("Core reports an error: {}", shorten(&why)));
     }
     page::elements(value.as_bytes())
 }

@@ -13,7 +13,7 @@ pub use device::{Device, DevicePosition};
 pub use file::FileCore;
 pub use rest::{RestCore, RestOptions};
 
-use super::page::{Entry, IdText};
+use super::page::{self, Entry, IdText};
 use super::report::Report;
 use crate::inventory::Kind;
 use serde::de::DeserializeOwned;
@@ -63,13 +63,17 @@ fn decode<T: DeserializeOwned>(kind: Kind, elements: &[&RawValue]) -> Pulled<T> 
     let mut entries = Vec::with_capacity(elements.len());
     let mut warnings = Vec::new();
     for (n, element) in elements.iter().enumerate() {
-        match serde_json::from_str(element.get()) {
+        let decoded = match page::is_object(element) {
+            true => serde_json::from_str(element.get()).map_err(|error| error.to_string()),
+            false => Err("not an object".to_owned()),
+        };
+        match decoded {
             Ok(entry) => entries.push(entry),
-            Err(error) => warnings.push(Report::new(
+            Err(why) => warnings.push(Report::new(
                 "row_decode_error",
                 kind,
                 format!("#{n}"),
-                shorten(&error.to_string()),
+                shorten(&why),
             )),
         }
     }

@@ -7,7 +7,7 @@
 //! ```
 //! <https://sqlite.org/fileformat2.html#b_tree_pages>
 
-use super::pager::Pager;
+use super::pager::{CHAIN_POINTER, Pager};
 use super::record::varint;
 use crate::rpmdb::error::{Error, Place};
 use crate::rpmdb::header::Blob;
@@ -62,6 +62,30 @@ pub(super) fn walk<S: ReadAt>(
             None => spare.extend(path.pop().map(|node| node.bytes)),
         }
     }
+}
+
+/// Calls `visit` with the row of that number; false when there is none.
+///
+/// Pages are counted as in a walk, so a search may follow others in the same one.
+pub(super) fn find<S: ReadAt>(
+    pager: &mut Pager<S>,
+    root: u32,
+    rowid: i64,
+    visit: &mut dyn FnMut(Payload<'_, S>) -> Flow,
+) -> Result<bool, Error> {
+    let (mut page, mut bytes) = (root, Vec::new());
+    for _ in 0..MAX_DEPTH {
+        let node = Node::read(pager, page, bytes)?;
+        if node.kind == LEAF {
+            return node.row(pager, rowid, visit);
+        }
+        page = node.child_of(rowid)?;
+        bytes = node.bytes;
+    }
+    Err(Error::damaged(
+        Place::Page(page),
+        "lies too deep in its tree",
+    ))
 }
 
 struct Node {
@@ -135,6 +159,37 @@ impl Node {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// The child that holds the rows up to the first key that is not below `rowid`.
+    fn child_of(&self, rowid: i64) -> Result<u32, Error> {
+        let outside = || self.damaged("has a cell outside itself");
+        for index in 0..self.cells {
+            let cell = self.bytes.get(self.cell(index)?..).unwrap_or_default();
+            let (key, _) = cell.get(4..).and_then(varint).ok_or_else(outside)?;
+            if rowid <= key.cast_signed() {
+                return be_u32(cell, 0).ok_or_else(outside);
+            }
+        }
+        be_u32(&self.bytes, self.at + 8).ok_or_else(outside)
+    }
+
+    fn row<S: ReadAt>(
+        &self,
+        pager: &mut Pager<S>,
+        rowid: i64,
+        visit: &mut dyn FnMut(Payload<'_, S>) -> Flow,
+    ) -> Result<bool, Error> {
+        let mut chain = Vec::new();
+        for index in 0..self.cells {
+            let cell = self.bytes.get(self.cell(index)?..).unwrap_or_default();
+            let (number, payload) = self.leaf_cell(cell, pager, &mut chain)?;
+            if number == rowid {
+                let _ = visit(payload)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn leaf_cell<'a, S: ReadAt>(
         &self,
         cell: &'a [u8],
@@ -156,12 +211,11 @@ impl Node {
             0
         };
         chain.clear();
-        chain.push(overflow);
         let payload = Payload {
             local,
             length,
+            first: overflow,
             chain,
-            visited: 0,
             pager,
         };
         Ok((rowid.cast_signed(), payload))
@@ -191,9 +245,10 @@ fn local_length(length: u64, usable: usize) -> usize {
 pub(super) struct Payload<'a, S> {
     local: &'a [u8],
     length: u64,
-    /// Overflow pages known so far, in order; the last may not have been visited yet.
+    /// First overflow page; 0 when there is none.
+    first: u32,
+    /// Overflow pages known so far, in order.
     chain: &'a mut Vec<u32>,
-    visited: usize,
     pager: &'a mut Pager<S>,
 }
 
@@ -234,24 +289,29 @@ impl<S: ReadAt> Blob for Payload<'_, S> {
         let Some(rest) = self.length.checked_sub(offset).filter(|rest| *rest > 0) else {
             return Err(Error::damaged(Place::Offset(offset), "is past the row"));
         };
-        let per_page = self.pager.usable() - 4;
+        let per_page = self.pager.usable() - CHAIN_POINTER;
         let beyond = offset - inside;
         let index = usize::try_from(beyond / per_page as u64).unwrap_or(usize::MAX);
         let within = usize::try_from(beyond % per_page as u64).unwrap_or(usize::MAX);
-        while self.visited <= index {
-            let page = self.chain.get(self.visited).copied().unwrap_or(0);
-            self.pager.visit(page)?;
-            let ahead = u32::try_from(index - self.visited).unwrap_or(u32::MAX);
-            let bytes = self.pager.chained(page, ahead)?;
-            self.chain.push(be_u32(bytes, 0).unwrap_or(0));
-            self.visited += 1;
+        let page = self.page(index)?;
+        let bytes = self.pager.part(page, CHAIN_POINTER + within)?;
+        let length = bytes.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+        Ok(bytes.get(..length).unwrap_or_default())
+    }
+}
+
+impl<S: ReadAt> Payload<'_, S> {
+    /// Number of the overflow page at `index` in the chain, following it as far as needed.
+    fn page(&mut self, index: usize) -> Result<u32, Error> {
+        while self.chain.len() <= index {
+            let next = match self.chain.last() {
+                Some(last) => self.pager.next_in_chain(*last)?,
+                None => self.first,
+            };
+            self.pager.visit(next)?;
+            self.chain.push(next);
         }
-        let page = self.chain.get(index).copied().unwrap_or(0);
-        let bytes = self.pager.chained(page, 0)?;
-        let end = per_page.min(within.saturating_add(usize::try_from(rest).unwrap_or(usize::MAX)));
-        bytes
-            .get(4 + within..4 + end)
-            .ok_or(Error::damaged(Place::Page(page), "is too short"))
+        Ok(self.chain.get(index).copied().unwrap_or(0))
     }
 }
 

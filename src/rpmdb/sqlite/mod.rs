@@ -119,38 +119,95 @@ impl<S: ReadAt> Database<S> {
         })
     }
 
-    /// Calls `visit` with the number, the blob and some of the blob's first bytes of every row of
-    /// rpm's table `Packages`, in order of numbers.
+    /// Calls `visit` with every row of rpm's table `Packages`, in order of numbers.
     pub(super) fn headers(&mut self, visit: &mut super::Visit<'_>) -> Result<(), Error> {
-        let table = self.table("Packages").ok_or(Error::NoPackagesTable)?;
-        let root = table.root;
-        let column = table.column("blob").ok_or(Error::NoPackagesTable)?;
+        let (root, column) = self.packages()?;
         let mut header = Vec::new();
-        walk(&mut self.pager, root, &mut |rowid, mut row| {
-            let number = u32::try_from(rowid).unwrap_or(u32::MAX);
-            let blob = header_blob(&mut row, column, &mut header);
-            Ok(match blob {
-                Ok((offset, length)) => {
-                    let mut blob = Column {
-                        row,
-                        offset,
-                        length,
-                    };
-                    visit(super::Item {
-                        number,
-                        length,
-                        check: blob.check(),
-                        blob: Ok(&mut blob),
-                    })
-                }
-                Err(error) => visit(super::Item {
-                    number,
-                    length: 0,
-                    check: 0,
-                    blob: Err(error),
-                }),
-            })
+        walk(&mut self.pager, root, &mut |rowid, row| {
+            Ok(visit_header(rowid, row, column, &mut header, visit))
         })
+    }
+
+    /// Calls `visit` with the headers of these numbers; false when one of them is not there.
+    pub(super) fn some_headers(
+        &mut self,
+        numbers: &[u32],
+        visit: &mut super::Visit<'_>,
+    ) -> Result<bool, Error> {
+        let (root, column) = self.packages()?;
+        let mut header = Vec::new();
+        for number in numbers {
+            self.pager.begin_walk();
+            let rowid = i64::from(*number);
+            let found = btree::find(&mut self.pager, root, rowid, &mut |row| {
+                Ok(visit_header(rowid, row, column, &mut header, visit))
+            })?;
+            if !found {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn packages(&self) -> Result<(u32, usize), Error> {
+        let table = self.table("Packages").ok_or(Error::NoPackagesTable)?;
+        let column = table.column("blob").ok_or(Error::NoPackagesTable)?;
+        Ok((table.root, column))
+    }
+
+    /// What rpm's own indexes say of each header, sorted by number: a hundredth of the pages that
+    /// the headers themselves take. `None` when the indexes are missing or contradict themselves.
+    ///
+    /// rpm writes them in the transaction that writes the header.
+    pub(super) fn listing(&mut self) -> Result<Option<Vec<super::Listed>>, Error> {
+        let (Some(names), Some(times)) = (
+            self.table("Name").cloned(),
+            self.table("Installtid").cloned(),
+        ) else {
+            return Ok(None);
+        };
+        let number = |value: &Value| value.integer().and_then(|n| u32::try_from(n).ok());
+        let mut listing: Vec<super::Listed> = Vec::new();
+        let mut sound = true;
+        self.rows(&names, &["key", "hnum"], &mut |_, values| {
+            match values {
+                [Value::Text(name), hnum] if listing.len() < super::MAX_HEADERS => {
+                    let name = super::check(name.as_bytes());
+                    listing.extend(number(hnum).map(|number| super::Listed {
+                        number,
+                        name,
+                        check: name,
+                    }));
+                }
+                _ => sound = false,
+            }
+            ControlFlow::Continue(())
+        })?;
+        listing.sort_unstable_by_key(|listed| listed.number);
+        sound &= listing.is_sorted_by(|a, b| a.number < b.number);
+        self.rows(&times, &["key", "hnum"], &mut |_, values| {
+            let listed = match values {
+                [_, hnum] => number(hnum)
+                    .and_then(|n| listing.binary_search_by_key(&n, |l| l.number).ok())
+                    .and_then(|at| listing.get_mut(at)),
+                _ => None,
+            };
+            // rpm stores the number as four bytes; an integer would do as well.
+            let time = match values.first() {
+                Some(Value::Blob(bytes)) => Some(super::check(bytes)),
+                Some(Value::Integer(time)) => Some(time.cast_unsigned()),
+                _ => None,
+            };
+            match (listed, time) {
+                (Some(listed), Some(time)) => {
+                    let both = [listed.name.to_le_bytes(), time.to_le_bytes()];
+                    listed.check = super::check(both.as_flattened());
+                }
+                _ => sound = false,
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(sound.then_some(listing))
     }
 
     /// The highest number that the table ever gave to a row; `None` when it never held one.
@@ -187,6 +244,37 @@ fn record_header<S: ReadAt>(row: &mut Payload<'_, S>, into: &mut Vec<u8>) -> Res
     row.copy(0, usize::try_from(length).unwrap_or(0), into)
 }
 
+fn visit_header<S: ReadAt>(
+    rowid: i64,
+    mut row: Payload<'_, S>,
+    column: usize,
+    header: &mut Vec<u8>,
+    visit: &mut super::Visit<'_>,
+) -> ControlFlow<()> {
+    let number = u32::try_from(rowid).unwrap_or(u32::MAX);
+    match header_blob(&mut row, column, header) {
+        Ok((offset, length)) => {
+            let check = super::check(row.local());
+            visit(super::Item {
+                number,
+                length,
+                check,
+                blob: Ok(&mut Column {
+                    row,
+                    offset,
+                    length,
+                }),
+            })
+        }
+        Err(error) => visit(super::Item {
+            number,
+            length: 0,
+            check: 0,
+            blob: Err(error),
+        }),
+    }
+}
+
 fn header_blob<S: ReadAt>(
     row: &mut Payload<'_, S>,
     column: usize,
@@ -209,14 +297,6 @@ struct Column<'a, S> {
     row: Payload<'a, S>,
     offset: u64,
     length: u64,
-}
-
-impl<S: ReadAt> Column<'_, S> {
-    /// A check over the bytes that lie in the leaf page, which needs no further reading: the
-    /// lengths, most of the index, and in most rows the name and version as well.
-    fn check(&self) -> u64 {
-        super::check(self.row.local())
-    }
 }
 
 impl<S: ReadAt> Blob for Column<'_, S> {

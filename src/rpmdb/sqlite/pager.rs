@@ -1,16 +1,17 @@
 //! Pages of a database, with newer versions of them laid over the main file.
 //!
 //! A page is taken from the overlay (committed frames of the `-wal`, or the originals kept in a hot
-//! `-journal`) where it has one, else from the main file. Chains of overflow pages are nearly
-//! always written one after the other, so a walk along one reads several pages at a time and checks
-//! each pointer in the bytes it already has.
+//! `-journal`) where it has one, else from the main file. A walk along a chain of overflow pages
+//! reads only the pointers until it is where the wanted bytes are.
 
 use crate::rpmdb::error::{Error, Place};
 use crate::rpmdb::source::number::{be_u16, be_u32};
 use crate::rpmdb::source::{ReadAt, read_up_to};
 
-/// Pages that a chain walk fetches at once, at most.
-const RUN: u32 = 16;
+/// Fetched around a wanted byte in the middle of an overflow page: a string or two.
+const WINDOW: usize = 512;
+/// Bytes at the start of an overflow page that point to the next.
+pub(super) const CHAIN_POINTER: usize = 4;
 const HEADER: usize = 100;
 
 /// Newer (or older) versions of pages, kept in another file.
@@ -94,9 +95,10 @@ pub(super) struct Pager<S> {
     overlay: Option<Overlay<S>>,
     header: FileHeader,
     page_count: u32,
-    run: Vec<u8>,
-    run_first: u32,
-    run_pages: u32,
+    /// The bytes of an overflow page that were fetched last, and where in it they begin.
+    part: Vec<u8>,
+    part_page: u32,
+    part_at: usize,
     /// Pages that may still be visited in the current walk; each belongs to one place only, so a
     /// walk that needs more than there are goes in circles.
     budget: u64,
@@ -131,9 +133,9 @@ impl<S: ReadAt> Pager<S> {
             overlay,
             header,
             page_count,
-            run: Vec::new(),
-            run_first: 0,
-            run_pages: 0,
+            part: Vec::new(),
+            part_page: 0,
+            part_at: 0,
             budget: 0,
         })
     }
@@ -170,65 +172,61 @@ impl<S: ReadAt> Pager<S> {
     /// Replaces `into` by the usable bytes of `page`.
     pub(super) fn read(&self, page: u32, into: &mut Vec<u8>) -> Result<(), Error> {
         into.resize(self.usable(), 0);
-        match self.overlay.as_ref().and_then(|o| Some((o, o.find(page)?))) {
-            Some((overlay, offset)) => read_all(&overlay.source, into, offset, page),
-            None => read_all(&self.main, into, self.offset(page), page),
+        let (source, offset) = self.place(page);
+        if read_up_to(source, into, offset)? < into.len() {
+            return Err(past_the_end(page));
         }
-    }
-
-    /// Usable bytes of `page`, which is followed in its chain by about `ahead` more.
-    pub(super) fn chained(&mut self, page: u32, ahead: u32) -> Result<&[u8], Error> {
-        let inside = page
-            .checked_sub(self.run_first)
-            .filter(|n| *n < self.run_pages);
-        let index = match inside {
-            Some(index) => index,
-            None => {
-                self.load_run(page, ahead)?;
-                0
-            }
-        };
-        let start = index as usize * self.header.page_size as usize;
-        self.run
-            .get(start..start + self.usable())
-            .ok_or(Error::damaged(
-                Place::Page(page),
-                "lies past the end of the file",
-            ))
-    }
-
-    fn load_run(&mut self, page: u32, ahead: u32) -> Result<(), Error> {
-        self.run_pages = 0;
-        let size = self.header.page_size;
-        let mut pages = 1 + ahead.min(RUN - 1).min(self.page_count.saturating_sub(page));
-        let (source, offset) = match &self.overlay {
-            None => (&self.main, self.offset(page)),
-            Some(overlay) => match overlay.find(page) {
-                Some(offset) => {
-                    pages = 1;
-                    (&overlay.source, offset)
-                }
-                None => {
-                    // Stop in front of the next page that the overlay replaces.
-                    let next = overlay.pages.partition_point(|(p, _)| *p < page);
-                    if let Some((replaced, _)) = overlay.pages.get(next) {
-                        pages = pages.min(replaced - page);
-                    }
-                    (&self.main, self.offset(page))
-                }
-            },
-        };
-        self.run.resize(pages as usize * size as usize, 0);
-        let got = read_up_to(source, &mut self.run, offset)?;
-        let whole = u32::try_from(got / size as usize).unwrap_or(0);
-        if whole == 0 {
-            return Err(Error::damaged(
-                Place::Page(page),
-                "lies past the end of the file",
-            ));
-        }
-        (self.run_first, self.run_pages) = (page, whole);
         Ok(())
+    }
+
+    /// The page that follows `page` in its chain; 0 after the last.
+    pub(super) fn next_in_chain(&self, page: u32) -> Result<u32, Error> {
+        if let Some(bytes) = self.seen(page, 0) {
+            return Ok(be_u32(bytes, 0).unwrap_or(0));
+        }
+        // Four bytes of a page cost a third of the whole page.
+        let mut bytes = [0; 4];
+        let (source, offset) = self.place(page);
+        if read_up_to(source, &mut bytes, offset)? < bytes.len() {
+            return Err(past_the_end(page));
+        }
+        Ok(u32::from_be_bytes(bytes))
+    }
+
+    /// Bytes of `page` from `at` on: all of them from its start, else a window of them.
+    pub(super) fn part(&mut self, page: u32, at: usize) -> Result<&[u8], Error> {
+        if self.seen(page, at).is_none() {
+            let from = if at <= CHAIN_POINTER { 0 } else { at };
+            let rest = self.usable().saturating_sub(from);
+            let most = if from == 0 { rest } else { rest.min(WINDOW) };
+            let mut part = std::mem::take(&mut self.part);
+            part.resize(most, 0);
+            let (source, offset) = self.place(page);
+            let got = read_up_to(source, &mut part, offset.saturating_add(from as u64));
+            self.part = part;
+            (self.part_page, self.part_at) = (0, from);
+            if got? < most {
+                return Err(past_the_end(page));
+            }
+            self.part_page = page;
+        }
+        self.seen(page, at).ok_or(past_the_end(page))
+    }
+
+    /// Bytes from `at` on, when the last part fetched has them.
+    fn seen(&self, page: u32, at: usize) -> Option<&[u8]> {
+        let within = at.checked_sub(self.part_at)?;
+        self.part
+            .get(within..)
+            .filter(|bytes| self.part_page == page && !bytes.is_empty())
+    }
+
+    /// The newest version of `page`.
+    fn place(&self, page: u32) -> (&S, u64) {
+        match self.overlay.as_ref().and_then(|o| Some((o, o.find(page)?))) {
+            Some((overlay, offset)) => (&overlay.source, offset),
+            None => (&self.main, self.offset(page)),
+        }
     }
 
     fn offset(&self, page: u32) -> u64 {
@@ -236,12 +234,6 @@ impl<S: ReadAt> Pager<S> {
     }
 }
 
-fn read_all<S: ReadAt>(source: &S, into: &mut [u8], offset: u64, page: u32) -> Result<(), Error> {
-    if read_up_to(source, into, offset)? < into.len() {
-        return Err(Error::damaged(
-            Place::Page(page),
-            "lies past the end of the file",
-        ));
-    }
-    Ok(())
+fn past_the_end(page: u32) -> Error {
+    Error::damaged(Place::Page(page), "lies past the end of the file")
 }

@@ -3,8 +3,11 @@
 
 pub mod agent;
 pub mod central;
+pub mod core_server;
 pub mod fake_agent;
 pub mod fixtures;
+pub mod headers;
+pub mod mirror;
 pub mod program;
 pub mod rpm_root;
 

@@ -1,11 +1,13 @@
 //! Racks.
 
+mod write;
+
 use super::component::sighting_keys;
 use super::guard::{Candidate, judge};
 use super::names::{Bid, decide};
 use super::{Claims, Decision, Draft, Op, Plan};
-use crate::inventory::{Json, Kind, Pair, Rack, Row};
-use crate::mirror::policy::{Clear, Duplicates, Legacy, Names, Policy, Profile};
+use crate::inventory::{Kind, Pair, Rack, Row};
+use crate::mirror::policy::{Duplicates, Legacy, Names, Policy, Profile};
 use crate::mirror::report::{Counters, Report, Withheld};
 use crate::mirror::spec::rack::WantedRack;
 use crate::mirror::spec::{Seen, Skipped};
@@ -257,7 +259,8 @@ impl<'a> Planner<'a> {
                 format!("another rack keeps the chassis {pair}"),
             );
             self.lost_pair[i] = true;
-            if self.input.policy.duplicates == Duplicates::Last {
+            // Without rack_id and pair nothing would find its row again.
+            if self.input.policy.duplicates == Duplicates::Last || entry.rack_id.is_none() {
                 self.out[i] = true;
                 self.rules[i] = "skipped: another rack has its chassis";
             }
@@ -278,10 +281,17 @@ impl<'a> Planner<'a> {
 
     fn was_seen(&self, row: &Rack) -> bool {
         let by_id = row.external_id.as_deref();
+        // A pair that goes to another rack in this very plan recognises the row no longer.
+        let loses_pair = self.pairs_follow_core()
+            && row.pair().is_some_and(|pair| {
+                let mut entries = self.entries.iter().enumerate();
+                entries.any(|(i, e)| !self.lost_pair[i] && !self.out[i] && e.pair() == Some(pair))
+            });
         by_id.is_some_and(|id| self.seen.rack_id(id))
-            || self
-                .seen
-                .hardware(row.manufacturer.as_deref(), row.serial_number.as_deref())
+            || (!loses_pair
+                && self
+                    .seen
+                    .hardware(row.manufacturer.as_deref(), row.serial_number.as_deref()))
     }
 
     /// Live rows nobody claimed and nobody saw; those Core never knew as the policy says.
@@ -402,7 +412,7 @@ impl<'a> Planner<'a> {
     /// Tombstones in the way of a name go for good.
     fn clear_tombstones(&mut self, names: &HashSet<&str>) {
         for (i, row) in self.input.present.rows.iter().enumerate() {
-            let written = self.claims.entry_of.get(i).copied().flatten();
+            let written = self.claims.entry(i);
             let stays_dead = !row.is_live() && written.is_none_or(|entry| self.out[entry]);
             if (stays_dead || self.deleted.contains(&i)) && names.contains(row.name.as_str()) {
                 let why = "a tombstone is in the way of a name";
@@ -411,124 +421,5 @@ impl<'a> Planner<'a> {
                 self.counters.hard_deleted += 1;
             }
         }
-    }
-
-    /// Whoever holds a pair that goes to an entry lets go of it.
-    fn release_pairs(&mut self) {
-        if !self.pairs_follow_core() {
-            return;
-        }
-        for (i, entry) in self.entries.iter().enumerate() {
-            let Some(pair) = entry.pair().filter(|_| !self.lost_pair[i] && !self.out[i]) else {
-                continue;
-            };
-            let Some(holder) = self.row_of_pair.get(&pair).copied() else {
-                continue;
-            };
-            // A claimed holder, the entry itself among them, gets its own pair when written.
-            if self.claims.is_claimed(holder) {
-                continue;
-            }
-            if let Some(row) = self.input.present.rows.get(holder) {
-                let why = "the pair goes to another rack";
-                let row = self.draft.rack(row, Op::PairRelease, why);
-                (row.manufacturer, row.serial_number) = (None, None);
-            }
-        }
-    }
-
-    fn write(&mut self, new_id: &mut dyn FnMut() -> Uuid) {
-        for (i, entry) in self.entries.iter().enumerate() {
-            let claimed = self.claims.row(i).and_then(|row| self.row(row));
-            if self.input.trace {
-                let mut keys = sighting_keys(&entry.sighting());
-                keys.push(entry.name.clone());
-                keys.extend(claimed.map(|row| row.id.to_string()));
-                let rule = match claimed {
-                    Some(row) => format!(
-                        "entry {} has row {}: {}",
-                        entry.label(),
-                        row.id,
-                        self.rules[i]
-                    ),
-                    None if self.out[i] => format!("entry {}: {}", entry.label(), self.rules[i]),
-                    None => format!("entry {} gets a new row: {}", entry.label(), self.rules[i]),
-                };
-                self.trace.push(Decision { keys, rule });
-            }
-            if self.out[i] {
-                continue;
-            }
-            match claimed {
-                Some(row) => self.update(i, entry, row),
-                None => self.insert(i, entry, new_id()),
-            }
-        }
-    }
-
-    fn update(&mut self, i: usize, entry: &WantedRack, row: &Rack) {
-        let mut after = row.clone();
-        after.deleted_at = None;
-        after.external_id = entry.rack_id.as_ref().map(|id| id.as_str().to_owned());
-        let adopted = after.external_id != row.external_id && after.external_id.is_some();
-        if !self.lost_name[i] && !entry.name.is_empty() {
-            after.name.clone_from(&entry.name);
-        }
-        if self.pairs_follow_core() {
-            let lost = self.lost_pair[i];
-            after.manufacturer = entry.manufacturer.clone().filter(|_| !lost);
-            after.serial_number = entry.serial.clone().filter(|_| !lost);
-        }
-        after.description = self.description(entry, row.description.as_ref());
-        after.location.clone_from(&entry.location);
-        after.rack_profile_id.clone_from(&entry.rack_profile_id);
-        if after == *row {
-            return;
-        }
-        let resurrected = !row.is_live();
-        // What adoption alone explains is not counted as an update too.
-        let mut rest = after.clone();
-        rest.external_id.clone_from(&row.external_id);
-        let updated = rest != *row || (after.external_id != row.external_id && !adopted);
-        if adopted {
-            self.counters.adopted += 1;
-            let why = "the rack with this pair has this rack_id";
-            self.draft.rack(row, Op::Adopt, why);
-        }
-        if resurrected {
-            self.counters.resurrected += 1;
-            self.draft.rack(row, Op::Resurrect, "Core lists it again");
-        } else if updated {
-            self.counters.updated += 1;
-        }
-        *self.draft.rack(row, Op::Update, "Core says so") = after;
-    }
-
-    fn insert(&mut self, i: usize, entry: &WantedRack, id: Uuid) {
-        let lost = self.lost_pair[i];
-        let row = Rack {
-            manufacturer: entry.manufacturer.clone().filter(|_| !lost),
-            serial_number: entry.serial.clone().filter(|_| !lost),
-            external_id: entry.rack_id.as_ref().map(|id| id.as_str().to_owned()),
-            description: self.description(entry, None),
-            location: entry.location.clone(),
-            rack_profile_id: entry.rack_profile_id.clone(),
-            ..Rack::new(id, entry.name.clone())
-        };
-        self.counters.inserted += 1;
-        self.draft
-            .put(None, Row::Rack(row), Op::Insert, "Core lists it");
-    }
-
-    /// `{model, text}` as it will be.
-    fn description(&self, entry: &WantedRack, stored: Option<&Json>) -> Option<Json> {
-        let kept = match (&entry.text, self.input.policy.clear) {
-            (None, Clear::Preserve) => {
-                stored.and_then(|json| json.entries().get("text")?.as_str().map(str::to_owned))
-            }
-            _ => None,
-        };
-        let text = entry.text.as_deref().or(kept.as_deref());
-        Json::object([("model", entry.model.as_deref()), ("text", text)])
     }
 }

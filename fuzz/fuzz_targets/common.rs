@@ -1,0 +1,18 @@
+//! Reads everything that a scan would.
+
+use afferent_fuzz::rpmdb::{Backend, Database, Scratch, read};
+use std::ops::ControlFlow;
+
+pub fn read_all(backend: Backend, main: &[u8], wal: Option<&[u8]>) {
+    let Ok(mut database) = Database::open(backend, main, wal) else {
+        return;
+    };
+    let _ = database.last_number();
+    let mut scratch = Scratch::default();
+    let _ = database.headers(&mut |item| {
+        if let Ok(blob) = item.blob {
+            let _ = read(blob, item.number, &mut scratch);
+        }
+        ControlFlow::Continue(())
+    });
+}

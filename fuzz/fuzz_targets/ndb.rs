@@ -1,0 +1,9 @@
+//! A whole ndb file of any content.
+#![no_main]
+
+mod common;
+
+use afferent_fuzz::rpmdb::Backend;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| common::read_all(Backend::Ndb, data, None));

@@ -1,0 +1,9 @@
+//! The readers of package databases and what they need, without the rest of the product: a fuzzer
+//! is rebuilt often, and every dependency would be built once more with its instruments.
+
+#[path = "../../src/clock/mod.rs"]
+pub mod clock;
+#[path = "../../src/report/mod.rs"]
+pub mod report;
+#[path = "../../src/rpmdb/mod.rs"]
+pub mod rpmdb;

@@ -1,0 +1,89 @@
+//! What `afferent status` shows of an agent.
+
+use super::respond::Published;
+use crate::clock::{self, WallTime};
+use crate::report::{Epoch, GuestId};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The state of an agent, as its loop last left it.
+#[derive(Clone, Debug)]
+pub(super) struct Status {
+    pub(super) started_at: WallTime,
+    pub(super) guest_id: Option<GuestId>,
+    pub(super) epoch: Epoch,
+    /// Whether reports outlive the process.
+    pub(super) durable: bool,
+    /// A damaged database found at start.
+    pub(super) moved_aside: Option<PathBuf>,
+    /// Whether changes cause scans.
+    pub(super) reactive: bool,
+    /// Why changes may be noticed late.
+    pub(super) watch_trouble: Option<String>,
+    /// Why the last scan gave nothing, if it did not.
+    pub(super) scan_error: Option<String>,
+    /// Scans since the start that ended well.
+    pub(super) scans: u64,
+    /// Those that did not.
+    pub(super) failed_scans: u64,
+}
+
+impl Status {
+    /// What is not as it should be.
+    fn reasons(&self, published: Option<&Published>) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if let Some(error) = &self.scan_error {
+            reasons.push(format!("the last scan failed: {error}"));
+        } else if published.is_none() {
+            reasons.push("the first scan has not ended yet".into());
+        }
+        if !self.durable {
+            reasons.push(
+                "the state directory cannot be used: the report is kept in memory only".into(),
+            );
+        }
+        if let Some(trouble) = &self.watch_trouble {
+            reasons.push(format!("changes may be noticed late: {trouble}"));
+        }
+        reasons
+    }
+
+    /// The object that answers a question for the status.
+    pub(super) fn show(&self, published: Option<&Arc<Published>>) -> Value {
+        let reasons = self.reasons(published.map(Arc::as_ref));
+        let now = clock::wall_now();
+        let report = published.map(|p| {
+            json!({
+                "epoch": p.key().epoch_or_zero(),
+                "generation": p.key().generation.get(),
+                "digest": p.digest().to_string(),
+                "trigger": p.trigger().as_str(),
+                "packages": p.packages(),
+                "generated_at": p.generated_at().to_string(),
+                "last_scan_at": p.last_scan_at().to_string(),
+                "age_seconds": now.since(p.last_scan_at()).as_secs(),
+            })
+        });
+        let watching = match (self.reactive, &self.watch_trouble) {
+            (false, _) => "scheduled scans only",
+            (true, None) => "inotify",
+            (true, Some(_)) => "comparing files",
+        };
+        json!({
+            "service": "serve",
+            "version": env!("CARGO_PKG_VERSION"),
+            "state": if reasons.is_empty() { "ok" } else { "degraded" },
+            "reasons": reasons,
+            "started_at": self.started_at.to_string(),
+            "guest_id": self.guest_id.as_ref().map(GuestId::as_str),
+            "epoch": self.epoch.get(),
+            "durable": self.durable,
+            "moved_aside": self.moved_aside,
+            "watching": watching,
+            "scans": self.scans,
+            "failed_scans": self.failed_scans,
+            "report": report,
+        })
+    }
+}
