@@ -19,5 +19,6 @@ mod mirror_survives;
 mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;
+mod sense_faults;
 mod sense_guests;
 mod serve_protocol;
