@@ -20,7 +20,8 @@ pub mod status;
 
 use crate::store::pending_table::{self, GuestRow, Loaded};
 use crate::store::{Opened, Store, StoreError};
-use crate::telemetry::{control, scrape};
+use crate::telemetry::control::Control;
+use crate::telemetry::scrape;
 use crate::transport::{ClientTls, TlsError, TlsFiles};
 use deliver::breaker::Breaker;
 use deliver::policy::{Policy, Rate};
@@ -117,7 +118,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     if moved_aside.is_some() {
         metrics.moved_aside.inc();
     }
-    let control = control::bind(&control::path(&config.state_dir))?;
+    let control = Control::bind(&config.state_dir)?;
     let mut roster = Roster::new(config.sources.clone());
     let first = roster.read().map_err(SenseError::Roster)?;
     let tls = config.tls.clone().map(ClientTls::load).transpose()?;
@@ -184,7 +185,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     let mut aside = vec![
         tokio::spawn(watch_roster(roster, roster_tx, roster_errors)),
         tokio::spawn(heartbeat(desk)),
-        tokio::spawn(control::listen(control, view.clone())),
+        tokio::spawn(answer(control, view.clone())),
     ];
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
@@ -259,6 +260,11 @@ async fn watch_roster(
             });
         }
     }
+}
+
+/// Answers `afferent status`.
+async fn answer(control: Control, view: Arc<View>) {
+    control.answer(|words| view.answer(words)).await;
 }
 
 /// Tells systemd that the loop turns, and what it does.

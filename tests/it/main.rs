@@ -24,6 +24,7 @@ mod scan_fire;
 mod scan_incremental;
 mod scan_live;
 mod sense_delivers;
+mod sense_faults;
 mod sense_guests;
 mod serve_blind;
 mod serve_killed;
