@@ -11,8 +11,16 @@
 mod support;
 
 mod everything_killed;
+mod mirror_commands;
+mod mirror_http;
+mod mirror_properties;
 mod mirror_scenarios;
+mod mirror_survives;
 mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;
+mod serve_blind;
+mod serve_killed;
+mod serve_ndb;
 mod serve_protocol;
+mod serve_rpm;

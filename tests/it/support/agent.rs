@@ -24,6 +24,7 @@ use tempfile::TempDir;
 /// How `afferent serve` is started; the same place may be started many times.
 pub struct Launch {
     home: TempDir,
+    program: PathBuf,
     root: PathBuf,
     state_dir: PathBuf,
     flags: Vec<String>,
@@ -64,6 +65,7 @@ impl Launch {
         Self {
             state_dir: home.path().join("state"),
             home,
+            program: env!("CARGO_BIN_EXE_afferent").into(),
             root: root.to_owned(),
             flags: Vec::new(),
             wrapper: Vec::new(),
@@ -93,7 +95,11 @@ impl Launch {
     }
 
     /// As a user who owns nothing. Needs root.
-    pub fn unprivileged(self) -> Self {
+    pub fn unprivileged(mut self) -> Self {
+        // The one that was built may lie where only its owner gets.
+        let program = self.home.path().join("afferent");
+        fs::copy(&self.program, &program).unwrap();
+        self.program = program;
         self.under([
             "setpriv",
             "--reuid=65534",
@@ -133,9 +139,8 @@ impl Launch {
     pub fn spawn(&self) -> Agent {
         let socket = self.home.path().join("socket");
         let log = self.home.path().join("log");
-        let program: OsString = env!("CARGO_BIN_EXE_afferent").into();
         let mut words: Vec<OsString> = self.wrapper.iter().map(OsString::from).collect();
-        words.push(program);
+        words.push(self.program.clone().into());
         let (first, rest) = words.split_first().unwrap();
         let child = Command::new(first)
             .args(rest)
@@ -263,9 +268,7 @@ impl Agent {
 
     /// SIGTERM, and how it ended.
     pub fn terminate(mut self) -> ExitStatus {
-        let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
+        self.signal("TERM");
         eventually("the agent ends", || self.child.try_wait().unwrap())
     }
 
@@ -298,6 +301,25 @@ impl Agent {
             .count()
     }
 
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Inodes that it watches, as the kernel tells them.
+    pub fn watched_inodes(&self) -> Vec<u64> {
+        let infos = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        let texts = infos.filter_map(|info| fs::read_to_string(info.unwrap().path()).ok());
+        texts
+            .collect::<String>()
+            .lines()
+            .filter_map(|line| line.strip_prefix("inotify wd:")?.split_once("ino:"))
+            .filter_map(|(_, rest)| u64::from_str_radix(rest.split(' ').next()?, 16).ok())
+            .collect()
+    }
+
     /// A field of /proc/PID/status, in KiB where it is a size.
     pub fn proc_status(&self, field: &str) -> u64 {
         proc_status(self.pid(), field)
@@ -328,7 +350,10 @@ impl Drop for Agent {
             let _ = self.child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("the agent's log:\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let newest = lines.len().saturating_sub(30);
+            eprintln!("the agent's log:\n{}", lines[newest..].join("\n"));
         }
     }
 }

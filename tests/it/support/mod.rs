@@ -2,10 +2,12 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod agent;
+pub mod bulk;
 pub mod central;
 pub mod core_server;
 pub mod fake_agent;
 pub mod fixtures;
+pub mod held;
 pub mod headers;
 pub mod mirror;
 pub mod program;
