@@ -19,6 +19,7 @@ mod mirror_survives;
 mod rpmdb_real;
 mod scan_live;
 mod sense_delivers;
+mod sense_guests;
 mod serve_blind;
 mod serve_killed;
 mod serve_ndb;
