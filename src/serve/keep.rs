@@ -86,7 +86,9 @@ impl Keeper {
                 return Ok(stored);
             }
             Ok((Some(_), _)) => {
-                tracing::warn!("the machine-id is another one: this is a clone, a new epoch begins")
+                tracing::warn!(
+                    "the machine-id is another one: this is a clone, a new epoch begins"
+                );
             }
             Ok((None, _)) => {}
             Err(error) if error.is_corrupt() => {
