@@ -23,6 +23,7 @@ mod rpmdb_sqlite;
 mod scan_fire;
 mod scan_incremental;
 mod scan_live;
+mod scan_provenance;
 mod sense_delivers;
 mod serve_blind;
 mod serve_killed;
