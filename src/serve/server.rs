@@ -23,6 +23,9 @@ const LARGE_REQUESTS: usize = 4;
 /// A peer whose request was refused has this long to finish sending and to read why.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// A request that is on its way when the service is told to stop has this long to arrive.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// After an accept that failed (no descriptors left), until the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -105,6 +108,7 @@ impl Server {
         let request = tokio::select! {
             request = timeout_at(deadline, self.listen_to(stream)) => request,
             _ = &mut taken_away => return,
+            () = self.stopped_for(GRACE) => return,
         };
         // Otherwise no handshake, or silent until the deadline.
         let Ok(Some((mut stream, heard))) = request else {
@@ -125,21 +129,30 @@ impl Server {
         if !place.spoke() {
             return;
         }
-        let sent = match asked {
-            Asked::Get(known) => self.answer(&mut stream, known, deadline).await,
-            Asked::Wait(known, time) => {
-                if !self.wait(&mut stream, &mut place, known, time).await {
-                    return;
+        let converse = async {
+            match asked {
+                Asked::Get(known) => self.answer(&mut stream, known, deadline).await,
+                Asked::Wait(known, time) => {
+                    if !self.wait(&mut stream, &mut place, known, time).await {
+                        return;
+                    }
+                    place.waited();
+                    let deadline = Instant::from_std(clock::now()) + self.deadline;
+                    self.answer(&mut stream, known, deadline).await;
                 }
-                let deadline = Instant::from_std(clock::now()) + self.deadline;
-                self.answer(&mut stream, known, deadline).await
             }
         };
-        match sent {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the peer did not take its answer"),
-            Err(_) => tracing::debug!("the peer did not take its answer in time"),
+        tokio::select! {
+            () = converse => {}
+            _ = taken_away => tracing::debug!("the peer did not take its answer; others came"),
         }
+    }
+
+    /// Ends some time after the service is told to stop: a peer that has not asked by then has
+    /// nothing under way.
+    async fn stopped_for(&self, time: Duration) {
+        let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
+        sleep(time).await;
     }
 
     /// Shakes hands where that is asked for, and hears the peer out.
@@ -220,14 +233,9 @@ impl Server {
         }
     }
 
-    async fn answer(
-        &self,
-        stream: &mut Stream,
-        known: Known,
-        deadline: Instant,
-    ) -> Result<io::Result<()>, tokio::time::error::Elapsed> {
+    async fn answer(&self, stream: &mut Stream, known: Known, deadline: Instant) {
         let published = self.published.borrow().clone();
-        timeout_at(deadline, async {
+        let sent = timeout_at(deadline, async {
             match published {
                 None => write_frame(stream, &respond::refuse(&Refusal::not_ready())).await,
                 Some(published) if published.is_known(known) => {
@@ -239,8 +247,12 @@ impl Server {
                     write_frame(stream, payload).await
                 }
             }
-        })
-        .await
+        });
+        match sent.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the peer did not take its answer"),
+            Err(_) => tracing::debug!("the peer did not take its answer in time"),
+        }
     }
 }
 

@@ -304,7 +304,7 @@ fn a_wait_is_answered_by_a_change_or_when_its_time_is_over() {
     assert!(is_full(&answer) && answer["seconds"].as_f64().unwrap() < 20.0);
 }
 
-// The loss: a sensor that takes a stopping agent for a broken one.
+// The loss: a sensor that takes a stopping agent for a broken one; a stop that a silent peer delays.
 #[test]
 fn an_agent_that_stops_answers_those_who_wait() {
     let root = root_with(&[Spec::default()]);
@@ -318,9 +318,15 @@ fn an_agent_that_stops_answers_those_who_wait() {
     eventually("the wait has arrived", || {
         (agent.connections() == 1).then_some(())
     });
-    let socket = agent.socket().to_owned();
+    let _idle = agent.connect().unwrap();
+    eventually("the idle one has arrived", || {
+        (agent.connections() == 2).then_some(())
+    });
+    let (socket, log) = (agent.socket().to_owned(), agent.log_file().to_owned());
     assert!(agent.terminate().success());
     assert!(is_unchanged(&client.receive()));
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.contains("WARN"), "{log}");
     assert!(!socket.exists(), "the socket is left behind");
 }
 
