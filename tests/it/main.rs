@@ -18,6 +18,7 @@ mod mirror_http;
 mod mirror_properties;
 mod mirror_scenarios;
 mod mirror_survives;
+mod rpmdb_nasty;
 mod rpmdb_real;
 mod rpmdb_sqlite;
 mod scan_fire;
