@@ -285,7 +285,11 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         gate: settings::gate(),
     };
     if !args.once {
-        return mirror.run(interval).map(|()| DONE).map_err(Stop::failed);
+        let control = crate::telemetry::control::path(config.state_dir());
+        return mirror
+            .run(interval, &control)
+            .map(|()| DONE)
+            .map_err(Stop::failed);
     }
     let summary = mirror.once();
     Ok(tell(&summary, args.json))

@@ -444,7 +444,7 @@ fn replace(
         let same = stored.component_type.is_some() && wanted.contains(&content(stored));
         if !(same && kept.insert(content(stored))) {
             let why = "not observed any more";
-            draft.remove(Row::Drift(stored.clone()), Op::DriftDelete, why);
+            draft.remove(Row::Drift(Box::new(stored.clone())), Op::DriftDelete, why);
         }
     }
     for drift in drifts {

@@ -4,8 +4,11 @@ use super::core::Core;
 use super::cycle::{Cycle, Gatekeeper, run_cycle};
 use super::policy::Policy;
 use super::report::{Report, Summary};
+use super::status::Status;
 use crate::clock;
 use crate::store::Store;
+use crate::telemetry::control;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -93,23 +96,27 @@ impl Mirror {
         summary
     }
 
-    /// Cycles every `interval` until SIGTERM or SIGINT; says so to systemd.
-    pub fn run(self, interval: Duration) -> std::io::Result<()> {
+    /// Cycles every `interval` until SIGTERM or SIGINT; says so to systemd, and answers
+    /// `afferent status` on the socket at `control`.
+    pub fn run(self, interval: Duration, control: &Path) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let done = runtime.block_on(serve(self, interval));
+        let done = runtime.block_on(serve(self, interval, control));
         // A cycle that waits for Core is not waited for: nothing of it is committed any more.
         runtime.shutdown_timeout(LAST_CYCLE);
         done
     }
 }
 
-async fn serve(mirror: Mirror, interval: Duration) -> std::io::Result<()> {
+async fn serve(mirror: Mirror, interval: Duration, control: &Path) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = Stop::default();
+    let status = Arc::new(Status::new(mirror.core.source()));
+    let answering = control::listen(control::bind(control)?, Arc::<Status>::clone(&status));
+    let answering = tokio::spawn(answering);
     let mirror = Arc::new(Mutex::new(mirror));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(interval = %clock::show_duration(interval), "mirror started");
@@ -126,9 +133,12 @@ async fn serve(mirror: Mirror, interval: Duration) -> std::io::Result<()> {
                 // A cycle that takes longer than the interval is not run twice at once.
                 if running.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                     let (mirror, stop) = (Arc::clone(&mirror), stop.clone());
+                    let status = Arc::clone(&status);
                     running = Some(tokio::task::spawn_blocking(move || {
                         let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
-                        log(&mirror.cycle(&stop));
+                        let summary = mirror.cycle(&stop);
+                        log(&summary);
+                        status.note(clock::wall_now().to_string(), summary);
                     }));
                 } else {
                     tracing::warn!("the last cycle still runs");
@@ -138,6 +148,9 @@ async fn serve(mirror: Mirror, interval: Duration) -> std::io::Result<()> {
     }
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stop.0.store(true, Ordering::Relaxed);
+    answering.abort();
+    // A socket nobody answers is removed by whoever starts next, if not now.
+    let _ = std::fs::remove_file(control);
     tracing::info!("mirror stopped");
     Ok(())
 }

@@ -185,6 +185,11 @@ impl Config {
         })
     }
 
+    /// Where the tables are.
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     /// Opens the tables; a damaged file is moved aside and the next cycle fills a new one.
     pub(super) fn open_store(&self) -> Result<Store, Stop> {
         open_store(&self.state_dir)
