@@ -3,8 +3,9 @@
 //! Strings come from the guest. Control characters in them, which no real package has, are written
 //! as `\x..`, so that a name can neither forge a line nor speak to a terminal.
 
-use crate::report::{Package, Report};
-use serde_json::{Map, Value, json};
+use crate::report::{Facts, Package, Report};
+use crate::wire::document::ReportDocument;
+use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -79,54 +80,25 @@ fn line(out: &mut dyn Write, cells: &[String], widths: &[usize]) -> io::Result<(
     writeln!(out, "{}", text.trim_end())
 }
 
-/// The `report` object that Central is sent, with the facts beside it.
+/// The `report` object that Central is sent, with what else a scan knows beside it.
 ///
 /// # Errors
 /// What `out` says.
 pub fn json(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &report_json(report))?;
-    writeln!(out)
-}
-
-fn report_json(report: &Report) -> Value {
-    let packages: Vec<Value> = report.packages.iter().map(package_json).collect();
-    let d = &report.distribution;
-    let repositories: Vec<Value> = report
-        .repositories
-        .iter()
-        .map(|r| json!({"id": r.id, "key": r.key, "uri": r.uri, "cpe": r.cpe}))
-        .collect();
-    json!({
-        "packages": packages,
-        "distribution": {
-            "id": d.id, "name": d.name, "version": d.version,
-            "version_code_name": d.version_code_name, "version_id": d.version_id,
-            "arch": d.arch, "cpe": d.cpe, "pretty_name": d.pretty_name,
-        },
-        "repositories": repositories,
-        "package_db": report.package_db,
-        "facts": report.facts,
-    })
-}
-
-fn package_json(package: &Package) -> Value {
-    let mut object = Map::new();
-    object.insert("name".into(), json!(package.name));
-    object.insert("version".into(), json!(package.evr.to_string()));
-    object.insert(
-        "arch".into(),
-        json!(package.arch.as_deref().unwrap_or_default()),
-    );
-    if let Some(source) = package.source() {
-        let source = json!({"name": source.name, "version": source.version});
-        object.insert("source".into(), source);
+    #[derive(Serialize)]
+    struct Scan<'a> {
+        #[serde(flatten)]
+        report: ReportDocument<'a>,
+        package_db: &'a str,
+        facts: &'a Facts,
     }
-    object.insert("module".into(), json!(package.module().unwrap_or_default()));
-    object.insert(
-        "repo".into(),
-        json!(package.repo.as_deref().unwrap_or_default()),
-    );
-    Value::Object(object)
+    let scan = Scan {
+        report: report.into(),
+        package_db: &report.package_db,
+        facts: &report.facts,
+    };
+    serde_json::to_writer_pretty(&mut *out, &scan)?;
+    writeln!(out)
 }
 
 /// The text with control characters made visible.
@@ -167,15 +139,5 @@ mod tests {
             text,
             "a\\x090\\x091\\x0ab\\x1b[2J\t0\t1\t1\t(none)\t(none)\t(none)\n"
         );
-    }
-
-    #[test]
-    fn a_package_without_a_source_says_nothing_of_one() {
-        let value = package_json(&Package {
-            name: "a".into(),
-            ..Package::default()
-        });
-        assert!(value.get("source").is_none());
-        assert_eq!(value["module"], "");
     }
 }

@@ -246,7 +246,11 @@ fn a_hung_transaction_is_reported_as_one_after_its_timeout() {
     assert_eq!(answer.list(), before.list());
     drop(lock);
     eventually("the report after it", || {
-        (agent.get().fact(facts::MID_TRANSACTION) == "").then_some(())
+        agent
+            .get()
+            .fact(facts::MID_TRANSACTION)
+            .is_empty()
+            .then_some(())
     });
 }
 

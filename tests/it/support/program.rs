@@ -52,3 +52,15 @@ impl Drop for Program {
         let _ = self.0.wait();
     }
 }
+
+/// What `afferent status` says of the service with this state directory, and its exit code.
+pub fn status(state: &Path, more: &[&str]) -> (serde_json::Value, i32) {
+    let out = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["status", "--json", "--state-dir"])
+        .arg(state)
+        .args(more)
+        .output()
+        .unwrap();
+    let answer = serde_json::from_slice(&out.stdout).unwrap_or_default();
+    (answer, out.status.code().unwrap())
+}
