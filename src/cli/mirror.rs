@@ -282,7 +282,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         store: config.open_store()?,
         core: config.core()?,
         policy: config.policy,
-        gate: settings::gate(),
+        gate: settings::gate(&config.policy),
     };
     if !args.once {
         let control = crate::telemetry::control::path(config.state_dir());

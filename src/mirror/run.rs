@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::cycle::{Cycle, Gatekeeper, run_cycle};
-use super::policy::Policy;
+use super::policy::{Policy, Profile};
 use super::report::{Report, Summary};
 use super::status::Status;
 use crate::clock;
@@ -43,10 +43,12 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// Reads the variable's value.
-    pub fn read(value: Option<&str>) -> Self {
+    /// Reads the variable's value. Set but empty says nothing under `host-mac`, and nothing clear
+    /// under `natural-key`.
+    pub fn read(value: Option<&str>, profile: Profile) -> Self {
         match value {
-            None | Some("") => Self::Unset,
+            None => Self::Unset,
+            Some("") if profile == Profile::HostMac => Self::Unset,
             Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Self::On,
             Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Self::Off,
             Some(other) => Self::Unclear(other.to_owned()),
@@ -87,6 +89,8 @@ impl Mirror {
             gatekeeper,
         };
         let mut summary = run_cycle(&self.store, self.core.as_mut(), cycle);
+        // An approval was given for what was looked at then, not for whatever goes missing later.
+        self.policy.approve_deletes = None;
         if let Gate::Unclear(value) = &self.gate {
             let why =
                 format!("{value:?} is neither on nor off: expected inventory is not mirrored");
@@ -115,8 +119,7 @@ async fn serve(mirror: Mirror, interval: Duration, control: &Path) -> std::io::R
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = Stop::default();
     let status = Arc::new(Status::new(mirror.core.source()));
-    let answering = control::listen(control::bind(control)?, Arc::<Status>::clone(&status));
-    let answering = tokio::spawn(answering);
+    let answering = answer(control, Arc::<Status>::clone(&status));
     let mirror = Arc::new(Mutex::new(mirror));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(interval = %clock::show_duration(interval), "mirror started");
@@ -148,11 +151,24 @@ async fn serve(mirror: Mirror, interval: Duration, control: &Path) -> std::io::R
     }
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stop.0.store(true, Ordering::Relaxed);
-    answering.abort();
-    // A socket nobody answers is removed by whoever starts next, if not now.
-    let _ = std::fs::remove_file(control);
+    if let Some(answering) = answering {
+        answering.abort();
+        // A socket nobody answers is removed by whoever starts next, if not now.
+        let _ = std::fs::remove_file(control);
+    }
     tracing::info!("mirror stopped");
     Ok(())
+}
+
+/// Answers on the socket at `path`. The mirror is of use without it, too.
+fn answer(path: &Path, status: Arc<Status>) -> Option<tokio::task::JoinHandle<()>> {
+    match control::bind(path) {
+        Ok(listener) => Some(tokio::spawn(control::listen(listener, status))),
+        Err(error) => {
+            tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
+            None
+        }
+    }
 }
 
 fn watchdog() -> Duration {
@@ -189,15 +205,18 @@ mod tests {
 
     #[test]
     fn the_gate_obeys_plain_truth_values_and_nothing_else() {
-        for on in ["1", "t", "T", "TRUE", "true", "True", ""] {
-            assert!(Gate::read(Some(on)).is_open(), "{on}");
+        let read = |value| Gate::read(value, Profile::NaturalKey);
+        for on in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert!(read(Some(on)).is_open(), "{on}");
         }
         for off in [
             "0", "f", "F", "FALSE", "false", "False", "on", " true", "yes",
         ] {
-            assert!(!Gate::read(Some(off)).is_open(), "{off}");
+            assert!(!read(Some(off)).is_open(), "{off}");
         }
-        assert!(Gate::read(None).is_open());
-        assert!(matches!(Gate::read(Some("on")), Gate::Unclear(_)));
+        assert!(read(None).is_open());
+        assert!(matches!(read(Some("on")), Gate::Unclear(_)));
+        assert!(matches!(read(Some("")), Gate::Unclear(_)));
+        assert!(Gate::read(Some(""), Profile::HostMac).is_open());
     }
 }

@@ -248,8 +248,8 @@ fn not_empty(text: String) -> Result<String, String> {
 }
 
 /// What the gate says.
-pub(super) fn gate() -> Gate {
-    Gate::read(std::env::var(GATE).ok().as_deref())
+pub(super) fn gate(policy: &Policy) -> Gate {
+    Gate::read(std::env::var(GATE).ok().as_deref(), policy.profile)
 }
 
 /// Opens `mirror.redb` in `state_dir`.

@@ -375,7 +375,9 @@ impl<'a> Planner<'a> {
             .iter()
             .enumerate()
             .filter(|(i, row)| {
-                row.is_live() && !self.claims.is_claimed(*i) && !self.deleted.contains(i)
+                // A row whose entry is left out keeps its name as well.
+                let bids = self.claims.entry(*i).is_some_and(|entry| !self.out[entry]);
+                row.is_live() && !bids && !self.deleted.contains(i)
             })
             .map(|(_, row)| row.name.as_str())
             .collect();
