@@ -282,10 +282,14 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         store: config.open_store()?,
         core: config.core()?,
         policy: config.policy,
-        gate: settings::gate(),
+        gate: settings::gate(&config.policy),
     };
     if !args.once {
-        return mirror.run(interval).map(|()| DONE).map_err(Stop::failed);
+        let control = crate::telemetry::control::path(config.state_dir());
+        return mirror
+            .run(interval, &control)
+            .map(|()| DONE)
+            .map_err(Stop::failed);
     }
     let summary = mirror.once();
     Ok(tell(&summary, args.json))

@@ -15,6 +15,7 @@ mod support;
 mod everything_killed;
 mod mirror_commands;
 mod mirror_http;
+mod mirror_knobs;
 mod mirror_properties;
 mod mirror_scenarios;
 mod mirror_survives;
