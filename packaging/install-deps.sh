@@ -19,6 +19,9 @@ needs() {
 		rpmbuild            rpm                   rpm-build
 		python3             python3               python3
 		py:google.protobuf  python3-protobuf      python3-protobuf
+		strace              strace                strace
+		unshare             util-linux            util-linux
+		mkfs.ext4           e2fsprogs             e2fsprogs
 		END
         ;;
     demo) cat <<-'END'

@@ -264,6 +264,38 @@ impl Store {
 }
 
 fn open_file(path: &Path, cache_bytes: usize) -> Result<redb::Database, StoreError> {
+    if !path.exists() {
+        begin_file(path, cache_bytes)?;
+    }
+    open_or_create(path, cache_bytes)
+}
+
+/// Begins a file under another name, and gives it its own when it is whole: what a crash leaves of
+/// one that was being begun is then never taken for a damaged store.
+fn begin_file(path: &Path, cache_bytes: usize) -> Result<(), StoreError> {
+    let mut unborn = path.as_os_str().to_owned();
+    unborn.push(".new");
+    let unborn = PathBuf::from(unborn);
+    match open_or_create(&unborn, cache_bytes) {
+        Err(error) if error.is_corrupt() => {
+            fs::remove_file(&unborn).map_err(|source| StoreError::Io {
+                path: unborn.clone(),
+                source,
+            })?;
+            drop(open_or_create(&unborn, cache_bytes)?);
+        }
+        other => drop(other?),
+    }
+    let directory = path.parent().unwrap_or(path);
+    fs::rename(&unborn, path)
+        .and_then(|()| fs::File::open(directory)?.sync_all())
+        .map_err(|source| StoreError::Io {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn open_or_create(path: &Path, cache_bytes: usize) -> Result<redb::Database, StoreError> {
     let open = || -> Result<redb::Database, TxError> {
         fs::OpenOptions::new()
             .read(true)
@@ -405,6 +437,19 @@ mod tests {
             drop(opened.store);
             fs::remove_file(aside).unwrap();
         }
+    }
+
+    /// What a crash leaves of a file that was being begun: redb writes its magic number last.
+    #[test]
+    fn a_file_that_was_never_whole_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let unborn = dir.path().join("test.redb.new");
+        fs::write(&unborn, [0; 8192]).unwrap();
+        let opened = open(dir.path());
+        put(&opened.store, 7).unwrap();
+        assert_eq!(opened.moved_aside, None);
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod places;
 
 pub use places::Places;
 
+use nix::errno::Errno;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +24,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 /// What changed since the last time somebody asked.
@@ -64,25 +65,49 @@ struct Pending {
     arrived: Notify,
 }
 
+/// Names of directories whose coming and going matters: those on the way to a database, and those
+/// that links on that way lead to.
+type Names = Arc<RwLock<BTreeSet<OsString>>>;
+
 /// Watches the [`Places`] of a database.
 pub struct Watch {
     places: Places,
     pending: Arc<Pending>,
+    names: Names,
+    /// `None` as long as the kernel grants none.
     watcher: Option<RecommendedWatcher>,
     /// Directories under watch, each with the inode that was there.
     armed: BTreeMap<PathBuf, (u64, u64)>,
     trouble: Option<String>,
 }
 
+/// A path to be watched may lead elsewhere by the time it is: looked at again this often.
+const ROUNDS: usize = 4;
+
 impl Watch {
     /// Watches as much as can be watched; [`Watch::trouble`] says what could not.
     pub fn start(places: Places) -> Self {
-        let pending = Arc::<Pending>::default();
-        let sink = Arc::clone(&pending);
-        let components = places.components();
-        let created = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let names = Arc::new(RwLock::new(places.components()));
+        let mut watch = Self {
+            places,
+            pending: Arc::default(),
+            names,
+            watcher: None,
+            armed: BTreeMap::new(),
+            trouble: None,
+        };
+        watch.arm();
+        watch
+    }
+
+    fn watcher(&self) -> notify::Result<RecommendedWatcher> {
+        let (sink, names) = (Arc::clone(&self.pending), Arc::clone(&self.names));
+        notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let touch = match event {
-                Ok(event) => meaning(&event, &components),
+                Ok(event) => {
+                    let names = names.read().unwrap_or_else(PoisonError::into_inner);
+                    meaning(&event, &names)
+                }
                 // Whatever went wrong, something may have been missed.
                 Err(_) => Touch::DATA | Touch::PLACE,
             };
@@ -90,20 +115,7 @@ impl Watch {
                 sink.bits.fetch_or(touch.0, Ordering::AcqRel);
                 sink.arrived.notify_one();
             }
-        });
-        let (watcher, trouble) = match created {
-            Ok(watcher) => (Some(watcher), None),
-            Err(error) => (None, Some(explain(&error))),
-        };
-        let mut watch = Self {
-            places,
-            pending,
-            watcher,
-            armed: BTreeMap::new(),
-            trouble,
-        };
-        watch.arm();
-        watch
+        })
     }
 
     /// Waits until something is touched, and takes it. Safe to drop and call again.
@@ -122,13 +134,39 @@ impl Watch {
         self.trouble.as_deref()
     }
 
-    /// Sets the watches that are wanted now and are not there: after [`Touch::PLACE`], and now and
-    /// then. Gives whether any was set, so that what happened before may have been missed.
+    /// Sets the watches that are wanted now: after [`Touch::PLACE`], and now and then. Gives whether
+    /// any was set where there was none, so that what happened before may have been missed.
+    ///
+    /// All are set anew. The kernel drops a watch without a word when a file system is unmounted,
+    /// notify drops one by its path when another directory has it already, and setting one that is
+    /// there changes nothing.
     pub fn arm(&mut self) -> bool {
+        let mut set_any = false;
+        for _ in 0..ROUNDS {
+            let wanted = self.places.directories();
+            set_any |= self.arm_for(&wanted);
+            if self.places.directories() == wanted {
+                break;
+            }
+        }
+        set_any
+    }
+
+    fn arm_for(&mut self, wanted: &BTreeMap<PathBuf, (u64, u64)>) -> bool {
+        self.names
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(self.places.link_names());
+        self.trouble = None;
+        if self.watcher.is_none() {
+            match self.watcher() {
+                Ok(watcher) => self.watcher = Some(watcher),
+                Err(error) => self.trouble = Some(explain(&error)),
+            }
+        }
         let Some(watcher) = &mut self.watcher else {
             return false;
         };
-        let wanted = self.places.directories();
         self.armed.retain(|path, inode| {
             let keep = wanted.get(path) == Some(inode);
             if !keep {
@@ -138,17 +176,15 @@ impl Watch {
             keep
         });
         let mut set_any = false;
-        self.trouble = None;
         for (path, inode) in wanted {
-            if self.armed.contains_key(&path) {
-                continue;
-            }
-            match watcher.watch(&path, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    self.armed.insert(path, inode);
-                    set_any = true;
+            match watcher.watch(path, RecursiveMode::NonRecursive) {
+                Ok(()) => set_any |= self.armed.insert(path.clone(), *inode).is_none(),
+                // Gone meanwhile: the next round sees what is there instead.
+                Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => {}
+                Err(error) => {
+                    self.armed.remove(path);
+                    self.trouble = Some(explain(&error));
                 }
-                Err(error) => self.trouble = Some(explain(&error)),
             }
         }
         set_any
@@ -184,7 +220,7 @@ impl Stat {
 }
 
 /// What one event means. Names are those of RPM's three database formats and of its lock.
-fn meaning(event: &notify::Event, components: &BTreeSet<OsString>) -> Touch {
+fn meaning(event: &notify::Event, names: &BTreeSet<OsString>) -> Touch {
     let nothing = Touch::default();
     if event.need_rescan() {
         return Touch::DATA | Touch::PLACE;
@@ -209,15 +245,19 @@ fn meaning(event: &notify::Event, components: &BTreeSet<OsString>) -> Touch {
             Touch::DATA
         }
         Some("rpmdb.sqlite" | "Packages.db" | "Packages") if placed => Touch::DATA | Touch::PLACE,
-        _ if placed && components.contains(name) => Touch::DATA | Touch::PLACE,
+        _ if placed && names.contains(name) => Touch::DATA | Touch::PLACE,
         _ => nothing,
     }
 }
 
 fn explain(error: &notify::Error) -> String {
-    match error.kind {
+    match &error.kind {
         ErrorKind::MaxFilesWatch => {
-            "the limit of inotify watches is reached; raise fs.inotify.max_user_watches or max_user_instances".into()
+            "the limit of inotify watches is reached; raise fs.inotify.max_user_watches".into()
+        }
+        // What inotify_init1(2) says, at once when the limit is reached.
+        ErrorKind::Io(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
+            "the limit of inotify instances is reached; raise fs.inotify.max_user_instances".into()
         }
         _ => format!("inotify: {error}"),
     }

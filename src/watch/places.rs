@@ -54,7 +54,16 @@ impl Places {
                 .take_while(|a| a.starts_with(&self.root))
                 .find_map(|a| a.canonicalize().ok());
             let target_stands_in = real.as_deref().and_then(Path::parent).map(Path::to_owned);
-            for path in [stands_in, target_stands_in, real].into_iter().flatten() {
+            // Also of a link that leads nowhere, as while its target is being replaced.
+            let targets = link_targets(candidate);
+            let targets_stand_in = targets
+                .iter()
+                .filter_map(|t| t.ancestors().skip(1).find_map(|a| a.canonicalize().ok()));
+            for path in [stands_in, target_stands_in, real]
+                .into_iter()
+                .flatten()
+                .chain(targets_stand_in)
+            {
                 if let Ok(meta) = fs::metadata(&path)
                     && meta.is_dir()
                 {
@@ -63,6 +72,15 @@ impl Places {
             }
         }
         directories
+    }
+
+    /// Names of what links lead to instead of [`Places::components`].
+    pub(super) fn link_names(&self) -> BTreeSet<OsString> {
+        self.candidates
+            .iter()
+            .flat_map(|candidate| link_targets(candidate))
+            .filter_map(|target| target.file_name().map(Into::into))
+            .collect()
     }
 
     pub(super) fn signature(&self) -> Signature {
@@ -74,4 +92,18 @@ impl Places {
         });
         Signature(stats.collect())
     }
+}
+
+/// Where a chain of links leads, step by step, whether or not there is anything.
+fn link_targets(candidate: &Path) -> Vec<PathBuf> {
+    const MAX_LINKS: usize = 8;
+    let mut targets = Vec::new();
+    let mut at = candidate.to_owned();
+    while targets.len() < MAX_LINKS
+        && let (Ok(target), Some(directory)) = (fs::read_link(&at), at.parent())
+    {
+        at = directory.join(target);
+        targets.push(at.clone());
+    }
+    targets
 }

@@ -301,7 +301,7 @@ fn live(dump: &Value, table: &str) -> HashSet<String> {
 
 fn cases() -> ProptestConfig {
     ProptestConfig {
-        cases: std::env::var("CASES").map_or(96, |n| n.parse().unwrap()),
+        cases: std::env::var("CASES").map_or(48, |n| n.parse().unwrap()),
         failure_persistence: None,
         ..ProptestConfig::default()
     }

@@ -3,9 +3,11 @@
 use crate::support::mirror::{Mirror, finish, without_times};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// So many machines, named for a version of the fleet.
 fn fleet(machines: usize, version: usize) -> Value {
@@ -26,60 +28,78 @@ fn names(dump: &Value) -> (BTreeSet<String>, usize) {
     )
 }
 
-/// Bytes a process has written so far; `None` once it is gone.
-fn written(child: &mut Child) -> Option<u64> {
-    if child.try_wait().unwrap().is_some() {
-        return None;
-    }
-    let io = std::fs::read_to_string(format!("/proc/{}/io", child.id())).ok()?;
-    io.lines()
-        .find_map(|line| line.strip_prefix("wchar: ")?.parse().ok())
-}
-
 /// The power fails at every moment; half a fleet would be deleted or doubled by the next cycle.
+///
+/// strace kills the process at a chosen write, so that every part of a commit is hit; where there
+/// is no strace, it is killed at some moment of its run.
 #[test]
 fn a_type_is_all_or_nothing_whenever_the_process_is_killed() {
     let mirror = Mirror::new();
     let size = 1000;
-    let start = |version: usize| {
+    let run = |version: usize, wrapper: &[String]| {
         let core = mirror.file("core.json", &fleet(size, version));
         let core = format!("file:{}", core.display());
-        let mut command = mirror.command(&["run", "--once", "--json", "--core", &core]);
+        let run = mirror.command(&["run", "--once", "--json", "--core", &core]);
+        let mut words = wrapper.iter().map(OsString::from).collect::<Vec<_>>();
+        words.push(run.get_program().to_owned());
+        words.extend(run.get_args().map(OsString::from));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env("PATH", env!("PATH"));
         command
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap()
     };
-    // How much a whole run writes, so that kills are spread over all of it.
-    let mut child = start(0);
-    let mut whole = 0;
-    while let Some(bytes) = written(&mut child) {
-        whole = whole.max(bytes);
-    }
+    assert!(run(0, &[]).wait().unwrap().success());
+    let log = mirror.path("writes").display().to_string();
+    let strace = |more: &[&str]| -> Vec<String> {
+        let words = ["strace", "-f", "-o", log.as_str(), "-e"];
+        words
+            .iter()
+            .chain(more)
+            .map(|word| (*word).to_owned())
+            .collect()
+    };
+    let begin = Instant::now();
+    let traced = Command::new("strace")
+        .arg("--version")
+        .output()
+        .is_ok_and(|o| o.status.success());
+    let wrapper = if traced {
+        strace(&["trace=pwrite64,fdatasync"])
+    } else {
+        Vec::new()
+    };
+    assert!(run(1, &wrapper).wait().unwrap().success());
+    let whole = begin.elapsed();
+    let calls = std::fs::read_to_string(&log).unwrap_or_default();
+    let [writes, syncs] = ["pwrite64(", "fdatasync("].map(|call| calls.matches(call).count());
     assert!(
-        whole > 100_000,
-        "a run of {size} machines writes more than {whole} bytes"
+        !traced || (writes > 10 && syncs > 1),
+        "{writes} writes, {syncs} syncs"
     );
-    assert_eq!(
-        names(&mirror.dump()),
-        (BTreeSet::from(["\"v0\"".to_owned()]), size)
-    );
-    let mut stored = 0;
-    let (mut kept, mut lost) = (0, 0);
-    for version in 1..=24 {
-        let mut child = start(version);
-        let limit = fastrand::u64(0..whole);
-        while written(&mut child).is_some_and(|bytes| bytes < limit) {}
-        // Gone already is fine too: then it was finished.
-        let _ = child.kill();
-        child.wait().unwrap();
+    let (mut stored, mut kept, mut lost) = (1, 0, 0);
+    for version in 2..=16 {
+        if traced {
+            // Before a write, or after all of them and before a sync: on both sides of the commit.
+            let (call, most) = match version % 3 {
+                0 => ("fdatasync", syncs),
+                _ => ("pwrite64", writes),
+            };
+            let when = fastrand::usize(1..=most);
+            let at = format!("inject={call}:signal=SIGKILL:when={when}");
+            run(version, &strace(&[&at])).wait().unwrap();
+        } else {
+            let mut child = run(version, &[]);
+            let (begin, moment) = (Instant::now(), whole.mul_f64(fastrand::f64()));
+            while begin.elapsed() < moment && child.try_wait().unwrap().is_none() {}
+            // Gone already is fine too: then it was finished.
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
         let (names, rows) = names(&mirror.dump());
-        assert_eq!(
-            (names.len(), rows),
-            (1, size),
-            "killed after {limit} bytes: {names:?}"
-        );
+        assert_eq!((names.len(), rows), (1, size), "half of it: {names:?}");
         if names.contains(&format!("\"v{version}\"")) {
             stored = version;
             kept += 1;
@@ -92,7 +112,7 @@ fn a_type_is_all_or_nothing_whenever_the_process_is_killed() {
         }
         mirror.check();
     }
-    println!("{kept} killed runs had committed, {lost} had not");
+    println!("{kept} killed runs had committed, {lost} had not; strace: {traced}");
 }
 
 /// A full disk: nothing is half written, and the next run with room goes on by itself.
@@ -101,7 +121,7 @@ fn a_file_that_cannot_grow_fails_the_type_and_loses_nothing() {
     let mirror = Mirror::new();
     assert_eq!(mirror.run(&fleet(10, 0), &[]).code, Some(0));
     let before = without_times(&mirror.dump());
-    let core = mirror.file("core.json", &fleet(20_000, 1));
+    let core = mirror.file("core.json", &fleet(5_000, 1));
     let core = format!("file:{}", core.display());
     let length = std::fs::metadata(mirror.state().join("mirror.redb"))
         .unwrap()
@@ -130,13 +150,13 @@ fn a_file_that_cannot_grow_fails_the_type_and_loses_nothing() {
     let counters = &ran.summary["types"]["Compute"];
     assert_eq!(
         (&counters["pulled"], &counters["inserted"]),
-        (&json!(20_000), &json!(0))
+        (&json!(5_000), &json!(0))
     );
     assert_eq!(without_times(&mirror.dump()), before);
     mirror.check();
     let again = mirror.run_from(&core, &[]);
     assert_eq!(again.code, Some(0), "{}", again.stderr);
-    assert_eq!(names(&mirror.dump()).1, 20_000);
+    assert_eq!(names(&mirror.dump()).1, 5_000);
 }
 
 /// systemd waits for READY, and for an end when it asks for one.
@@ -160,18 +180,9 @@ fn the_service_says_when_it_is_ready_and_stops_when_told() {
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let done = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("mirrored")));
     assert!(done.is_some(), "a cycle at once");
-    let pid = nix_pid(&child);
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    let pid = child.id().to_string();
+    let told = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(told.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(names(&mirror.dump()).1, 10);
-}
-
-fn nix_pid(child: &Child) -> String {
-    child.id().to_string()
 }

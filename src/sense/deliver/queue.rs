@@ -635,6 +635,7 @@ mod tests {
             }
         }
 
+        #[allow(clippy::needless_pass_by_value, reason = "an operation is done once")]
         fn step(&mut self, op: Op) {
             match op {
                 Op::Arrive { guest, reactive } => {

@@ -24,6 +24,7 @@ use tempfile::TempDir;
 /// How `afferent serve` is started; the same place may be started many times.
 pub struct Launch {
     home: TempDir,
+    program: PathBuf,
     root: PathBuf,
     state_dir: PathBuf,
     flags: Vec<String>,
@@ -64,6 +65,7 @@ impl Launch {
         Self {
             state_dir: home.path().join("state"),
             home,
+            program: env!("CARGO_BIN_EXE_afferent").into(),
             root: root.to_owned(),
             flags: Vec::new(),
             wrapper: Vec::new(),
@@ -93,7 +95,11 @@ impl Launch {
     }
 
     /// As a user who owns nothing. Needs root.
-    pub fn unprivileged(self) -> Self {
+    pub fn unprivileged(mut self) -> Self {
+        // The one that was built may lie where only its owner gets.
+        let program = self.home.path().join("afferent");
+        fs::copy(&self.program, &program).unwrap();
+        self.program = program;
         self.under([
             "setpriv",
             "--reuid=65534",
@@ -133,9 +139,8 @@ impl Launch {
     pub fn spawn(&self) -> Agent {
         let socket = self.home.path().join("socket");
         let log = self.home.path().join("log");
-        let program: OsString = env!("CARGO_BIN_EXE_afferent").into();
         let mut words: Vec<OsString> = self.wrapper.iter().map(OsString::from).collect();
-        words.push(program);
+        words.push(self.program.clone().into());
         let (first, rest) = words.split_first().unwrap();
         let child = Command::new(first)
             .args(rest)
@@ -207,6 +212,17 @@ impl Agent {
             .unwrap_or_else(|error| panic!("no answer: {error}\n{}", self.log()))
     }
 
+    /// A full report as it comes, not looked into.
+    pub fn get_bytes(&self) -> Vec<u8> {
+        let mut stream = self.connect().unwrap();
+        send(
+            &mut stream,
+            request::Method::GetReport(GetReport::default()),
+        )
+        .unwrap();
+        receive_bytes(&mut stream).unwrap()
+    }
+
     /// `wait_report`, as one who has this answer.
     pub fn wait_for_other_than(&self, known: &Answer, time: Duration) -> Answer {
         let mut stream = self.connect().unwrap();
@@ -250,6 +266,11 @@ impl Agent {
         self.wait_for_list(&root.rpm_qa())
     }
 
+    /// Where it writes what it says.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// All it said so far, also in earlier runs.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -263,9 +284,7 @@ impl Agent {
 
     /// SIGTERM, and how it ended.
     pub fn terminate(mut self) -> ExitStatus {
-        let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
+        self.signal("TERM");
         eventually("the agent ends", || self.child.try_wait().unwrap())
     }
 
@@ -298,6 +317,25 @@ impl Agent {
             .count()
     }
 
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Inodes that it watches, as the kernel tells them.
+    pub fn watched_inodes(&self) -> Vec<u64> {
+        let infos = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        let texts = infos.filter_map(|info| fs::read_to_string(info.unwrap().path()).ok());
+        texts
+            .collect::<String>()
+            .lines()
+            .filter_map(|line| line.strip_prefix("inotify wd:")?.split_once("ino:"))
+            .filter_map(|(_, rest)| u64::from_str_radix(rest.split(' ').next()?, 16).ok())
+            .collect()
+    }
+
     /// A field of /proc/PID/status, in KiB where it is a size.
     pub fn proc_status(&self, field: &str) -> u64 {
         proc_status(self.pid(), field)
@@ -328,7 +366,10 @@ impl Drop for Agent {
             let _ = self.child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("the agent's log:\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let newest = lines.len().saturating_sub(30);
+            eprintln!("the agent's log:\n{}", lines[newest..].join("\n"));
         }
     }
 }
@@ -375,14 +416,23 @@ pub fn send(stream: &mut UnixStream, method: request::Method) -> io::Result<()> 
     stream.write_all(&frame::encode(&request))
 }
 
-/// Reads a response frame. Where the report was sent, it is checked against the digest sent beside
-/// it: no wrong byte goes unnoticed.
+/// Reads a response frame.
 pub fn receive(stream: &mut UnixStream) -> io::Result<Answer> {
+    receive_bytes(stream).map(|body| decode(&body))
+}
+
+fn receive_bytes(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     let mut head = [0; 4];
     stream.read_exact(&mut head)?;
     let mut body = vec![0; u32::from_be_bytes(head) as usize];
     stream.read_exact(&mut body)?;
-    let response = VmServiceResponse::decode(body.as_slice()).unwrap();
+    Ok(body)
+}
+
+/// Understands a response. Where the report was sent, it is checked against the digest sent beside
+/// it: no wrong byte goes unnoticed.
+pub fn decode(body: &[u8]) -> Answer {
+    let response = VmServiceResponse::decode(body).unwrap();
     let meta = response.meta.unwrap_or_default();
     let what = match response.payload.expect("a payload") {
         response::Payload::Error(error) => What::Refused(
@@ -408,7 +458,7 @@ pub fn receive(stream: &mut UnixStream) -> io::Result<Answer> {
             }
         }
     };
-    Ok(Answer { meta, what })
+    Answer { meta, what }
 }
 
 /// A list of `rpm -qa` as a report carries it: of a module only name and stream travel.
@@ -423,11 +473,15 @@ fn as_it_travels(list: &str) -> String {
     lines.concat()
 }
 
-/// Whether what needs root can be shown here.
+/// Whether what needs root and mounts can be shown here: not in every container.
 pub fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
+    let may_mount = || {
+        let unshared = Command::new("unshare").args(["-m", "true"]).status();
+        unshared.is_ok_and(|status| status.success())
+    };
+    let root = nix::unistd::geteuid().is_root() && may_mount();
     if !root {
-        println!("not root: this part is left out");
+        println!("no root, or none that may mount: this part is left out");
     }
     root
 }

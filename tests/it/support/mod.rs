@@ -2,11 +2,13 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod agent;
+pub mod bulk;
 pub mod central;
 pub mod core_server;
 pub mod fake_agent;
 pub mod fixtures;
 pub mod headers;
+pub mod held;
 pub mod mirror;
 pub mod program;
 pub mod rpm_root;
