@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?seconds}; shift
-targets=("$@"); [ $# -gt 0 ] || targets=(header ndb bdb wal sqlite)
+targets=("$@"); [ $# -gt 0 ] || targets=(header ndb bdb wal sqlite wire)
 fixtures=tests/fixtures/rpmdb
 seed() { # target fixture file
     mkdir -p "fuzz/corpus/$1"

@@ -26,6 +26,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A request that is on its way when the service is told to stop has this long to arrive.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// Between two log lines about the same kind of trouble with peers.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// After an accept that failed (no descriptors left), until the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -65,6 +68,7 @@ impl Server {
     pub(super) async fn accept_from(self: Arc<Self>, listener: Listener) {
         let mut stopping = self.stopping.clone();
         let mut connections = JoinSet::new();
+        let (mut strangers, mut failures) = (Seldom::default(), Seldom::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -76,10 +80,14 @@ impl Server {
                     connections.spawn(Arc::clone(&self).connection(stream));
                 }
                 Ok((_, peer)) => {
-                    tracing::warn!(%peer, "refused: neither --allow-cid nor the owner of this service lets it in");
+                    if strangers.is_due() {
+                        tracing::warn!(%peer, "refused: neither --allow-cid nor the owner of this service lets it in");
+                    }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if failures.is_due() {
+                        tracing::warn!(%error, "cannot accept connections");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -253,6 +261,21 @@ impl Server {
             Ok(Err(error)) => tracing::debug!(%error, "the peer did not take its answer"),
             Err(_) => tracing::debug!("the peer did not take its answer in time"),
         }
+    }
+}
+
+/// What peers can cause as often as they like is said once in a while.
+#[derive(Default)]
+struct Seldom(Option<std::time::Instant>);
+
+impl Seldom {
+    fn is_due(&mut self) -> bool {
+        let now = clock::now();
+        let due = self.0.is_none_or(|said| now >= said + QUIET);
+        if due {
+            self.0 = Some(now);
+        }
+        due
     }
 }
 
