@@ -29,7 +29,7 @@ else
 fi | while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
     tar --null --files-from=- --create | tar -x -C "$tree"
 if [ -n "${RPM_CONFIG_NOTE:-}" ]; then
-    for config in "$tree"/packaging/config/*.toml; do echo "# $RPM_CONFIG_NOTE" >>"$config"; done
+    for config in "$tree"/packaging/config/{serve,sense,mirror}.toml; do echo "# $RPM_CONFIG_NOTE" >>"$config"; done
 fi
 tar -C "$work" --create --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
     --mode=u=rwX,go=rX "afferent-$version" | gzip -n >"$work/SOURCES/afferent-$version.tar.gz"

@@ -1,10 +1,11 @@
 //! Reads everything that a scan would.
 
+use afferent_fuzz::rpmdb::sqlite::Beside;
 use afferent_fuzz::rpmdb::{Backend, Database, Scratch, read};
 use std::ops::ControlFlow;
 
-pub fn read_all(backend: Backend, main: &[u8], wal: Option<&[u8]>) {
-    let Ok(mut database) = Database::open(backend, main, wal) else {
+pub fn read_all(backend: Backend, main: &[u8], beside: Beside<&[u8]>) {
+    let Ok(mut database) = Database::open(backend, main, beside) else {
         return;
     };
     let _ = database.last_number();

@@ -3,13 +3,14 @@
 
 mod common;
 
-use afferent_fuzz::rpmdb::{Backend, sqlite};
+use afferent_fuzz::rpmdb::Backend;
+use afferent_fuzz::rpmdb::sqlite::{self, Beside};
 use libfuzzer_sys::fuzz_target;
 use std::ops::ControlFlow;
 
 fuzz_target!(|data: &[u8]| {
-    common::read_all(Backend::Sqlite, data, None);
-    let Ok(mut database) = sqlite::Database::open(data, None) else {
+    common::read_all(Backend::Sqlite, data, Beside::Nothing);
+    let Ok(mut database) = sqlite::Database::open(data, Beside::Nothing) else {
         return;
     };
     for name in ["Packages", "rpm", "trans_item", "repo", "sqlite_sequence"] {

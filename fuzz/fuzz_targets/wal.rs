@@ -1,4 +1,4 @@
-//! A write-ahead log of any content beside a sound database.
+//! A write-ahead log or rollback journal of any content beside a sound database.
 //!
 //! Checksums would keep the fuzzer out, so an input is also tried with them made right: pages of
 //! any content then reach the reader of the tables through the log.
@@ -7,6 +7,7 @@
 mod common;
 
 use afferent_fuzz::rpmdb::Backend;
+use afferent_fuzz::rpmdb::sqlite::Beside;
 use libfuzzer_sys::fuzz_target;
 
 const MAIN: &[u8] = include_bytes!("../seeds/small.sqlite");
@@ -14,8 +15,9 @@ const PAGE: usize = 512;
 const FRAME: usize = 24 + PAGE;
 
 fuzz_target!(|data: &[u8]| {
-    common::read_all(Backend::Sqlite, MAIN, Some(data));
-    common::read_all(Backend::Sqlite, MAIN, Some(&signed(data)));
+    common::read_all(Backend::Sqlite, MAIN, Beside::Log(data));
+    common::read_all(Backend::Sqlite, MAIN, Beside::Log(&signed(data)));
+    common::read_all(Backend::Sqlite, MAIN, Beside::HotJournal(data));
 });
 
 /// The input with a sound header in front and the salts and sums of all its whole frames right.

@@ -8,15 +8,37 @@ _afferent() {
         " pull") path=" pull" ;;
         " sense") path=" sense" ;;
         " mirror") path=" mirror" ;;
+        " mirror run") path=" mirror run" ;;
+        " mirror plan") path=" mirror plan" ;;
+        " mirror apply") path=" mirror apply" ;;
+        " mirror explain") path=" mirror explain" ;;
+        " mirror dump") path=" mirror dump" ;;
+        " mirror load") path=" mirror load" ;;
+        " mirror drift") path=" mirror drift" ;;
+        " mirror audit") path=" mirror audit" ;;
+        " mirror check") path=" mirror check" ;;
+        " status") path=" status" ;;
+        " check-config") path=" check-config" ;;
         esac
     done
     case $path in
-    "") offers="scan serve pull sense mirror --version --help" ;;
+    "") offers="scan serve pull sense mirror status check-config --version --help" ;;
     " scan") offers="--root --dbpath --format --help" ;;
-    " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --tls-cert --tls-key --tls-client-ca --safety-poll --config --help" ;;
+    " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --tls-cert --tls-key --tls-client-ca --safety-poll --config --help" ;;
     " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --format --help" ;;
-    " sense") offers="--vm --roster --deliver --token-file --ca-file --tls-cert --tls-key --tls-ca --state-dir --poll-interval --refresh-interval --rate --burst --config --help" ;;
-    " mirror") offers="--help" ;;
+    " sense") offers="--vm --roster --discover --deliver --token-file --ca-file --tls-cert --tls-key --tls-ca --state-dir --poll-interval --refresh-interval --rate --burst --metrics --config --help" ;;
+    " mirror") offers="run plan apply explain dump load drift audit check --help" ;;
+    " mirror run") offers="--once --interval --plan --plan-out --apply --config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
+    " mirror plan") offers="--plan-out --config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
+    " mirror apply") offers="--config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
+    " mirror explain") offers="--config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
+    " mirror dump") offers="--state-dir --json --help" ;;
+    " mirror load") offers="--state-dir --json --help" ;;
+    " mirror drift") offers="--state-dir --json --help" ;;
+    " mirror audit") offers="--run --row --since --until --state-dir --json --help" ;;
+    " mirror check") offers="--state-dir --json --help" ;;
+    " status") offers="--state-dir --json --dead --vm --state --retry --help" ;;
+    " check-config") offers="--show --help" ;;
     esac
     # The value of a flag, and any other word, is a file for all that is known here.
     mapfile -t COMPREPLY < <(compgen -W "$offers" -- "$word")

@@ -3,8 +3,9 @@
 //! Strings come from the guest. Control characters in them, which no real package has, are written
 //! as `\x..`, so that a name can neither forge a line nor speak to a terminal.
 
-use crate::report::{Package, Report};
-use serde_json::{Map, Value, json};
+use crate::report::{Facts, Package, Report};
+use crate::wire::document::ReportDocument;
+use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -79,54 +80,26 @@ fn line(out: &mut dyn Write, cells: &[String], widths: &[usize]) -> io::Result<(
     writeln!(out, "{}", text.trim_end())
 }
 
+#[derive(Serialize)]
+struct ScanDocument<'a> {
+    #[serde(flatten)]
+    report: ReportDocument<'a>,
+    package_db: &'a str,
+    facts: &'a Facts,
+}
+
 /// The `report` object that Central is sent, with the facts beside it.
 ///
 /// # Errors
 /// What `out` says.
 pub fn json(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &report_json(report))?;
+    let document = ScanDocument {
+        report: report.into(),
+        package_db: &report.package_db,
+        facts: &report.facts,
+    };
+    serde_json::to_writer_pretty(&mut *out, &document)?;
     writeln!(out)
-}
-
-fn report_json(report: &Report) -> Value {
-    let packages: Vec<Value> = report.packages.iter().map(package_json).collect();
-    let d = &report.distribution;
-    let repositories: Vec<Value> = report
-        .repositories
-        .iter()
-        .map(|r| json!({"id": r.id, "key": r.key, "uri": r.uri, "cpe": r.cpe}))
-        .collect();
-    json!({
-        "packages": packages,
-        "distribution": {
-            "id": d.id, "name": d.name, "version": d.version,
-            "version_code_name": d.version_code_name, "version_id": d.version_id,
-            "arch": d.arch, "cpe": d.cpe, "pretty_name": d.pretty_name,
-        },
-        "repositories": repositories,
-        "package_db": report.package_db,
-        "facts": report.facts,
-    })
-}
-
-fn package_json(package: &Package) -> Value {
-    let mut object = Map::new();
-    object.insert("name".into(), json!(package.name));
-    object.insert("version".into(), json!(package.evr.to_string()));
-    object.insert(
-        "arch".into(),
-        json!(package.arch.as_deref().unwrap_or_default()),
-    );
-    if let Some(source) = package.source() {
-        let source = json!({"name": source.name, "version": source.version});
-        object.insert("source".into(), source);
-    }
-    object.insert("module".into(), json!(package.module().unwrap_or_default()));
-    object.insert(
-        "repo".into(),
-        json!(package.repo.as_deref().unwrap_or_default()),
-    );
-    Value::Object(object)
 }
 
 /// The text with control characters made visible.
@@ -170,12 +143,22 @@ mod tests {
     }
 
     #[test]
-    fn a_package_without_a_source_says_nothing_of_one() {
-        let value = package_json(&Package {
-            name: "a".into(),
-            ..Package::default()
-        });
-        assert!(value.get("source").is_none());
-        assert_eq!(value["module"], "");
+    fn json_is_the_report_with_its_facts_beside_it() {
+        let report = Report {
+            packages: vec![Package {
+                name: "a".into(),
+                evr: Evr::parse("1-1"),
+                ..Package::default()
+            }],
+            package_db: "sqlite:var/lib/rpm".into(),
+            facts: Facts::from([("os_version".into(), "9".into())]),
+            ..Report::default()
+        };
+        let mut out = Vec::new();
+        json(&report, &mut out).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["packages"][0]["version"], "1-1");
+        assert_eq!(value["facts"]["os_version"], "9");
+        assert_eq!(value["package_db"], "sqlite:var/lib/rpm");
     }
 }

@@ -5,15 +5,18 @@ use crate::sense::deliver::policy::Rate;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
 use crate::sense::roster::{Entry, Source, file};
 use crate::sense::{self, Config};
+use crate::telemetry::scrape;
 use argh::FromArgs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Run on the host: pull reports from guests, and deliver them to Central.
-///
-/// Example: afferent sense --vm web-1=vsock:3:818 --deliver file:/var/log/afferent.ndjson
 #[derive(FromArgs)]
-#[argh(subcommand, name = "sense")]
+#[argh(
+    subcommand,
+    name = "sense",
+    example = "afferent sense --vm web-1=vsock:3:818 --deliver file:/var/log/afferent.ndjson"
+)]
 pub(super) struct SenseArgs {
     /// a guest: ID=vsock:CID:PORT, ID=unix:PATH or ID=hybrid:PATH:PORT, may be repeated
     #[argh(option)]
@@ -21,6 +24,9 @@ pub(super) struct SenseArgs {
     /// file of guests (TOML), read again when it changes, may be repeated
     #[argh(option)]
     roster: Vec<String>,
+    /// where to find guests: libvirt, a directory of sockets, or hybrid:DIR:PORT, may be repeated
+    #[argh(option)]
+    discover: Vec<String>,
     /// where reports go: file:PATH, http://HOST or https://HOST
     #[argh(option)]
     deliver: Option<String>,
@@ -54,6 +60,9 @@ pub(super) struct SenseArgs {
     /// reports that Central takes at once after a pause (default 200)
     #[argh(option)]
     burst: Option<String>,
+    /// where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT
+    #[argh(option)]
+    metrics: Option<String>,
     /// file of settings, and of guests as in a roster (TOML)
     #[argh(option)]
     config: Option<PathBuf>,
@@ -74,6 +83,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         many: true,
         help: "file of guests (TOML), read again when it changes",
+    },
+    Setting {
+        name: "discover",
+        value: "libvirt|DIR|hybrid:DIR:PORT",
+        default: None,
+        many: true,
+        help: "where to find guests: libvirt, a directory of agents' sockets, or one of a hypervisor's",
     },
     Setting {
         name: "deliver",
@@ -152,6 +168,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         many: false,
         help: "reports that Central takes at once after a pause",
     },
+    Setting {
+        name: "metrics",
+        value: "PORT|ADDRESS:PORT",
+        default: None,
+        many: false,
+        help: "where Prometheus reads metrics; a bare port is one on 127.0.0.1",
+    },
 ];
 
 /// Table of a configuration file that lists guests.
@@ -177,6 +200,7 @@ fn gather(
     let flags = vec![
         ("vm", args.vm),
         ("roster", args.roster),
+        ("discover", args.discover),
         ("deliver", one(args.deliver)),
         ("token-file", one(args.token_file)),
         ("ca-file", one(args.ca_file)),
@@ -188,6 +212,7 @@ fn gather(
         ("refresh-interval", one(args.refresh_interval)),
         ("rate", one(args.rate)),
         ("burst", one(args.burst)),
+        ("metrics", one(args.metrics)),
     ];
     Settings::gather(SETTINGS, flags, environment, args.config.as_deref(), TABLES)
 }
@@ -207,8 +232,9 @@ pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
             .into_iter()
             .map(Source::File),
     );
+    sources.extend(settings.all("discover", parse::any::<Source>)?);
     if sources == [Source::Fixed(Vec::new())] {
-        let error = "no guests: give --vm ID=ADDR or --roster FILE, or list [[vm]] in the file";
+        let error = "no guests: give --vm ID=ADDR, --roster FILE or --discover libvirt";
         return Err(ConfigError::new(Origin::Flag, "vm", error));
     }
     let burst = settings.one("burst", positive)?;
@@ -234,6 +260,7 @@ pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
             burst,
             reserve: burst * Rate::RESERVE,
         }),
+        metrics: settings.optional("metrics", scrape::address)?,
     })
 }
 

@@ -1,41 +1,57 @@
-//! `afferent status`: how a running service is doing.
+//! `afferent status`: asks running services how they are.
 
 use super::{DEGRADED, DONE, FAILED, complain, print_with};
 use crate::telemetry::control;
 use argh::FromArgs;
 use serde_json::Value;
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 /// Where the units of the package have their sockets, and where a service without systemd has it.
-const SOCKETS: [&str; 4] = [
+const USUAL: [&str; 4] = [
     "/run/afferent/serve/control.sock",
     "/run/afferent/sense/control.sock",
     "/run/afferent/mirror/control.sock",
     "/var/lib/afferent/control.sock",
 ];
 
+/// Characters of an error in the table.
+const SHOWN: usize = 60;
+
 /// Say how the services on this machine are doing; 4 if one is not as it should be.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "status", example = "afferent status --json")]
+#[argh(
+    subcommand,
+    name = "status",
+    example = "afferent status --state silent"
+)]
 pub(super) struct StatusArgs {
+    /// only the service with this state directory, may be repeated
+    #[argh(option, arg_name = "DIR")]
+    state_dir: Vec<PathBuf>,
     /// print JSON, one object a service
     #[argh(switch)]
     json: bool,
-    /// only the service with this state directory
-    #[argh(option, arg_name = "DIR")]
-    state_dir: Option<PathBuf>,
+    /// only guests whose report Central refused for good
+    #[argh(switch)]
+    dead: bool,
+    /// only guests whose name contains this text
+    #[argh(option, arg_name = "TEXT")]
+    vm: Option<String>,
+    /// only guests in this state: waiting, polled, new, failing, silent or departed
+    #[argh(option, arg_name = "STATE")]
+    state: Option<String>,
+    /// send dead letters again: those of this guest, or all
+    #[argh(option, arg_name = "VM")]
+    retry: Option<String>,
 }
 
 pub(super) fn run(args: &StatusArgs) -> u8 {
-    let sockets: Vec<PathBuf> = match &args.state_dir {
-        Some(dir) => vec![control::socket_of(dir)],
-        None => SOCKETS.iter().map(PathBuf::from).collect(),
-    };
+    let sockets = sockets(&args.state_dir);
     let mut answers = Vec::new();
     for socket in &sockets {
-        match control::ask(socket, "status") {
-            Ok(answer) => answers.push(answer),
+        match control::ask(socket, &question(args)) {
+            Ok(answer) => answers.push(filtered(answer, args)),
             Err(error) if is_nobody(&error) => {}
             Err(error) => return complain(FAILED, &format!("{}: {error}", socket.display())),
         }
@@ -43,41 +59,84 @@ pub(super) fn run(args: &StatusArgs) -> u8 {
     if answers.is_empty() {
         return complain(FAILED, &format!("no service answers at {}", list(&sockets)));
     }
-    let printed = print_with(|out| {
-        answers
-            .iter()
-            .try_for_each(|answer| show(answer, args.json, out))
+    let written = print_with(|out| {
+        answers.iter().try_for_each(|answer| match args.json {
+            true => writeln!(out, "{answer}"),
+            false => table(answer, out),
+        })
     });
-    let degraded = answers.iter().any(|answer| answer["state"] != "ok");
-    match printed {
-        DONE if degraded => DEGRADED,
+    // What is no status, the answer to a wish for example, has no state.
+    let is_well = |answer: &Value| answer["state"].as_str().is_none_or(|state| state == "ok");
+    match written {
+        DONE if !answers.iter().all(is_well) => DEGRADED,
         code => code,
     }
+}
+
+fn sockets(given: &[PathBuf]) -> Vec<PathBuf> {
+    if given.is_empty() {
+        return USUAL.iter().map(PathBuf::from).collect();
+    }
+    given.iter().map(|dir| control::socket_of(dir)).collect()
 }
 
 /// No service there, or one that was killed.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
     )
 }
 
-fn show(answer: &Value, json: bool, out: &mut dyn Write) -> io::Result<()> {
-    if json {
-        return writeln!(out, "{answer}");
+fn list(sockets: &[PathBuf]) -> String {
+    let shown: Vec<_> = sockets.iter().map(|s| s.display().to_string()).collect();
+    shown.join(", ")
+}
+
+fn question(args: &StatusArgs) -> String {
+    match (&args.retry, args.dead) {
+        (Some(all), _) if all == "all" => "retry".into(),
+        (Some(vm), _) => format!("retry {vm}"),
+        (None, true) => "status dead".into(),
+        (None, false) => "status".into(),
     }
-    lines("", answer, out)
+}
+
+fn filtered(mut answer: Value, args: &StatusArgs) -> Value {
+    if let Some(guests) = answer.get_mut("guests").and_then(Value::as_array_mut) {
+        let has = |guest: &Value, key: &str, wanted: &dyn Fn(&str) -> bool| {
+            guest[key].as_str().is_some_and(wanted)
+        };
+        guests.retain(|guest| {
+            let vm = args.vm.as_ref();
+            let state = args.state.as_ref();
+            vm.is_none_or(|vm| has(guest, "vm", &|text| text.contains(vm)))
+                && state.is_none_or(|state| has(guest, "state", &|text| text == state))
+        });
+    }
+    answer
+}
+
+/// What people read: values one a line, then guests one a line.
+fn table(answer: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let mut answer = answer.clone();
+    let guests = answer
+        .as_object_mut()
+        .and_then(|fields| fields.remove("guests"));
+    lines("", &answer, out)?;
+    match guests.as_ref().and_then(Value::as_array) {
+        Some(guests) if !guests.is_empty() => guest_table(guests, out),
+        _ => Ok(()),
+    }
 }
 
 /// One line a value; objects within objects are written with their path.
 fn lines(path: &str, value: &Value, out: &mut dyn Write) -> io::Result<()> {
     match value {
         Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
-            let path = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
+            let path = match path {
+                "" => name.clone(),
+                path => format!("{path}.{name}"),
             };
             lines(&path, value, out)
         }),
@@ -89,10 +148,110 @@ fn lines(path: &str, value: &Value, out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-fn list(sockets: &[impl AsRef<Path>]) -> String {
-    let shown: Vec<_> = sockets
-        .iter()
-        .map(|s| s.as_ref().display().to_string())
-        .collect();
-    shown.join(", ")
+fn guest_table(guests: &[Value], out: &mut dyn Write) -> io::Result<()> {
+    let head = [
+        "GUEST", "STATE", "REPORT", "AGE", "ACCEPTED", "PENDING", "TRIGGER", "SINCE", "ERROR",
+    ];
+    let rows: Vec<[String; 9]> = guests.iter().map(row).collect();
+    let mut widths = head.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    writeln!(out)?;
+    let rows = std::iter::once(head.map(str::to_owned)).chain(rows);
+    for row in rows {
+        let line: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        writeln!(out, "{}", line.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(guest: &Value) -> [String; 9] {
+    let or_dash = |value: &Value| match shown(value) {
+        text if text.is_empty() => "-".to_owned(),
+        text => text,
+    };
+    let pending = &guest["pending"];
+    let error = match shown(&guest["error"]) {
+        text if text.is_empty() => shown(&pending["error"]),
+        text => text,
+    };
+    [
+        or_dash(&guest["vm"]),
+        or_dash(&guest["state"]),
+        or_dash(&guest["known"]),
+        seconds(&guest["reported_ago_s"]),
+        or_dash(&guest["accepted"]["key"]),
+        or_dash(&pending["state"]),
+        or_dash(&pending["trigger"]),
+        seconds(&pending["since_s"]),
+        error.chars().take(SHOWN).collect(),
+    ]
+}
+
+fn seconds(value: &Value) -> String {
+    match value.as_u64() {
+        None => "-".into(),
+        Some(s @ 0..120) => format!("{s}s"),
+        Some(s @ 120..7200) => format!("{}m", s / 60),
+        Some(s) => format!("{}h", s / 3600),
+    }
+}
+
+/// A value on one line; what a peer said must not speak to the terminal.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => super::format::plain(text).into_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn people_see_what_is_wrong_and_one_line_a_guest() {
+        let answer = json!({
+            "service": "sense", "state": "degraded", "reasons": ["Central is busy: 429"],
+            "pending": {"reactive": 1, "worst_case_wait_s": null},
+            "guests": [
+                {"vm": "a", "state": "waiting", "known": "7:2", "reported_ago_s": 4000, "accepted": {"key": "7:1"},
+                 "pending": {"state": "queued", "trigger": "reactive", "since_s": 5, "error": "x\u{1b}[31m"}, "error": null},
+                {"vm": "bb", "state": "silent", "known": null, "reported_ago_s": null, "accepted": null, "pending": null, "error": "no answer in time"},
+            ],
+        });
+        let mut out = Vec::new();
+        table(&answer, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "pending.reactive       1\n\
+             pending.worst_case_wait_s -\n\
+             reasons                Central is busy: 429\n\
+             service                sense\n\
+             state                  degraded\n\n\
+             GUEST  STATE    REPORT  AGE  ACCEPTED  PENDING  TRIGGER   SINCE  ERROR\n\
+             a      waiting  7:2     66m  7:1       queued   reactive  5s     x\\x1b[31m\n\
+             bb     silent   -       -    -         -        -         -      no answer in time\n"
+        );
+    }
+
+    #[test]
+    fn a_filter_leaves_the_guests_it_names() {
+        let args = StatusArgs::from_args(&["status"], &["--vm", "web", "--state", "new"]).unwrap();
+        let answer = json!({"guests": [
+            {"vm": "web-1", "state": "new"}, {"vm": "web-2", "state": "silent"}, {"vm": "db", "state": "new"},
+        ]});
+        let left = filtered(answer, &args);
+        assert_eq!(left["guests"], json!([{"vm": "web-1", "state": "new"}]));
+    }
 }

@@ -104,13 +104,13 @@ pub enum Database<S> {
 }
 
 impl<S: ReadAt> Database<S> {
-    /// Opens `main` as a database of that format; `wal` is sqlite's log beside it, if there is one.
+    /// Opens `main` as a database of that format; `beside` is for sqlite alone.
     ///
     /// # Errors
     /// The file is not of this format, or damaged at its root.
-    pub fn open(backend: Backend, main: S, wal: Option<S>) -> Result<Self, Error> {
+    pub fn open(backend: Backend, main: S, beside: sqlite::Beside<S>) -> Result<Self, Error> {
         match backend {
-            Backend::Sqlite => sqlite::Database::open(main, wal).map(Self::Sqlite),
+            Backend::Sqlite => sqlite::Database::open(main, beside).map(Self::Sqlite),
             Backend::Ndb => ndb::Database::open(main).map(Self::Ndb),
             Backend::Bdb => bdb::Database::open(main).map(Self::Bdb),
         }

@@ -3,8 +3,7 @@
 use super::Mode;
 use super::database::Located;
 use super::error::ScanError;
-use super::file::OpenFile;
-use super::snapshot::FileId;
+use super::file::{OpenFile, Stamp};
 use crate::report::Package;
 use crate::rpmdb::{self, Backend, Described, Item, Listed, Scratch};
 use std::collections::HashMap;
@@ -30,7 +29,8 @@ struct Known {
 /// last number that went back means that an older copy was put in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
-    file: FileId,
+    /// Device and inode.
+    file: (u64, u64),
     backend: Backend,
     last_number: u64,
 }
@@ -136,12 +136,12 @@ impl Cache {
     pub(super) fn compare(
         &self,
         located: &Located,
-        file: FileId,
+        stamp: &Stamp,
         database: &mut rpmdb::Database<OpenFile>,
         mode: Mode,
     ) -> Result<Delta, rpmdb::Error> {
         let identity = Identity {
-            file,
+            file: (stamp.device, stamp.inode),
             backend: located.backend,
             last_number: database.last_number()?,
         };
@@ -261,7 +261,13 @@ impl Cache {
             None => {
                 let mut new: Vec<&Package> = delta.new.iter().map(|(package, _)| package).collect();
                 new.sort();
-                !new.into_iter().eq(packages)
+                // The repository is found out later and is no part of a header.
+                let same = |a: &Package, b: &Package| {
+                    (&a.name, &a.evr, &a.arch, &a.source_rpm, &a.modularity_label)
+                        == (&b.name, &b.evr, &b.arch, &b.source_rpm, &b.modularity_label)
+                };
+                new.len() != packages.len()
+                    || !new.into_iter().zip(packages).all(|(a, b)| same(a, b))
             }
         }
     }

@@ -91,22 +91,16 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-impl Located {
-    /// The file that sqlite keeps beside the main one under this suffix.
-    pub(super) fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.main_file.clone().into_os_string();
-        name.push(suffix);
-        name.into()
-    }
-
-    /// Opens a side file; `None` when it is missing or empty, which mean the same.
-    pub(super) fn open_beside(&self, suffix: &str) -> Result<Option<OpenFile>, ScanError> {
-        let path = self.beside(suffix);
-        match OpenFile::open(&path) {
-            Ok(file) => Ok((file.size() > 0).then_some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(ScanError::unreadable(&path, error)),
-        }
+/// Opens a file that sqlite keeps beside the main one, under this suffix; `None` when it is missing
+/// or empty, which mean the same.
+pub(super) fn open_beside(main: &Path, suffix: &str) -> Result<Option<OpenFile>, ScanError> {
+    let mut path = main.to_owned().into_os_string();
+    path.push(suffix);
+    let path = PathBuf::from(path);
+    match OpenFile::open(&path) {
+        Ok(file) => Ok((file.size() > 0).then_some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ScanError::unreadable(&path, error)),
     }
 }
 
@@ -130,7 +124,7 @@ pub fn fingerprint(located: &Located) -> Result<Fingerprint, ScanError> {
     let unreadable = |error| ScanError::unreadable(&located.main_file, error);
     let main = OpenFile::open(&located.main_file).map_err(unreadable)?;
     let log = match located.backend {
-        Backend::Sqlite => located.open_beside("-wal")?,
+        Backend::Sqlite => open_beside(&located.main_file, "-wal")?,
         Backend::Ndb | Backend::Bdb => None,
     };
     let log = match log {

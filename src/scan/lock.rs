@@ -43,12 +43,47 @@ pub fn probe(directory: &Path) -> io::Result<Lock> {
             };
         }
     };
+    match writer(&file, 0, 0)? {
+        None => Ok(Lock::Free),
+        Some(pid) => Ok(Lock::Held {
+            pid: (pid > 0).then_some(pid),
+        }),
+    }
+}
+
+/// Which sqlite writer holds a database in rollback mode, as far as a reader has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SqliteWriter {
+    /// Nobody writes: a journal beside the file was left by one that died.
+    Gone,
+    /// One prepares a transaction; the file itself is as before.
+    Preparing,
+    /// One writes to the file.
+    Writing,
+}
+
+/// Asks for sqlite's locks on a database file: PENDING, RESERVED and the 510 bytes of SHARED, from
+/// 1 GiB on (<https://sqlite.org/src/file/src/os.h>).
+pub(super) fn sqlite_writer(file: &OpenFile) -> io::Result<SqliteWriter> {
+    const PENDING: i64 = 0x4000_0000;
+    let held = |at, length| writer(file, at, length).map(|pid| pid.is_some());
+    Ok(if held(PENDING, 1)? || held(PENDING + 2, 510)? {
+        SqliteWriter::Writing
+    } else if held(PENDING + 1, 1)? {
+        SqliteWriter::Preparing
+    } else {
+        SqliteWriter::Gone
+    })
+}
+
+/// Process that holds a write lock on these bytes; length 0 means to the end.
+fn writer(file: &OpenFile, start: i64, length: i64) -> io::Result<Option<i32>> {
     // Asking for a read lock finds only writers: `rpmdb --verifydb` may go on beside us.
     let mut question = libc::flock {
         l_type: lock_type(libc::F_RDLCK),
         l_whence: lock_type(libc::SEEK_SET),
-        l_start: 0,
-        l_len: 0,
+        l_start: start,
+        l_len: length,
         l_pid: 0,
     };
     loop {
@@ -58,12 +93,7 @@ pub fn probe(directory: &Path) -> io::Result<Lock> {
             Err(error) => return Err(error.into()),
         }
     }
-    if question.l_type == lock_type(libc::F_UNLCK) {
-        return Ok(Lock::Free);
-    }
-    Ok(Lock::Held {
-        pid: (question.l_pid > 0).then_some(question.l_pid),
-    })
+    Ok((question.l_type != lock_type(libc::F_UNLCK)).then_some(question.l_pid))
 }
 
 /// The constants are wider than the field, on some systems.

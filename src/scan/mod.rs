@@ -4,6 +4,7 @@
 //! locate      usr/lib/sysimage/rpm, var/lib/rpm, usr/share/rpm -> the database in use   database.rs
 //! take        files opened read-only -> one consistent view, or again                    snapshot.rs
 //! Cache       headers known from the last scan are not read again                        cache.rs
+//! Provenance  history of dnf4 or dnf5 -> repository of each package                      provenance.rs
 //! facts       os-release, entitlement, metadata                              os_release.rs, facts.rs
 //!   -> Report, sorted, with its content facts
 //! ```
@@ -18,6 +19,7 @@ mod facts;
 mod file;
 mod lock;
 mod os_release;
+mod provenance;
 mod rooted;
 mod snapshot;
 
@@ -26,8 +28,9 @@ pub use database::{Fingerprint, Located, PLACES, fingerprint, locate};
 pub use error::ScanError;
 pub use lock::{LOCK_FILE, Lock, probe as probe_lock};
 
-use crate::report::{Distribution, Report, facts as names};
+use crate::report::{Distribution, Package, Report, facts as names};
 use cache::Cache;
+use provenance::Provenance;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -98,6 +101,7 @@ pub struct Stats {
 #[derive(Debug, Default)]
 pub struct Scanner {
     cache: Cache,
+    provenance: Provenance,
     last: Arc<Report>,
     scanned: bool,
 }
@@ -120,7 +124,7 @@ impl Scanner {
         let (delta, located, taken) = snapshot::take(
             request,
             || locate(request.root, request.dbpath),
-            |located, id, database| cache.compare(located, id, database, mode),
+            |located, stamp, database| cache.compare(located, stamp, database, mode),
         )?;
         delta.check(&located)?;
         let distribution = os_release::read(request.root);
@@ -143,19 +147,23 @@ impl Scanner {
         let skipped = delta.skipped.clone();
         let package_db = located.package_db();
         let packages_changed = self.cache.changes(&delta, &self.last.packages);
-        let changed = !self.scanned
-            || packages_changed
-            || self.last.facts != facts
-            || self.last.package_db != package_db
-            || !same_but_arch(&self.last.distribution, &distribution);
         if packages_changed {
             let report = Arc::make_mut(&mut self.last);
             self.cache.apply(delta, &mut report.packages);
         } else {
             self.cache.refresh(delta);
         }
+        self.provenance.refresh(request.root);
+        let repositories_changed = self.assign_repositories();
+        let changed = !self.scanned
+            || packages_changed
+            || repositories_changed
+            || self.last.facts != facts
+            || self.last.package_db != package_db
+            || !same_but_arch(&self.last.distribution, &distribution);
         if changed {
             let report = Arc::make_mut(&mut self.last);
+            report.repositories = provenance::repositories(&report.packages);
             report.distribution = distribution;
             report.distribution.arch = cache::main_arch(&report.packages);
             report.facts = facts;
@@ -168,6 +176,24 @@ impl Scanner {
             skipped,
             stats,
         })
+    }
+}
+
+impl Scanner {
+    /// Gives every package the repository it came from; whether that changed anything.
+    fn assign_repositories(&mut self) -> bool {
+        let right =
+            |package: &Package| package.repo.as_deref() == self.provenance.repository_of(package);
+        if self.last.packages.iter().all(right) {
+            return false;
+        }
+        // The order of packages stays: a repository decides only between equal ones, and those
+        // have the same.
+        let report = Arc::make_mut(&mut self.last);
+        for package in &mut report.packages {
+            package.repo = self.provenance.repository_of(package).map(str::to_owned);
+        }
+        true
     }
 }
 

@@ -1,4 +1,4 @@
-//! One consistent view of a database that rpm may be writing to, without stopping rpm.
+//! One consistent view of a database that others may be writing to, without stopping them.
 //!
 //! ```text
 //! stamp main and -wal, both older than the kernel's clock tick   a later write would show
@@ -10,16 +10,18 @@
 //! ```
 //! Otherwise what was read is thrown away and read again. A transaction that begins meanwhile only
 //! appends to the `-wal` until it is checkpointed, which shows in the main file, so it does not
-//! disturb a reader that is ahead of it.
+//! disturb a reader that is ahead of it. A `-journal` counts only when its writer is gone.
 
-use super::database::{Located, head};
+use super::database::{Located, head, open_beside};
 use super::error::ScanError;
 use super::file::{OpenFile, Stamp};
-use super::lock::{self, LOCK_FILE, Lock};
+use super::lock::{self, LOCK_FILE, Lock, SqliteWriter};
 use super::{OnLock, Request};
 use crate::clock;
+use crate::rpmdb::sqlite::Beside;
 use crate::rpmdb::{self, Backend};
 use std::io;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -31,32 +33,29 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Taken {
     /// Attempts, the good one included.
-    pub attempts: u32,
-    /// State of rpm's lock at the beginning of the good one.
-    pub lock: Lock,
+    pub(super) attempts: u32,
+    /// State of rpm's lock during the good one.
+    pub(super) lock: Lock,
 }
 
-/// Identity of the main file that was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-}
-
-enum Attempt<T> {
-    Done(T, Lock),
+/// What came of one attempt.
+pub(super) enum Attempt<T> {
+    /// Nothing was written meanwhile.
+    Done(T),
+    /// An rpm transaction runs.
     Locked(Option<i32>),
+    /// Something was written meanwhile.
     Changed,
 }
 
-/// Runs `read` over the database until nothing was written meanwhile, and gives its result.
+/// Runs `read` over the package database until nothing was written meanwhile.
 ///
 /// # Errors
 /// What is wrong with a database that was quiet; or it never was, for as long as `request` allows.
 pub(super) fn take<T>(
     request: &Request<'_>,
     locate: impl Fn() -> Result<Located, ScanError>,
-    mut read: impl FnMut(&Located, FileId, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
+    mut read: impl FnMut(&Located, &Stamp, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
 ) -> Result<(T, Located, Taken), ScanError> {
     let begun = clock::now();
     let mut pause = SHORTEST_PAUSE;
@@ -68,7 +67,7 @@ pub(super) fn take<T>(
         let waited = clock::now().duration_since(begun);
         let late = waited >= request.patience;
         match attempt {
-            Attempt::Done(value, lock) => {
+            Attempt::Done((value, lock)) => {
                 return Ok((value, located, Taken { attempts, lock }));
             }
             Attempt::Locked(pid) if late => {
@@ -92,122 +91,172 @@ pub(super) fn take<T>(
     }
 }
 
+/// The shortest pause between two attempts.
+pub(super) fn pause() {
+    thread::sleep(SHORTEST_PAUSE);
+}
+
 fn attempt<T>(
     on_lock: OnLock,
     located: &Located,
-    read: &mut impl FnMut(&Located, FileId, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
+    read: &mut impl FnMut(&Located, &Stamp, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
+) -> Result<Attempt<(T, Lock)>, ScanError> {
+    let mut seen = Lock::Free;
+    // Asked twice: a transaction that began before the log was read may have left half of its
+    // commits in there.
+    let mut may_go_on = || -> Result<Option<Attempt<(T, Lock)>>, ScanError> {
+        let lock = lock::probe(&located.directory)
+            .map_err(|error| ScanError::unreadable(&located.directory.join(LOCK_FILE), error))?;
+        if let (Lock::Held { pid }, OnLock::Wait) = (lock, on_lock) {
+            return Ok(Some(Attempt::Locked(pid)));
+        }
+        if !matches!(seen, Lock::Held { .. }) {
+            seen = lock;
+        }
+        Ok(None)
+    };
+    let opened = view(
+        &located.main_file,
+        located.backend,
+        &mut may_go_on,
+        &mut |stamp, db| read(located, stamp, db),
+    )?;
+    Ok(match opened {
+        Attempt::Done(value) => Attempt::Done((value, seen)),
+        Attempt::Locked(pid) => Attempt::Locked(pid),
+        Attempt::Changed => Attempt::Changed,
+    })
+}
+
+/// One attempt at a consistent view of a database file. `may_go_on` is asked before and after the
+/// log is read, and may end the attempt.
+pub(super) fn view<T, U>(
+    path: &Path,
+    backend: Backend,
+    may_go_on: &mut impl FnMut() -> Result<Option<Attempt<U>>, ScanError>,
+    read: &mut impl FnMut(&Stamp, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
 ) -> Result<Attempt<T>, ScanError> {
-    let unreadable = |error| ScanError::unreadable(&located.main_file, error);
-    let main = match OpenFile::open(&located.main_file) {
+    let unreadable = |error| ScanError::unreadable(path, error);
+    let main = match OpenFile::open(path) {
         // It was there a moment ago: being replaced.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Changed),
         other => other.map_err(unreadable)?,
     };
-    let log = match located.backend {
-        Backend::Sqlite => located.open_beside("-wal")?,
-        Backend::Ndb | Backend::Bdb => None,
+    let Some(beside) = beside(&main, path, backend)? else {
+        return Ok(Attempt::Changed);
     };
-    let before = Stamps::take(&main, log.as_ref()).map_err(unreadable)?;
-    let lock = lock::probe(&located.directory).map_err(unreadable)?;
-    if let (Lock::Held { pid }, OnLock::Wait) = (lock, on_lock) {
-        return Ok(Attempt::Locked(pid));
+    let watch = Watch::begin(path, &main, &beside).map_err(unreadable)?;
+    match may_go_on()? {
+        Some(Attempt::Locked(pid)) => return Ok(Attempt::Locked(pid)),
+        Some(_) => return Ok(Attempt::Changed),
+        None => {}
     }
-    if !before.settled() {
+    if !watch.settled() {
         return Ok(Attempt::Changed);
     }
-    let watch = Watch::of(&main, log.as_ref(), located).map_err(unreadable)?;
-    let opened = rpmdb::Database::open(located.backend, main, log);
-    if !watch.log_unwritten(&before).map_err(unreadable)? {
+    let opened = rpmdb::Database::open(backend, main, beside);
+    if !watch.side_unwritten().map_err(unreadable)? {
         return Ok(Attempt::Changed);
     }
-    let lock_after = lock::probe(&located.directory).map_err(unreadable)?;
-    if let (Lock::Held { pid }, OnLock::Wait) = (lock_after, on_lock) {
-        return Ok(Attempt::Locked(pid));
+    match may_go_on()? {
+        Some(Attempt::Locked(pid)) => return Ok(Attempt::Locked(pid)),
+        Some(_) => return Ok(Attempt::Changed),
+        None => {}
     }
-    let id = FileId {
-        device: before.main.device,
-        inode: before.main.inode,
-    };
-    let result = opened.and_then(|mut database| read(located, id, &mut database));
-    if !watch.unchanged(&before).map_err(unreadable)? {
+    let result = opened.and_then(|mut database| read(&watch.stamp, &mut database));
+    if !watch.unchanged().map_err(unreadable)? {
         return Ok(Attempt::Changed);
     }
     match result {
-        Ok(value) => {
-            let mid = matches!(lock, Lock::Held { .. }) || matches!(lock_after, Lock::Held { .. });
-            let seen = if mid && lock == Lock::Free {
-                lock_after
-            } else {
-                lock
-            };
-            Ok(Attempt::Done(value, seen))
-        }
+        Ok(value) => Ok(Attempt::Done(value)),
         Err(rpmdb::Error::Io(error)) => Err(unreadable(error)),
         Err(source) => Err(ScanError::Damaged {
-            path: located.main_file.clone(),
+            path: path.to_owned(),
             source,
         }),
     }
 }
 
-struct Stamps {
-    main: Stamp,
-    log: Option<Stamp>,
-}
-
-impl Stamps {
-    fn take(main: &OpenFile, log: Option<&OpenFile>) -> io::Result<Self> {
-        Ok(Self {
-            main: main.stamp()?,
-            log: log.map(OpenFile::stamp).transpose()?,
-        })
+/// What counts beside the main file; `None` while somebody writes to that.
+fn beside(
+    main: &OpenFile,
+    path: &Path,
+    backend: Backend,
+) -> Result<Option<Beside<OpenFile>>, ScanError> {
+    if backend != Backend::Sqlite {
+        return Ok(Some(Beside::Nothing));
     }
-
-    fn settled(&self) -> bool {
-        self.main.settled() && self.log.is_none_or(|log| log.settled())
+    if let Some(log) = open_beside(path, "-wal")? {
+        return Ok(Some(Beside::Log(log)));
     }
+    let Some(journal) = open_beside(path, "-journal")? else {
+        return Ok(Some(Beside::Nothing));
+    };
+    let writer = lock::sqlite_writer(main).map_err(|e| ScanError::unreadable(path, e))?;
+    Ok(match writer {
+        SqliteWriter::Gone => Some(Beside::HotJournal(journal)),
+        SqliteWriter::Preparing => Some(Beside::Nothing),
+        SqliteWriter::Writing => None,
+    })
 }
 
 /// Second descriptors of the files that are read, to look at them once more afterwards.
 struct Watch<'a> {
-    located: &'a Located,
+    path: &'a Path,
     main: OpenFile,
-    log: Option<(OpenFile, Vec<u8>)>,
+    stamp: Stamp,
+    side: Option<Side>,
+}
+
+struct Side {
+    file: OpenFile,
+    stamp: Stamp,
+    head: Vec<u8>,
 }
 
 impl<'a> Watch<'a> {
-    fn of(main: &OpenFile, log: Option<&OpenFile>, located: &'a Located) -> io::Result<Self> {
+    fn begin(path: &'a Path, main: &OpenFile, beside: &Beside<OpenFile>) -> io::Result<Self> {
+        let side = match beside {
+            Beside::Nothing => None,
+            Beside::Log(file) | Beside::HotJournal(file) => Some(Side {
+                file: file.again()?,
+                stamp: file.stamp()?,
+                head: head(file, 32)?,
+            }),
+        };
         Ok(Self {
-            located,
+            path,
             main: main.again()?,
-            log: match log {
-                Some(log) => Some((log.again()?, head(log, 32)?)),
-                None => None,
-            },
+            stamp: main.stamp()?,
+            side,
         })
     }
 
+    fn settled(&self) -> bool {
+        self.stamp.settled() && self.side.as_ref().is_none_or(|side| side.stamp.settled())
+    }
+
     /// The log is as it was: no frame came while it was read.
-    fn log_unwritten(&self, before: &Stamps) -> io::Result<bool> {
-        Ok(match (&self.log, before.log) {
-            (Some((log, _)), Some(stamp)) => log.stamp()? == stamp,
-            _ => true,
-        })
+    fn side_unwritten(&self) -> io::Result<bool> {
+        match &self.side {
+            Some(side) => Ok(side.file.stamp()? == side.stamp),
+            None => Ok(true),
+        }
     }
 
     /// The main file was not written to and still has its name, and no frame of the log was
     /// overwritten: a restarted log begins with a new header.
-    fn unchanged(&self, before: &Stamps) -> io::Result<bool> {
-        if self.main.stamp()? != before.main {
+    fn unchanged(&self) -> io::Result<bool> {
+        if self.main.stamp()? != self.stamp {
             return Ok(false);
         }
-        if let Some((log, header)) = &self.log
-            && head(log, 32)? != *header
+        if let Some(side) = &self.side
+            && head(&side.file, 32)? != side.head
         {
             return Ok(false);
         }
-        match std::fs::symlink_metadata(&self.located.main_file) {
-            Ok(named) => Ok(Stamp::of(&named).same_file(&before.main)),
+        match std::fs::metadata(self.path) {
+            Ok(named) => Ok(Stamp::of(&named).same_file(&self.stamp)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }

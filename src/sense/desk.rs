@@ -29,6 +29,8 @@ pub struct Board {
     /// Order and state.
     pub queue: Queue,
     details: HashMap<VmId, Detail>,
+    /// What Central accepted last of each guest.
+    accepted: HashMap<VmId, (Known, WallTime)>,
 }
 
 /// What people want to know of a pending report.
@@ -46,11 +48,17 @@ pub struct Detail {
 
 impl Desk {
     /// With what was stored; slots keep their places.
-    pub fn new(policy: Policy, keeper: Arc<Keeper>, stored: Vec<(VmId, SlotRow)>) -> Self {
+    pub fn new(
+        policy: Policy,
+        keeper: Arc<Keeper>,
+        stored: Vec<(VmId, SlotRow)>,
+        accepted: HashMap<VmId, (Known, WallTime)>,
+    ) -> Self {
         let (now, wall) = (clock::now(), clock::wall_now());
         let mut board = Board {
             queue: Queue::new(policy, now),
             details: HashMap::new(),
+            accepted,
         };
         for (vm, row) in stored {
             let state = if row.dead.is_some() {
@@ -164,11 +172,10 @@ impl Desk {
         let nack = match outcome {
             Outcome::Accepted => {
                 if board.queue.ack(vm, report) {
-                    self.keeper.note(Change::Clear {
-                        vm: vm.clone(),
-                        report,
-                        at: clock::wall_now(),
-                    });
+                    let at = clock::wall_now();
+                    board.accepted.insert(vm.clone(), (report, at));
+                    let vm = vm.clone();
+                    self.keeper.note(Change::Clear { vm, report, at });
                 }
                 None
             }
@@ -246,6 +253,17 @@ impl Board {
     /// What people want to know of a guest's pending report.
     pub fn detail(&self, vm: &VmId) -> Option<&Detail> {
         self.details.get(vm)
+    }
+
+    /// What Central accepted last of a guest, and when.
+    pub fn accepted(&self, vm: &VmId) -> Option<(Known, WallTime)> {
+        self.accepted.get(vm).copied()
+    }
+
+    /// A guest left the roster.
+    pub fn forget(&mut self, vm: &VmId) {
+        self.queue.forget_budget(vm);
+        self.accepted.remove(vm);
     }
 }
 

@@ -13,11 +13,15 @@ pub mod bucket;
 pub mod deliver;
 pub mod desk;
 pub mod keeper;
+pub mod metrics;
 pub mod pull;
 pub mod roster;
+pub mod status;
 
 use crate::store::pending_table::{self, GuestRow, Loaded};
 use crate::store::{Opened, Store, StoreError};
+use crate::telemetry::control::Control;
+use crate::telemetry::scrape;
 use crate::transport::{ClientTls, TlsError, TlsFiles};
 use deliver::breaker::Breaker;
 use deliver::policy::{Policy, Rate};
@@ -25,13 +29,16 @@ use deliver::run::Delivering;
 use deliver::sink::{self, SinkAddress, SinkOptions};
 use desk::Desk;
 use keeper::Keeper;
+use metrics::Metrics;
 use pull::exchange::Lanes;
 use pull::run::{Book, Inbox, Pulling};
 use pull::schedule::Timing;
 use roster::{Guests, Roster, Source};
+use status::View;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -67,6 +74,8 @@ pub struct Config {
     pub refresh_interval: Duration,
     /// Central's rate limit.
     pub rate: Option<Rate>,
+    /// Where metrics are read.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why the sensor could not start or go on.
@@ -102,15 +111,22 @@ pub fn run(config: Config) -> Result<(), SenseError> {
 async fn sense(config: Config) -> Result<(), SenseError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let Opened { store, .. } = Store::open(&config.state_dir, DATABASE, CACHE)?;
+    let metrics = Arc::new(Metrics::new());
+    let Opened { store, moved_aside } = Store::open(&config.state_dir, DATABASE, CACHE)?;
     let store = Arc::new(store);
-    let Loaded { guests, slots } = load(&store)?;
+    let Loaded { guests, slots } = load(&store, &metrics)?;
+    if moved_aside.is_some() {
+        metrics.moved_aside.inc();
+    }
+    let control = Control::bind(&config.state_dir)?;
     let mut roster = Roster::new(config.sources.clone());
     let first = roster.read().map_err(SenseError::Roster)?;
     let tls = config.tls.clone().map(ClientTls::load).transpose()?;
     let sink = sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?;
     let (lost_tx, lost) = mpsc::unbounded_channel();
+    let counters = metrics.clone();
     let on_loss = Box::new(move || {
+        counters.moved_aside.inc();
         // Fails only while stopping.
         let _ = lost_tx.send(());
     });
@@ -121,18 +137,33 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         ..Policy::default()
     };
     let pending = slots.len();
-    let desk = Arc::new(Desk::new(policy, keeper.clone(), slots));
+    let accepted = guests
+        .iter()
+        .filter_map(|(vm, row)| Some((vm.clone(), row.accepted?)))
+        .collect();
+    let desk = Arc::new(Desk::new(policy, keeper.clone(), slots, accepted));
     let timing = Timing::new(config.poll_interval, config.refresh_interval);
     let book = Arc::new(Mutex::new(Book::new(timing)));
     let (stop_tx, stop) = watch::channel(false);
     let (ask_full_tx, ask_full) = mpsc::unbounded_channel();
     let (roster_tx, roster_rx) = watch::channel(first);
 
+    let breaker = Arc::new(Mutex::new(Breaker::default()));
+    let roster_errors = Arc::new(Mutex::new(roster.errors()));
+    let view = Arc::new(View {
+        book: book.clone(),
+        desk: desk.clone(),
+        breaker: breaker.clone(),
+        metrics: metrics.clone(),
+        roster_errors: roster_errors.clone(),
+        deliver: config.deliver.to_string(),
+    });
     let delivering = Delivering {
         desk: desk.clone(),
         store: store.clone(),
         sink: sink.into(),
-        breaker: Arc::new(Mutex::new(Breaker::default())),
+        breaker: breaker.clone(),
+        metrics: metrics.clone(),
         ask_full: ask_full_tx,
     };
     let pulling = Pulling {
@@ -140,6 +171,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         desk: desk.clone(),
         keeper: keeper.clone(),
         lanes: Arc::new(Lanes::new(TRANSFERS, tls)),
+        metrics,
     };
     let inbox = Inbox {
         roster: roster_rx,
@@ -150,10 +182,19 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     let known: HashMap<_, GuestRow> = guests.into_iter().collect();
     let delivered = tokio::spawn(delivering.run(stop.clone()));
     let pulled = tokio::spawn(pulling.run(known, inbox));
-    let watched = tokio::spawn(watch_roster(roster, roster_tx));
+    let mut aside = vec![
+        tokio::spawn(watch_roster(roster, roster_tx, roster_errors)),
+        tokio::spawn(heartbeat(desk)),
+        tokio::spawn(answer(control, view.clone())),
+    ];
+    if let Some(address) = config.metrics {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        aside.push(tokio::spawn(scrape::listen(listener, view)));
+    } else {
+        drop(view);
+    }
     tracing::info!(deliver = %config.deliver, pending, "sensing");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let heartbeat = tokio::spawn(heartbeat(desk));
 
     let (mut pulled, mut delivered) = (pulled, delivered);
     tokio::select! {
@@ -165,8 +206,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = stop_tx.send(true);
-    watched.abort();
-    heartbeat.abort();
+    aside.iter().for_each(tokio::task::JoinHandle::abort);
     let _ = pulled.await;
     let _ = delivered.await;
     drop(keeper);
@@ -181,10 +221,11 @@ fn stopped_early(result: Result<(), tokio::task::JoinError>) -> SenseError {
 }
 
 /// Reads what is stored; a file whose rows are damaged is moved aside like one that does not open.
-fn load(store: &Store) -> Result<Loaded, StoreError> {
+fn load(store: &Store, metrics: &Metrics) -> Result<Loaded, StoreError> {
     match pending_table::load(store) {
         Err(error) if error.is_corrupt() => {
             let aside = store.begin_anew()?;
+            metrics.moved_aside.inc();
             tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new one begun");
             Ok(Loaded::default())
         }
@@ -193,7 +234,11 @@ fn load(store: &Store) -> Result<Loaded, StoreError> {
 }
 
 /// Reads the sources of the roster again and again.
-async fn watch_roster(mut roster: Roster, to: watch::Sender<Guests>) {
+async fn watch_roster(
+    mut roster: Roster,
+    to: watch::Sender<Guests>,
+    errors: Arc<Mutex<Vec<String>>>,
+) {
     loop {
         tokio::time::sleep(ROSTER_EVERY).await;
         let read = tokio::task::spawn_blocking(move || {
@@ -204,6 +249,7 @@ async fn watch_roster(mut roster: Roster, to: watch::Sender<Guests>) {
             return;
         };
         roster = read;
+        *errors.lock().unwrap_or_else(PoisonError::into_inner) = roster.errors();
         if let Ok(guests) = guests {
             to.send_if_modified(|current| {
                 let changed = *current != guests;
@@ -214,6 +260,11 @@ async fn watch_roster(mut roster: Roster, to: watch::Sender<Guests>) {
             });
         }
     }
+}
+
+/// Answers `afferent status`.
+async fn answer(control: Control, view: Arc<View>) {
+    control.answer(|words| view.answer(words)).await;
 }
 
 /// Tells systemd that the loop turns, and what it does.

@@ -6,6 +6,8 @@
 //! `afferent::sense=debug`).
 
 pub mod control;
+pub mod metrics;
+pub mod scrape;
 
 use std::fmt;
 use tracing::{Event, Level, Subscriber};

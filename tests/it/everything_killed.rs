@@ -13,21 +13,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Two to this power sets of packages: more than there are transactions in a run.
+const PACKAGES: u32 = 10;
+
 // The loss: a change that somebody was already shown and that never reaches Central.
 #[test]
 fn whatever_is_killed_what_was_shown_is_delivered_and_the_last_state_arrives() {
     let kills: usize = std::env::var("AFFERENT_KILLS").map_or(50, |n| n.parse().unwrap());
     let root = RpmRoot::new();
     root.add(&Spec::default());
-    let files: Vec<_> = ["one", "two", "three"]
-        .map(|name| {
-            root.build(&Spec {
-                name,
-                ..Spec::default()
-            })
+    let names: Vec<String> = (0..PACKAGES).map(|n| format!("package-{n}")).collect();
+    let build = |name: &String| {
+        root.build(&Spec {
+            name,
+            ..Spec::default()
         })
-        .into();
-    let names = ["one", "two", "three"];
+    };
+    let files: Vec<_> = names.iter().map(build).collect();
     let launch = Launch::on(root.path())
         .flag("reactive-debounce", "0s")
         .flag("reactive-burst", "10000");
@@ -41,9 +43,15 @@ fn whatever_is_killed_what_was_shown_is_delivered_and_the_last_state_arrives() {
     thread::scope(|scope| {
         let _stop = StopChanging(&changing);
         scope.spawn(|| {
-            for n in (0..names.len()).cycle() {
-                root.install(&[&files[n]]);
-                root.erase(&[names[n]]);
+            // In the order of a Gray code each step changes one package, and no set comes twice: a
+            // report that is "unchanged" by its digest would hide one that is lost.
+            for step in 1u32..1 << PACKAGES {
+                let n = step.trailing_zeros() as usize;
+                let is_installed = (step >> (n + 1)) & 1 == 1;
+                match is_installed {
+                    true => root.erase(&[&names[n]]),
+                    false => root.install(&[&files[n]]),
+                }
                 if !changing.load(Ordering::Relaxed) {
                     break;
                 }

@@ -2,19 +2,31 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a failed helper fails its test and says what it saw"
+    reason = "a failed helper fails its test and says what it saw; its numbers are small"
 )]
 #![allow(unreachable_pub, reason = "support is public to every module here")]
 
 mod support;
 
 mod everything_killed;
+mod mirror_commands;
+mod mirror_http;
+mod mirror_properties;
 mod mirror_scenarios;
+mod mirror_survives;
 mod rpmdb_real;
+mod rpmdb_sqlite;
+mod scan_fire;
+mod scan_incremental;
 mod scan_live;
+mod scan_provenance;
 mod sense_delivers;
+mod sense_faults;
+mod sense_guests;
 mod serve_attacked;
 mod serve_blind;
 mod serve_faults;

@@ -2,8 +2,10 @@
 
 use crate::support::rpm_root::{RpmRoot, Spec};
 use afferent::cli::format;
-use afferent::scan::{Mode, OnLock, Request, ScanError, Scanned, Scanner};
+use afferent::scan::{Lock, Mode, OnLock, Request, ScanError, Scanned, Scanner, probe_lock};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 pub fn request(root: &Path) -> Request<'_> {
@@ -77,4 +79,146 @@ fn no_packages_is_the_truth_only_in_a_new_database() {
     assert!(matches!(error, ScanError::Empty { .. }), "{error}");
     let said = error.to_string();
     assert!(said.contains("var/lib/rpm/rpmdb.sqlite"), "{said}");
+}
+
+// The loss: half of a `dnf upgrade` reported as the state of a system, or rpm kept waiting.
+#[test]
+fn a_scan_waits_for_a_running_transaction_or_says_that_it_did_not() {
+    let root = RpmRoot::new();
+    root.add(&Spec {
+        name: "before",
+        ..Spec::default()
+    });
+    let gate = root.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Opening a FIFO waits for the other end: the script says when it runs, and then waits.
+    let pre = format!("echo > {0}; cat {0} > /dev/null", gate.display());
+    let file = root.build(&Spec {
+        name: "slow",
+        pre: Some(&pre),
+        ..Spec::default()
+    });
+    let mut rpm = root.start_install(&[file]);
+    std::fs::read(&gate).unwrap();
+
+    let running = probe_lock(&root.dbpath()).unwrap();
+    assert!(
+        matches!(running, Lock::Held { pid: Some(_) }),
+        "{running:?}"
+    );
+    let impatient = Request {
+        patience: Duration::ZERO,
+        ..request(root.path())
+    };
+    let error = Scanner::new().scan(&impatient, Mode::Full).unwrap_err();
+    assert!(
+        matches!(error, ScanError::TransactionRunning { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains(".rpm.lock"), "{error}");
+    let anyway = Request {
+        on_lock: OnLock::ScanAnyway,
+        ..request(root.path())
+    };
+    let scanned = Scanner::new().scan(&anyway, Mode::Full).unwrap();
+    assert_eq!(scanned.report.facts["mid_transaction"], "true");
+
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| scan(&root));
+        std::fs::write(&gate, "go on").unwrap();
+        assert!(rpm.wait().unwrap().success());
+        let scanned = waiting.join().unwrap();
+        assert_eq!(scanned.report.packages.len(), 2);
+        assert!(!scanned.report.facts.contains_key("mid_transaction"));
+    });
+    assert_eq!(probe_lock(&root.dbpath()).unwrap(), Lock::Free);
+}
+
+// The loss: one bad sector takes the whole report, or a package vanishes from it in silence.
+#[test]
+fn a_damaged_header_is_left_out_counted_and_named() {
+    let root = RpmRoot::new();
+    for name in ["good", "bad", "ugly"] {
+        root.add(&Spec {
+            name,
+            ..Spec::default()
+        });
+    }
+    let damage = |sql: &str| {
+        let writer = rusqlite::Connection::open(root.dbpath().join("rpmdb.sqlite")).unwrap();
+        writer.execute_batch(sql).unwrap();
+    };
+    damage("UPDATE Packages SET blob = zeroblob(100) WHERE hnum = 2");
+    let scanned = scan(&root);
+    assert_eq!(scanned.report.packages.len(), 2);
+    assert_eq!(scanned.report.facts["skipped_headers"], "1");
+    assert_eq!(scanned.skipped[0].number, 2);
+    assert!(scanned.skipped[0].why.contains("package header 2"));
+    damage("UPDATE Packages SET blob = zeroblob(100)");
+    let error = Scanner::new()
+        .scan(&request(root.path()), Mode::Full)
+        .unwrap_err();
+    assert!(
+        matches!(error, ScanError::AllDamaged { count: 3, .. }),
+        "{error}"
+    );
+}
+
+// The loss: an agent that must run as root, on a file system it could write to.
+#[test]
+fn an_unprivileged_user_can_scan_a_directory_that_is_read_only_to_him() {
+    let root = RpmRoot::new();
+    root.add(&Spec::default());
+    let lock = root.dbpath().join(".rpm.lock");
+    for directory in [root.path(), &root.dbpath()] {
+        set_mode(directory, 0o755);
+    }
+    set_mode(&lock, 0o600);
+    let program = root.path().join("afferent");
+    std::fs::copy(env!("CARGO_BIN_EXE_afferent"), &program).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&program)
+        .args(["scan", "--format", "tsv", "--root"])
+        .arg(root.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("lock file"), "{said}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), root.rpm_qa());
+}
+
+// The loss: an operator who cannot tell what failed, or a script that takes a failure for a list.
+#[test]
+fn the_command_names_the_path_and_the_reason_and_exits_with_1() {
+    let empty = tempfile::tempdir().unwrap();
+    let new = RpmRoot::new();
+    for (root, reason) in [
+        (empty.path(), "no rpm database found"),
+        (new.path(), "is new and holds no package yet"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
+            .args(["scan", "--root"])
+            .arg(root)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty());
+        assert!(said.contains(reason), "{said}");
+        assert!(
+            said.contains(&root.join("var/lib/rpm").display().to_string()),
+            "{said}"
+        );
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["scan", "--format", "cyclonedx"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }

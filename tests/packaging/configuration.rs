@@ -1,8 +1,9 @@
 //! The configuration files that are installed: every setting, its default, and a word about it.
 
-use crate::read;
+use crate::{read, root};
 use afferent::cli::{options::Setting, settings};
 use std::collections::BTreeMap;
+use std::process::Command;
 
 #[test]
 fn the_shipped_configuration_shows_every_setting_with_its_default() {
@@ -25,6 +26,19 @@ fn the_shipped_configuration_shows_every_setting_with_its_default() {
                 "{mode}.toml shows {key}, which is no setting"
             );
         }
+    }
+}
+
+#[test]
+fn check_config_accepts_the_shipped_configuration() {
+    for mode in ["serve", "sense", "mirror"] {
+        let file = root().join(format!("packaging/config/{mode}.toml"));
+        let out = Command::new(env!("CARGO_BIN_EXE_afferent"))
+            .args(["check-config", mode])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{mode}.toml: {out:?}");
     }
 }
 

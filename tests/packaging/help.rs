@@ -50,10 +50,13 @@ fn read(words: &[String]) -> Page {
         .unwrap();
     assert!(out.status.success(), "afferent {words:?} --help failed");
     let text = String::from_utf8(out.stdout).unwrap();
-    let (head, options) = text.split_once("\nOptions:\n").unwrap();
-    let (options, commands) = options.split_once("\nCommands:\n").unwrap_or((options, ""));
-    let (usage, about) = head.split_once("\n\n").unwrap();
-    let usage = usage.trim_start_matches("Usage: ").to_owned();
+    let usage = section(&text, "Usage: ").trim().to_owned();
+    // What it is for stands between the usage and the first heading.
+    let about = text.split("\n\n").nth(1).unwrap_or_default();
+    let (options, commands) = (
+        section(&text, "\nOptions:\n"),
+        section(&text, "\nCommands:\n"),
+    );
     let flags = entries(options)
         .into_iter()
         .filter(|(name, _)| name.starts_with("--") && name != "--help, help")
@@ -70,6 +73,12 @@ fn read(words: &[String]) -> Page {
         about: about.split_whitespace().collect::<Vec<_>>().join(" "),
         commands: entries(commands),
     }
+}
+
+/// What stands under a heading, up to the next empty line.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = text.split_once(heading).unwrap_or_default();
+    rest.split("\n\n").next().unwrap_or_default()
 }
 
 /// Lines `  name   help`, the help going on in lines that are indented further.

@@ -324,15 +324,15 @@ class Story:
         guest.save()
         guest.start()
         old = versions(self.central.last(guest.name))
-        for version in ("1.0", "2.0"):
-            self.change(guest, f"rpm -U /mnt/probe-{version}.rpm", lambda v, w=version: v.get("probe") == f"{w}-1", "change before a rollback")
+        self.change(guest, "rpm -U /mnt/probe-1.0.rpm", lambda v: v.get("probe") == "1.0-1", "first install after a reboot")
+        self.change(guest, "rpm -U /mnt/probe-2.0.rpm", lambda v: v.get("probe") == "2.0-1", "upgrade")
         guest.stop()
         guest.roll_back()
         guest.start()
         self.central.wait(guest.name, lambda line: versions(line) == old, "the state of the older disk")
         check(True, "after a rollback of the disk Central is told the older state")
         # The same generation numbers are given again, to other content: Central must get it all the same.
-        self.change(guest, "rpm -i /mnt/probe-3.0.rpm", lambda v: v.get("probe") == "3.0-1", "install after a rollback")
+        self.change(guest, "rpm -i /mnt/probe-3.0.rpm", lambda v: v.get("probe") == "3.0-1", "install")
         guest.out("rpm -e probe")
         self.central.wait(guest.name, lambda line: "probe" not in versions(line), "the erase")
 
@@ -365,7 +365,7 @@ class Story:
         after = generation(self.central.last(guest.name))
         check(after == (before[0], before[1] + 1), "state was kept: same epoch, one generation on", f"{before} then {after}")
         check(guest.out("grep -c '^rescan_interval = \"6h\"' /etc/afferent/serve.toml; ls /etc/afferent") ==
-              "1\nmirror.toml\nsense.toml\nserve.toml\nserve.toml.rpmnew", "the edited configuration was kept, the new one lies beside it",
+              "1\nmirror.toml\nroster.toml\nsense.toml\nserve.toml\nserve.toml.rpmnew", "the edited configuration was kept, the new one lies beside it",
               guest.out("ls /etc/afferent"))
 
     def removal(self):

@@ -208,8 +208,12 @@ impl Claims {
         self.row_of.get(entry).copied().flatten()
     }
 
+    fn entry(&self, row: usize) -> Option<usize> {
+        self.entry_of.get(row).copied().flatten()
+    }
+
     fn is_claimed(&self, row: usize) -> bool {
-        self.entry_of.get(row).copied().flatten().is_some()
+        self.entry(row).is_some()
     }
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! rpmdb.sqlite          pages; page 1 starts with the file header and holds the schema table
 //! rpmdb.sqlite-wal      newer versions of pages: committed frames count         wal.rs
-//! Pager                 page number -> bytes, from the log or the file          pager.rs
+//! rpmdb.sqlite-journal  older ones, of a transaction that died                   journal.rs
+//! Pager                 page number -> bytes, from one of these or the file          pager.rs
 //! walk                  table b-tree, row by row, overflow chains on demand     btree.rs
 //! record                columns of a row                                        record.rs
 //! schema                names of tables and columns -> root page and position   schema.rs
@@ -13,6 +14,7 @@
 //! follows <https://sqlite.org/fileformat2.html>.
 
 mod btree;
+mod journal;
 mod pager;
 mod record;
 mod schema;
@@ -33,6 +35,17 @@ const MAX_RECORD_HEADER: u64 = 64 * 1024;
 /// Longest single value that [`Database::rows`] returns; longer ones come as NULL.
 const MAX_VALUE: u64 = 1024 * 1024;
 
+/// What counts beside the main file of a database.
+#[derive(Debug)]
+pub enum Beside<S> {
+    /// Nothing.
+    Nothing,
+    /// The write-ahead log, `-wal`.
+    Log(S),
+    /// The rollback journal, `-journal`, of a writer that is no longer there.
+    HotJournal(S),
+}
+
 /// A sqlite database over a byte source.
 #[derive(Debug)]
 pub struct Database<S> {
@@ -41,14 +54,15 @@ pub struct Database<S> {
 }
 
 impl<S: ReadAt> Database<S> {
-    /// Reads the file header and the schema, with what is committed in `wal` applied.
+    /// Reads the file header and the schema, with what is `beside` the file laid over it.
     ///
     /// # Errors
     /// Not a sqlite database, or a damaged one.
-    pub fn open(main: S, wal: Option<S>) -> Result<Self, Error> {
-        let overlay = match wal {
-            Some(wal) => wal::overlay(wal)?,
-            None => None,
+    pub fn open(main: S, beside: Beside<S>) -> Result<Self, Error> {
+        let overlay = match beside {
+            Beside::Log(log) => wal::overlay(log)?,
+            Beside::HotJournal(journal) => journal::overlay(journal)?,
+            Beside::Nothing => None,
         };
         let mut database = Self {
             pager: Pager::new(main, overlay)?,

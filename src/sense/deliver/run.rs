@@ -4,9 +4,10 @@ use super::breaker::{Breaker, Gate};
 use super::outcome::Outcome;
 use super::queue::Next;
 use super::sink::{Delivery, Sink};
-use crate::clock;
-use crate::report::VmId;
+use crate::clock::{self, WallTime};
+use crate::report::{Trigger, VmId};
 use crate::sense::desk::Desk;
+use crate::sense::metrics::Metrics;
 use crate::store::Store;
 use crate::store::pending_table::{self, Known};
 use crate::wire::document::Document;
@@ -28,6 +29,8 @@ pub struct Delivering {
     pub sink: Arc<dyn Sink>,
     /// State of Central, for status and metrics.
     pub breaker: Arc<Mutex<Breaker>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// Guests that must be asked for a full report.
     pub ask_full: mpsc::UnboundedSender<VmId>,
 }
@@ -37,6 +40,8 @@ struct Landed {
     report: Known,
     outcome: Outcome,
     took: Duration,
+    /// When the agent made the report, if it was made because something changed.
+    changed_at: Option<WallTime>,
 }
 
 impl Delivering {
@@ -97,8 +102,15 @@ impl Delivering {
             report,
             outcome,
             took,
+            changed_at,
         } = landed;
         let now = clock::now();
+        self.metrics.deliveries.inc(outcome.label());
+        self.metrics.delivery_seconds.observe_time(took);
+        if let (Outcome::Accepted, Some(at)) = (&outcome, changed_at) {
+            let latency = clock::wall_now().since(at);
+            self.metrics.reactive_latency.observe_time(latency);
+        }
         let was_in_trouble = self.breaker().trouble().is_some();
         let counts = self.breaker().note(&outcome, now, fastrand::f64());
         self.say(&vm, report, &outcome, took, was_in_trouble);
@@ -136,8 +148,11 @@ impl Delivering {
 /// Reads, checks and sends one report; blocks.
 fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known) -> Landed {
     let started = clock::now();
+    let mut changed_at = None;
     let outcome = match pending_table::read(store, &vm) {
         Ok(Some(envelope)) if (envelope.key, envelope.digest) == (report.key, report.digest) => {
+            let is_news = envelope.trigger == Trigger::Reactive;
+            changed_at = is_news.then_some(envelope.generated_at);
             match serde_json::to_vec(&Document::from(&envelope)) {
                 Ok(body) => sink.deliver(&Delivery {
                     idempotency_key: envelope.idempotency_key(),
@@ -157,6 +172,7 @@ fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known) -> Landed {
         report,
         outcome,
         took: clock::now().saturating_duration_since(started),
+        changed_at,
     }
 }
 

@@ -77,6 +77,29 @@ impl Failure {
         }
     }
 
+    /// Every word of [`Failure::label`].
+    pub const LABELS: [&'static str; 19] = [
+        "unreachable",
+        "dial_timeout",
+        "handshake",
+        "no_room",
+        "no_answer",
+        "closed_early",
+        "broken_off",
+        "stalled",
+        "too_large",
+        "malformed",
+        "busy",
+        "not_ready",
+        "unknown_method",
+        "agent_error",
+        "empty_report",
+        "scan_failed",
+        "false_unchanged",
+        "wrong_guest",
+        "not_kept",
+    ];
+
     /// A word for metrics and `status`.
     pub fn label(&self) -> &'static str {
         match self {

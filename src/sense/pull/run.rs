@@ -7,6 +7,7 @@ use crate::clock;
 use crate::report::{Envelope, GuestId, VmId};
 use crate::sense::desk::{self, Desk};
 use crate::sense::keeper::Keeper;
+use crate::sense::metrics::Metrics;
 use crate::sense::roster::{Entry, Guests};
 use crate::store::pending_table::{Change, GuestRow, SealedReport};
 use std::collections::HashMap;
@@ -31,6 +32,8 @@ pub struct Guest {
     pub entry: Entry,
     /// What is known of it.
     pub row: GuestRow,
+    /// Whether it answered since the start.
+    pub heard: bool,
     /// What went wrong last time.
     pub failure: Option<Failure>,
     talk: Option<AbortHandle>,
@@ -48,6 +51,8 @@ pub struct Pulling {
     pub keeper: Arc<Keeper>,
     /// What bounds conversations.
     pub lanes: Arc<Lanes>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What reaches the loop from outside.
@@ -81,6 +86,11 @@ impl Book {
             schedule: Schedule::new(timing),
             guests: HashMap::new(),
         }
+    }
+
+    /// A guest.
+    pub fn guest(&self, vm: &VmId) -> Option<&Guest> {
+        self.guests.get(vm)
     }
 
     /// All guests.
@@ -132,6 +142,7 @@ impl Pulling {
                 desk: self.desk.clone(),
                 keeper: self.keeper.clone(),
                 lanes: self.lanes.clone(),
+                metrics: self.metrics.clone(),
             };
             guest.asked = Some(ask);
             guest.talk = Some(talks.spawn(conversation.hold()));
@@ -157,6 +168,15 @@ impl Pulling {
             return;
         };
         (guest.talk, guest.asked) = (None, None);
+        guest.heard |= result.is_ok();
+        self.metrics.pulls.inc(match &result {
+            Ok(News::Kept { .. }) => "report",
+            Ok(News::Unchanged { .. }) => "unchanged",
+            Err(failure) => failure.label(),
+        });
+        if !matches!(asked, Ask::Wait(_)) {
+            self.metrics.pull_seconds.observe_time(took);
+        }
         let heard = match result {
             Ok(News::Unchanged { waits }) => {
                 guest.failure = None;
@@ -220,6 +240,7 @@ impl Pulling {
             let guest = Guest {
                 entry,
                 row,
+                heard: false,
                 failure: None,
                 talk: None,
                 asked: None,
@@ -231,7 +252,7 @@ impl Pulling {
 
     fn forget(&self, vm: &VmId) {
         self.keeper.note(Change::Forget { vm: vm.clone() });
-        self.desk.board().queue.forget_budget(vm);
+        self.desk.board().forget(vm);
     }
 
     fn ask_all(&self) {
@@ -267,6 +288,7 @@ struct Conversation {
     desk: Arc<Desk>,
     keeper: Arc<Keeper>,
     lanes: Arc<Lanes>,
+    metrics: Arc<Metrics>,
 }
 
 impl Conversation {
@@ -290,12 +312,19 @@ impl Conversation {
         };
         let (bytes, transfer) =
             exchange::converse(&self.entry.address, self.ask, self.row.known, &lanes).await?;
+        let (started, len) = (clock::now(), bytes.len());
         let (answer, sealed) = self.understand(bytes).await?;
         check_machine(self.entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
         let (Some(envelope), Some(sealed)) = (answer.report, sealed) else {
             let waits = answer.waits;
             return Ok(News::Unchanged { waits });
         };
+        let metrics = self.metrics.clone();
+        metrics.triggers.inc(envelope.trigger.as_str());
+        metrics.report_bytes.observe(len as f64);
+        metrics
+            .report_packages
+            .observe(envelope.report.packages.len() as f64);
         let row = self.learn(&envelope, answer.waits);
         let kept = tokio::spawn(keep(
             self.desk,
@@ -307,6 +336,9 @@ impl Conversation {
         ));
         let kept = kept.await.map_err(|e| Failure::NotKept(e.to_string()))?;
         drop(transfer);
+        metrics
+            .transfer_seconds
+            .observe_time(clock::now().saturating_duration_since(started));
         kept
     }
 
@@ -336,7 +368,15 @@ impl Conversation {
         if let (Some(then), Some(now)) = (&self.row.guest_id, &envelope.guest_id)
             && then != now
         {
+            self.metrics.machine_changes.inc();
             tracing::warn!(vm = %self.entry.vm, %then, %now, "another machine answers here");
+        }
+        if let Some(known) = self.row.known
+            && known.key.epoch == envelope.key.epoch
+            && known.key.generation > envelope.key.generation
+        {
+            self.metrics.went_back.inc();
+            tracing::warn!(vm = %self.entry.vm, from = %known.key, to = %envelope.key, "generation went back: was a snapshot restored?");
         }
         GuestRow {
             known: Some(exchange::known_of(envelope)),

@@ -4,7 +4,9 @@
 //! so that a slip in a file or a restart of libvirt never makes guests disappear. Where two sources
 //! name the same guest the first counts: flags, then files, then discovery, in the order given.
 
+pub mod directory;
 pub mod file;
+pub mod libvirt;
 
 use crate::report::{GuestId, VmId};
 use crate::transport::DialAddress;
@@ -49,6 +51,30 @@ pub enum Source {
     Fixed(Vec<Entry>),
     /// A TOML file.
     File(PathBuf),
+    /// Sockets in a directory; with a port, those of a hypervisor.
+    Directory(PathBuf, Option<u32>),
+    /// The directory in which libvirt keeps its running domains.
+    Libvirt(PathBuf),
+}
+
+/// `libvirt`, `DIR`, or `hybrid:DIR:PORT`, as `--discover` takes it.
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not libvirt, a directory, or hybrid:DIR:PORT");
+        match text.split_once(':') {
+            _ if text.is_empty() => Err(wrong()),
+            None if text == "libvirt" => Ok(Self::Libvirt(libvirt::DIRECTORY.into())),
+            Some(("libvirt", directory)) => Ok(Self::Libvirt(directory.into())),
+            Some(("hybrid", rest)) => {
+                let (directory, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
+                let port = port.parse().map_err(|_| wrong())?;
+                Ok(Self::Directory(directory.into(), Some(port)))
+            }
+            _ => Ok(Self::Directory(text.into(), None)),
+        }
+    }
 }
 
 /// All sources, and what each said last.
@@ -122,13 +148,17 @@ impl Source {
         match self {
             Self::Fixed(entries) => Ok(entries.clone()),
             Self::File(path) => file::read(path),
+            Self::Directory(path, port) => directory::read(path, *port),
+            Self::Libvirt(path) => libvirt::read(path),
         }
     }
 
     fn name(&self) -> String {
         match self {
             Self::Fixed(_) => "command line".into(),
-            Self::File(path) => path.display().to_string(),
+            Self::File(path) | Self::Directory(path, _) | Self::Libvirt(path) => {
+                path.display().to_string()
+            }
         }
     }
 }

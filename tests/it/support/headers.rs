@@ -61,6 +61,8 @@ impl Fields {
         }
         region.texts(1004, I18N, [b"A summary".to_vec()]);
         region.texts(1005, I18N, [vec![b'd'; 300]]);
+        region.int32(1006, &[1_690_000_000]);
+        region.text(1007, b"builder.example");
         region.int32(1009, &[self.files * 100]);
         region.text(1014, b"MIT");
         region.texts(1016, I18N, [b"Unspecified".to_vec()]);

@@ -59,7 +59,7 @@ impl<'a> Planner<'a> {
             let Some(pair) = entry.pair() else { continue };
             let current = self.row_of_pair.get(&pair);
             if current.is_some() && self.row_of_mac(entry.mac).as_ref() == current {
-                owner.insert(pair, i);
+                owner.entry(pair).or_insert(i);
             }
         }
         self.lose_pairs(owner);
@@ -158,13 +158,12 @@ impl<'a> Planner<'a> {
                         bmc.kind.name()
                     ),
                 ));
-                // Nothing would find its row again next time.
-                let nameless = entry.pair().is_none() || self.lost_pair[i];
-                if nameless && self.claims.row(i).is_none() {
-                    self.out[i] = true;
-                    self.rules[i] =
-                        "skipped: neither a Host BMC nor a pair would recognise its row";
-                }
+            }
+            // Nothing would find its row again next time.
+            let nameless = entry.pair().is_none() || self.lost_pair[i];
+            if self.no_bmc[i] && nameless && self.claims.row(i).is_none() {
+                self.out[i] = true;
+                self.rules[i] = "skipped: neither a Host BMC nor a pair would recognise its row";
             }
         }
     }

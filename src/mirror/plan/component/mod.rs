@@ -19,7 +19,7 @@ use crate::mirror::report::{Counters, Report, Withheld};
 use crate::mirror::spec::component::WantedComponent;
 use crate::mirror::spec::{Seen, Sighting, Skipped};
 use duplicates::without_duplicates;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 /// What is there, read in the transaction that will write.
@@ -29,7 +29,7 @@ pub struct PresentComponents {
     pub rows: Vec<Component>,
     /// All BMCs of all types, by address.
     pub bmcs: Vec<Bmc>,
-    /// Rows of other types that hold a pair wanted here, by [`pair_key`].
+    /// Rows of other types that hold a pair wanted here, by [`pair_key`](crate::mirror::plan::pair_key).
     pub foreign: HashMap<Box<str>, Component>,
     /// Live racks by external_id.
     pub racks: HashMap<String, Uuid>,
@@ -76,6 +76,10 @@ struct Planner<'a> {
     /// Host BMCs by component.
     hosts: Vec<(Uuid, Mac)>,
     seen: Seen,
+    /// BMCs that go to entries.
+    taken_macs: HashSet<Mac>,
+    /// Pairs that go to entries.
+    taken_pairs: HashSet<Pair<'a>>,
     draft: Draft,
     counters: Counters,
     warnings: Vec<Report>,
@@ -101,6 +105,7 @@ pub fn plan_components(
     planner.claim();
     planner.settle_pairs();
     planner.settle_bmcs();
+    planner.note_taken();
     let absences = planner.forget_absences();
     let (withheld, more_absences) = planner.delete(empty);
     planner.release_pairs();
@@ -168,6 +173,8 @@ impl<'a> Planner<'a> {
                 .collect(),
             hosts,
             seen: Seen::default(),
+            taken_macs: HashSet::with_capacity(entries.len()),
+            taken_pairs: HashSet::with_capacity(entries.len()),
             draft: Draft::default(),
             counters: Counters::default(),
             warnings,
@@ -234,13 +241,36 @@ impl<'a> Planner<'a> {
         seen.into_iter().map(|id| (id, 0)).collect()
     }
 
+    /// Whether an entry that claims nothing may be this row. What goes to another entry in this
+    /// very plan recognises the row no longer: next time it would not, and the row would flap.
     fn was_seen(&self, row: &Component) -> bool {
         let (manufacturer, serial) = (row.manufacturer.as_deref(), row.serial_number.as_deref());
-        self.seen.hardware(manufacturer, serial)
+        let loses_pair = row
+            .pair()
+            .is_some_and(|pair| self.taken_pairs.contains(&pair));
+        let by_hardware = !loses_pair && self.seen.hardware(manufacturer, serial);
+        by_hardware
             || self
                 .hosts_of(row.id)
                 .iter()
-                .any(|(_, mac)| self.seen.mac(*mac))
+                .any(|(_, mac)| self.seen.mac(*mac) && !self.taken_macs.contains(mac))
+    }
+
+    /// Notes which pairs and BMCs go to entries.
+    fn note_taken(&mut self) {
+        for (i, entry) in self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !self.out[*i])
+        {
+            if !self.no_bmc[i] {
+                self.taken_macs.insert(entry.mac);
+            }
+            if !self.lost_pair[i] {
+                self.taken_pairs.extend(entry.pair());
+            }
+        }
     }
 
     fn hosts_of(&self, id: Uuid) -> &[(Uuid, Mac)] {

@@ -1,12 +1,11 @@
 //! The rows of the entries as they will be.
 
 use super::{Planner, find_bmc, sighting_keys};
-use crate::inventory::{Bmc, BmcType, Component, Json, Mac, Row};
+use crate::inventory::{Bmc, BmcType, Component, Json, Row};
 use crate::mirror::plan::{Decision, Op, pair_key, same_text};
 use crate::mirror::policy::{Clear, Identity, Profile};
 use crate::mirror::spec::component::{Address, Position, WantedComponent};
 use std::borrow::Cow;
-use std::collections::HashSet;
 use uuid::Uuid;
 
 /// The key under which a component's description keeps what Core says.
@@ -52,12 +51,6 @@ impl Planner<'_> {
 
     pub(super) fn write(&mut self, new_id: &mut dyn FnMut() -> Uuid) {
         let entries = self.entries;
-        let owned: HashSet<Mac> = entries
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| !self.no_bmc[*i])
-            .map(|(_, entry)| entry.mac)
-            .collect();
         for (i, entry) in entries.iter().enumerate() {
             if self.input.trace {
                 let row = self.claims.row(i).and_then(|row| self.row(row));
@@ -95,7 +88,7 @@ impl Planner<'_> {
                     (id, Outcome::Inserted)
                 }
             };
-            let bmc_changed = !self.no_bmc[i] && self.write_bmc(entry, id, &owned);
+            let bmc_changed = !self.no_bmc[i] && self.write_bmc(entry, id);
             match outcome {
                 Outcome::Inserted => self.counters.inserted += 1,
                 Outcome::Resurrected => self.counters.resurrected += 1,
@@ -246,7 +239,7 @@ impl Planner<'_> {
     }
 
     /// Makes the BMC of `entry` the only Host BMC of component `id`; whether anything changes.
-    fn write_bmc(&mut self, entry: &WantedComponent, id: Uuid, owned: &HashSet<Mac>) -> bool {
+    fn write_bmc(&mut self, entry: &WantedComponent, id: Uuid) -> bool {
         let stored = find_bmc(&self.input.present.bmcs, entry.mac).copied();
         let ip = match (entry.ip, stored) {
             (Address::At(ip), _) => ip,
@@ -283,7 +276,7 @@ impl Planner<'_> {
         }
         for (_, mac) in self.hosts_of(id).to_vec() {
             // A BMC that another entry has is evicted by that entry.
-            if mac == entry.mac || owned.contains(&mac) {
+            if mac == entry.mac || self.taken_macs.contains(&mac) {
                 continue;
             }
             if let Some(other) = find_bmc(&self.input.present.bmcs, mac) {

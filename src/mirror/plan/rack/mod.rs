@@ -259,7 +259,8 @@ impl<'a> Planner<'a> {
                 format!("another rack keeps the chassis {pair}"),
             );
             self.lost_pair[i] = true;
-            if self.input.policy.duplicates == Duplicates::Last {
+            // Without rack_id and pair nothing would find its row again.
+            if self.input.policy.duplicates == Duplicates::Last || entry.rack_id.is_none() {
                 self.out[i] = true;
                 self.rules[i] = "skipped: another rack has its chassis";
             }
@@ -280,10 +281,17 @@ impl<'a> Planner<'a> {
 
     fn was_seen(&self, row: &Rack) -> bool {
         let by_id = row.external_id.as_deref();
+        // A pair that goes to another rack in this very plan recognises the row no longer.
+        let loses_pair = self.pairs_follow_core()
+            && row.pair().is_some_and(|pair| {
+                let mut entries = self.entries.iter().enumerate();
+                entries.any(|(i, e)| !self.lost_pair[i] && !self.out[i] && e.pair() == Some(pair))
+            });
         by_id.is_some_and(|id| self.seen.rack_id(id))
-            || self
-                .seen
-                .hardware(row.manufacturer.as_deref(), row.serial_number.as_deref())
+            || (!loses_pair
+                && self
+                    .seen
+                    .hardware(row.manufacturer.as_deref(), row.serial_number.as_deref()))
     }
 
     /// Live rows nobody claimed and nobody saw; those Core never knew as the policy says.
@@ -404,7 +412,7 @@ impl<'a> Planner<'a> {
     /// Tombstones in the way of a name go for good.
     fn clear_tombstones(&mut self, names: &HashSet<&str>) {
         for (i, row) in self.input.present.rows.iter().enumerate() {
-            let written = self.claims.entry_of.get(i).copied().flatten();
+            let written = self.claims.entry(i);
             let stays_dead = !row.is_live() && written.is_none_or(|entry| self.out[entry]);
             if (stays_dead || self.deleted.contains(&i)) && names.contains(row.name.as_str()) {
                 let why = "a tombstone is in the way of a name";

@@ -21,8 +21,12 @@ impl Planner<'_> {
             let Some(holder) = self.row_of_pair.get(&pair).copied() else {
                 continue;
             };
-            // A claimed holder, the entry itself among them, gets its own pair when written.
-            if self.claims.is_claimed(holder) {
+            // A holder that is written, by the entry itself or another, gets its own pair then.
+            if self
+                .claims
+                .entry(holder)
+                .is_some_and(|entry| !self.out[entry])
+            {
                 continue;
             }
             if let Some(row) = self.input.present.rows.get(holder) {

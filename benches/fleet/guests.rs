@@ -1,0 +1,302 @@
+//! Simulated guests: two processes, a unix socket for each guest, the real protocol.
+//!
+//! A process is told by lines on its standard input what happens in its guests, and says on its
+//! standard output when each change was.
+
+use super::central::wall_nanos;
+use afferent::clock;
+use afferent::report::{Evr, Package, Report};
+use afferent::transport::{ListenAddress, Listener, Stream, read_frame, write_frame};
+use afferent::wire::message::{
+    GetReportResponse, ResponseMeta, VmServiceRequest, VmServiceResponse, request, response,
+};
+use afferent::wire::{self, method};
+use prost::Message as _;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt};
+use tokio::sync::watch;
+
+const PROCESSES: u32 = 2;
+const PACKAGES: u32 = 600;
+/// Stands in the template where each guest and generation write their own number.
+const MARK: &str = "0000000000";
+
+/// When a guest made a generation, in nanoseconds since 1970.
+type Changes = Arc<Mutex<HashMap<(u32, u32), u128>>>;
+
+pub struct Guests {
+    children: Vec<(Child, Mutex<ChildStdin>)>,
+    changes: Changes,
+}
+
+impl Guests {
+    /// Starts `count` guests with sockets in `dir/guests`, and waits until all listen.
+    pub fn start(dir: &Path, count: u32, waits: bool) -> Self {
+        let sockets = dir.join("guests");
+        std::fs::create_dir(&sockets).unwrap();
+        let changes = Changes::default();
+        let children = (0..PROCESSES)
+            .map(|n| {
+                let range = (n * count / PROCESSES)..((n + 1) * count / PROCESSES);
+                let mut child = Command::new("sh")
+                    .args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""])
+                    .arg(std::env::current_exe().unwrap())
+                    .arg("--simulate")
+                    .arg(&sockets)
+                    .args([range.start.to_string(), range.end.to_string()])
+                    .arg(waits.to_string())
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+                assert_eq!(lines.next().unwrap().unwrap(), "ready");
+                let heard = changes.clone();
+                thread::spawn(move || {
+                    for line in lines.map_while(Result::ok) {
+                        let mut words = line.split(' ');
+                        let mut number = || words.next().unwrap().parse::<u128>().unwrap();
+                        let key = (number() as u32, number() as u32);
+                        heard.lock().unwrap().insert(key, number());
+                    }
+                });
+                let stdin = Mutex::new(child.stdin.take().unwrap());
+                (child, stdin)
+            })
+            .collect();
+        Self { children, changes }
+    }
+
+    /// Tells all processes; each knows which guests are its own.
+    pub fn tell(&self, line: &str) {
+        for (_, stdin) in &self.children {
+            writeln!(stdin.lock().unwrap(), "{line}").unwrap();
+        }
+    }
+
+    pub fn changes(&self) -> HashMap<(u32, u32), u128> {
+        self.changes.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        for (child, _) in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a guest is at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Guest {
+    generation: u32,
+    reactive: bool,
+    hangs: bool,
+}
+
+/// The process of `args`: directory, first guest, the one after the last, waits.
+pub fn simulate(args: &[String]) {
+    let sockets = PathBuf::from(&args[0]);
+    let range: std::ops::Range<u32> = args[1].parse().unwrap()..args[2].parse().unwrap();
+    let waits = args[3] == "true";
+    let template = Rc::new(Template::new());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        let mut guests = HashMap::new();
+        for n in range {
+            let address = ListenAddress::Unix(sockets.join(format!("g-{n}.sock")));
+            let listener = Listener::bind(&address).await.unwrap();
+            let (guest, state) = watch::channel(Guest {
+                generation: 1,
+                reactive: false,
+                hangs: false,
+            });
+            guests.insert(n, guest);
+            let template = template.clone();
+            tokio::task::spawn_local(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::task::spawn_local(serve(
+                        stream,
+                        n,
+                        waits,
+                        state.clone(),
+                        template.clone(),
+                    ));
+                }
+            });
+        }
+        println!("ready");
+        let mut lines = tokio::io::BufReader::new(stdin()).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let words: Vec<&str> = line.split(' ').collect();
+            let mut said = String::new();
+            for n in words[1].parse::<u32>().unwrap()..words[2].parse().unwrap() {
+                let Some(guest) = guests.get(&n) else {
+                    continue;
+                };
+                guest.send_modify(|guest| match words[0] {
+                    "hang" => guest.hangs = true,
+                    word => {
+                        guest.generation += 1;
+                        guest.reactive = word == "change";
+                        said += &format!("{n} {} {}\n", guest.generation, wall_nanos());
+                    }
+                });
+            }
+            let mut out = std::io::stdout().lock();
+            out.write_all(said.as_bytes()).unwrap();
+            out.flush().unwrap();
+        }
+    });
+}
+
+/// Standard input as a stream: a thread that copies it into a pipe of the runtime.
+fn stdin() -> impl tokio::io::AsyncRead + Unpin {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    thread::spawn(move || std::io::copy(&mut std::io::stdin().lock(), &mut &theirs));
+    ours.set_nonblocking(true).unwrap();
+    tokio::net::UnixStream::from_std(ours).unwrap()
+}
+
+async fn serve(
+    mut stream: Stream,
+    n: u32,
+    waits: bool,
+    mut state: watch::Receiver<Guest>,
+    template: Rc<Template>,
+) {
+    let Ok(bytes) = read_frame(&mut stream, wire::MAX_REQUEST).await else {
+        return;
+    };
+    let request = VmServiceRequest::decode(bytes.as_slice()).unwrap();
+    let known = match request.method {
+        Some(request::Method::GetReport(get)) => get.last_known_generation,
+        Some(request::Method::WaitReport(wait)) => {
+            let known = wait.last_known_generation;
+            let timeout = Duration::from_millis(wait.timeout_ms.into());
+            let changed = state.wait_for(|guest| guest.generation != known);
+            tokio::select! {
+                _ = tokio::time::timeout(timeout, changed) => {}
+                // The sensor went away.
+                _ = stream.read_u8() => return,
+            }
+            known
+        }
+        None => return,
+    };
+    let guest = *state.borrow();
+    if guest.hangs && n.is_multiple_of(3) {
+        return std::future::pending().await;
+    }
+    let frame = template.answer(n, guest, waits, guest.generation == known);
+    if guest.hangs {
+        let part = if n % 3 == 1 { 2 } else { frame.len() / 2 };
+        let _ = write_frame(&mut stream, &frame[..part]).await;
+        return std::future::pending().await;
+    }
+    let _ = write_frame(&mut stream, &frame).await;
+}
+
+/// The bytes of a report, made once; a guest's own number is written into them.
+struct Template {
+    payload: Vec<u8>,
+    mark_at: usize,
+}
+
+impl Template {
+    fn new() -> Self {
+        let package = |n: u32| Package {
+            name: format!("package-name-{n:04}"),
+            evr: Evr::parse(&format!("1.{n}.0-{n}.el9")),
+            arch: Some("x86_64".into()),
+            source_rpm: Some(format!("source-name-{:04}-1.{n}.0-{n}.el9.src.rpm", n / 3)),
+            modularity_label: None,
+            repo: Some(
+                if n.is_multiple_of(3) {
+                    "baseos"
+                } else {
+                    "appstream"
+                }
+                .into(),
+            ),
+        };
+        let mut report = Report {
+            packages: (1..PACKAGES).map(package).collect(),
+            package_db: "sqlite:var/lib/rpm".into(),
+            ..Report::default()
+        };
+        report.packages.push(Package {
+            name: "changing".into(),
+            evr: Evr::parse(&format!("{MARK}-1")),
+            ..Package::default()
+        });
+        report.normalize();
+        let payload = VmServiceResponse {
+            meta: None,
+            payload: Some(response::Payload::GetReport(GetReportResponse {
+                index_report: Some(wire::report_to_wire(&report)),
+                unchanged: false,
+            })),
+        }
+        .encode_to_vec();
+        let mark_at = payload
+            .windows(MARK.len())
+            .position(|bytes| bytes == MARK.as_bytes())
+            .unwrap();
+        Self { payload, mark_at }
+    }
+
+    fn answer(&self, n: u32, guest: Guest, waits: bool, unchanged: bool) -> Vec<u8> {
+        let trigger = if guest.reactive {
+            "reactive"
+        } else {
+            "scheduled"
+        };
+        let facts = BTreeMap::from([
+            ("scan_trigger".to_owned(), trigger.to_owned()),
+            ("guest_id".to_owned(), format!("{n:032x}")),
+        ]);
+        let mut methods = vec![method::GET_REPORT.to_owned()];
+        methods.extend(waits.then(|| method::WAIT_REPORT.to_owned()));
+        let mut answer = VmServiceResponse {
+            meta: Some(ResponseMeta {
+                agent_version: "fleet".into(),
+                report_generated_at: Some(clock::wall_now().into()),
+                report_generation: guest.generation,
+                supported_methods: methods,
+                facts,
+                epoch: n + 1,
+            }),
+            payload: None,
+        };
+        if unchanged {
+            answer.payload = Some(response::Payload::GetReport(GetReportResponse {
+                index_report: None,
+                unchanged: true,
+            }));
+            return wire::frame::encode(&answer);
+        }
+        // Messages one after the other are one message with the fields of both.
+        let mut body = answer.encode_to_vec();
+        let at = body.len() + self.mark_at;
+        body.extend_from_slice(&self.payload);
+        let number = format!("{:010}", u64::from(n) * 1000 + u64::from(guest.generation));
+        body[at..at + MARK.len()].copy_from_slice(&number.as_bytes()[..MARK.len()]);
+        let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+        frame.append(&mut body);
+        frame
+    }
+}

@@ -1,0 +1,212 @@
+//! One real sensor, ten thousand simulated guests in other processes, one Central.
+//!
+//! `cargo bench --bench fleet`. Guests speak the real protocol over unix sockets and have reports of
+//! 600 packages; `FLEET_GUESTS` makes it smaller. What is printed is measured in this run: times at
+//! Central's door, memory and CPU of the sensor's process from /proc.
+
+#![allow(clippy::print_stdout, reason = "the numbers are the result")]
+#![allow(clippy::unwrap_used, reason = "a bench that cannot run has no result")]
+#![allow(unreachable_pub, reason = "one program")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers of guests are small"
+)]
+
+mod central;
+mod guests;
+mod sensor;
+
+use central::Central;
+use guests::Guests;
+use sensor::Sensor;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let Some(at) = args.iter().position(|arg| arg == "--simulate") {
+        return guests::simulate(&args[at + 1..]);
+    }
+    let count: u32 = std::env::var("FLEET_GUESTS").map_or(10_000, |n| n.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let central = Central::start();
+    println!("{count} guests, 600 packages each, two simulating processes");
+
+    let guests = Guests::start(dir.path(), count, true);
+    let started = Instant::now();
+    let mut sensor = Sensor::start(
+        dir.path(),
+        "state",
+        &central.url,
+        &["--poll-interval", "5m"],
+    );
+    central.wait_for(count as usize);
+    let cold = started.elapsed();
+    line("cold start: every report accepted", cold, &sensor);
+    println!(
+        "  sensor's CPU for that: {:.1} s",
+        sensor.cpu().as_secs_f64()
+    );
+
+    sensor.settle();
+    let (before, from) = (sensor.cpu(), Instant::now());
+    std::thread::sleep(Duration::from_secs(30));
+    let share = (sensor.cpu() - before).as_secs_f64() / from.elapsed().as_secs_f64();
+    println!(
+        "idle, every guest in a wait: {:.2} % of one core, RSS {} MiB",
+        100.0 * share,
+        sensor.rss_mib()
+    );
+
+    changes(&guests, &central, &sensor, count);
+    all_at_once(&guests, &central, &sensor, count);
+    restart(&guests, &central, &mut sensor, count);
+    drop(sensor);
+    drop(guests);
+
+    hanging(count, cold);
+    polling(&central, count);
+}
+
+/// A tenth of the guests changes within ten seconds, while all others send routine reports.
+fn changes(guests: &Guests, central: &Central, sensor: &Sensor, count: u32) {
+    central.forget();
+    let from = Instant::now();
+    let tenth = count / 10;
+    for step in 0..100 {
+        let reactive = (step * tenth / 100)..((step + 1) * tenth / 100);
+        guests.tell(&format!("change {} {}", reactive.start, reactive.end));
+        let others = count - tenth;
+        let routine = tenth + step * others / 100..tenth + (step + 1) * others / 100;
+        guests.tell(&format!("refresh {} {}", routine.start, routine.end));
+        let next = from + Duration::from_millis(u64::from(step + 1) * 100);
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    central.wait_for(count as usize);
+    let latencies = latencies(&guests.changes(), &central.accepted(), tenth);
+    print_latencies("change to accepted, amid routine reports", &latencies);
+    println!("  RSS {} MiB", sensor.rss_mib());
+}
+
+/// Everybody changes at the same moment.
+fn all_at_once(guests: &Guests, central: &Central, sensor: &Sensor, count: u32) {
+    sensor.settle();
+    central.forget();
+    let reports = sensor.reports();
+    let from = Instant::now();
+    guests.tell(&format!("change 0 {count}"));
+    while sensor.reports() < reports + u64::from(count) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    line("all change at once: durable here", from.elapsed(), sensor);
+    central.wait_for(count as usize);
+    line("all change at once: accepted", from.elapsed(), sensor);
+}
+
+/// Central is away, everybody changes, the sensor is killed; then both come back.
+fn restart(guests: &Guests, central: &Central, sensor: &mut Sensor, count: u32) {
+    sensor.settle();
+    central.close();
+    let reports = sensor.reports();
+    guests.tell(&format!("change 0 {count}"));
+    while sensor.reports() < reports + u64::from(count) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    sensor.kill();
+    central.forget();
+    central.open();
+    let from = Instant::now();
+    sensor.again();
+    central.wait_for(1);
+    line(
+        "restart with everything pending: first delivery",
+        from.elapsed(),
+        sensor,
+    );
+    central.wait_for(count as usize);
+    let drained = from.elapsed();
+    line("the same: all delivered", drained, sensor);
+    println!(
+        "  {:.0} reports/s",
+        f64::from(count) / drained.as_secs_f64()
+    );
+}
+
+/// A tenth of the guests hangs at one stage or another; the others start cold.
+fn hanging(count: u32, alone: Duration) {
+    let dir = tempfile::tempdir().unwrap();
+    let central = Central::start();
+    let guests = Guests::start(dir.path(), count, true);
+    guests.tell(&format!("hang 0 {}", count / 10));
+    let from = Instant::now();
+    let sensor = Sensor::start(dir.path(), "state", &central.url, &[]);
+    central.wait_for((count - count / 10) as usize);
+    let took = from.elapsed();
+    line(
+        "cold start, a tenth hangs: every other accepted",
+        took,
+        &sensor,
+    );
+    let per_guest = took.as_secs_f64() / alone.as_secs_f64() * 10.0 / 9.0;
+    println!("  time per answering guest: {per_guest:.2} times that of the cold start above");
+}
+
+/// What everybody else does: poll. Once a minute, so that the bench ends; usual are five.
+fn polling(central: &Central, count: u32) {
+    let dir = tempfile::tempdir().unwrap();
+    central.forget();
+    let guests = Guests::start(dir.path(), count, false);
+    let sensor = Sensor::start(
+        dir.path(),
+        "state",
+        &central.url,
+        &["--poll-interval", "60s"],
+    );
+    central.wait_for(count as usize);
+    sensor.settle();
+    central.forget();
+    let tenth = count / 10;
+    guests.tell(&format!("change 0 {tenth}"));
+    central.wait_for(tenth as usize);
+    let latencies = latencies(&guests.changes(), &central.accepted(), tenth);
+    print_latencies(
+        "baseline, polling every 60 s: change to accepted",
+        &latencies,
+    );
+}
+
+/// Times from change to acceptance of the newest report of the first `guests`, sorted.
+fn latencies(
+    changes: &HashMap<(u32, u32), u128>,
+    accepted: &HashMap<(u32, u32), u128>,
+    guests: u32,
+) -> Vec<Duration> {
+    let mut times: Vec<Duration> = accepted
+        .iter()
+        .filter(|((guest, _), _)| *guest < guests)
+        .filter_map(|(key, at)| Some((at, changes.get(key)?)))
+        .map(|(at, changed)| at.saturating_sub(*changed))
+        .map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap()))
+        .collect();
+    times.sort();
+    times
+}
+
+fn print_latencies(what: &str, sorted: &[Duration]) {
+    let at = |part: usize| sorted.get((sorted.len() * part / 1000).min(sorted.len() - 1));
+    println!(
+        "{what}: n {}, median {:?}, p99 {:?}, max {:?}",
+        sorted.len(),
+        at(500).unwrap(),
+        at(990).unwrap(),
+        sorted.last().unwrap()
+    );
+}
+
+fn line(what: &str, took: Duration, sensor: &Sensor) {
+    println!(
+        "{what}: {:.2} s, RSS {} MiB",
+        took.as_secs_f64(),
+        sensor.rss_mib()
+    );
+}

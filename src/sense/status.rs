@@ -1,0 +1,324 @@
+//! What the sensor says about itself: to `afferent status`, to Prometheus, to systemd.
+//!
+//! Everything is looked up when somebody asks; the locks are held for one walk over the guests.
+
+use super::deliver::breaker::Breaker;
+use super::deliver::slot::{Slot, State};
+use super::desk::{Board, Desk};
+use super::metrics::Metrics;
+use super::pull::run::{Book, Guest};
+use super::pull::schedule::Ask;
+use crate::clock::{self, WallTime};
+use crate::report::VmId;
+use crate::telemetry::metrics::Page;
+use crate::telemetry::scrape::Health;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Failures in a row after which a guest counts as silent.
+const SILENT: u32 = 3;
+
+/// Everything that can be looked at.
+pub struct View {
+    /// Guests.
+    pub book: Arc<Mutex<Book>>,
+    /// Pending reports.
+    pub desk: Arc<Desk>,
+    /// State of Central.
+    pub breaker: Arc<Mutex<Breaker>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What is wrong with the roster.
+    pub roster_errors: Arc<Mutex<Vec<String>>>,
+    /// Where reports go.
+    pub deliver: String,
+}
+
+/// What is counted over all guests and slots.
+#[derive(Default)]
+struct Totals {
+    waiting: u32,
+    polled: u32,
+    failing: u32,
+    silent: u32,
+    new: u32,
+    reactive: u32,
+    routine: u32,
+    dead: u32,
+    oldest: Option<WallTime>,
+}
+
+impl View {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        {
+            let book = self.book();
+            for (vm, guest) in book.guests() {
+                match state_of(&book, vm, guest) {
+                    "waiting" => totals.waiting += 1,
+                    "polled" => totals.polled += 1,
+                    "failing" => totals.failing += 1,
+                    "silent" => totals.silent += 1,
+                    _ => totals.new += 1,
+                }
+            }
+        }
+        let board = self.desk.board();
+        for (vm, slot) in board.queue.slots() {
+            if slot.state == State::Dead {
+                totals.dead += 1;
+                continue;
+            }
+            match slot.place.reactive {
+                Some(_) => totals.reactive += 1,
+                None => totals.routine += 1,
+            }
+            let since = board.detail(vm).map(|detail| detail.since);
+            totals.oldest = match (totals.oldest, since) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        totals
+    }
+
+    fn trouble(&self, totals: &Totals) -> Vec<String> {
+        let mut trouble = Vec::new();
+        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((reason, said)) = breaker.trouble() {
+            trouble.push(format!("Central is {reason}: {said}"));
+        }
+        if totals.dead > 0 {
+            trouble.push(format!("{} dead letters (status --dead)", totals.dead));
+        }
+        if totals.silent > 0 {
+            trouble.push(format!("{} guests are silent", totals.silent));
+        }
+        let errors = self
+            .roster_errors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        trouble.extend(errors.iter().map(|error| format!("roster: {error}")));
+        trouble
+    }
+
+    fn status(&self, only_dead: bool) -> Value {
+        let totals = self.totals();
+        let reasons = self.trouble(&totals);
+        let mut guests = Vec::new();
+        let book = self.book();
+        let board = self.desk.board();
+        let now = clock::wall_now();
+        for (vm, guest) in book.guests() {
+            let slot = board.queue.slot(vm);
+            if !only_dead || slot.is_some_and(|slot| slot.state == State::Dead) {
+                let state = state_of(&book, vm, guest);
+                guests.push(guest_json(vm, Some(guest), state, &board, now));
+            }
+        }
+        // Guests that left the roster with something undelivered.
+        for (vm, slot) in board.queue.slots() {
+            let departed = book.guest(vm).is_none();
+            if departed && (!only_dead || slot.state == State::Dead) {
+                guests.push(guest_json(vm, None, "departed", &board, now));
+            }
+        }
+        drop((book, board));
+        guests.sort_by(|a, b| a["vm"].as_str().cmp(&b["vm"].as_str()));
+        let worst = self.desk.board().queue.worst_case_wait();
+        json!({
+            "service": "sense",
+            "version": env!("CARGO_PKG_VERSION"),
+            "state": if reasons.is_empty() { "ok" } else { "degraded" },
+            "reasons": reasons,
+            "deliver": self.deliver,
+            "pending": {
+                "reactive": totals.reactive,
+                "routine": totals.routine,
+                "in_flight": self.desk.board().queue.in_flight(),
+                "dead": totals.dead,
+                "oldest_s": age(totals.oldest, now).as_secs(),
+                "worst_case_wait_s": worst.map(|wait| wait.as_secs()),
+            },
+            "guest_states": {
+                "waiting": totals.waiting,
+                "polled": totals.polled,
+                "failing": totals.failing,
+                "silent": totals.silent,
+                "new": totals.new,
+            },
+            "guests": guests,
+        })
+    }
+}
+
+/// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not heard yet).
+fn state_of(book: &Book, vm: &VmId, guest: &Guest) -> &'static str {
+    let failures = book.schedule.look(vm).map_or(0, |(failures, _)| failures);
+    match (failures, guest.asked) {
+        (SILENT.., _) => "silent",
+        (1.., _) => "failing",
+        (0, Some(Ask::Wait(_))) => "waiting",
+        (0, _) if !guest.heard => "new",
+        (0, _) if guest.row.waits => "waiting",
+        (0, _) => "polled",
+    }
+}
+
+fn guest_json(
+    vm: &VmId,
+    guest: Option<&Guest>,
+    state: &str,
+    board: &Board,
+    now: WallTime,
+) -> Value {
+    let row = guest.map(|guest| &guest.row);
+    let pending = board
+        .queue
+        .slot(vm)
+        .map(|slot| pending_json(vm, slot, board, now));
+    let known = row.and_then(|row| row.known);
+    let accepted = board.accepted(vm);
+    json!({
+        "vm": vm.as_str(),
+        "address": guest.map(|guest| guest.entry.address.to_string()),
+        "state": state,
+        "guest_id": row.and_then(|row| row.guest_id.as_ref()).map(|id| id.as_str()),
+        "known": known.map(|known| known.key.to_string()),
+        "reported_at": row.filter(|row| row.known.is_some()).map(|row| row.full_at.to_string()),
+        "reported_ago_s": row
+            .filter(|row| row.known.is_some())
+            .map(|row| now.since(row.full_at).as_secs()),
+        "generated_at": row.filter(|row| row.known.is_some()).map(|row| row.generated_at.to_string()),
+        "accepted": accepted.map(|(known, at)| json!({
+            "key": known.key.to_string(),
+            "at": at.to_string(),
+        })),
+        "pending": pending,
+        "error": guest.and_then(|guest| guest.failure.as_ref()).map(ToString::to_string),
+    })
+}
+
+fn pending_json(vm: &VmId, slot: &Slot, board: &Board, now: WallTime) -> Value {
+    let detail = board.detail(vm);
+    let state = match slot.state {
+        State::Queued => "queued",
+        State::Backoff(_) => "backoff",
+        State::InFlight => "in_flight",
+        State::Dead => "dead",
+    };
+    json!({
+        "key": slot.newest().key.to_string(),
+        "trigger": slot.trigger.as_str(),
+        "state": state,
+        "attempts": slot.attempts,
+        "packages": detail.map(|detail| detail.packages),
+        "since_s": age(detail.map(|detail| detail.since), now).as_secs(),
+        "error": detail.and_then(|detail| detail.last_error.clone()),
+    })
+}
+
+fn age(since: Option<WallTime>, now: WallTime) -> Duration {
+    since.map_or(Duration::ZERO, |since| now.since(since))
+}
+
+impl View {
+    /// The answer to the words of `afferent status`.
+    pub fn answer(&self, words: &[&str]) -> Value {
+        match words {
+            ["status"] => self.status(false),
+            ["status", "dead"] => self.status(true),
+            ["retry"] => json!({ "retried": self.desk.revive(None) }),
+            ["retry", vm] => match vm.parse() {
+                Ok(vm) => json!({ "retried": self.desk.revive(Some(&vm)) }),
+                Err(error) => json!({ "error": error.to_string() }),
+            },
+            _ => json!({ "error": "sense answers: status, status dead, retry, retry VM" }),
+        }
+    }
+}
+
+impl Health for View {
+    fn metrics(&self) -> String {
+        let totals = self.totals();
+        let mut page = Page::new();
+        self.metrics.write(&mut page);
+        page.gauges(
+            "afferent_guests",
+            "Guests by state.",
+            &[
+                (&[("state", "waiting")], totals.waiting.into()),
+                (&[("state", "polled")], totals.polled.into()),
+                (&[("state", "failing")], totals.failing.into()),
+                (&[("state", "silent")], totals.silent.into()),
+                (&[("state", "new")], totals.new.into()),
+            ],
+        );
+        page.gauges(
+            "afferent_pending_reports",
+            "Reports that Central has not accepted yet, by class.",
+            &[
+                (&[("class", "reactive")], totals.reactive.into()),
+                (&[("class", "routine")], totals.routine.into()),
+            ],
+        );
+        page.gauge(
+            "afferent_pending_oldest_age_seconds",
+            "Age of what waits longest.",
+            age(totals.oldest, clock::wall_now()).as_secs_f64(),
+        );
+        page.gauge(
+            "afferent_dead_letters",
+            "Reports that Central refused, kept until their guest's next one.",
+            totals.dead.into(),
+        );
+        let in_flight = self.desk.board().queue.in_flight();
+        page.gauge(
+            "afferent_deliveries_in_flight",
+            "Deliveries under way.",
+            in_flight as f64,
+        );
+        if let Some(wait) = self.desk.board().queue.worst_case_wait() {
+            page.gauge(
+                "afferent_worst_case_wait_seconds",
+                "Longest that the last routine report waits if nothing more comes.",
+                wait.as_secs_f64(),
+            );
+        }
+        let trouble = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = trouble.trouble().map(|(reason, _)| reason);
+        let open = |word: &str| f64::from(u8::from(reason == Some(word)));
+        page.gauges(
+            "afferent_central_trouble",
+            "1 for the reason why deliveries pause.",
+            &[
+                (&[("reason", "unreachable")], open("unreachable")),
+                (&[("reason", "failing")], open("failing")),
+                (&[("reason", "unauthorized")], open("unauthorized")),
+                (&[("reason", "busy")], open("busy")),
+            ],
+        );
+        page.gauges(
+            "afferent_build_info",
+            "Version of this program.",
+            &[(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+        );
+        page.finish()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let errors = self
+            .roster_errors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match errors.first() {
+            Some(error) => Err(format!("roster: {error}")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Rescans: cheap, and always equal to a full scan.
+
+use crate::scan_live::{request, tsv};
+use crate::support::headers::Fields;
+use crate::support::rpm_root::{self, RpmRoot, Spec};
+use afferent::scan::{Mode, Scanner, fingerprint, locate};
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+// The loss: a rescan that keeps what is gone, or misses what came.
+#[test]
+fn a_rescan_reads_only_what_changed_and_equals_a_full_scan() {
+    let root = RpmRoot::new();
+    import(&root, (0..300).map(|i| Fields::named(&format!("p{i:03}"))));
+    let mut scanner = Scanner::new();
+    let first = scanner
+        .scan(&request(root.path()), Mode::Incremental)
+        .unwrap();
+    assert_eq!((first.stats.parsed, first.changed), (300, true));
+
+    let same = scanner
+        .scan(&request(root.path()), Mode::Incremental)
+        .unwrap();
+    assert_eq!((same.stats.parsed, same.changed), (0, false));
+    assert!(Arc::ptr_eq(&same.report, &first.report));
+
+    root.add(&Spec {
+        name: "new",
+        ..Spec::default()
+    });
+    root.erase(&["p007", "p200"]);
+    let next = scanner
+        .scan(&request(root.path()), Mode::Incremental)
+        .unwrap();
+    assert_eq!(
+        (next.stats.parsed, next.stats.headers, next.changed),
+        (1, 299, true)
+    );
+    assert_eq!(tsv(&next), root.rpm_qa());
+    let full = Scanner::new()
+        .scan(&request(root.path()), Mode::Full)
+        .unwrap();
+    assert_eq!(next.report, full.report);
+    // What was handed out before is not changed under the reader's hands.
+    assert_eq!(first.report.packages.len(), 300);
+    let again = scanner.scan(&request(root.path()), Mode::Full).unwrap();
+    assert_eq!((again.stats.parsed, again.changed), (299, false));
+}
+
+// The loss: a list pieced together from two databases.
+#[test]
+fn a_rebuilt_or_replaced_database_is_read_in_full() {
+    let root = RpmRoot::new();
+    import(&root, (0..40).map(|i| Fields::named(&format!("p{i:02}"))));
+    let mut scanner = Scanner::new();
+    scanner.scan(&request(root.path()), Mode::Full).unwrap();
+    let main = root.dbpath().join("rpmdb.sqlite");
+    let older = fs::read(&main).unwrap();
+
+    root.erase(&["p03"]);
+    root.rpmdb(["--rebuilddb"]);
+    let rebuilt = scanner
+        .scan(&request(root.path()), Mode::Incremental)
+        .unwrap();
+    assert_eq!(rebuilt.stats.parsed, 39);
+    assert_eq!(tsv(&rebuilt), root.rpm_qa());
+
+    for i in 0..3 {
+        let name = format!("later-{i}");
+        root.add(&Spec {
+            name: &name,
+            ..Spec::default()
+        });
+    }
+    scanner
+        .scan(&request(root.path()), Mode::Incremental)
+        .unwrap();
+    // An older copy written over the same file: its last header number went back.
+    fs::write(&main, &older).unwrap();
+    let restored = scanner
+        .scan(&request(root.path()), Mode::Incremental)
+        .unwrap();
+    assert_eq!(restored.stats.parsed, 40);
+    assert_eq!(tsv(&restored), root.rpm_qa());
+}
+
+// The loss: indexes that rpm failed to write hide packages from every rescan.
+#[test]
+fn indexes_that_disagree_with_the_headers_are_not_trusted() {
+    for damage in [
+        "DELETE FROM Name WHERE hnum = 5",
+        "DELETE FROM Name WHERE hnum = 5; DELETE FROM Installtid WHERE hnum = 5",
+        "UPDATE Name SET key = 'zz' WHERE hnum = 9",
+        "INSERT INTO Name(key, hnum, idx) VALUES ('ghost', 1000, 0)",
+        "DROP TABLE Name",
+    ] {
+        let root = RpmRoot::new();
+        import(&root, (0..40).map(|i| Fields::named(&format!("p{i:02}"))));
+        let writer = rusqlite::Connection::open(root.dbpath().join("rpmdb.sqlite")).unwrap();
+        writer.execute_batch("PRAGMA foreign_keys=OFF").unwrap();
+        writer.execute_batch(damage).unwrap();
+        let mut scanner = Scanner::new();
+        let full = scanner.scan(&request(root.path()), Mode::Full).unwrap();
+        assert_eq!(full.report.packages.len(), 40, "{damage}");
+        writer
+            .execute_batch("DELETE FROM Packages WHERE hnum = 7")
+            .unwrap();
+        let rescan = scanner
+            .scan(&request(root.path()), Mode::Incremental)
+            .unwrap();
+        assert_eq!(rescan.report.packages.len(), 39, "{damage}");
+        assert!(!rescan.report.packages.iter().any(|p| p.name == "p06"));
+    }
+}
+
+// The loss: an agent that rescans for every query somebody makes.
+#[test]
+fn a_fingerprint_changes_with_the_content_and_not_with_a_query() {
+    let root = RpmRoot::new();
+    root.add(&Spec::default());
+    let print = || fingerprint(&locate(root.path(), None).unwrap()).unwrap();
+    let before = print();
+    root.rpm_qa();
+    root.rpmdb(["--verifydb"]);
+    let refused = root
+        .rpm()
+        .args(["-i", "--justdb"])
+        .arg(root.build(&Spec::default()))
+        .output()
+        .unwrap();
+    assert!(!refused.status.success(), "it is installed already");
+    assert_eq!(print(), before);
+    root.add(&Spec {
+        name: "another",
+        ..Spec::default()
+    });
+    assert_ne!(print(), before);
+}
+
+// The loss: a list that is right for small databases only, or for plain names only.
+#[test]
+fn six_thousand_packages_with_odd_bytes_in_their_names_are_listed_as_rpm_lists_them() {
+    let root = RpmRoot::new();
+    import(
+        &root,
+        (0..6_000).map(|i| {
+            let mut fields = Fields::named(&format!("p{i:04}"));
+            fields.files = 1 + i % 50;
+            match i % 9 {
+                0 => fields.name = [b"caf\xe9-", format!("{i}").as_bytes()].concat(),
+                1 => fields.name = format!("üñí-{i}").into_bytes(),
+                2 => fields.version = b"1.0~rc1^20260101+git".to_vec(),
+                3 => fields.epoch = Some(i),
+                4 => fields.epoch = Some(0),
+                5 => fields.arch = None,
+                6 => fields.source_rpm = None,
+                7 => fields.source_rpm = Some(b"\xff\xfe.src.rpm".to_vec()),
+                _ => fields.modularity_label = Some(b"m:s:1:c".to_vec()),
+            }
+            fields
+        }),
+    );
+    let scanned = Scanner::new()
+        .scan(&request(root.path()), Mode::Full)
+        .unwrap();
+    assert_eq!(scanned.report.packages.len(), 6_000);
+    assert_eq!(tsv(&scanned), rpm_root::rpm_qa(&root.dbpath()));
+}
+
+/// Puts made-up headers into the database, through rpm.
+pub fn import(root: &RpmRoot, headers: impl Iterator<Item = Fields>) {
+    let mut import = Command::new("rpmdb")
+        .arg("--importdb")
+        .arg("--dbpath")
+        .arg(root.dbpath())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = std::io::BufWriter::new(import.stdin.take().unwrap());
+    for header in headers {
+        input.write_all(&header.export()).unwrap();
+    }
+    drop(input);
+    assert!(import.wait().unwrap().success());
+}
