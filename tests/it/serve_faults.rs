@@ -105,7 +105,8 @@ fn calls(some: &[usize]) -> Vec<usize> {
 #[test]
 fn a_write_that_fails_costs_nothing_but_time() {
     let mut guest = Guest::new();
-    let launch = Launch::on(guest.root.path());
+    // Storms are held back by default; this is one.
+    let launch = Launch::on(guest.root.path()).flag("reactive-burst", "10000");
     let agent = launch.start();
     let mut before = agent.wait_for_rpm(&guest.root);
     let (mut happened, mut n) = (0, 0);

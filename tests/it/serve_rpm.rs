@@ -10,6 +10,7 @@ use afferent::report::facts;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Package files for all three ways of running.
 struct Files {
@@ -193,6 +194,34 @@ fn packages_that_are_only_in_the_log_are_served() {
     assert!(log.len() > 0, "nothing is in the log: nothing is tested");
     assert_eq!(agent.wait_for_rpm(&root).list().lines().count(), 2);
     assert_eq!(count(), 1, "the reader was disturbed");
+}
+
+// The loss: an agent that scans because somebody, or it itself, has looked at the database.
+#[test]
+fn queries_cause_no_scan() {
+    let root = RpmRoot::new();
+    root.add(&Spec::default());
+    let launch = Launch::on(root.path()).flag("safety-poll", "1h");
+    let agent = launch.start();
+    agent.wait_for_rpm(&root);
+    // What the installation has caused is over when nothing comes for as long as it may take.
+    let quiet = |known: &Answer| {
+        let answer = agent.wait_for_other_than(known, Duration::from_secs(1));
+        answer.fact(facts::LAST_SCAN_AT) == known.fact(facts::LAST_SCAN_AT)
+    };
+    let known = eventually("it is quiet", || {
+        let known = agent.get();
+        quiet(&known).then_some(known)
+    });
+    for query in [
+        &["-qa"][..],
+        &["-q", "sample"],
+        &["-V", "sample"],
+        &["-qf", "/opt"],
+    ] {
+        let _ = root.rpm().args(query).output().unwrap();
+        assert!(quiet(&known), "rpm {query:?} has caused a scan");
+    }
 }
 
 // The loss: a report of the database that is left over, while packages change in the other one.
