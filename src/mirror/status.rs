@@ -1,7 +1,6 @@
 //! What `afferent status` shows of a mirror.
 
 use super::report::{Report, Summary};
-use crate::telemetry::control::Control;
 use serde_json::{Value, json};
 use std::sync::{Mutex, PoisonError};
 
@@ -39,13 +38,15 @@ impl Status {
     }
 
     /// The object that answers a question for the status.
-    fn show(&self) -> Value {
+    pub fn show(&self) -> Value {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let last = last.as_ref();
+        let reasons = reasons(last);
         json!({
             "service": "mirror",
             "version": env!("CARGO_PKG_VERSION"),
-            "trouble": trouble(last),
+            "state": if reasons.is_empty() { "ok" } else { "degraded" },
+            "reasons": reasons,
             "core": self.source,
             "cycles": last.map_or(0, |ended| ended.cycles),
             "last_cycle": last.map(|Ended { at, summary, .. }| json!({
@@ -60,7 +61,7 @@ impl Status {
 }
 
 /// What is not as it should be.
-fn trouble(last: Option<&Ended>) -> Vec<String> {
+fn reasons(last: Option<&Ended>) -> Vec<String> {
     let Some(Ended { summary, .. }) = last else {
         return vec!["the first cycle has not ended yet".into()];
     };
@@ -82,15 +83,6 @@ fn trouble(last: Option<&Ended>) -> Vec<String> {
     found
 }
 
-impl Control for Status {
-    fn answer(&self, question: &str) -> Result<Value, String> {
-        if question != "status" {
-            return Err(format!("mirror knows no {question:?}, only status"));
-        }
-        Ok(self.show())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,7 +91,7 @@ mod tests {
     #[test]
     fn trouble_is_told_until_a_cycle_ends_without_it() {
         let status = Status::new("file:core.json".into());
-        let trouble = |status: &Status| status.answer("status").unwrap()["trouble"].clone();
+        let trouble = |status: &Status| status.show()["reasons"].clone();
         assert_eq!(
             trouble(&status),
             json!(["the first cycle has not ended yet"])
@@ -117,10 +109,9 @@ mod tests {
             ])
         );
         status.note("t2".into(), Summary::new("r2".into()));
-        let answer = status.answer("status").unwrap();
-        assert_eq!(answer["trouble"], json!([]));
+        let answer = status.show();
+        assert_eq!(answer["state"], "ok");
         assert_eq!(answer["cycles"], 2);
         assert_eq!(answer["last_cycle"]["run"], "r2");
-        assert!(status.answer("retry").is_err());
     }
 }
