@@ -42,7 +42,7 @@ impl Status {
     fn show(&self) -> Value {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let last = last.as_ref();
-        json!({
+        let mut answer = json!({
             "service": "mirror",
             "version": env!("CARGO_PKG_VERSION"),
             "trouble": trouble(last),
@@ -54,8 +54,16 @@ impl Status {
                 "mirrored": summary.mirror_ran,
                 "warnings": summary.warnings.len(),
             })),
-            "types": last.map(|ended| json!(ended.summary.types)),
-        })
+        });
+        // One member per type, so that people get one line per type.
+        for (kind, counters) in last.into_iter().flat_map(|ended| &ended.summary.types) {
+            let mut counters = json!(counters);
+            if let Some(counters) = counters.as_object_mut() {
+                counters.retain(|name, count| name == "pulled" || *count != 0);
+            }
+            answer[kind] = counters;
+        }
+        answer
     }
 }
 
@@ -121,6 +129,7 @@ mod tests {
         assert_eq!(answer["trouble"], json!([]));
         assert_eq!(answer["cycles"], 2);
         assert_eq!(answer["last_cycle"]["run"], "r2");
+        assert_eq!(answer["Compute"], json!({"pulled": 0}));
         assert!(status.answer("retry").is_err());
     }
 }
