@@ -80,24 +80,25 @@ fn line(out: &mut dyn Write, cells: &[String], widths: &[usize]) -> io::Result<(
     writeln!(out, "{}", text.trim_end())
 }
 
-/// The `report` object that Central is sent, with what else a scan knows beside it.
+#[derive(Serialize)]
+struct ScanDocument<'a> {
+    #[serde(flatten)]
+    report: ReportDocument<'a>,
+    package_db: &'a str,
+    facts: &'a Facts,
+}
+
+/// The `report` object that Central is sent, with the facts beside it.
 ///
 /// # Errors
 /// What `out` says.
 pub fn json(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    #[derive(Serialize)]
-    struct Scan<'a> {
-        #[serde(flatten)]
-        report: ReportDocument<'a>,
-        package_db: &'a str,
-        facts: &'a Facts,
-    }
-    let scan = Scan {
+    let document = ScanDocument {
         report: report.into(),
         package_db: &report.package_db,
         facts: &report.facts,
     };
-    serde_json::to_writer_pretty(&mut *out, &scan)?;
+    serde_json::to_writer_pretty(&mut *out, &document)?;
     writeln!(out)
 }
 
@@ -139,5 +140,25 @@ mod tests {
             text,
             "a\\x090\\x091\\x0ab\\x1b[2J\t0\t1\t1\t(none)\t(none)\t(none)\n"
         );
+    }
+
+    #[test]
+    fn json_is_the_report_with_its_facts_beside_it() {
+        let report = Report {
+            packages: vec![Package {
+                name: "a".into(),
+                evr: Evr::parse("1-1"),
+                ..Package::default()
+            }],
+            package_db: "sqlite:var/lib/rpm".into(),
+            facts: Facts::from([("os_version".into(), "9".into())]),
+            ..Report::default()
+        };
+        let mut out = Vec::new();
+        json(&report, &mut out).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["packages"][0]["version"], "1-1");
+        assert_eq!(value["facts"]["os_version"], "9");
+        assert_eq!(value["package_db"], "sqlite:var/lib/rpm");
     }
 }

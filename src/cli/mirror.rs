@@ -285,9 +285,8 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         gate: settings::gate(&config.policy),
     };
     if !args.once {
-        let control = crate::telemetry::control::path(config.state_dir());
         return mirror
-            .run(interval, &control)
+            .run(interval, config.state_dir())
             .map(|()| DONE)
             .map_err(Stop::failed);
     }

@@ -7,11 +7,12 @@ use super::report::{Report, Summary};
 use super::status::Status;
 use crate::clock;
 use crate::store::Store;
-use crate::telemetry::control;
+use crate::telemetry::control::Control;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// Longest time that a cycle has to come to its next commit once the service is to stop.
@@ -101,25 +102,25 @@ impl Mirror {
     }
 
     /// Cycles every `interval` until SIGTERM or SIGINT; says so to systemd, and answers
-    /// `afferent status` on the socket at `control`.
-    pub fn run(self, interval: Duration, control: &Path) -> std::io::Result<()> {
+    /// `afferent status` on the control socket of `state_dir`.
+    pub fn run(self, interval: Duration, state_dir: &Path) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let done = runtime.block_on(serve(self, interval, control));
+        let done = runtime.block_on(serve(self, interval, state_dir));
         // A cycle that waits for Core is not waited for: nothing of it is committed any more.
         runtime.shutdown_timeout(LAST_CYCLE);
         done
     }
 }
 
-async fn serve(mirror: Mirror, interval: Duration, control: &Path) -> std::io::Result<()> {
+async fn serve(mirror: Mirror, interval: Duration, state_dir: &Path) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = Stop::default();
     let status = Arc::new(Status::new(mirror.core.source()));
-    let answering = answer(control, Arc::<Status>::clone(&status));
+    let mut answering = answer(state_dir, Arc::clone(&status));
     let mirror = Arc::new(Mutex::new(mirror));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(interval = %clock::show_duration(interval), "mirror started");
@@ -151,24 +152,21 @@ async fn serve(mirror: Mirror, interval: Duration, control: &Path) -> std::io::R
     }
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stop.0.store(true, Ordering::Relaxed);
-    if let Some(answering) = answering {
-        answering.abort();
-        // A socket nobody answers is removed by whoever starts next, if not now.
-        let _ = std::fs::remove_file(control);
-    }
+    answering.shutdown().await;
     tracing::info!("mirror stopped");
     Ok(())
 }
 
-/// Answers on the socket at `path`. The mirror is of use without it, too.
-fn answer(path: &Path, status: Arc<Status>) -> Option<tokio::task::JoinHandle<()>> {
-    match control::bind(path) {
-        Ok(listener) => Some(tokio::spawn(control::listen(listener, status))),
+/// Answers `afferent status` for as long as what it gives is kept. The mirror is of use without.
+fn answer(state_dir: &Path, status: Arc<Status>) -> JoinSet<()> {
+    let mut task = JoinSet::new();
+    match Control::bind(state_dir) {
+        Ok(control) => drop(task.spawn(control.answer(move |_: &[&str]| status.show()))),
         Err(error) => {
             tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
-            None
         }
     }
+    task
 }
 
 fn watchdog() -> Duration {

@@ -1,7 +1,6 @@
 //! What `afferent status` shows of a mirror.
 
 use super::report::{Report, Summary};
-use crate::telemetry::control::Control;
 use serde_json::{Value, json};
 use std::sync::{Mutex, PoisonError};
 
@@ -39,13 +38,15 @@ impl Status {
     }
 
     /// The object that answers a question for the status.
-    fn show(&self) -> Value {
+    pub(super) fn show(&self) -> Value {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let last = last.as_ref();
+        let reasons = reasons(last);
         let mut answer = json!({
             "service": "mirror",
             "version": env!("CARGO_PKG_VERSION"),
-            "trouble": trouble(last),
+            "state": if reasons.is_empty() { "ok" } else { "degraded" },
+            "reasons": reasons,
             "core": self.source,
             "cycles": last.map_or(0, |ended| ended.cycles),
             "last_cycle": last.map(|Ended { at, summary, .. }| json!({
@@ -55,20 +56,19 @@ impl Status {
                 "warnings": summary.warnings.len(),
             })),
         });
-        // One member per type, so that people get one line per type.
         for (kind, counters) in last.into_iter().flat_map(|ended| &ended.summary.types) {
             let mut counters = json!(counters);
             if let Some(counters) = counters.as_object_mut() {
                 counters.retain(|name, count| name == "pulled" || *count != 0);
             }
-            answer[kind] = counters;
+            answer["types"][kind] = counters;
         }
         answer
     }
 }
 
 /// What is not as it should be.
-fn trouble(last: Option<&Ended>) -> Vec<String> {
+fn reasons(last: Option<&Ended>) -> Vec<String> {
     let Some(Ended { summary, .. }) = last else {
         return vec!["the first cycle has not ended yet".into()];
     };
@@ -90,26 +90,17 @@ fn trouble(last: Option<&Ended>) -> Vec<String> {
     found
 }
 
-impl Control for Status {
-    fn answer(&self, question: &str) -> Result<Value, String> {
-        if question != "status" {
-            return Err(format!("mirror knows no {question:?}, only status"));
-        }
-        Ok(self.show())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::inventory::Kind;
 
     #[test]
-    fn trouble_is_told_until_a_cycle_ends_without_it() {
+    fn reasons_are_told_until_a_cycle_ends_without_it() {
         let status = Status::new("file:core.json".into());
-        let trouble = |status: &Status| status.answer("status").unwrap()["trouble"].clone();
+        let reasons = |status: &Status| status.show()["reasons"].clone();
         assert_eq!(
-            trouble(&status),
+            reasons(&status),
             json!(["the first cycle has not ended yet"])
         );
         let mut bad = Summary::new("r1".into());
@@ -118,18 +109,18 @@ mod tests {
         bad.types.get_mut("Compute").unwrap().withheld_deletes = 40;
         status.note("t1".into(), bad);
         assert_eq!(
-            trouble(&status),
+            reasons(&status),
             json!([
                 "rack rack: timeout",
                 "Compute: 40 deletes are withheld, see --approve-deletes"
             ])
         );
         status.note("t2".into(), Summary::new("r2".into()));
-        let answer = status.answer("status").unwrap();
-        assert_eq!(answer["trouble"], json!([]));
+        let answer = status.show();
+        assert_eq!(answer["reasons"], json!([]));
+        assert_eq!(answer["state"], "ok");
         assert_eq!(answer["cycles"], 2);
         assert_eq!(answer["last_cycle"]["run"], "r2");
-        assert_eq!(answer["Compute"], json!({"pulled": 0}));
-        assert!(status.answer("retry").is_err());
+        assert_eq!(answer["types"]["Compute"], json!({"pulled": 0}));
     }
 }

@@ -5,7 +5,7 @@ use super::database::Located;
 use super::error::ScanError;
 use super::file::{OpenFile, Stamp};
 use crate::report::Package;
-use crate::rpmdb::{self, Backend, Described, Item, Listed, Scratch};
+use crate::rpmdb::{self, Backend, Described, Item, Listed, Place, Scratch};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
@@ -98,7 +98,13 @@ impl Delta {
                 listed.is_some()
             }
             Err(error) => {
-                let why = error.to_string();
+                let why = match &error {
+                    rpmdb::Error::Damaged {
+                        place: Place::Header(_),
+                        ..
+                    } => error.to_string(),
+                    _ => format!("package header {number}: {error}"),
+                };
                 self.skipped.push(Skipped { number, why });
                 listed.is_some()
             }

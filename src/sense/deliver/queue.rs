@@ -445,7 +445,7 @@ mod tests {
 
     const GUESTS: u8 = 6;
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Copy, Debug)]
     enum Op {
         Arrive { guest: u8, reactive: bool },
         Repeat { guest: u8 },
