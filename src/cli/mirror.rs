@@ -355,7 +355,10 @@ fn explain(config: &Config, key: &str, json: bool) -> Result<u8, Stop> {
     let mut core = config.core()?;
     let snapshot = Snapshot::take(core.as_mut(), &config.policy);
     let (planned, _) = preview(&store, snapshot, &config.policy, true).map_err(Stop::failed)?;
-    let lines = crate::mirror::explain::explain(&planned, key);
+    let mut lines = crate::mirror::explain::explain(&planned, key);
+    if lines.is_empty() {
+        lines = crate::mirror::explain::untouched(&store, key).map_err(Stop::failed)?;
+    }
     let printed = print_with(|out| {
         if json {
             serde_json::to_writer_pretty(
@@ -439,10 +442,11 @@ fn say(warnings: &[Report], errors: &[Report]) {
     for (level, reports) in [("warning", warnings), ("error", errors)] {
         for report in reports {
             let of = report.kind.as_deref().unwrap_or("run");
-            let what = format!(
-                "{level}: {of} {}: {} [{}]",
-                report.key, report.message, report.code
-            );
+            let about = match report.key.as_str() {
+                "" => of.to_owned(),
+                key => format!("{of} {key}"),
+            };
+            let what = format!("{level}: {about}: {} [{}]", report.message, report.code);
             let _ = complain(DONE, &what);
         }
     }

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// Longest time that a cycle has to come to its next commit once the service is to stop.
@@ -101,7 +102,7 @@ impl Mirror {
     }
 
     /// Cycles every `interval` until SIGTERM or SIGINT; says so to systemd, and answers
-    /// `afferent status` on the socket of `state_dir`.
+    /// `afferent status` on the control socket of `state_dir`.
     pub fn run(self, interval: Duration, state_dir: &Path) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -119,7 +120,7 @@ async fn serve(mirror: Mirror, interval: Duration, state_dir: &Path) -> std::io:
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = Stop::default();
     let status = Arc::new(Status::new(mirror.core.source()));
-    let answering = answer(state_dir, Arc::clone(&status));
+    let mut answering = answer(state_dir, Arc::clone(&status));
     let mirror = Arc::new(Mutex::new(mirror));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(interval = %clock::show_duration(interval), "mirror started");
@@ -151,26 +152,21 @@ async fn serve(mirror: Mirror, interval: Duration, state_dir: &Path) -> std::io:
     }
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stop.0.store(true, Ordering::Relaxed);
-    if let Some(answering) = answering {
-        answering.abort();
-        // It removes its socket as it goes.
-        let _ = answering.await;
-    }
+    answering.shutdown().await;
     tracing::info!("mirror stopped");
     Ok(())
 }
 
-/// Answers questions for the status. The mirror is of use without it, too.
-fn answer(state_dir: &Path, status: Arc<Status>) -> Option<tokio::task::JoinHandle<()>> {
+/// Answers `afferent status` for as long as what it gives is kept. The mirror is of use without.
+fn answer(state_dir: &Path, status: Arc<Status>) -> JoinSet<()> {
+    let mut task = JoinSet::new();
     match Control::bind(state_dir) {
-        Ok(control) => Some(tokio::spawn(async move {
-            control.answer(|_| status.show()).await;
-        })),
+        Ok(control) => drop(task.spawn(control.answer(move |_: &[&str]| status.show()))),
         Err(error) => {
             tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
-            None
         }
     }
+    task
 }
 
 fn watchdog() -> Duration {

@@ -38,11 +38,11 @@ impl Status {
     }
 
     /// The object that answers a question for the status.
-    pub fn show(&self) -> Value {
+    pub(super) fn show(&self) -> Value {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let last = last.as_ref();
         let reasons = reasons(last);
-        json!({
+        let mut answer = json!({
             "service": "mirror",
             "version": env!("CARGO_PKG_VERSION"),
             "state": if reasons.is_empty() { "ok" } else { "degraded" },
@@ -55,8 +55,15 @@ impl Status {
                 "mirrored": summary.mirror_ran,
                 "warnings": summary.warnings.len(),
             })),
-            "types": last.map(|ended| json!(ended.summary.types)),
-        })
+        });
+        for (kind, counters) in last.into_iter().flat_map(|ended| &ended.summary.types) {
+            let mut counters = json!(counters);
+            if let Some(counters) = counters.as_object_mut() {
+                counters.retain(|name, count| name == "pulled" || *count != 0);
+            }
+            answer["types"][kind] = counters;
+        }
+        answer
     }
 }
 
@@ -89,11 +96,11 @@ mod tests {
     use crate::inventory::Kind;
 
     #[test]
-    fn trouble_is_told_until_a_cycle_ends_without_it() {
+    fn reasons_are_told_until_a_cycle_ends_without_it() {
         let status = Status::new("file:core.json".into());
-        let trouble = |status: &Status| status.show()["reasons"].clone();
+        let reasons = |status: &Status| status.show()["reasons"].clone();
         assert_eq!(
-            trouble(&status),
+            reasons(&status),
             json!(["the first cycle has not ended yet"])
         );
         let mut bad = Summary::new("r1".into());
@@ -102,7 +109,7 @@ mod tests {
         bad.types.get_mut("Compute").unwrap().withheld_deletes = 40;
         status.note("t1".into(), bad);
         assert_eq!(
-            trouble(&status),
+            reasons(&status),
             json!([
                 "rack rack: timeout",
                 "Compute: 40 deletes are withheld, see --approve-deletes"
@@ -110,8 +117,10 @@ mod tests {
         );
         status.note("t2".into(), Summary::new("r2".into()));
         let answer = status.show();
+        assert_eq!(answer["reasons"], json!([]));
         assert_eq!(answer["state"], "ok");
         assert_eq!(answer["cycles"], 2);
         assert_eq!(answer["last_cycle"]["run"], "r2");
+        assert_eq!(answer["types"]["Compute"], json!({"pulled": 0}));
     }
 }

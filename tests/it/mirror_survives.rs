@@ -192,7 +192,7 @@ fn the_service_says_when_it_is_ready_and_stops_when_told() {
         answer = status();
     }
     assert_eq!(answer["service"], "mirror");
-    assert_eq!(answer["trouble"], json!([]));
+    assert_eq!(answer["state"], "ok");
     assert_eq!(answer["types"]["Compute"]["inserted"], 10);
     let pid = child.id().to_string();
     let told = Command::new("kill").args(["-TERM", &pid]).status();

@@ -227,7 +227,11 @@ impl Config {
                     "is needed with --site-id and --token-file",
                 )));
             }
-            return Ok(Box::new(FileCore::at_url(core.clone(), client, None)));
+            return Ok(Box::new(FileCore::at_url(
+                core.clone(),
+                client,
+                self.http.deadline,
+            )));
         };
         let options = RestOptions {
             base: core.clone(),
