@@ -47,10 +47,11 @@ done
 export "CFLAGS_${target//-/_}=$cflags"
 under=${target//-/_}
 
-# $1: cargo; the rest: its arguments. The flags travel separated by 0x1f, so that spaces are safe.
+# $1: cargo; the rest: its arguments. The flags travel separated by 0x1f, so that spaces are safe. The time is a
+# fixed one here: C code that asked for it would else be compiled anew for every commit.
 run_cargo() {
     local IFS=$'\x1f'
-    CARGO_ENCODED_RUSTFLAGS="${flags[*]}" "$@"
+    CARGO_ENCODED_RUSTFLAGS="${flags[*]}" SOURCE_DATE_EPOCH=1 "$@"
 }
 
 build_rustup() {

@@ -224,7 +224,14 @@ impl Template {
             arch: Some("x86_64".into()),
             source_rpm: Some(format!("source-name-{:04}-1.{n}.0-{n}.el9.src.rpm", n / 3)),
             modularity_label: None,
-            repo: Some(if n % 3 == 0 { "baseos" } else { "appstream" }.into()),
+            repo: Some(
+                if n.is_multiple_of(3) {
+                    "baseos"
+                } else {
+                    "appstream"
+                }
+                .into(),
+            ),
         };
         let mut report = Report {
             packages: (1..PACKAGES).map(package).collect(),

@@ -1,4 +1,4 @@
-//! The readers of package databases and what they need, without the rest of the product: a fuzzer
+//! The readers of package databases and of messages and what they need, without the rest of the product: a fuzzer
 //! is rebuilt often, and every dependency would be built once more with its instruments.
 
 #[path = "../../src/clock/mod.rs"]
@@ -7,3 +7,5 @@ pub mod clock;
 pub mod report;
 #[path = "../../src/rpmdb/mod.rs"]
 pub mod rpmdb;
+#[path = "../../src/wire/mod.rs"]
+pub mod wire;

@@ -282,10 +282,13 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         store: config.open_store()?,
         core: config.core()?,
         policy: config.policy,
-        gate: settings::gate(),
+        gate: settings::gate(&config.policy),
     };
     if !args.once {
-        return mirror.run(interval).map(|()| DONE).map_err(Stop::failed);
+        return mirror
+            .run(interval, config.state_dir())
+            .map(|()| DONE)
+            .map_err(Stop::failed);
     }
     let summary = mirror.once();
     Ok(tell(&summary, args.json))

@@ -11,10 +11,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Run on the host: pull reports from guests, and deliver them to Central.
-///
-/// Example: afferent sense --vm web-1=vsock:3:818 --deliver file:/var/log/afferent.ndjson
 #[derive(FromArgs)]
-#[argh(subcommand, name = "sense")]
+#[argh(
+    subcommand,
+    name = "sense",
+    example = "afferent sense --vm web-1=vsock:3:818 --deliver file:/var/log/afferent.ndjson"
+)]
 pub(super) struct SenseArgs {
     /// a guest: ID=vsock:CID:PORT, ID=unix:PATH or ID=hybrid:PATH:PORT, may be repeated
     #[argh(option)]

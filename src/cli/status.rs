@@ -5,24 +5,20 @@ use crate::telemetry::control;
 use argh::FromArgs;
 use serde_json::Value;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Directories in which the units of the package have their sockets, and a service without a unit.
-const USUAL: &[&str] = &[
-    "/run/afferent/serve",
-    "/run/afferent/sense",
-    "/run/afferent/mirror",
-    "/run/afferent",
-    "/var/lib/afferent/serve",
-    "/var/lib/afferent/sense",
-    "/var/lib/afferent/mirror",
-    "/var/lib/afferent",
+/// Where the units of the package have their sockets, and where a service without systemd has it.
+const USUAL: [&str; 4] = [
+    "/run/afferent/serve/control.sock",
+    "/run/afferent/sense/control.sock",
+    "/run/afferent/mirror/control.sock",
+    "/var/lib/afferent/control.sock",
 ];
 
 /// Characters of an error in the table.
 const SHOWN: usize = 60;
 
-/// Ask the services that run here how they are.
+/// Say how the services on this machine are doing; 4 if one is not as it should be.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
@@ -30,46 +26,38 @@ const SHOWN: usize = 60;
     example = "afferent status --state silent"
 )]
 pub(super) struct StatusArgs {
-    /// directory of the service's control socket, may be repeated (default: the usual ones)
-    #[argh(option)]
+    /// only the service with this state directory, may be repeated
+    #[argh(option, arg_name = "DIR")]
     state_dir: Vec<PathBuf>,
-    /// print what the services answer, as JSON
+    /// print JSON, one object a service
     #[argh(switch)]
     json: bool,
     /// only guests whose report Central refused for good
     #[argh(switch)]
     dead: bool,
     /// only guests whose name contains this text
-    #[argh(option)]
+    #[argh(option, arg_name = "TEXT")]
     vm: Option<String>,
     /// only guests in this state: waiting, polled, new, failing, silent or departed
-    #[argh(option)]
+    #[argh(option, arg_name = "STATE")]
     state: Option<String>,
     /// send dead letters again: those of this guest, or all
-    #[argh(option)]
+    #[argh(option, arg_name = "VM")]
     retry: Option<String>,
 }
 
 pub(super) fn run(args: &StatusArgs) -> u8 {
     let sockets = sockets(&args.state_dir);
-    if sockets.is_empty() {
-        return complain(FAILED, "no service runs here, or not for this user to see");
-    }
     let mut answers = Vec::new();
     for socket in &sockets {
         match control::ask(socket, &question(args)) {
             Ok(answer) => answers.push(filtered(answer, args)),
-            Err(error) => {
-                let text = format!("{}: {error}", socket.display());
-                // A socket that a killed service left behind is no service.
-                if sockets.len() == 1 || error.kind() != io::ErrorKind::ConnectionRefused {
-                    return complain(FAILED, &text);
-                }
-            }
+            Err(error) if is_nobody(&error) => {}
+            Err(error) => return complain(FAILED, &format!("{}: {error}", socket.display())),
         }
     }
     if answers.is_empty() {
-        return complain(FAILED, "no service answers");
+        return complain(FAILED, &format!("no service answers at {}", list(&sockets)));
     }
     let written = print_with(|out| {
         answers.iter().try_for_each(|answer| match args.json {
@@ -77,19 +65,32 @@ pub(super) fn run(args: &StatusArgs) -> u8 {
             false => table(answer, out),
         })
     });
-    let is_troubled = |answer: &Value| answer["trouble"].as_array().is_some_and(|t| !t.is_empty());
-    if written == DONE && answers.iter().any(is_troubled) {
-        return DEGRADED;
+    // What is no status, the answer to a wish for example, has no state.
+    let is_well = |answer: &Value| answer["state"].as_str().is_none_or(|state| state == "ok");
+    match written {
+        DONE if !answers.iter().all(is_well) => DEGRADED,
+        code => code,
     }
-    written
 }
 
 fn sockets(given: &[PathBuf]) -> Vec<PathBuf> {
     if given.is_empty() {
-        let usual = USUAL.iter().map(|d| Path::new(d).join(control::SOCKET));
-        return usual.filter(|path| path.exists()).collect();
+        return USUAL.iter().map(PathBuf::from).collect();
     }
-    given.iter().map(|d| d.join(control::SOCKET)).collect()
+    given.iter().map(|dir| control::socket_of(dir)).collect()
+}
+
+/// No service there, or one that was killed.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn list(sockets: &[PathBuf]) -> String {
+    let shown: Vec<_> = sockets.iter().map(|s| s.display().to_string()).collect();
+    shown.join(", ")
 }
 
 fn question(args: &StatusArgs) -> String {
@@ -116,35 +117,34 @@ fn filtered(mut answer: Value, args: &StatusArgs) -> Value {
     answer
 }
 
-/// What people read: trouble first, then totals, then one line a guest.
+/// What people read: values one a line, then guests one a line.
 fn table(answer: &Value, out: &mut dyn Write) -> io::Result<()> {
-    let Some(object) = answer.as_object() else {
-        return writeln!(out, "{answer}");
-    };
-    let text = |key: &str| shown(&answer[key]);
-    if !text("service").is_empty() {
-        writeln!(out, "{} {}", text("service"), text("version"))?;
-    }
-    for trouble in answer["trouble"].as_array().into_iter().flatten() {
-        writeln!(out, "  ! {}", shown(trouble))?;
-    }
-    for (key, value) in object {
-        match value {
-            _ if ["service", "version", "trouble", "guests"].contains(&key.as_str()) => {}
-            Value::Object(fields) => {
-                let fields: Vec<String> = fields
-                    .iter()
-                    .filter(|(_, value)| !value.is_null())
-                    .map(|(name, value)| format!("{name} {}", shown(value)))
-                    .collect();
-                writeln!(out, "  {key}: {}", fields.join(", "))?;
-            }
-            value => writeln!(out, "  {key}: {}", shown(value))?,
-        }
-    }
-    match answer["guests"].as_array() {
+    let mut answer = answer.clone();
+    let guests = answer
+        .as_object_mut()
+        .and_then(|fields| fields.remove("guests"));
+    lines("", &answer, out)?;
+    match guests.as_ref().and_then(Value::as_array) {
         Some(guests) if !guests.is_empty() => guest_table(guests, out),
         _ => Ok(()),
+    }
+}
+
+/// One line a value; objects within objects are written with their path.
+fn lines(path: &str, value: &Value, out: &mut dyn Write) -> io::Result<()> {
+    match value {
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
+            let path = match path {
+                "" => name.clone(),
+                path => format!("{path}.{name}"),
+            };
+            lines(&path, value, out)
+        }),
+        Value::Array(items) if items.is_empty() => Ok(()),
+        Value::Array(items) => items.iter().try_for_each(|item| lines(path, item, out)),
+        Value::Null => writeln!(out, "{path:<22} -"),
+        Value::String(text) => writeln!(out, "{path:<22} {}", super::format::plain(text)),
+        other => writeln!(out, "{path:<22} {other}"),
     }
 }
 
@@ -206,14 +206,11 @@ fn seconds(value: &Value) -> String {
 
 /// A value on one line; what a peer said must not speak to the terminal.
 fn shown(value: &Value) -> String {
-    let text = match value {
+    match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => super::format::plain(text).into_owned(),
         other => other.to_string(),
-    };
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    }
 }
 
 #[cfg(test)]
@@ -222,9 +219,9 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn people_see_trouble_first_and_one_line_a_guest() {
+    fn people_see_what_is_wrong_and_one_line_a_guest() {
         let answer = json!({
-            "service": "sense", "version": "1", "trouble": ["Central is busy: 429"],
+            "service": "sense", "state": "degraded", "reasons": ["Central is busy: 429"],
             "pending": {"reactive": 1, "worst_case_wait_s": null},
             "guests": [
                 {"vm": "a", "state": "waiting", "known": "7:2", "reported_ago_s": 4000, "accepted": {"key": "7:1"},
@@ -237,9 +234,13 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(
             text,
-            "sense 1\n  ! Central is busy: 429\n  pending: reactive 1\n\n\
+            "pending.reactive       1\n\
+             pending.worst_case_wait_s -\n\
+             reasons                Central is busy: 429\n\
+             service                sense\n\
+             state                  degraded\n\n\
              GUEST  STATE    REPORT  AGE  ACCEPTED  PENDING  TRIGGER   SINCE  ERROR\n\
-             a      waiting  7:2     66m  7:1       queued   reactive  5s     x [31m\n\
+             a      waiting  7:2     66m  7:1       queued   reactive  5s     x\\x1b[31m\n\
              bb     silent   -       -    -         -        -         -      no answer in time\n"
         );
     }

@@ -22,17 +22,20 @@ pub struct Evr {
 impl Evr {
     /// Reads `[epoch:]version[-release]`; the inverse of [`fmt::Display`].
     ///
-    /// A version holds no `-` and no `:`, so both cuts are unambiguous. Text before a `:` that is
-    /// no number stays part of the version.
+    /// A version holds no `-` and no `:`, so both cuts are unambiguous. What a foreign agent sends
+    /// in spite of that stays part of the version: text before a `:` that is no number, a `-` at
+    /// the end, a further `:` after an epoch of 0.
     pub fn parse(text: &str) -> Self {
         let (epoch, rest) = match text.split_once(':') {
             Some((epoch, rest)) => match epoch.parse() {
+                Ok(0) if rest.contains(':') => (0, text),
                 Ok(number) => (number, rest),
                 Err(_) => (0, text),
             },
             None => (0, text),
         };
-        let (version, release) = rest.rsplit_once('-').unwrap_or((rest, ""));
+        let cut = rest.rsplit_once('-');
+        let (version, release) = cut.filter(|(_, r)| !r.is_empty()).unwrap_or((rest, ""));
         Self {
             epoch,
             version: version.to_owned(),
@@ -157,6 +160,13 @@ mod tests {
         #[test]
         fn a_version_survives_text(epoch: u32, version in "[a-z0-9.+~^_]{1,12}", release in "[a-z0-9.+~^_]{1,12}") {
             let evr = evr(epoch, &version, &release);
+            prop_assert_eq!(Evr::parse(&evr.to_string()), evr);
+        }
+
+        /// What a foreign agent sent is the same report when it is sent on.
+        #[test]
+        fn any_text_read_as_a_version_survives_text(text in "[0-2:a-]{0,10}") {
+            let evr = Evr::parse(&text);
             prop_assert_eq!(Evr::parse(&evr.to_string()), evr);
         }
 

@@ -20,7 +20,8 @@ pub mod status;
 
 use crate::store::pending_table::{self, GuestRow, Loaded};
 use crate::store::{Opened, Store, StoreError};
-use crate::telemetry::{control, scrape};
+use crate::telemetry::control::Control;
+use crate::telemetry::scrape;
 use crate::transport::{ClientTls, TlsError, TlsFiles};
 use deliver::breaker::Breaker;
 use deliver::policy::{Policy, Rate};
@@ -53,6 +54,9 @@ const ROSTER_EVERY: Duration = Duration::from_secs(2);
 
 /// Transfers at the same time.
 const TRANSFERS: usize = 20;
+
+/// Threads for what blocks: every delivery has one, and there is room for understanding reports.
+const BLOCKING: usize = 28;
 
 /// What `sense` needs to know.
 #[derive(Clone, Debug)]
@@ -101,7 +105,7 @@ pub enum SenseError {
 pub fn run(config: Config) -> Result<(), SenseError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(48)
+        .max_blocking_threads(BLOCKING)
         .thread_keep_alive(Duration::from_secs(5))
         .build()?;
     runtime.block_on(sense(config))
@@ -117,7 +121,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     if moved_aside.is_some() {
         metrics.moved_aside.inc();
     }
-    let control = control::bind(&control::path(&config.state_dir))?;
+    let control = Control::bind(&config.state_dir)?;
     let mut roster = Roster::new(config.sources.clone());
     let first = roster.read().map_err(SenseError::Roster)?;
     let tls = config.tls.clone().map(ClientTls::load).transpose()?;
@@ -184,7 +188,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     let mut aside = vec![
         tokio::spawn(watch_roster(roster, roster_tx, roster_errors)),
         tokio::spawn(heartbeat(desk)),
-        tokio::spawn(control::listen(control, view.clone())),
+        tokio::spawn(answer(control, view.clone())),
     ];
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
@@ -259,6 +263,11 @@ async fn watch_roster(
             });
         }
     }
+}
+
+/// Answers `afferent status`.
+async fn answer(control: Control, view: Arc<View>) {
+    control.answer(|words| view.answer(words)).await;
 }
 
 /// Tells systemd that the loop turns, and what it does.

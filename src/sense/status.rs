@@ -10,7 +10,6 @@ use super::pull::run::{Book, Guest};
 use super::pull::schedule::Ask;
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
-use crate::telemetry::control::Control;
 use crate::telemetry::metrics::Page;
 use crate::telemetry::scrape::Health;
 use serde_json::{Value, json};
@@ -110,7 +109,7 @@ impl View {
 
     fn status(&self, only_dead: bool) -> Value {
         let totals = self.totals();
-        let trouble = self.trouble(&totals);
+        let reasons = self.trouble(&totals);
         let mut guests = Vec::new();
         let book = self.book();
         let board = self.desk.board();
@@ -135,7 +134,8 @@ impl View {
         json!({
             "service": "sense",
             "version": env!("CARGO_PKG_VERSION"),
-            "trouble": trouble,
+            "state": if reasons.is_empty() { "ok" } else { "degraded" },
+            "reasons": reasons,
             "deliver": self.deliver,
             "pending": {
                 "reactive": totals.reactive,
@@ -159,7 +159,10 @@ impl View {
 
 /// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not heard yet).
 fn state_of(book: &Book, vm: &VmId, guest: &Guest) -> &'static str {
-    let failures = book.schedule.look(vm).map_or(0, |(failures, _)| failures);
+    let failures = match guest.failure {
+        Some(_) => book.schedule.look(vm).map_or(0, |(failures, _)| failures),
+        None => 0,
+    };
     match (failures, guest.asked) {
         (SILENT.., _) => "silent",
         (1.., _) => "failing",
@@ -227,19 +230,18 @@ fn age(since: Option<WallTime>, now: WallTime) -> Duration {
     since.map_or(Duration::ZERO, |since| now.since(since))
 }
 
-impl Control for View {
-    fn answer(&self, question: &str) -> Result<Value, String> {
-        match question.split_once(' ').unwrap_or((question, "")) {
-            ("status", "") => Ok(self.status(false)),
-            ("status", "dead") => Ok(self.status(true)),
-            ("retry", "") => Ok(json!({ "retried": self.desk.revive(None) })),
-            ("retry", vm) => {
-                let vm = vm.parse().map_err(|error| format!("{error}"))?;
-                Ok(json!({ "retried": self.desk.revive(Some(&vm)) }))
-            }
-            _ => Err(format!(
-                "{question:?} is no question for sense: status, status dead, retry [VM]"
-            )),
+impl View {
+    /// The answer to the words of `afferent status`.
+    pub fn answer(&self, words: &[&str]) -> Value {
+        match words {
+            ["status"] => self.status(false),
+            ["status", "dead"] => self.status(true),
+            ["retry"] => json!({ "retried": self.desk.revive(None) }),
+            ["retry", vm] => match vm.parse() {
+                Ok(vm) => json!({ "retried": self.desk.revive(Some(&vm)) }),
+                Err(error) => json!({ "error": error.to_string() }),
+            },
+            _ => json!({ "error": "sense answers: status, status dead, retry, retry VM" }),
         }
     }
 }

@@ -65,30 +65,41 @@ impl Keeper {
             }
         };
         keeper.moved_aside = opened.moved_aside;
-        let (store, mut loaded) = (opened.store, None);
-        match report_table::load(&store) {
-            Ok((Some(identity), stored)) if identity.guest_id == keeper.identity.guest_id => {
-                keeper.identity = identity;
-                loaded = stored;
+        match keeper.take_over(&opened.store) {
+            Ok(loaded) => {
+                keeper.newest = loaded.as_ref().map(|stored| stored.row.clone());
+                keeper.store = Some(opened.store);
+                Ok((keeper, loaded))
+            }
+            Err(error) => {
+                tracing::error!(%error, "reports are kept in memory only until this is mended");
+                Ok((keeper, None))
+            }
+        }
+    }
+
+    /// Goes on in the epoch of the store if it is this machine's, or begins one there.
+    fn take_over(&mut self, store: &Store) -> Result<Option<StoredReport>, StoreError> {
+        match report_table::load(store) {
+            Ok((Some(identity), stored)) if identity.guest_id == self.identity.guest_id => {
+                self.identity = identity;
+                return Ok(stored);
             }
             Ok((Some(_), _)) => {
                 tracing::warn!(
                     "the machine-id is another one: this is a clone, a new epoch begins"
                 );
-                report_table::begin_epoch(&store, &keeper.identity)?;
             }
-            Ok((None, _)) => report_table::begin_epoch(&store, &keeper.identity)?,
+            Ok((None, _)) => {}
             Err(error) if error.is_corrupt() => {
                 let aside = store.begin_anew()?;
                 tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new epoch begins");
-                keeper.moved_aside = Some(aside);
-                report_table::begin_epoch(&store, &keeper.identity)?;
+                self.moved_aside = Some(aside);
             }
             Err(error) => return Err(error),
         }
-        keeper.newest = loaded.as_ref().map(|stored| stored.row.clone());
-        keeper.store = Some(store);
-        Ok((keeper, loaded))
+        report_table::begin_epoch(store, &self.identity)?;
+        Ok(None)
     }
 
     /// Which counter the keys count in.
@@ -174,11 +185,14 @@ impl Keeper {
         if self.store.is_some() {
             return Ok(());
         }
-        match Store::open(&self.state_dir, FILE, CACHE_BYTES) {
-            Ok(opened) => {
-                report_table::begin_epoch(&opened.store, &self.identity)?;
+        let begun = Store::open(&self.state_dir, FILE, CACHE_BYTES).and_then(|opened| {
+            report_table::begin_epoch(&opened.store, &self.identity)?;
+            Ok(opened.store)
+        });
+        match begun {
+            Ok(store) => {
                 tracing::info!("the state directory works again, reports are kept on disk");
-                self.store = Some(opened.store);
+                self.store = Some(store);
             }
             Err(error @ StoreError::InUse { .. }) => return Err(error),
             // Still in memory: said once at start, and shown by `status`.

@@ -6,12 +6,12 @@ use super::refresh::Mapping;
 use super::rescan::{Ended, Next, Rescan};
 use super::respond::Published;
 use super::server::Server;
-use super::status::{Shown, Status};
+use super::status::Status;
 use super::worker::{Outcome, Worker};
 use crate::clock;
 use crate::scan;
 use crate::store::StoreError;
-use crate::telemetry::control;
+use crate::telemetry::control::Control;
 use crate::transport::{ListenAddress, Listener, ServerTls, TlsError};
 use crate::watch::{Places, Signature, Touch, Watch};
 use sd_notify::NotifyState;
@@ -151,27 +151,26 @@ impl Agent {
             tracing::warn!("peers did not take their answers in time");
         }
         agent.remove_sockets();
-        let _ = std::fs::remove_file(control::path(&agent.config.state_dir));
         Ok(())
     }
 
     /// Answers `afferent status` for as long as what it gives is kept.
-    fn open_control(&self) -> JoinSet<()> {
-        let mut task = JoinSet::new();
-        let path = control::path(&self.config.state_dir);
-        match control::bind(&path) {
-            Ok(listener) => {
-                let shown = Shown {
-                    status: Arc::clone(&self.status),
-                    published: self.published.subscribe(),
-                };
-                task.spawn(control::listen(listener, Arc::new(shown)));
-            }
+    fn open_control(&self) -> Option<JoinSet<()>> {
+        let control = match Control::bind(&self.config.state_dir) {
+            Ok(control) => control,
             Err(error) => {
                 tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
+                return None;
             }
-        }
-        task
+        };
+        let (status, published) = (Arc::clone(&self.status), self.published.subscribe());
+        let answer = move |_: &[&str]| {
+            let published = published.borrow().clone();
+            locked(&status).show(published.as_ref())
+        };
+        let mut task = JoinSet::new();
+        task.spawn(control.answer(answer));
+        Some(task)
     }
 
     /// Until the service is told to stop.

@@ -23,6 +23,12 @@ const LARGE_REQUESTS: usize = 4;
 /// A peer whose request was refused has this long to finish sending and to read why.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// A request that is on its way when the service is told to stop has this long to arrive.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Between two log lines about the same kind of trouble with peers.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// After an accept that failed (no descriptors left), until the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -62,6 +68,7 @@ impl Server {
     pub(super) async fn accept_from(self: Arc<Self>, listener: Listener) {
         let mut stopping = self.stopping.clone();
         let mut connections = JoinSet::new();
+        let (mut strangers, mut failures) = (Seldom::default(), Seldom::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -73,10 +80,14 @@ impl Server {
                     connections.spawn(Arc::clone(&self).connection(stream));
                 }
                 Ok((_, peer)) => {
-                    tracing::warn!(%peer, "refused: neither --allow-cid nor the owner of this service lets it in");
+                    if strangers.is_due() {
+                        tracing::warn!(%peer, "refused: neither --allow-cid nor the owner of this service lets it in");
+                    }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if failures.is_due() {
+                        tracing::warn!(%error, "cannot accept connections");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -105,6 +116,7 @@ impl Server {
         let request = tokio::select! {
             request = timeout_at(deadline, self.listen_to(stream)) => request,
             _ = &mut taken_away => return,
+            () = self.stopped_for(GRACE) => return,
         };
         // Otherwise no handshake, or silent until the deadline.
         let Ok(Some((mut stream, heard))) = request else {
@@ -125,21 +137,30 @@ impl Server {
         if !place.spoke() {
             return;
         }
-        let sent = match asked {
-            Asked::Get(known) => self.answer(&mut stream, known, deadline).await,
-            Asked::Wait(known, time) => {
-                if !self.wait(&mut stream, &mut place, known, time).await {
-                    return;
+        let converse = async {
+            match asked {
+                Asked::Get(known) => self.answer(&mut stream, known, deadline).await,
+                Asked::Wait(known, time) => {
+                    if !self.wait(&mut stream, &mut place, known, time).await {
+                        return;
+                    }
+                    place.waited();
+                    let deadline = Instant::from_std(clock::now()) + self.deadline;
+                    self.answer(&mut stream, known, deadline).await;
                 }
-                let deadline = Instant::from_std(clock::now()) + self.deadline;
-                self.answer(&mut stream, known, deadline).await
             }
         };
-        match sent {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the peer did not take its answer"),
-            Err(_) => tracing::debug!("the peer did not take its answer in time"),
+        tokio::select! {
+            () = converse => {}
+            _ = taken_away => tracing::debug!("the peer did not take its answer; others came"),
         }
+    }
+
+    /// Ends some time after the service is told to stop: a peer that has not asked by then has
+    /// nothing under way.
+    async fn stopped_for(&self, time: Duration) {
+        let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
+        sleep(time).await;
     }
 
     /// Shakes hands where that is asked for, and hears the peer out.
@@ -220,14 +241,9 @@ impl Server {
         }
     }
 
-    async fn answer(
-        &self,
-        stream: &mut Stream,
-        known: Known,
-        deadline: Instant,
-    ) -> Result<io::Result<()>, tokio::time::error::Elapsed> {
+    async fn answer(&self, stream: &mut Stream, known: Known, deadline: Instant) {
         let published = self.published.borrow().clone();
-        timeout_at(deadline, async {
+        let sent = timeout_at(deadline, async {
             match published {
                 None => write_frame(stream, &respond::refuse(&Refusal::not_ready())).await,
                 Some(published) if published.is_known(known) => {
@@ -239,8 +255,27 @@ impl Server {
                     write_frame(stream, payload).await
                 }
             }
-        })
-        .await
+        });
+        match sent.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the peer did not take its answer"),
+            Err(_) => tracing::debug!("the peer did not take its answer in time"),
+        }
+    }
+}
+
+/// What peers can cause as often as they like is said once in a while.
+#[derive(Default)]
+struct Seldom(Option<std::time::Instant>);
+
+impl Seldom {
+    fn is_due(&mut self) -> bool {
+        let now = clock::now();
+        let due = self.0.is_none_or(|said| now >= said + QUIET);
+        if due {
+            self.0 = Some(now);
+        }
+        due
     }
 }
 

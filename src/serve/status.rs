@@ -3,11 +3,9 @@
 use super::respond::Published;
 use crate::clock::{self, WallTime};
 use crate::report::{Epoch, GuestId};
-use crate::telemetry::control::Control;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::watch;
+use std::sync::Arc;
 
 /// The state of an agent, as its loop last left it.
 #[derive(Clone, Debug)]
@@ -31,46 +29,29 @@ pub(super) struct Status {
     pub(super) failed_scans: u64,
 }
 
-/// What the control socket answers from.
-pub(super) struct Shown {
-    pub(super) status: Arc<Mutex<Status>>,
-    pub(super) published: watch::Receiver<Option<Arc<Published>>>,
-}
-
-impl Control for Shown {
-    fn answer(&self, question: &str) -> Result<Value, String> {
-        if question != "status" {
-            return Err(format!("serve knows no {question:?}, only status"));
-        }
-        let published = self.published.borrow().clone();
-        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(status.show(published.as_ref()))
-    }
-}
-
 impl Status {
     /// What is not as it should be.
-    fn trouble(&self, published: Option<&Published>) -> Vec<String> {
-        let mut found = Vec::new();
+    fn reasons(&self, published: Option<&Published>) -> Vec<String> {
+        let mut reasons = Vec::new();
         if let Some(error) = &self.scan_error {
-            found.push(format!("the last scan failed: {error}"));
+            reasons.push(format!("the last scan failed: {error}"));
         } else if published.is_none() {
-            found.push("the first scan has not ended yet".into());
+            reasons.push("the first scan has not ended yet".into());
         }
         if !self.durable {
-            found.push(
+            reasons.push(
                 "the state directory cannot be used: the report is kept in memory only".into(),
             );
         }
         if let Some(trouble) = &self.watch_trouble {
-            found.push(format!("changes may be noticed late: {trouble}"));
+            reasons.push(format!("changes may be noticed late: {trouble}"));
         }
-        found
+        reasons
     }
 
     /// The object that answers a question for the status.
-    fn show(&self, published: Option<&Arc<Published>>) -> Value {
-        let trouble = self.trouble(published.map(Arc::as_ref));
+    pub(super) fn show(&self, published: Option<&Arc<Published>>) -> Value {
+        let reasons = self.reasons(published.map(Arc::as_ref));
         let now = clock::wall_now();
         let report = published.map(|p| {
             json!({
@@ -92,7 +73,8 @@ impl Status {
         json!({
             "service": "serve",
             "version": env!("CARGO_PKG_VERSION"),
-            "trouble": trouble,
+            "state": if reasons.is_empty() { "ok" } else { "degraded" },
+            "reasons": reasons,
             "started_at": self.started_at.to_string(),
             "guest_id": self.guest_id.as_ref().map(GuestId::as_str),
             "epoch": self.epoch.get(),

@@ -1,138 +1,140 @@
-//! The control socket: a running service answers questions of `afferent status`.
+//! The control socket: how `afferent status` asks a running service.
 //!
 //! ```text
-//! asker ── one line: a word, perhaps arguments ──► service
-//! asker ◄── one JSON document, then the end ────── service
+//! $RUNTIME_DIRECTORY/control.sock, or STATE_DIR/control.sock where systemd gave no such directory
+//!
+//! ──► one line of words            status
+//! ◄── one JSON object, then closed {"service": "serve", "state": "ok", "reasons": [], ...}
 //! ```
 //!
-//! It is a unix socket of mode 0600 in the runtime directory that systemd gives the service, else
-//! in its state directory, so that only its user and root can ask. A service plugs in by giving
-//! [`listen`] something that is [`Control`]; the document should have `"service"` (its name),
-//! `"version"` and `"trouble"` (a list of sentences, empty while all is well), which is what
-//! `status` needs to show it and to choose its exit code.
+//! A service plugs in with [`Control::bind`] and a function from the words to the object; the keys
+//! `service`, `state` (`ok` or `degraded`) and `reasons` are common to all. The socket is its
+//! owner's alone (mode 0600).
 
+use serde_json::Value;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream as BlockingStream;
+use std::os::unix::net as std_unix;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
 
 /// Name of the socket in its directory.
 pub const SOCKET: &str = "control.sock";
 
-/// Longest question, in bytes.
-const LONGEST: u64 = 4 << 10;
-
-/// Longest time of one conversation.
+/// For a whole conversation, at either end.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Answers questions.
-pub trait Control: Send + Sync + 'static {
-    /// The answer to one line; an error is shown to whoever asked.
-    fn answer(&self, question: &str) -> Result<serde_json::Value, String>;
-}
+/// Longest question.
+const LONGEST_LINE: u64 = 1024;
+
+/// Longest answer: ten thousand guests take some 4 MB.
+const LONGEST_ANSWER: u64 = 64 << 20;
 
 /// Where a service with this state directory has its socket.
-pub fn path(state_dir: &Path) -> PathBuf {
-    match std::env::var_os("RUNTIME_DIRECTORY") {
-        Some(directory) if !directory.is_empty() => PathBuf::from(directory).join(SOCKET),
-        _ => state_dir.join(SOCKET),
-    }
+pub fn socket_of(state_dir: &Path) -> PathBuf {
+    let runtime = std::env::var_os("RUNTIME_DIRECTORY");
+    // systemd separates several with colons; ours has one.
+    let first = runtime.and_then(|dirs| std::env::split_paths(&dirs).next());
+    first.unwrap_or_else(|| state_dir.to_owned()).join(SOCKET)
 }
 
-/// Binds the socket. One that a killed service left behind is replaced; one that still answers is
-/// another service's.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    if path.exists() {
-        if BlockingStream::connect(path).is_ok() {
-            let text = format!("{}: another service answers here", path.display());
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+/// The service's end.
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Binds the socket of a service with this state directory, in place of one that a killed
+    /// service left behind.
+    ///
+    /// # Errors
+    /// The directory cannot be written. The service can do without.
+    pub fn bind(state_dir: &Path) -> io::Result<Self> {
+        let path = socket_of(state_dir);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        fs::remove_file(path)?;
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path })
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
 
-/// Answers until it is dropped.
-pub async fn listen(listener: UnixListener, control: Arc<dyn Control>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let control = control.clone();
-                tokio::spawn(async move {
-                    // Whoever asked may be gone.
-                    let _ = tokio::time::timeout(DEADLINE, converse(stream, &*control)).await;
-                });
+    /// Answers, one conversation after the other, until dropped.
+    pub async fn answer(self, answer: impl Fn(&[&str]) -> Value) {
+        loop {
+            let Ok((stream, _)) = self.listener.accept().await else {
+                // No descriptors left; others need them more.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            let talk = timeout(DEADLINE, converse(stream, &answer)).await;
+            if let Ok(Err(error)) = talk {
+                tracing::debug!(%error, "a conversation over the control socket broke off");
             }
-            // Out of descriptors: let others give some back.
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-async fn converse(stream: UnixStream, control: &dyn Control) -> io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let mut question = String::new();
-    (&mut stream).take(LONGEST).read_line(&mut question).await?;
-    let answer = match control.answer(question.trim()) {
-        Ok(answer) => answer,
-        Err(error) => serde_json::json!({ "error": error }),
-    };
-    let bytes = serde_json::to_vec(&answer).map_err(io::Error::other)?;
-    stream.write_all(&bytes).await?;
-    stream.shutdown().await
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
-/// Asks a running service; blocks.
-pub fn ask(path: &Path, question: &str) -> io::Result<serde_json::Value> {
-    let mut stream = BlockingStream::connect(path)?;
+async fn converse(stream: UnixStream, answer: &impl Fn(&[&str]) -> Value) -> io::Result<()> {
+    let mut line = String::new();
+    let (from, mut to) = stream.into_split();
+    tokio::io::BufReader::new(from.take(LONGEST_LINE))
+        .read_line(&mut line)
+        .await?;
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut bytes = serde_json::to_vec(&answer(&words))?;
+    bytes.push(b'\n');
+    to.write_all(&bytes).await
+}
+
+/// Asks the service at `socket`. Blocking.
+///
+/// # Errors
+/// Nobody answers there, not to us, or not in time.
+pub fn ask(socket: &Path, words: &str) -> io::Result<Value> {
+    let mut stream = std_unix::UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
-    stream.write_all(format!("{question}\n").as_bytes())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
-    match answer.get("error").and_then(|error| error.as_str()) {
-        Some(error) => Err(io::Error::other(error.to_owned())),
-        None => Ok(answer),
-    }
+    writeln!(stream, "{words}")?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(LONGEST_ANSWER)).read_line(&mut answer)?;
+    serde_json::from_str(&answer).map_err(io::Error::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Echo;
-
-    impl Control for Echo {
-        fn answer(&self, question: &str) -> Result<serde_json::Value, String> {
-            match question {
-                "bad" => Err("no such question".into()),
-                other => Ok(serde_json::json!({ "asked": other })),
-            }
-        }
-    }
+    use serde_json::json;
 
     #[tokio::test]
-    async fn a_question_is_answered_and_only_its_owner_may_ask() {
+    async fn a_question_is_answered_to_its_owner_and_a_silent_peer_holds_up_nobody_for_long() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(SOCKET);
-        drop(bind(&path).unwrap());
-        let listener = bind(&path).unwrap();
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        fs::write(dir.path().join(SOCKET), "left behind").unwrap();
+        let control = Control::bind(dir.path()).unwrap();
+        let socket = dir.path().join(SOCKET);
+        let mode = fs::metadata(&socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        tokio::spawn(listen(listener, Arc::new(Echo)));
-        let at = path.clone();
-        let asked = tokio::task::spawn_blocking(move || (ask(&at, "hello"), ask(&at, "bad")));
-        let (hello, bad) = asked.await.unwrap();
-        assert_eq!(hello.unwrap()["asked"], "hello");
-        assert_eq!(bad.unwrap_err().to_string(), "no such question");
+        let asked = tokio::task::spawn_blocking(move || ask(&socket, "status all"));
+        let answering = control.answer(|words| json!({"words": words}));
+        tokio::select! {
+            answer = asked => assert_eq!(answer.unwrap().unwrap(), json!({"words": ["status", "all"]})),
+            () = answering => unreachable!("it answers for ever"),
+        }
+        assert!(
+            !dir.path().join(SOCKET).exists(),
+            "removed when the service ends"
+        );
     }
 }

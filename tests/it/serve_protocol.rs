@@ -1,12 +1,13 @@
 //! What an agent answers, as a client sees it that shares no code with it: Python's protobuf and a
 //! schema made from the field numbers alone. Another connection sits idle all the while.
 
-use crate::support::agent::Launch;
+use crate::support::agent::{Launch, is_root};
 use crate::support::eventually;
 use crate::support::rpm_root::{RpmRoot, Spec};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -304,7 +305,40 @@ fn a_wait_is_answered_by_a_change_or_when_its_time_is_over() {
     assert!(is_full(&answer) && answer["seconds"].as_f64().unwrap() < 20.0);
 }
 
-// The loss: a sensor that takes a stopping agent for a broken one.
+// The loss: a list of what can be attacked, for everybody who asks; a log that a stranger fills.
+#[test]
+fn a_stranger_gets_no_answer_and_is_mentioned_once() {
+    if !is_root() {
+        return;
+    }
+    let root = root_with(&[Spec::default()]);
+    let launch = Launch::on(root.path());
+    let agent = launch.start();
+    agent.wait_for_rpm(&root);
+    fs::set_permissions(agent.socket(), fs::Permissions::from_mode(0o777)).unwrap();
+    let script = "import socket, sys\n\
+         for n in range(30):\n    \
+             with socket.socket(socket.AF_UNIX) as s:\n        \
+                 s.connect(sys.argv[1])\n        \
+                 try:\n            \
+                     s.sendall(bytes([0, 0, 0, 2, 0x12, 0]))\n            \
+                     answer = s.recv(1)\n        \
+                 except (BrokenPipeError, ConnectionResetError):\n            \
+                     answer = b''\n        \
+                 assert answer == b'', answer\n";
+    let status = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args(["/usr/bin/python3", "-c", script])
+        .arg(agent.socket())
+        .status();
+    assert!(status.unwrap().success());
+    assert!(agent.get().refusal().is_none());
+    let log = agent.log();
+    assert_eq!(log.matches("refused").count(), 1, "{log}");
+    assert!(log.contains("uid 65534"), "{log}");
+}
+
+// The loss: a sensor that takes a stopping agent for a broken one; a stop that a silent peer delays.
 #[test]
 fn an_agent_that_stops_answers_those_who_wait() {
     let root = root_with(&[Spec::default()]);
@@ -318,9 +352,15 @@ fn an_agent_that_stops_answers_those_who_wait() {
     eventually("the wait has arrived", || {
         (agent.connections() == 1).then_some(())
     });
-    let socket = agent.socket().to_owned();
+    let _idle = agent.connect().unwrap();
+    eventually("the idle one has arrived", || {
+        (agent.connections() == 2).then_some(())
+    });
+    let (socket, log) = (agent.socket().to_owned(), agent.log_file().to_owned());
     assert!(agent.terminate().success());
     assert!(is_unchanged(&client.receive()));
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.contains("WARN"), "{log}");
     assert!(!socket.exists(), "the socket is left behind");
 }
 

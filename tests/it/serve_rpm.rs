@@ -10,6 +10,7 @@ use afferent::report::facts;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Package files for all three ways of running.
 struct Files {
@@ -195,6 +196,34 @@ fn packages_that_are_only_in_the_log_are_served() {
     assert_eq!(count(), 1, "the reader was disturbed");
 }
 
+// The loss: an agent that scans because somebody, or it itself, has looked at the database.
+#[test]
+fn queries_cause_no_scan() {
+    let root = RpmRoot::new();
+    root.add(&Spec::default());
+    let launch = Launch::on(root.path()).flag("safety-poll", "1h");
+    let agent = launch.start();
+    agent.wait_for_rpm(&root);
+    // What the installation has caused is over when nothing comes for as long as it may take.
+    let quiet = |known: &Answer| {
+        let answer = agent.wait_for_other_than(known, Duration::from_secs(1));
+        answer.fact(facts::LAST_SCAN_AT) == known.fact(facts::LAST_SCAN_AT)
+    };
+    let known = eventually("it is quiet", || {
+        let known = agent.get();
+        quiet(&known).then_some(known)
+    });
+    for query in [
+        &["-qa"][..],
+        &["-q", "sample"],
+        &["-V", "sample"],
+        &["-qf", "/opt"],
+    ] {
+        let _ = root.rpm().args(query).output().unwrap();
+        assert!(quiet(&known), "rpm {query:?} has caused a scan");
+    }
+}
+
 // The loss: a report of the database that is left over, while packages change in the other one.
 #[test]
 fn of_two_databases_the_one_in_use_is_served() {
@@ -246,7 +275,8 @@ fn a_hung_transaction_is_reported_as_one_after_its_timeout() {
     assert_eq!(answer.list(), before.list());
     drop(lock);
     eventually("the report after it", || {
-        (agent.get().fact(facts::MID_TRANSACTION) == "").then_some(())
+        let answer = agent.get();
+        answer.fact(facts::MID_TRANSACTION).is_empty().then_some(())
     });
 }
 

@@ -445,7 +445,7 @@ mod tests {
 
     const GUESTS: u8 = 6;
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Copy, Debug)]
     enum Op {
         Arrive { guest: u8, reactive: bool },
         Repeat { guest: u8 },
@@ -635,6 +635,7 @@ mod tests {
             }
         }
 
+        #[allow(clippy::needless_pass_by_value, reason = "an operation is done once")]
         fn step(&mut self, op: Op) {
             match op {
                 Op::Arrive { guest, reactive } => {

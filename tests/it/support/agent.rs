@@ -212,6 +212,17 @@ impl Agent {
             .unwrap_or_else(|error| panic!("no answer: {error}\n{}", self.log()))
     }
 
+    /// A full report as it comes, not looked into.
+    pub fn get_bytes(&self) -> Vec<u8> {
+        let mut stream = self.connect().unwrap();
+        send(
+            &mut stream,
+            request::Method::GetReport(GetReport::default()),
+        )
+        .unwrap();
+        receive_bytes(&mut stream).unwrap()
+    }
+
     /// `wait_report`, as one who has this answer.
     pub fn wait_for_other_than(&self, known: &Answer, time: Duration) -> Answer {
         let mut stream = self.connect().unwrap();
@@ -253,6 +264,11 @@ impl Agent {
     /// Waits until what is served is what `rpm -qa` lists.
     pub fn wait_for_rpm(&self, root: &RpmRoot) -> Answer {
         self.wait_for_list(&root.rpm_qa())
+    }
+
+    /// Where it writes what it says.
+    pub fn log_file(&self) -> &Path {
+        &self.log
     }
 
     /// All it said so far, also in earlier runs.
@@ -400,14 +416,23 @@ pub fn send(stream: &mut UnixStream, method: request::Method) -> io::Result<()> 
     stream.write_all(&frame::encode(&request))
 }
 
-/// Reads a response frame. Where the report was sent, it is checked against the digest sent beside
-/// it: no wrong byte goes unnoticed.
+/// Reads a response frame.
 pub fn receive(stream: &mut UnixStream) -> io::Result<Answer> {
+    receive_bytes(stream).map(|body| decode(&body))
+}
+
+fn receive_bytes(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     let mut head = [0; 4];
     stream.read_exact(&mut head)?;
     let mut body = vec![0; u32::from_be_bytes(head) as usize];
     stream.read_exact(&mut body)?;
-    let response = VmServiceResponse::decode(body.as_slice()).unwrap();
+    Ok(body)
+}
+
+/// Understands a response. Where the report was sent, it is checked against the digest sent beside
+/// it: no wrong byte goes unnoticed.
+pub fn decode(body: &[u8]) -> Answer {
+    let response = VmServiceResponse::decode(body).unwrap();
     let meta = response.meta.unwrap_or_default();
     let what = match response.payload.expect("a payload") {
         response::Payload::Error(error) => What::Refused(
@@ -433,7 +458,7 @@ pub fn receive(stream: &mut UnixStream) -> io::Result<Answer> {
             }
         }
     };
-    Ok(Answer { meta, what })
+    Answer { meta, what }
 }
 
 /// A list of `rpm -qa` as a report carries it: of a module only name and stream travel.
@@ -448,11 +473,15 @@ fn as_it_travels(list: &str) -> String {
     lines.concat()
 }
 
-/// Whether what needs root can be shown here.
+/// Whether what needs root and mounts can be shown here: not in every container.
 pub fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
+    let may_mount = || {
+        let unshared = Command::new("unshare").args(["-m", "true"]).status();
+        unshared.is_ok_and(|status| status.success())
+    };
+    let root = nix::unistd::geteuid().is_root() && may_mount();
     if !root {
-        println!("not root: this part is left out");
+        println!("no root, or none that may mount: this part is left out");
     }
     root
 }

@@ -195,6 +195,14 @@ impl FakeAgent {
         });
     }
 
+    /// Its generation and its packages, sorted.
+    pub fn now(&self) -> (u32, Vec<String>) {
+        let script = self.script.borrow();
+        let mut packages = script.packages.clone();
+        packages.sort();
+        (script.generation, packages)
+    }
+
     /// Every request so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()

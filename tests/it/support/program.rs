@@ -1,9 +1,10 @@
 //! The real binary as a child process.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// A running `afferent`; killed when dropped.
+/// A running `afferent`, in a process group of its own; killed when dropped.
 pub struct Program(Child);
 
 impl Program {
@@ -14,6 +15,26 @@ impl Program {
             .env("AFFERENT_LOG", "debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// `afferent sense` under `strace` with these options, which make system calls fail.
+    pub fn sense_under_strace(strace: &[&str], state: &Path, deliver: &str, more: &[&str]) -> Self {
+        let child = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null"])
+            .args(strace)
+            .arg(env!("CARGO_BIN_EXE_afferent"))
+            .arg("sense")
+            .arg("--state-dir")
+            .arg(state)
+            .args(["--deliver", deliver])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
             .spawn()
             .unwrap();
         Self(child)
@@ -48,7 +69,21 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // All of the group: a process outlives the strace that is killed.
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-9", "--", &group]).status();
         let _ = self.0.wait();
     }
+}
+
+/// What `afferent status` says of the service with this state directory, and its exit code.
+pub fn status(state: &Path, more: &[&str]) -> (serde_json::Value, i32) {
+    let out = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["status", "--json", "--state-dir"])
+        .arg(state)
+        .args(more)
+        .output()
+        .unwrap();
+    let answer = serde_json::from_slice(&out.stdout).unwrap_or_default();
+    (answer, out.status.code().unwrap())
 }

@@ -29,7 +29,7 @@ pub struct PresentComponents {
     pub rows: Vec<Component>,
     /// All BMCs of all types, by address.
     pub bmcs: Vec<Bmc>,
-    /// Rows of other types that hold a pair wanted here, by [`pair_key`].
+    /// Rows of other types that hold a pair wanted here, by [`pair_key`](crate::mirror::plan::pair_key).
     pub foreign: HashMap<Box<str>, Component>,
     /// Live racks by external_id.
     pub racks: HashMap<String, Uuid>,
@@ -294,7 +294,7 @@ impl<'a> Planner<'a> {
             .map(|(i, row)| Candidate {
                 row: i,
                 id: row.id,
-                label: Row::Component(row.clone()).label(),
+                label: Row::Component(Box::new(row.clone())).label(),
             })
             .collect();
         let verdict = judge(

@@ -1,0 +1,229 @@
+//! What `afferent sense` makes of guests that do not behave, change, or are not who they were.
+
+use crate::support::central::Central;
+use crate::support::eventually;
+use crate::support::fake_agent::{FakeAgent, Manner, Script};
+use crate::support::program::{Program, status};
+use afferent::wire::message::ErrorCode;
+use serde_json::Value;
+use std::path::Path;
+
+/// Loss prevented: a guest that fails in some way is taken for one that is well, or is asked
+/// without end.
+#[test]
+fn each_way_to_misbehave_has_its_own_name_and_none_harms_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let manners = [
+        ("busy", Manner::Says(ErrorCode::Busy), "busy"),
+        ("not-ready", Manner::Says(ErrorCode::NotReady), "not ready"),
+        (
+            "unknown",
+            Manner::Says(ErrorCode::UnknownMethod),
+            "does not know this method",
+        ),
+        (
+            "internal",
+            Manner::Says(ErrorCode::Internal),
+            "its agent says",
+        ),
+        ("closes", Manner::Closes, "closed without an answer"),
+        ("breaks-off", Manner::BreaksOff, "closed in the middle"),
+        ("too-much", Manner::AnnouncesTooMuch, "over the limit"),
+        ("babbles", Manner::Babbles, "cannot be understood"),
+        ("unchanged", Manner::AlwaysUnchanged, "says unchanged"),
+        ("hangs", Manner::Hangs, "no answer in time"),
+    ];
+    let mut agents: Vec<FakeAgent> = manners
+        .iter()
+        .map(|(name, manner, _)| agent(dir.path(), name, |script| script.manner = *manner))
+        .collect();
+    agents.push(agent(dir.path(), "empty", |script| script.packages.clear()));
+    agents.push(agent(dir.path(), "good", |_| {}));
+    let central = Central::start();
+    let state = dir.path().join("state");
+    let sockets = dir.path().join("guests").display().to_string();
+    let mut sense = Program::sense(&state, &central.url, &["--discover", &sockets]);
+    eventually("the good one is delivered", || central.received().pop());
+    let expected = manners
+        .iter()
+        .map(|(name, _, said)| (*name, *said))
+        .chain([("empty", "lists no packages")]);
+    for (name, said) in expected {
+        eventually(&format!("{name} is {said}"), || {
+            let guest = guest(&state, name)?;
+            guest["error"].as_str()?.contains(said).then_some(())
+        });
+    }
+    agents.last().unwrap().install("new");
+    eventually("the good one is delivered again", || {
+        central
+            .received()
+            .iter()
+            .any(|r| r.key == "good/77/2")
+            .then_some(())
+    });
+    assert_eq!(
+        central.received().len(),
+        2,
+        "only the good one is delivered"
+    );
+    // None is asked more often than its backoff allows.
+    assert!(agents.iter().all(|agent| agent.seen().len() < 30));
+    assert!(sense.terminate().success());
+}
+
+/// An agent that lost its state counts from 1 again: never taken for the report that is known.
+#[test]
+fn a_generation_that_is_used_again_in_a_new_epoch_is_another_report() {
+    for (epoch, waits) in [(88, true), (88, false), (0, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let agent = agent(dir.path(), "a", |script| {
+            script.waits = waits;
+            script.epoch = if epoch == 0 { 0 } else { 77 };
+        });
+        let central = Central::start();
+        let mut sense = Program::sense(
+            &dir.path().join("state"),
+            &central.url,
+            &["--vm", &agent.vm("a"), "--poll-interval", "1s"],
+        );
+        eventually("the first", || central.received().pop());
+        agent.change(|script| {
+            script.epoch = epoch;
+            script.packages = vec!["another".into()];
+        });
+        let last = eventually("the other", || {
+            central
+                .received()
+                .into_iter()
+                .find(|r| r.body["report"]["packages"][0]["name"] == "another")
+        });
+        assert_eq!(last.key, format!("a/{epoch}/1"));
+        assert!(sense.terminate().success());
+    }
+}
+
+/// A socket or CID is an address: another machine behind it must not inherit what is known.
+#[test]
+fn another_machine_at_the_same_address_is_a_new_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = agent(dir.path(), "a", |_| {});
+    let central = Central::start();
+    let state = dir.path().join("state");
+    let mut sense = Program::sense(
+        &state,
+        &central.url,
+        &["--vm", &agent.vm("a"), "--poll-interval", "1s"],
+    );
+    eventually("the first", || central.received().pop());
+    let other = "f".repeat(32);
+    // The same content, and its agent says "unchanged": it is another machine all the same.
+    agent.change(|script| {
+        script.guest_id = other.clone();
+        script.manner = Manner::AlwaysUnchanged;
+    });
+    eventually("doubt", || guest(&state, "a")?["error"].as_str().map(drop));
+    agent.change(|script| script.manner = Manner::Proper);
+    eventually("the other machine is known", || {
+        (guest(&state, "a")?["guest_id"].as_str()? == other).then_some(())
+    });
+    assert!(sense.terminate().success());
+}
+
+#[test]
+fn an_entry_that_names_its_machine_refuses_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = agent(dir.path(), "a", |_| {});
+    let roster = dir.path().join("roster.toml");
+    let text = format!(
+        "[[vm]]\nid = 'a'\naddress = 'unix:{}'\nguest_id = '{}'\n",
+        agent.path.display(),
+        "e".repeat(32)
+    );
+    std::fs::write(&roster, text).unwrap();
+    let central = Central::start();
+    let state = dir.path().join("state");
+    let roster = roster.display().to_string();
+    let mut sense = Program::sense(&state, &central.url, &["--roster", &roster]);
+    eventually("refused", || {
+        let error = guest(&state, "a")?["error"].as_str()?.to_owned();
+        error.contains("another machine").then_some(())
+    });
+    assert!(central.received().is_empty());
+    assert!(sense.terminate().success());
+}
+
+/// Loss prevented: what was pulled of a machine that is gone disappears with it.
+#[test]
+fn a_guest_that_left_the_roster_keeps_its_report_until_it_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = agent(dir.path(), "a", |_| {});
+    let b = agent(dir.path(), "b", |_| {});
+    let central = Central::start();
+    for _ in 0..3 {
+        central.answer_next(503, "Retry-After: 2\r\n");
+    }
+    let state = dir.path().join("state");
+    let sockets = dir.path().join("guests").display().to_string();
+    let mut sense = Program::sense(&state, &central.url, &["--discover", &sockets]);
+    eventually("pending", || {
+        guest(&state, "a")?["pending"].is_object().then_some(())
+    });
+    std::fs::remove_file(&a.path).unwrap();
+    eventually("departed", || {
+        (guest(&state, "a")?["state"] == "departed").then_some(())
+    });
+    eventually("delivered", || {
+        let all = central.received();
+        all.iter()
+            .any(|r| r.key == "a/77/1" && r.answered == 200)
+            .then_some(())
+    });
+    eventually("gone", || guest(&state, "a").is_none().then_some(()));
+    drop(b);
+    assert!(sense.terminate().success());
+}
+
+#[test]
+fn status_shows_dead_letters_says_degraded_and_sends_them_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = agent(dir.path(), "a", |_| {});
+    let central = Central::start();
+    central.answer_next(413, "");
+    let state = dir.path().join("state");
+    let mut sense = Program::sense(&state, &central.url, &["--vm", &a.vm("a")]);
+    let dead = eventually("a dead letter", || {
+        let (answer, code) = status(&state, &["--dead"]);
+        (answer["pending"]["dead"] == 1 && code == 4).then_some(answer)
+    });
+    assert_eq!(dead["guests"][0]["pending"]["error"], "413");
+    // It survives a restart, and nothing sends it again by itself.
+    sense.kill();
+    let mut sense = Program::sense(&state, &central.url, &["--vm", &a.vm("a")]);
+    eventually("the dead letter again", || {
+        let (answer, code) = status(&state, &[]);
+        (answer["pending"]["dead"] == 1 && code == 4).then_some(())
+    });
+    assert_eq!(central.received().len(), 1);
+    let (answer, _) = status(&state, &["--retry", "a"]);
+    assert_eq!(answer["retried"], 1);
+    eventually("delivered, and all is well", || {
+        (status(&state, &[]).1 == 0).then_some(())
+    });
+    assert_eq!(central.received().len(), 2);
+    assert!(sense.terminate().success());
+}
+
+fn agent(dir: &Path, name: &str, change: impl FnOnce(&mut Script)) -> FakeAgent {
+    let sockets = dir.join("guests");
+    std::fs::create_dir_all(&sockets).unwrap();
+    let mut script = Script::new();
+    change(&mut script);
+    FakeAgent::start(&sockets.join(format!("{name}.sock")), script)
+}
+
+fn guest(state: &Path, name: &str) -> Option<Value> {
+    let (answer, _) = status(state, &[]);
+    let guests = answer["guests"].as_array()?;
+    guests.iter().find(|guest| guest["vm"] == name).cloned()
+}
