@@ -105,6 +105,15 @@ pub struct Listed {
     pub check: u64,
 }
 
+/// Whether [`Item::check`] is needed: it costs a pass over bytes that a reader else jumps over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// Every item has one.
+    Make,
+    /// Nobody looks at them.
+    Skip,
+}
+
 /// Called with every header of a database.
 pub type Visit<'a> = dyn FnMut(Item<'_>) -> ControlFlow<()> + 'a;
 
@@ -132,12 +141,13 @@ impl<S: ReadAt> Database<S> {
         }
     }
 
-    /// Calls `visit` with every header, in the order in which the database keeps them.
+    /// Calls `visit` with every header, in the order in which the database keeps them. With
+    /// [`Checks::Skip`] their checks may be left out, as 0.
     ///
     /// # Errors
     /// The structure around the headers is damaged, so that some could not be found. A damaged
     /// header alone is not an error here: its [`Item`] says so.
-    pub fn headers(&mut self, visit: &mut Visit<'_>) -> Result<(), Error> {
+    pub fn headers(&mut self, checks: Checks, visit: &mut Visit<'_>) -> Result<(), Error> {
         let mut headers = 0;
         let mut visit = |item: Item<'_>| {
             headers += 1;
@@ -147,7 +157,7 @@ impl<S: ReadAt> Database<S> {
             visit(item)
         };
         match self {
-            Self::Sqlite(database) => database.headers(&mut visit)?,
+            Self::Sqlite(database) => database.headers(checks, &mut visit)?,
             Self::Ndb(database) => database.headers(&mut visit)?,
             Self::Bdb(database) => database.headers(&mut visit)?,
         }
