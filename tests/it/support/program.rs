@@ -69,12 +69,17 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // All of the group: a process outlives the strace that is killed.
+        // All of the group, until nobody is left: a process outlives the strace that is killed, and
+        // one that is just being started is not there yet.
         let group = format!("-{}", self.0.id());
-        let _ = Command::new("kill")
-            .args(["-9", "--", &group])
-            .stderr(Stdio::null())
-            .status();
+        super::eventually("all of the group is gone", || {
+            let _ = self.0.try_wait();
+            let killed = Command::new("kill")
+                .args(["-9", "--", &group])
+                .stderr(Stdio::null())
+                .status();
+            killed.is_ok_and(|status| !status.success()).then_some(())
+        });
         let _ = self.0.wait();
     }
 }
