@@ -17,6 +17,7 @@ needs() {
 		git                 git                   git-core
 		rpm                 rpm                   rpm
 		rpmbuild            rpm                   rpm-build
+		/usr/bin/kill       procps                procps-ng
 		python3             python3               python3
 		py:google.protobuf  python3-protobuf      python3-protobuf
 		strace              strace                strace
