@@ -54,5 +54,5 @@ lint:
 
 #: make check-packaging   installs, upgrades and erases the RPM in scratch roots
 check-packaging:
-	packaging/install-deps.sh test rpm
+	packaging/install-deps.sh packaging
 	tests/packaging/run.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what a group of tasks needs and this machine lacks; does nothing where all is there.
-# Usage: packaging/install-deps.sh GROUP...     groups: test demo static zig rpm lint vm nats
+# Usage: packaging/install-deps.sh GROUP...     groups: test demo static std zig rpm packaging lint vm nats
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -58,6 +58,13 @@ needs() {
 		/usr/lib/rpm/macros.d/macros.systemd  -   systemd-rpm-macros
 		END
         ;;
+    packaging) cat <<-'END'
+		rpm                 rpm                   rpm
+		rpmbuild            rpm                   rpm-build
+		busybox             busybox-static        busybox
+		systemctl           systemd               systemd
+		END
+        ;;
     lint) cat <<-'END'
 		shellcheck          shellcheck            ShellCheck
 		systemd-analyze     systemd               systemd
@@ -85,7 +92,7 @@ needs() {
 		END
         ;;
     *)
-        echo "install-deps: no group '$1' (test demo static std zig rpm lint vm nats)" >&2
+        echo "install-deps: no group '$1' (test demo static std zig rpm packaging lint vm nats)" >&2
         exit 2
         ;;
     esac

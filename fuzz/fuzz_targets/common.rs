@@ -1,7 +1,7 @@
 //! Reads everything that a scan would.
 
 use afferent_fuzz::rpmdb::sqlite::Beside;
-use afferent_fuzz::rpmdb::{Backend, Database, Scratch, read};
+use afferent_fuzz::rpmdb::{Backend, Checks, Database, Scratch, read};
 use std::ops::ControlFlow;
 
 pub fn read_all(backend: Backend, main: &[u8], beside: Beside<&[u8]>) {
@@ -10,7 +10,7 @@ pub fn read_all(backend: Backend, main: &[u8], beside: Beside<&[u8]>) {
     };
     let _ = database.last_number();
     let mut scratch = Scratch::default();
-    let _ = database.headers(&mut |item| {
+    let _ = database.headers(Checks::Make, &mut |item| {
         if let Ok(blob) = item.blob {
             let _ = read(blob, item.number, &mut scratch);
         }

@@ -282,10 +282,13 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         store: config.open_store()?,
         core: config.core()?,
         policy: config.policy,
-        gate: settings::gate(),
+        gate: settings::gate(&config.policy),
     };
     if !args.once {
-        return mirror.run(interval).map(|()| DONE).map_err(Stop::failed);
+        return mirror
+            .run(interval, config.state_dir())
+            .map(|()| DONE)
+            .map_err(Stop::failed);
     }
     let summary = mirror.once();
     Ok(tell(&summary, args.json))
@@ -352,7 +355,10 @@ fn explain(config: &Config, key: &str, json: bool) -> Result<u8, Stop> {
     let mut core = config.core()?;
     let snapshot = Snapshot::take(core.as_mut(), &config.policy);
     let (planned, _) = preview(&store, snapshot, &config.policy, true).map_err(Stop::failed)?;
-    let lines = crate::mirror::explain::explain(&planned, key);
+    let mut lines = crate::mirror::explain::explain(&planned, key);
+    if lines.is_empty() {
+        lines = crate::mirror::explain::untouched(&store, key).map_err(Stop::failed)?;
+    }
     let printed = print_with(|out| {
         if json {
             serde_json::to_writer_pretty(
@@ -436,10 +442,11 @@ fn say(warnings: &[Report], errors: &[Report]) {
     for (level, reports) in [("warning", warnings), ("error", errors)] {
         for report in reports {
             let of = report.kind.as_deref().unwrap_or("run");
-            let what = format!(
-                "{level}: {of} {}: {} [{}]",
-                report.key, report.message, report.code
-            );
+            let about = match report.key.as_str() {
+                "" => of.to_owned(),
+                key => format!("{of} {key}"),
+            };
+            let what = format!("{level}: {about}: {} [{}]", report.message, report.code);
             let _ = complain(DONE, &what);
         }
     }

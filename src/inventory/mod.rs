@@ -130,17 +130,17 @@ impl fmt::Display for Pair<'_> {
     }
 }
 
-/// A row of any table.
+/// A row of any table; boxed, because a first load holds hundreds of thousands of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
     /// Of `rack`.
-    Rack(Rack),
+    Rack(Box<Rack>),
     /// Of `component`.
-    Component(Component),
+    Component(Box<Component>),
     /// Of `bmc`.
     Bmc(Bmc),
     /// Of `component_drift`.
-    Drift(Drift),
+    Drift(Box<Drift>),
 }
 
 /// The key of a row: what its table is, and which row of it.

@@ -269,11 +269,14 @@ pub(crate) fn write_changes(
         .map(|change| (change.before.as_ref(), change.after.as_ref()))
         .collect();
     tables.apply(&rows)?;
-    let audit: Vec<AuditRow> = changes
-        .iter()
-        .flat_map(|change| audit_rows(kind.name(), change))
-        .collect();
-    tables.audit(run, &audit)
+    // Bit by bit: the log of a first load is longer than what is loaded.
+    for changes in changes.chunks(1000) {
+        let rows = changes
+            .iter()
+            .flat_map(|change| audit_rows(kind.name(), change));
+        tables.audit(run, &rows.collect::<Vec<AuditRow>>())?;
+    }
+    Ok(())
 }
 
 /// Looks at what was observed within a transaction and writes what follows. Whether anything was.

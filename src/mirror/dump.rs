@@ -48,7 +48,13 @@ pub fn dump(store: &Store) -> Result<Value, InventoryError> {
         let document = Map::from_iter([
             (
                 "rack".into(),
-                list(tables.racks()?.into_iter().map(Row::Rack).collect()),
+                list(
+                    tables
+                        .racks()?
+                        .into_iter()
+                        .map(|row| Row::Rack(Box::new(row)))
+                        .collect(),
+                ),
             ),
             (
                 "component".into(),
@@ -56,7 +62,7 @@ pub fn dump(store: &Store) -> Result<Value, InventoryError> {
                     tables
                         .all_components()?
                         .into_iter()
-                        .map(Row::Component)
+                        .map(|row| Row::Component(Box::new(row)))
                         .collect(),
                 ),
             ),
@@ -66,7 +72,13 @@ pub fn dump(store: &Store) -> Result<Value, InventoryError> {
             ),
             (
                 "component_drift".into(),
-                list(tables.drifts()?.into_iter().map(Row::Drift).collect()),
+                list(
+                    tables
+                        .drifts()?
+                        .into_iter()
+                        .map(|row| Row::Drift(Box::new(row)))
+                        .collect(),
+                ),
             ),
         ]);
         Ok((Value::Object(document), Ending::Discard))
@@ -97,10 +109,12 @@ pub fn load(
         loaded.rows.insert(table.to_owned(), list.len());
         for (n, value) in list.into_iter().enumerate() {
             let row = match table {
-                "rack" => Rack::from_columns(value).map(Row::Rack),
-                "component" => Component::from_columns(value).map(Row::Component),
+                "rack" => Rack::from_columns(value).map(|row| Row::Rack(Box::new(row))),
+                "component" => {
+                    Component::from_columns(value).map(|row| Row::Component(Box::new(row)))
+                }
                 "bmc" => Bmc::from_columns(value).map(Row::Bmc),
-                _ => Drift::from_columns(value, new_id).map(Row::Drift),
+                _ => Drift::from_columns(value, new_id).map(|row| Row::Drift(Box::new(row))),
             };
             match row {
                 Ok(row) => rows.push(row),
@@ -125,14 +139,22 @@ pub fn load(
         let mut present: HashMap<RowKey, Row> = HashMap::new();
         for table in replaced {
             let stored: Vec<Row> = match table {
-                "rack" => tables.racks()?.into_iter().map(Row::Rack).collect(),
+                "rack" => tables
+                    .racks()?
+                    .into_iter()
+                    .map(|row| Row::Rack(Box::new(row)))
+                    .collect(),
                 "component" => tables
                     .all_components()?
                     .into_iter()
-                    .map(Row::Component)
+                    .map(|row| Row::Component(Box::new(row)))
                     .collect(),
                 "bmc" => tables.bmcs()?.into_iter().map(Row::Bmc).collect(),
-                _ => tables.drifts()?.into_iter().map(Row::Drift).collect(),
+                _ => tables
+                    .drifts()?
+                    .into_iter()
+                    .map(|row| Row::Drift(Box::new(row)))
+                    .collect(),
             };
             present.extend(stored.into_iter().map(|row| (row.key(), row)));
         }

@@ -3,14 +3,47 @@
 use super::cycle::Planned;
 use super::planfile::{PlanView, mentions};
 use super::report::Report;
-use crate::inventory::Mac;
+use crate::inventory::{Mac, Row};
+use crate::store::Store;
+use crate::store::inventory_table::{Ending, InventoryError};
+
+/// An address is found in whatever spelling.
+fn canonical(key: &str) -> String {
+    key.parse::<Mac>()
+        .map_or(key.to_owned(), |mac| mac.to_string())
+}
+
+/// Rows that `key` names, one line each, for when a plan says nothing about it.
+pub fn untouched(store: &Store, key: &str) -> Result<Vec<String>, InventoryError> {
+    let key = canonical(key);
+    store.inventory(|tables| {
+        let racks = tables.racks()?.into_iter();
+        let racks = racks.map(|row| Row::Rack(Box::new(row)));
+        let components = tables.all_components()?.into_iter();
+        let components = components.map(|row| Row::Component(Box::new(row)));
+        let lines = racks
+            .chain(components)
+            .filter(|row| mentions(row, &key))
+            .map(|row| {
+                let live = match &row {
+                    Row::Rack(rack) => rack.is_live(),
+                    Row::Component(component) => component.is_live(),
+                    Row::Bmc(_) | Row::Drift(_) => true,
+                };
+                let why = if live {
+                    "a live row of a type that was not pulled completely: left alone"
+                } else {
+                    "a tombstone that Core does not list: left alone"
+                };
+                format!("{} {}: {why}", row.key().table(), row.key())
+            });
+        Ok((lines.collect(), Ending::Discard))
+    })
+}
 
 /// Everything a plan says about `key`, one line each; empty when it says nothing.
 pub fn explain(planned: &Planned, key: &str) -> Vec<String> {
-    // An address is found in whatever spelling.
-    let key = key
-        .parse::<Mac>()
-        .map_or(key.to_owned(), |mac| mac.to_string());
+    let key = canonical(key);
     let mut lines = Vec::new();
     let mut known: Vec<&str> = vec![&key];
     for plan in &planned.plans {

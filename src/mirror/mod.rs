@@ -37,6 +37,7 @@ pub mod policy;
 pub mod report;
 pub mod run;
 pub mod spec;
+pub mod status;
 
 use crate::clock::WallTime;
 use crate::inventory::Row;
@@ -82,7 +83,7 @@ pub fn drifts(store: &Store) -> Result<Vec<DriftView>, InventoryError> {
         let labels: HashMap<_, _> = tables
             .all_components()?
             .into_iter()
-            .map(|component| (component.id, Row::Component(component).label()))
+            .map(|component| (component.id, Row::Component(Box::new(component)).label()))
             .collect();
         let views = tables.drifts()?.into_iter().map(|drift| {
             let who = match (drift.component_id, &drift.external_id) {
@@ -99,7 +100,7 @@ pub fn drifts(store: &Store) -> Result<Vec<DriftView>, InventoryError> {
                 ));
             }
             DriftView {
-                columns: Value::Object(Row::Drift(drift).columns()),
+                columns: Value::Object(Row::Drift(Box::new(drift)).columns()),
                 line,
             }
         });

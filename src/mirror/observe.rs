@@ -374,6 +374,7 @@ fn compare(
 
 fn differences(component: &Component, device: &Device, policy: &Policy) -> Vec<FieldDiff> {
     let mut diffs = Vec::new();
+    let natural = policy.profile == Profile::NaturalKey;
     let fields = ["slot_id", "tray_index", "host_id"];
     let expected = [component.slot_id, component.tray_index, component.host_id];
     for ((field, expected), actual) in fields.into_iter().zip(expected).zip(device.positions()) {
@@ -383,8 +384,9 @@ fn differences(component: &Component, device: &Device, policy: &Policy) -> Vec<F
         let actual = match actual {
             Some(actual) if actual == expected => continue,
             Some(actual) => actual.to_string(),
-            // Where 0 may mean that nobody knows, it proves nothing.
-            None if policy.profile == Profile::NaturalKey && expected <= 0 => continue,
+            // Where 0 may mean that nobody knows, it proves nothing; nor does a position that was
+            // observed in part.
+            None if natural && (expected <= 0 || device.is_placed()) => continue,
             None => MISSING.to_owned(),
         };
         diffs.push(FieldDiff {
@@ -444,7 +446,7 @@ fn replace(
         let same = stored.component_type.is_some() && wanted.contains(&content(stored));
         if !(same && kept.insert(content(stored))) {
             let why = "not observed any more";
-            draft.remove(Row::Drift(stored.clone()), Op::DriftDelete, why);
+            draft.remove(Row::Drift(Box::new(stored.clone())), Op::DriftDelete, why);
         }
     }
     for drift in drifts {

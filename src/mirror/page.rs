@@ -38,8 +38,11 @@ pub struct Entry {
     #[serde(alias = "bmcMacAddress")]
     pub bmc_mac_address: Option<String>,
     /// Where the BMC answers.
-    #[serde(alias = "bmcIpAddress", alias = "ip_address", alias = "ipAddress")]
+    #[serde(alias = "bmcIpAddress")]
     pub bmc_ip_address: Option<String>,
+    /// The same, as power shelves once had it; both may be there.
+    #[serde(alias = "ipAddress")]
+    pub ip_address: Option<String>,
     /// Serial number, under the name it has for this kind.
     #[serde(
         alias = "chassis_serial_number",
@@ -93,6 +96,13 @@ impl Entry {
         present(self.description.as_deref()).or(present(inner))
     }
 
+    /// Where the BMC answers; absent and empty are the same.
+    pub fn bmc_ip(&self) -> Option<&str> {
+        let texts = [&self.bmc_ip_address, &self.ip_address];
+        let mut texts = texts.into_iter().flatten().map(|text| text.trim());
+        texts.find(|text| !text.is_empty())
+    }
+
     /// A label; absent, without a value and empty are the same.
     pub fn label(&self, key: &str) -> Option<&str> {
         let inner = self.metadata.as_ref().and_then(|m| m.labels.as_ref());
@@ -118,11 +128,12 @@ impl<'de> Deserialize<'de> for IdText {
             Text(String),
             Object {
                 #[serde(default, alias = "value")]
-                id: String,
+                id: Option<String>,
             },
         }
         Ok(match Shape::deserialize(deserializer)? {
-            Shape::Text(text) | Shape::Object { id: text } => Self(text),
+            Shape::Text(text) => Self(text),
+            Shape::Object { id } => Self(id.unwrap_or_default()),
         })
     }
 }
@@ -185,7 +196,11 @@ impl<'de> Deserialize<'de> for Labels {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
                 let mut labels = Labels::default();
                 while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                    labels.keep(&key, map.next_value::<Scalar>()?.0);
+                    if Labels::KNOWN.contains(&key.as_ref()) {
+                        labels.keep(&key, map.next_value::<Scalar>()?.0);
+                    } else {
+                        map.next_value::<de::IgnoredAny>()?;
+                    }
                 }
                 Ok(labels)
             }

@@ -34,6 +34,8 @@ knob! {
     /// | negative position | a value | malformed |
     /// | description of a component | not mirrored | kept under `expected_description` |
     /// | devices found by | serial, else Host BMC | Host BMC |
+    /// | a position within an observed one that says nothing of it | not compared | `<missing>` |
+    /// | gate that is set but empty | off, with a warning | unset |
     Profile {
         /// Hardware is recognised by manufacturer and serial number.
         NaturalKey = "natural-key",

@@ -2,13 +2,17 @@
 
 use super::core::Core;
 use super::cycle::{Cycle, Gatekeeper, run_cycle};
-use super::policy::Policy;
+use super::policy::{Policy, Profile};
 use super::report::{Report, Summary};
+use super::status::Status;
 use crate::clock;
 use crate::store::Store;
+use crate::telemetry::control::Control;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// Longest time that a cycle has to come to its next commit once the service is to stop.
@@ -40,10 +44,12 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// Reads the variable's value.
-    pub fn read(value: Option<&str>) -> Self {
+    /// Reads the variable's value. Set but empty says nothing under `host-mac`, and nothing clear
+    /// under `natural-key`.
+    pub fn read(value: Option<&str>, profile: Profile) -> Self {
         match value {
-            None | Some("") => Self::Unset,
+            None => Self::Unset,
+            Some("") if profile == Profile::HostMac => Self::Unset,
             Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Self::On,
             Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Self::Off,
             Some(other) => Self::Unclear(other.to_owned()),
@@ -84,6 +90,8 @@ impl Mirror {
             gatekeeper,
         };
         let mut summary = run_cycle(&self.store, self.core.as_mut(), cycle);
+        // An approval was given for what was looked at then, not for whatever goes missing later.
+        self.policy.approve_deletes = None;
         if let Gate::Unclear(value) = &self.gate {
             let why =
                 format!("{value:?} is neither on nor off: expected inventory is not mirrored");
@@ -93,23 +101,26 @@ impl Mirror {
         summary
     }
 
-    /// Cycles every `interval` until SIGTERM or SIGINT; says so to systemd.
-    pub fn run(self, interval: Duration) -> std::io::Result<()> {
+    /// Cycles every `interval` until SIGTERM or SIGINT; says so to systemd, and answers
+    /// `afferent status` on the control socket of `state_dir`.
+    pub fn run(self, interval: Duration, state_dir: &Path) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let done = runtime.block_on(serve(self, interval));
+        let done = runtime.block_on(serve(self, interval, state_dir));
         // A cycle that waits for Core is not waited for: nothing of it is committed any more.
         runtime.shutdown_timeout(LAST_CYCLE);
         done
     }
 }
 
-async fn serve(mirror: Mirror, interval: Duration) -> std::io::Result<()> {
+async fn serve(mirror: Mirror, interval: Duration, state_dir: &Path) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = Stop::default();
+    let status = Arc::new(Status::new(mirror.core.source()));
+    let mut answering = answer(state_dir, Arc::clone(&status));
     let mirror = Arc::new(Mutex::new(mirror));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     tracing::info!(interval = %clock::show_duration(interval), "mirror started");
@@ -126,9 +137,12 @@ async fn serve(mirror: Mirror, interval: Duration) -> std::io::Result<()> {
                 // A cycle that takes longer than the interval is not run twice at once.
                 if running.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                     let (mirror, stop) = (Arc::clone(&mirror), stop.clone());
+                    let status = Arc::clone(&status);
                     running = Some(tokio::task::spawn_blocking(move || {
                         let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
-                        log(&mirror.cycle(&stop));
+                        let summary = mirror.cycle(&stop);
+                        log(&summary);
+                        status.note(clock::wall_now().to_string(), summary);
                     }));
                 } else {
                     tracing::warn!("the last cycle still runs");
@@ -138,8 +152,21 @@ async fn serve(mirror: Mirror, interval: Duration) -> std::io::Result<()> {
     }
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     stop.0.store(true, Ordering::Relaxed);
+    answering.shutdown().await;
     tracing::info!("mirror stopped");
     Ok(())
+}
+
+/// Answers `afferent status` for as long as what it gives is kept. The mirror is of use without.
+fn answer(state_dir: &Path, status: Arc<Status>) -> JoinSet<()> {
+    let mut task = JoinSet::new();
+    match Control::bind(state_dir) {
+        Ok(control) => drop(task.spawn(control.answer(move |_: &[&str]| status.show()))),
+        Err(error) => {
+            tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
+        }
+    }
+    task
 }
 
 fn watchdog() -> Duration {
@@ -176,15 +203,18 @@ mod tests {
 
     #[test]
     fn the_gate_obeys_plain_truth_values_and_nothing_else() {
-        for on in ["1", "t", "T", "TRUE", "true", "True", ""] {
-            assert!(Gate::read(Some(on)).is_open(), "{on}");
+        let read = |value| Gate::read(value, Profile::NaturalKey);
+        for on in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert!(read(Some(on)).is_open(), "{on}");
         }
         for off in [
             "0", "f", "F", "FALSE", "false", "False", "on", " true", "yes",
         ] {
-            assert!(!Gate::read(Some(off)).is_open(), "{off}");
+            assert!(!read(Some(off)).is_open(), "{off}");
         }
-        assert!(Gate::read(None).is_open());
-        assert!(matches!(Gate::read(Some("on")), Gate::Unclear(_)));
+        assert!(read(None).is_open());
+        assert!(matches!(read(Some("on")), Gate::Unclear(_)));
+        assert!(matches!(read(Some("")), Gate::Unclear(_)));
+        assert!(Gate::read(Some(""), Profile::HostMac).is_open());
     }
 }

@@ -34,6 +34,8 @@ pub enum Place {
     FileHeader,
     /// Page number: from 1 in sqlite, from 0 in Berkeley DB.
     Page(u32),
+    /// Row of an sqlite table, by its number.
+    Row(i64),
     /// Byte offset from the start of the file.
     Offset(u64),
     /// A package header, by its number in the database (`hnum`, `DBINSTANCE`).
@@ -45,6 +47,7 @@ impl fmt::Display for Place {
         match self {
             Self::FileHeader => f.write_str("file header"),
             Self::Page(page) => write!(f, "page {page}"),
+            Self::Row(row) => write!(f, "row {row}"),
             Self::Offset(offset) => write!(f, "offset {offset}"),
             Self::Header(hnum) => write!(f, "package header {hnum}"),
         }

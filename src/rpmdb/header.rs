@@ -258,6 +258,7 @@ impl Reader<'_> {
             let chunk = chunk.get(..chunk.len().min(rest)).unwrap_or_default();
             if let Some(piece) = chunk.split(|b| *b == 0).next()
                 && piece.len() < chunk.len()
+                && scratch.text.len() + piece.len() <= MAX_TEXT
             {
                 if scratch.text.is_empty() {
                     return Ok(Some(String::from_utf8_lossy(piece).into_owned()));
@@ -271,7 +272,7 @@ impl Reader<'_> {
             scratch.text.extend_from_slice(chunk);
             at += chunk.len() as u64;
         }
-        Err(self.damaged("a string does not end inside its data"))
+        Err(self.damaged("a string does not end inside its data, or is far too long"))
     }
 
     /// Copies `length` bytes from `offset` into `into`.

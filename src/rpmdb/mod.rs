@@ -1,8 +1,24 @@
 //! Package databases of rpm, read from a byte source: sqlite, ndb and Berkeley DB hash.
 //!
+//! ```text
+//! rpmdb.sqlite  sqlite/  \
+//! Packages.db   ndb.rs    >  Item: number, length, check, Blob  ->  header.rs  ->  Package or key
+//! Packages      bdb.rs   /
+//! ```
+//!
+//! | Format | File | Distributions | Read |
+//! | --- | --- | --- | --- |
+//! | sqlite | `rpmdb.sqlite` | Fedora 33 and later, RHEL, CentOS Stream, Alma, Rocky and Oracle 9 and later, Amazon Linux 2023, Azure Linux and CBL-Mariner | any page size, auto-vacuum and encoding; committed frames of `-wal`; a hot `-journal` rolled back in memory |
+//! | ndb | `Packages.db` | SUSE: SLE 15 SP3 and later, openSUSE Leap and Tumbleweed | with free slots and without `Index.db` |
+//! | Berkeley DB hash | `Packages` | RHEL, CentOS, Alma, Rocky and Oracle 6 to 8, Amazon Linux 2, SLE 12, Fedora before 33 | versions 7 to 10, both byte orders, sorted and unsorted pages, overflow chains |
+//!
+//! The header inside is the same everywhere, of rpm 3 to 6. Not read: Berkeley DB with encryption or
+//! page checksums and its B-tree kind, sqlite tables without row numbers; rpm writes none of these.
+//!
 //! Readers here never open a file, never lock and never write. Whatever the bytes say, they use
 //! bounded memory and time: every page and slot is visited at most once, and every length meets a
-//! named bound before memory is taken.
+//! named bound before memory is taken. They work on what they are handed, also when it changes
+//! meanwhile; whether it did, and what they said therefore counts, is the caller's to find out.
 
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
@@ -89,6 +105,15 @@ pub struct Listed {
     pub check: u64,
 }
 
+/// Whether [`Item::check`] is needed: it costs a pass over bytes that a reader else jumps over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// Every item has one.
+    Make,
+    /// Nobody looks at them.
+    Skip,
+}
+
 /// Called with every header of a database.
 pub type Visit<'a> = dyn FnMut(Item<'_>) -> ControlFlow<()> + 'a;
 
@@ -116,12 +141,13 @@ impl<S: ReadAt> Database<S> {
         }
     }
 
-    /// Calls `visit` with every header, in the order in which the database keeps them.
+    /// Calls `visit` with every header, in the order in which the database keeps them. With
+    /// [`Checks::Skip`] their checks may be left out, as 0.
     ///
     /// # Errors
     /// The structure around the headers is damaged, so that some could not be found. A damaged
     /// header alone is not an error here: its [`Item`] says so.
-    pub fn headers(&mut self, visit: &mut Visit<'_>) -> Result<(), Error> {
+    pub fn headers(&mut self, checks: Checks, visit: &mut Visit<'_>) -> Result<(), Error> {
         let mut headers = 0;
         let mut visit = |item: Item<'_>| {
             headers += 1;
@@ -131,7 +157,7 @@ impl<S: ReadAt> Database<S> {
             visit(item)
         };
         match self {
-            Self::Sqlite(database) => database.headers(&mut visit)?,
+            Self::Sqlite(database) => database.headers(checks, &mut visit)?,
             Self::Ndb(database) => database.headers(&mut visit)?,
             Self::Bdb(database) => database.headers(&mut visit)?,
         }

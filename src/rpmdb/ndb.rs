@@ -81,8 +81,8 @@ impl<S: ReadAt> Database<S> {
     pub(super) fn headers(&mut self, visit: &mut Visit<'_>) -> Result<(), Error> {
         let mut batch = vec![0; BATCH];
         let mut window = Vec::new();
-        // Blobs do not overlap, so together they are no longer than the file.
-        let mut left = self.source.size();
+        // Blobs do not overlap, so together they are no longer than the space for them.
+        let mut left = self.source.size() - self.slots_end;
         let mut at = FILE_HEADER as u64;
         while at < self.slots_end {
             let length = BATCH.min(usize::try_from(self.slots_end - at).unwrap_or(BATCH));

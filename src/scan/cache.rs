@@ -5,7 +5,7 @@ use super::database::Located;
 use super::error::ScanError;
 use super::file::{OpenFile, Stamp};
 use crate::report::Package;
-use crate::rpmdb::{self, Backend, Described, Item, Listed, Scratch};
+use crate::rpmdb::{self, Backend, Checks, Described, Item, Listed, Place, Scratch};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
@@ -98,7 +98,13 @@ impl Delta {
                 listed.is_some()
             }
             Err(error) => {
-                let why = error.to_string();
+                let why = match &error {
+                    rpmdb::Error::Damaged {
+                        place: Place::Header(_),
+                        ..
+                    } => error.to_string(),
+                    _ => format!("package header {number}: {error}"),
+                };
                 self.skipped.push(Skipped { number, why });
                 listed.is_some()
             }
@@ -160,7 +166,11 @@ impl Cache {
         let mut delta = self.delta(identity, known);
         let mut scratch = Scratch::default();
         let mut agreed = 0;
-        database.headers(&mut |item| {
+        let checks = match listing {
+            Some(_) => Checks::Skip,
+            None => Checks::Make,
+        };
+        database.headers(checks, &mut |item| {
             delta.headers += 1;
             let listed = listing.as_ref().and_then(|all| {
                 let at = all.binary_search_by_key(&item.number, |l| l.number).ok()?;

@@ -206,8 +206,9 @@ fn same_but_arch(last: &Distribution, new: &Distribution) -> bool {
         }
 }
 
-/// The process that runs an rpm transaction in this database directory, if one does. A lock that
-/// may not be asked for counts as free; [`probe_lock`] tells the difference.
+/// The process that runs an rpm transaction in this database directory, if one does; 0 for one of
+/// another PID namespace. A lock that may not be asked for counts as free; [`probe_lock`] tells the
+/// difference.
 ///
 /// # Errors
 /// The lock file can be opened but not asked.

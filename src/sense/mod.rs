@@ -55,6 +55,9 @@ const ROSTER_EVERY: Duration = Duration::from_secs(2);
 /// Transfers at the same time.
 const TRANSFERS: usize = 20;
 
+/// Threads for what blocks: every delivery has one, and there is room for understanding reports.
+const BLOCKING: usize = 28;
+
 /// What `sense` needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -102,7 +105,7 @@ pub enum SenseError {
 pub fn run(config: Config) -> Result<(), SenseError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(48)
+        .max_blocking_threads(BLOCKING)
         .thread_keep_alive(Duration::from_secs(5))
         .build()?;
     runtime.block_on(sense(config))

@@ -159,7 +159,10 @@ impl View {
 
 /// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not heard yet).
 fn state_of(book: &Book, vm: &VmId, guest: &Guest) -> &'static str {
-    let failures = book.schedule.look(vm).map_or(0, |(failures, _)| failures);
+    let failures = match guest.failure {
+        Some(_) => book.schedule.look(vm).map_or(0, |(failures, _)| failures),
+        None => 0,
+    };
     match (failures, guest.asked) {
         (SILENT.., _) => "silent",
         (1.., _) => "failing",

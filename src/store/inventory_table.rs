@@ -360,8 +360,15 @@ impl<'tx> Tables<'tx> {
     pub(crate) fn check(&self) -> Result<Vec<String>, Fault> {
         let mut entries = Vec::new();
         let mut problems = Vec::new();
-        let rows = self.racks()?.into_iter().map(Row::Rack);
-        let rows = rows.chain(self.all_components()?.into_iter().map(Row::Component));
+        let rows = self
+            .racks()?
+            .into_iter()
+            .map(|row| Row::Rack(Box::new(row)));
+        let rows = rows.chain(
+            self.all_components()?
+                .into_iter()
+                .map(|row| Row::Component(Box::new(row))),
+        );
         for row in rows.chain(self.bmcs()?.into_iter().map(Row::Bmc)) {
             index_entries(&row, &mut entries);
         }
@@ -464,7 +471,7 @@ mod tests {
             .store;
         let (a, b) = (rack(1, "a", Some("x")), rack(2, "b", Some("y")));
         let (a2, b2) = (rack(1, "a", Some("y")), rack(2, "b", Some("x")));
-        let row = |rack: &Rack| Some(Row::Rack(rack.clone()));
+        let row = |rack: &Rack| Some(Row::Rack(Box::new(rack.clone())));
         write(&store, &[(None, row(&a)), (None, row(&b))]).unwrap();
         write(&store, &[(row(&a), row(&a2)), (row(&b), row(&b2))]).unwrap();
         assert_eq!(look(&store, |t| t.racks()), [a2, b2.clone()]);
@@ -480,7 +487,7 @@ mod tests {
         let store = Store::open(dir.path(), "mirror.redb", 1 << 20)
             .unwrap()
             .store;
-        let row = Row::Rack(rack(1, "a", None));
+        let row = Row::Rack(Box::new(rack(1, "a", None)));
         store
             .inventory(|tables| Ok((tables.apply(&[(None, Some(&row))])?, Ending::Discard)))
             .unwrap();
@@ -494,7 +501,7 @@ mod tests {
         let store = Store::open(dir.path(), "mirror.redb", 1 << 20)
             .unwrap()
             .store;
-        let row = Row::Rack(rack(1, "a", Some("x")));
+        let row = Row::Rack(Box::new(rack(1, "a", Some("x"))));
         write(&store, &[(None, Some(row))]).unwrap();
         store
             .inventory(|tables| {
@@ -518,7 +525,7 @@ mod tests {
         let component = |n: u128, rack: u128| {
             let mut row = Component::new(Uuid::from_u128(n), ComponentType::Compute);
             row.rack_id = Some(Uuid::from_u128(rack));
-            (None, Some(Row::Component(row)))
+            (None, Some(Row::Component(Box::new(row))))
         };
         write(&store, &[component(1, 7), component(2, 7), component(3, 9)]).unwrap();
         let racks = look(&store, |t| t.racks_pointed_to());

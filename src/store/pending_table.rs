@@ -287,6 +287,8 @@ pub fn read(store: &Store, vm: &VmId) -> Result<Option<Envelope>, StoreError> {
 mod tests {
     use super::*;
     use crate::report::{Epoch, Facts, Generation, Package, Report};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_report_its_slot_and_the_known_generation_arrive_together() {
@@ -368,6 +370,153 @@ mod tests {
         };
         apply(&store, &[mixed_up]).unwrap();
         assert!(read(&store, &vm("a")).unwrap_err().is_corrupt());
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Op {
+        Arrive {
+            guest: u8,
+        },
+        Move {
+            guest: u8,
+            behind: u32,
+        },
+        Clear {
+            guest: u8,
+            behind: u32,
+        },
+        Forget {
+            guest: u8,
+        },
+        /// What was given since the last one is one transaction.
+        Commit,
+        /// What was given since the last commit is lost with the process.
+        Crash,
+    }
+
+    /// Loss prevented: a report that was durable and is not, one that was accepted and comes back,
+    /// or a newer one that goes with the answer to an older one.
+    #[test]
+    fn random_changes_with_crashes_leave_what_a_simple_model_says() {
+        let guest = 0u8..3;
+        let op = prop_oneof![
+            5 => guest.clone().prop_map(|guest| Op::Arrive { guest }),
+            2 => (guest.clone(), 0u32..2).prop_map(|(guest, behind)| Op::Move { guest, behind }),
+            4 => (guest.clone(), 0u32..2).prop_map(|(guest, behind)| Op::Clear { guest, behind }),
+            1 => guest.prop_map(|guest| Op::Forget { guest }),
+            4 => Just(Op::Commit),
+            1 => Just(Op::Crash),
+        ];
+        let config = ProptestConfig::with_cases(40);
+        proptest!(config, |(ops in proptest::collection::vec(op, 1..60))| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = open(&dir);
+            let mut generations = [0u32; 3];
+            let mut batch = Vec::new();
+            let mut durable = Model::default();
+            let mut model = Model::default();
+            for op in ops {
+                match op {
+                    Op::Commit => {
+                        apply(&store, &std::mem::take(&mut batch)).unwrap();
+                        durable = model.clone();
+                    }
+                    Op::Crash => {
+                        batch.clear();
+                        model = durable.clone();
+                        drop(store);
+                        store = open(&dir);
+                    }
+                    op => batch.extend(model.step(op, &mut generations)),
+                }
+                if batch.is_empty() {
+                    durable.check(&store);
+                }
+            }
+        });
+    }
+
+    /// Generation of the pending report and whether it was moved; and the guests that are known.
+    #[derive(Clone, Default)]
+    struct Model {
+        pending: BTreeMap<String, (u32, bool)>,
+        known: BTreeMap<String, (Option<u32>, Option<u32>)>,
+    }
+
+    impl Model {
+        fn step(&mut self, op: Op, generations: &mut [u32; 3]) -> Option<Change> {
+            let name = |guest: u8| format!("g{guest}");
+            match op {
+                Op::Arrive { guest } => {
+                    let (id, generation) = (name(guest), &mut generations[usize::from(guest)]);
+                    *generation += 1;
+                    self.pending.insert(id.clone(), (*generation, false));
+                    self.known.entry(id.clone()).or_default().0 = Some(*generation);
+                    Some(arrival(&id, *generation))
+                }
+                Op::Move { guest, behind } => {
+                    let generation = generations[usize::from(guest)].checked_sub(behind)?.max(1);
+                    let id = name(guest);
+                    if let Some(held) = self.pending.get_mut(&id).filter(|h| h.0 == generation) {
+                        held.1 = true;
+                    }
+                    let mut moved = slot(&id, generation);
+                    moved.attempts = 1;
+                    Some(Change::Move {
+                        vm: vm(&id),
+                        slot: moved,
+                    })
+                }
+                Op::Clear { guest, behind } => {
+                    let generation = generations[usize::from(guest)].checked_sub(behind)?.max(1);
+                    let id = name(guest);
+                    if let Some(known) = self.known.get_mut(&id) {
+                        known.1 = Some(generation);
+                    }
+                    if self
+                        .pending
+                        .get(&id)
+                        .is_some_and(|held| held.0 == generation)
+                    {
+                        self.pending.remove(&id);
+                    }
+                    Some(clear(&id, generation))
+                }
+                Op::Forget { guest } => {
+                    let id = name(guest);
+                    if !self.pending.contains_key(&id) {
+                        self.known.remove(&id);
+                    }
+                    Some(Change::Forget { vm: vm(&id) })
+                }
+                Op::Commit | Op::Crash => None,
+            }
+        }
+
+        fn check(&self, store: &Store) {
+            let loaded = load(store).unwrap();
+            let number = |known: Known| known.key.generation.get();
+            let pending: BTreeMap<_, _> = loaded
+                .slots
+                .iter()
+                .map(|(vm, slot)| (vm.to_string(), (number(slot.report), slot.attempts == 1)))
+                .collect();
+            assert_eq!(pending, self.pending);
+            let known: BTreeMap<_, _> = loaded
+                .guests
+                .iter()
+                .map(|(vm, row)| {
+                    let accepted = row.accepted.map(|(known, _)| number(known));
+                    (vm.to_string(), (row.known.map(number), accepted))
+                })
+                .collect();
+            assert_eq!(known, self.known);
+            for id in ["g0", "g1", "g2"] {
+                let read = read(store, &vm(id)).unwrap();
+                let held = self.pending.get(id).map(|held| held.0);
+                assert_eq!(read.map(|e| e.key.generation.get()), held);
+            }
+        }
     }
 
     fn open(dir: &tempfile::TempDir) -> Store {

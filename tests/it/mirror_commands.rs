@@ -310,6 +310,9 @@ fn explain_names_the_rule_by_any_name_of_the_thing() {
         assert!(code == Some(0) && said.contains(words), "{key}: {said}");
     }
     assert_eq!(explain("no such thing").0, Some(1));
+    mirror.run_from(&core, &[]);
+    let (code, said) = explain("Foxwell/MC-1");
+    assert!(code == Some(0) && said.contains("a tombstone"), "{said}");
 }
 
 #[test]

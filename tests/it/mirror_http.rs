@@ -359,3 +359,21 @@ fn observed_machines_come_from_core_too() {
     assert_eq!(drift.len(), 1);
     assert_eq!(drift[0]["drift_type"], "missing_in_actual");
 }
+
+/// A document behind an address is worth as much patience as a list.
+#[test]
+fn a_document_is_asked_for_again_while_its_server_is_in_trouble() {
+    let asked = AtomicUsize::new(0);
+    let core = CoreServer::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => status(503),
+        _ => Answer::Plain(200, Vec::new(), br#"{"expected_racks":[]}"#.to_vec()),
+    });
+    let mirror = Mirror::new();
+    let ran = mirror.run_from(&core.url, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
+    assert_eq!(core.requests().len(), 2);
+    let gone = CoreServer::start(|_| status(404));
+    let ran = mirror.run_from(&gone.url, &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    assert_eq!(gone.requests().len(), 1);
+}

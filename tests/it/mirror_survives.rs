@@ -180,9 +180,24 @@ fn the_service_says_when_it_is_ready_and_stops_when_told() {
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let done = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("mirrored")));
     assert!(done.is_some(), "a cycle at once");
+    let status = || {
+        let mut status = Command::new(env!("CARGO_BIN_EXE_afferent"));
+        status.args(["status", "--json", "--state-dir"]);
+        let output = status.arg(mirror.state()).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    // The line in the log comes a moment before the cycle is noted.
+    let mut answer = status();
+    while answer["cycles"] != 1 {
+        answer = status();
+    }
+    assert_eq!(answer["service"], "mirror");
+    assert_eq!(answer["state"], "ok");
+    assert_eq!(answer["types"]["Compute"]["inserted"], 10);
     let pid = child.id().to_string();
     let told = Command::new("kill").args(["-TERM", &pid]).status();
     assert!(told.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!mirror.state().join("control.sock").exists());
     assert_eq!(names(&mirror.dump()).1, 10);
 }

@@ -184,8 +184,11 @@ impl World {
     }
 
     fn is_free(&self) -> bool {
-        let path = self.state.join("sense.redb");
-        fs::File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+        match fs::File::open(self.state.join("sense.redb")) {
+            Ok(file) => file.try_lock().is_ok(),
+            // It was killed before it could begin one.
+            Err(_) => true,
+        }
     }
 
     /// Central has the newest report of every guest.

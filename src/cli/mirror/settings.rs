@@ -185,6 +185,11 @@ impl Config {
         })
     }
 
+    /// Where the tables are.
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     /// Opens the tables; a damaged file is moved aside and the next cycle fills a new one.
     pub(super) fn open_store(&self) -> Result<Store, Stop> {
         open_store(&self.state_dir)
@@ -222,7 +227,11 @@ impl Config {
                     "is needed with --site-id and --token-file",
                 )));
             }
-            return Ok(Box::new(FileCore::at_url(core.clone(), client, None)));
+            return Ok(Box::new(FileCore::at_url(
+                core.clone(),
+                client,
+                self.http.deadline,
+            )));
         };
         let options = RestOptions {
             base: core.clone(),
@@ -243,8 +252,8 @@ fn not_empty(text: String) -> Result<String, String> {
 }
 
 /// What the gate says.
-pub(super) fn gate() -> Gate {
-    Gate::read(std::env::var(GATE).ok().as_deref())
+pub(super) fn gate(policy: &Policy) -> Gate {
+    Gate::read(std::env::var(GATE).ok().as_deref(), policy.profile)
 }
 
 /// Opens `mirror.redb` in `state_dir`.

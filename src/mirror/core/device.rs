@@ -119,6 +119,11 @@ impl Device {
         Some(dpus.iter().map(|id| id.0.as_str()))
     }
 
+    /// Whether anything was said about where it is.
+    pub fn is_placed(&self) -> bool {
+        self.position.is_some()
+    }
+
     /// Slot, tray and host it was found at; what is no integer was not found.
     pub fn positions(&self) -> [Option<i64>; 3] {
         let Some(position) = &self.position else {

@@ -3,14 +3,16 @@
 //! A type whose list is missing takes no part; `{"error": ".."}` in its place is a failed pull.
 
 use super::device::DevicePosition;
+use super::patience::{Patience, asked_to_wait, passes};
 use super::{Core, Device, Pull, Pulled, decode, from_result, only_one_site, shorten};
-use crate::http::Client;
+use crate::http::{Client, HttpError};
 use crate::inventory::Kind;
 use crate::mirror::page::{self, Entry};
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Longest document, in bytes.
 const MAX_DOCUMENT: u64 = 64 << 20;
@@ -18,7 +20,7 @@ const MAX_DOCUMENT: u64 = 64 << 20;
 /// Where the document is.
 enum Place {
     File(PathBuf),
-    Url(String, Client),
+    Url(String, Client, Duration),
 }
 
 /// Core as one document, read once per cycle.
@@ -44,11 +46,11 @@ impl FileCore {
         }
     }
 
-    /// The document that `client` finds at `url`.
-    pub fn at_url(url: String, client: Client, site: Option<String>) -> Self {
+    /// The document that `client` finds at `url` before the deadline.
+    pub fn at_url(url: String, client: Client, deadline: Duration) -> Self {
         Self {
-            place: Place::Url(url, client),
-            site,
+            place: Place::Url(url, client, deadline),
+            site: None,
             document: None,
         }
     }
@@ -110,7 +112,7 @@ impl Core for FileCore {
         match &self.place {
             Place::File(path) => format!("file:{}", path.display()),
             // What follows a question mark may be a key.
-            Place::Url(url, _) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+            Place::Url(url, ..) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -176,13 +178,25 @@ fn read(place: &Place) -> Result<Document, String> {
             }
             body
         }
-        Place::Url(url, client) => {
-            let answer = client.get(url, &[]).map_err(|error| error.to_string())?;
-            if answer.status != 200 {
-                return Err(format!("status {}", answer.status));
-            }
-            answer.body
-        }
+        Place::Url(url, client, deadline) => fetch(url, client, *deadline)?,
     };
     Document::new(body)
+}
+
+fn fetch(url: &str, client: &Client, deadline: Duration) -> Result<Vec<u8>, String> {
+    let mut patience = Patience::new(deadline);
+    loop {
+        let (why, wait) = match client.get_within(url, &[], patience.left()) {
+            Ok(answer) if answer.status == 200 => return Ok(answer.body),
+            Ok(answer) if passes(answer.status) => {
+                (format!("status {}", answer.status), asked_to_wait(&answer))
+            }
+            Ok(answer) => return Err(format!("status {}", answer.status)),
+            Err(error @ HttpError::NoConnection(_)) => (error.to_string(), None),
+            Err(error) => return Err(error.to_string()),
+        };
+        if !patience.wait(wait) {
+            return Err(why);
+        }
+    }
 }

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! file.rs   one JSON document with everything in it, from a file or an address
-//! rest.rs   one paged list per type; tokens, retries, and whether the pages fit together
+//! rest.rs   one paged list per type; tokens, and whether the pages fit together
+//! patience.rs   asking again
 //! ```
 
 mod device;
 mod file;
+mod patience;
 mod rest;
 
 pub use device::{Device, DevicePosition};

@@ -4,9 +4,9 @@
 //! that were already read: totals and ids are compared, and a pull that does not fit together is
 //! made once more before it is used without deletes.
 
+use super::patience::{Patience, asked_to_wait, passes};
 use super::{Core, Device, Pull, Pulled, decode, from_result, only_one_site, shorten};
-use crate::clock::{self, backoff::Backoff};
-use crate::http::{Bearer, Client, HttpError, Response, retry_after};
+use crate::http::{Bearer, Client, HttpError, Response};
 use crate::inventory::Kind;
 use crate::mirror::page::{self, Entry, Pagination};
 use crate::mirror::report::Report;
@@ -19,12 +19,6 @@ use std::time::Duration;
 const PAGE_SIZE: u64 = 100;
 /// Pages of one type before somebody is wrong about something: a million entries.
 const MAX_PAGES: u64 = 10_000;
-/// Times one page is asked for.
-const ATTEMPTS: u32 = 3;
-const BETWEEN: Backoff = Backoff {
-    floor: Duration::from_millis(500),
-    ceiling: Duration::from_secs(5),
-};
 
 /// What is needed to ask.
 #[derive(Clone, Debug)]
@@ -153,14 +147,12 @@ impl RestCore {
     /// One page, asked for as often as makes sense within the deadline.
     fn page(&mut self, list: &str, order: Option<&str>, number: u64) -> Result<Response, String> {
         let url = self.url(list, order, number);
-        let begin = clock::now();
+        let mut patience = Patience::new(self.options.deadline);
         let mut fresh_token = false;
-        let mut attempt = 1;
         loop {
-            let left = self.options.deadline.saturating_sub(begin.elapsed());
             let bearer = self.bearer()?;
             let headers: Vec<(&str, &str)> = bearer.iter().map(Bearer::header).collect();
-            let answer = self.client.get_within(&url, &headers, left);
+            let answer = self.client.get_within(&url, &headers, patience.left());
             let (why, wait) = match answer {
                 Ok(response) if response.status == 200 => return Ok(response),
                 Ok(response) if response.status == 401 && !fresh_token && bearer.is_some() => {
@@ -170,23 +162,18 @@ impl RestCore {
                 }
                 Ok(response) => {
                     let why = self.refusal(&response);
-                    if !matches!(response.status, 429 | 500 | 502..=504) {
+                    if !passes(response.status) {
                         return Err(why);
                     }
-                    let now = Duration::from_millis(clock::wall_now().unix_ms());
-                    (why, retry_after(&response, now))
+                    (why, asked_to_wait(&response))
                 }
                 Err(error @ HttpError::NoConnection(_)) => (error.to_string(), None),
                 Err(error) => return Err(error.to_string()),
             };
-            let wait = wait.unwrap_or_else(|| BETWEEN.half_jitter(attempt, fastrand::f64()));
-            let left = self.options.deadline.saturating_sub(begin.elapsed());
-            if attempt == ATTEMPTS || wait >= left {
+            if !patience.wait(wait) {
                 return Err(why);
             }
-            tracing::debug!(list, number, attempt, %why, "asking again");
-            std::thread::sleep(wait);
-            attempt += 1;
+            tracing::debug!(list, number, %why, "asking again");
         }
     }
 

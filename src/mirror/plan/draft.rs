@@ -14,7 +14,7 @@ macro_rules! edit {
     ($(#[$doc:meta])* $name:ident, $row:ident) => {
         $(#[$doc])*
         pub fn $name(&mut self, row: &$row, op: Op, why: &'static str) -> &mut $row {
-            let before = Row::$row(row.clone());
+            let before = Row::$row(Box::new(row.clone()));
             let change = self.changes.entry(before.key()).or_insert_with(|| Change {
                 key: before.key(),
                 after: Some(before.clone()),
@@ -25,7 +25,7 @@ macro_rules! edit {
             // A row that was already removed here comes back as it was.
             let after = change
                 .after
-                .get_or_insert_with(|| Row::$row(row.clone()));
+                .get_or_insert_with(|| Row::$row(Box::new(row.clone())));
             match after {
                 Row::$row(row) => row,
                 _ => unreachable!("the key names the table"),
@@ -77,7 +77,7 @@ impl Draft {
 
     /// Writes a drift row.
     pub fn put_drift(&mut self, after: Drift, op: Op, why: &'static str) {
-        self.put(None, Row::Drift(after), op, why);
+        self.put(None, Row::Drift(Box::new(after)), op, why);
     }
 
     /// The changes by key, without those that change nothing. `now` goes into the times of racks.

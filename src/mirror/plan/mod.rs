@@ -15,8 +15,6 @@ mod draft;
 mod guard;
 mod names;
 mod rack;
-#[cfg(test)]
-mod tests;
 
 pub use component::{ComponentInput, PresentComponents, plan_components};
 pub use draft::Draft;

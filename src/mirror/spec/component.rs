@@ -150,8 +150,8 @@ pub fn wanted(
             sighting,
         });
     };
-    let ip = match entry.bmc_ip_address.as_deref().map(str::trim) {
-        None | Some("") => Address::At(None),
+    let ip = match entry.bmc_ip() {
+        None => Address::At(None),
         Some(text) => text.parse().map_or_else(
             |_| {
                 report("invalid_ip", "the BMC's IP address is none".into());

@@ -108,6 +108,10 @@ impl Node {
             return Err(Error::damaged(Place::Page(page), "is no table page"));
         }
         let cells = be_u16(&bytes, at + 3).unwrap_or(0);
+        let pointers = at + if kind == LEAF { 8 } else { 12 };
+        if pointers + 2 * usize::from(cells) > bytes.len() {
+            return Err(Error::damaged(Place::Page(page), "has too many cells"));
+        }
         Ok(Self {
             page,
             bytes,
@@ -132,11 +136,7 @@ impl Node {
             next if next == self.cells => self.at + 8,
             _ => return Ok(None),
         };
-        self.next = self.next.saturating_add(1);
-        // A page with u16::MAX cells cannot exist, it would not fit.
-        if self.next == u16::MAX {
-            return Err(self.damaged("has too many cells"));
-        }
+        self.next += 1;
         be_u32(&self.bytes, at)
             .map(Some)
             .ok_or(self.damaged("has a cell outside itself"))

@@ -23,6 +23,7 @@ mod wal;
 pub use record::Value;
 pub use schema::Table;
 
+use super::Checks;
 use super::error::{Error, Place};
 use super::header::Blob;
 use super::source::ReadAt;
@@ -106,9 +107,9 @@ impl<S: ReadAt> Database<S> {
         let mut values = vec![Value::Null; wanted.len()];
         walk(&mut self.pager, root, &mut |rowid, mut row| {
             values.fill(Value::Null);
-            record_header(&mut row, &mut header)?;
+            record_header(rowid, &mut row, &mut header)?;
             for (index, column) in record::columns(&header).enumerate() {
-                let column = column.ok_or(BAD_RECORD)?;
+                let column = column.ok_or_else(|| bad_record(rowid))?;
                 for (value, _) in values
                     .iter_mut()
                     .zip(wanted)
@@ -123,7 +124,7 @@ impl<S: ReadAt> Database<S> {
                         let length = usize::try_from(column.length).unwrap_or(0);
                         row.copy(column.offset, length, &mut bytes)?;
                         if bytes.len() < length {
-                            return Err(BAD_RECORD);
+                            return Err(bad_record(rowid));
                         }
                         record::value(column.serial, &bytes, encoding)
                     };
@@ -134,11 +135,15 @@ impl<S: ReadAt> Database<S> {
     }
 
     /// Calls `visit` with every row of rpm's table `Packages`, in order of numbers.
-    pub(super) fn headers(&mut self, visit: &mut super::Visit<'_>) -> Result<(), Error> {
+    pub(super) fn headers(
+        &mut self,
+        checks: Checks,
+        visit: &mut super::Visit<'_>,
+    ) -> Result<(), Error> {
         let (root, column) = self.packages()?;
         let mut header = Vec::new();
         walk(&mut self.pager, root, &mut |rowid, row| {
-            Ok(visit_header(rowid, row, column, &mut header, visit))
+            Ok(visit_header(rowid, row, column, checks, &mut header, visit))
         })
     }
 
@@ -154,7 +159,14 @@ impl<S: ReadAt> Database<S> {
             self.pager.begin_walk();
             let rowid = i64::from(*number);
             let found = btree::find(&mut self.pager, root, rowid, &mut |row| {
-                Ok(visit_header(rowid, row, column, &mut header, visit))
+                Ok(visit_header(
+                    rowid,
+                    row,
+                    column,
+                    Checks::Skip,
+                    &mut header,
+                    visit,
+                ))
             })?;
             if !found {
                 return Ok(false);
@@ -245,15 +257,18 @@ impl<S: ReadAt> Database<S> {
     }
 }
 
-const BAD_RECORD: Error = Error::Damaged {
-    place: Place::FileHeader,
-    why: "a row is damaged",
-};
+fn bad_record(row: i64) -> Error {
+    Error::damaged(Place::Row(row), "is no sound record")
+}
 
-fn record_header<S: ReadAt>(row: &mut Payload<'_, S>, into: &mut Vec<u8>) -> Result<(), Error> {
-    let (length, _) = record::varint(row.local()).ok_or(BAD_RECORD)?;
+fn record_header<S: ReadAt>(
+    rowid: i64,
+    row: &mut Payload<'_, S>,
+    into: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let (length, _) = record::varint(row.local()).ok_or_else(|| bad_record(rowid))?;
     if length > MAX_RECORD_HEADER || length > row.length() {
-        return Err(BAD_RECORD);
+        return Err(bad_record(rowid));
     }
     row.copy(0, usize::try_from(length).unwrap_or(0), into)
 }
@@ -262,13 +277,17 @@ fn visit_header<S: ReadAt>(
     rowid: i64,
     mut row: Payload<'_, S>,
     column: usize,
+    checks: Checks,
     header: &mut Vec<u8>,
     visit: &mut super::Visit<'_>,
 ) -> ControlFlow<()> {
     let number = u32::try_from(rowid).unwrap_or(u32::MAX);
-    match header_blob(&mut row, column, header) {
+    match header_blob(rowid, &mut row, column, header) {
         Ok((offset, length)) => {
-            let check = super::check(row.local());
+            let check = match checks {
+                Checks::Make => super::check(row.local()),
+                Checks::Skip => 0,
+            };
             visit(super::Item {
                 number,
                 length,
@@ -290,18 +309,19 @@ fn visit_header<S: ReadAt>(
 }
 
 fn header_blob<S: ReadAt>(
+    rowid: i64,
     row: &mut Payload<'_, S>,
     column: usize,
     header: &mut Vec<u8>,
 ) -> Result<(u64, u64), Error> {
-    record_header(row, header)?;
+    record_header(rowid, row, header)?;
     let column = record::columns(header)
         .nth(column)
         .flatten()
-        .ok_or(BAD_RECORD)?;
+        .ok_or_else(|| bad_record(rowid))?;
     let end = column.offset.checked_add(column.length);
     if !column.is_blob() || end.is_none_or(|end| end > row.length()) {
-        return Err(BAD_RECORD);
+        return Err(bad_record(rowid));
     }
     Ok((column.offset, column.length))
 }

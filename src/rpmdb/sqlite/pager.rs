@@ -99,9 +99,9 @@ pub(super) struct Pager<S> {
     part: Vec<u8>,
     part_page: u32,
     part_at: usize,
-    /// Pages that may still be visited in the current walk; each belongs to one place only, so a
-    /// walk that needs more than there are goes in circles.
-    budget: u64,
+    /// A bit for each page, set when the current walk came by: every page belongs to one place
+    /// only, so one met twice is damage, and no walk is longer than the file.
+    visited: Vec<u64>,
 }
 
 impl<S: ReadAt> Pager<S> {
@@ -122,11 +122,14 @@ impl<S: ReadAt> Pager<S> {
             ));
         }
         let in_file = main.size() / u64::from(header.page_size);
+        let in_file = u32::try_from(in_file).unwrap_or(u32::MAX);
+        // Pages that are claimed but not there are not counted.
         let page_count = match &overlay {
-            Some(overlay) => overlay.page_count,
-            None => header
-                .page_count
-                .unwrap_or(u32::try_from(in_file).unwrap_or(u32::MAX)),
+            Some(overlay) => {
+                let last = overlay.pages.last().map_or(0, |(page, _)| *page);
+                overlay.page_count.min(in_file.max(last))
+            }
+            None => header.page_count.unwrap_or(in_file).min(in_file),
         };
         Ok(Self {
             main,
@@ -136,7 +139,7 @@ impl<S: ReadAt> Pager<S> {
             part: Vec::new(),
             part_page: 0,
             part_at: 0,
-            budget: 0,
+            visited: Vec::new(),
         })
     }
 
@@ -151,21 +154,23 @@ impl<S: ReadAt> Pager<S> {
 
     /// Begins a walk, in which every page may be visited once.
     pub(super) fn begin_walk(&mut self) {
-        self.budget = u64::from(self.page_count);
+        self.visited.clear();
     }
 
-    /// Counts a visit of `page`, which must be a page of this database.
+    /// Notes a visit of `page`, which must be a page of this database.
     pub(super) fn visit(&mut self, page: u32) -> Result<(), Error> {
+        let damaged = |why| Error::damaged(Place::Page(page), why);
         if page == 0 || page > self.page_count {
-            return Err(Error::damaged(
-                Place::Page(page),
-                "is referred to but does not exist",
-            ));
+            return Err(damaged("is referred to but does not exist"));
         }
-        self.budget = self
-            .budget
-            .checked_sub(1)
-            .ok_or(Error::damaged(Place::Page(page), "is used more than once"))?;
+        let (word, bit) = ((page / 64) as usize, 1 << (page % 64));
+        if word >= self.visited.len() {
+            self.visited.resize(word + 1, 0);
+        }
+        match self.visited.get_mut(word) {
+            Some(seen) if *seen & bit == 0 => *seen |= bit,
+            _ => return Err(damaged("is used more than once")),
+        }
         Ok(())
     }
 

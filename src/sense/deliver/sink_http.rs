@@ -10,8 +10,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Bodies from this many bytes on are compressed: below, it costs more time than it saves.
-const COMPRESS_FROM: usize = 64 << 10;
+/// Bodies from this many bytes on are compressed. Below, as most reports are, compressing would take
+/// more of the sensor's time than everything else it does with a report.
+const COMPRESS_FROM: usize = 256 << 10;
 
 /// Central over HTTP.
 pub(super) struct HttpSink {

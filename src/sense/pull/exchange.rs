@@ -46,6 +46,9 @@ const STALL: Duration = Duration::from_millis(250);
 /// Answers up to this length are no transfers: they fit what arrives with the first read.
 const SMALL: usize = 4 << 10;
 
+/// Memory that a transfer takes at once for a body that was announced, in bytes.
+const AT_ONCE: usize = 512 << 10;
+
 /// A body is read in steps of this many bytes, so that memory follows what has arrived.
 const STEP: usize = 64 << 10;
 
@@ -100,7 +103,8 @@ pub async fn converse<'a>(
     known: Option<Known>,
     lanes: &'a Lanes,
 ) -> Result<Received<'a>, Failure> {
-    let mut stream = timeout(DIAL, dial(address, lanes))
+    // Dialing and reading have large states of their own; waiting, in which ten thousand are, none.
+    let mut stream = timeout(DIAL, Box::pin(dial(address, lanes)))
         .await
         .map_err(|_| Failure::DialTimeout)??;
     let patience = match ask {
@@ -111,7 +115,7 @@ pub async fn converse<'a>(
     let len = timeout(patience, say_and_hear(&mut stream, &request))
         .await
         .map_err(|_| Failure::NoAnswer)??;
-    timeout(BODY, read_body(&mut stream, len, lanes))
+    timeout(BODY, Box::pin(read_body(&mut stream, len, lanes)))
         .await
         .map_err(|_| Failure::Stalled)?
 }
@@ -156,6 +160,7 @@ async fn read_body<'a>(
         return Ok((body, None));
     }
     let mut transfer = lanes.transfers.acquire().await.ok();
+    body.reserve(len.min(AT_ONCE));
     while body.len() < len {
         if let Ok(read) = timeout(STALL, read_some(stream, &mut body, len)).await {
             read?;

@@ -13,7 +13,7 @@ use crate::store::pending_table::{Change, GuestRow, SealedReport};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 /// A wait answered "unchanged" before this time is no wait.
@@ -312,6 +312,16 @@ impl Conversation {
         };
         let (bytes, transfer) =
             exchange::converse(&self.entry.address, self.ask, self.row.known, &lanes).await?;
+        // Apart from the wait, which ten thousand guests are in at a time: it stays small.
+        Box::pin(self.take_in(bytes, transfer)).await
+    }
+
+    /// What becomes of an answer, up to the durable report.
+    async fn take_in(
+        self,
+        bytes: Vec<u8>,
+        transfer: Option<SemaphorePermit<'_>>,
+    ) -> Result<News, Failure> {
         let (started, len) = (clock::now(), bytes.len());
         let (answer, sealed) = self.understand(bytes).await?;
         check_machine(self.entry.guest_id.as_ref(), answer.guest_id.as_ref())?;

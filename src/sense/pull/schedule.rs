@@ -104,6 +104,8 @@ struct Plan {
     knows_report: bool,
     waits: bool,
     met: bool,
+    /// Polls follow one another at the interval, from a moment of the guest's own.
+    phased: bool,
     full_due: Instant,
     full_wanted: bool,
     pace: Bucket,
@@ -148,6 +150,7 @@ impl Schedule {
             knows_report: memory.knows_report,
             waits: memory.waits,
             met: false,
+            phased: false,
             full_due: now + refresh.saturating_sub(memory.full_age),
             full_wanted: false,
             pace: Bucket::full(PACE.0, PACE.1, now),
@@ -200,16 +203,20 @@ impl Schedule {
         plan.failures = if in_vain { plan.failures + 1 } else { 0 };
         plan.met = !failed;
         let pace = plan.pace.when(1.0, now).unwrap_or(now);
+        let polls = matches!(heard, Heard::Report { .. } | Heard::Unchanged { .. });
+        // Guests that came together must not be polled together for ever.
+        let poll = if plan.phased {
+            spread(timing.poll, dice)
+        } else {
+            timing.poll.mul_f64(dice)
+        };
+        plan.phased |= polls;
         let at = match heard {
             Heard::Report { waits } => {
                 plan.waits = waits;
                 (plan.knows_report, plan.full_wanted) = (true, false);
                 plan.full_due = now + spread(timing.refresh, dice);
-                if waits {
-                    pace
-                } else {
-                    now + spread(timing.poll, dice)
-                }
+                if waits { pace } else { now + poll }
             }
             Heard::Unchanged { waits, hasty } => {
                 plan.waits = waits;
@@ -218,7 +225,7 @@ impl Schedule {
                 } else if waits {
                     now + timing.hasty.half_jitter(plan.failures, dice)
                 } else {
-                    now + spread(timing.poll, dice)
+                    now + poll
                 }
             }
             Heard::NoWaits => {
@@ -232,6 +239,8 @@ impl Schedule {
             Heard::NotYet => now + timing.not_yet.half_jitter(plan.failures, dice),
             Heard::Failed => now + timing.failing.half_jitter(plan.failures, dice),
         };
+        // Whatever it says, and whatever it was asked.
+        let at = at.max(pace);
         plan.turn = Turn::At(at);
         self.due.insert((at, vm.clone()));
     }
@@ -272,6 +281,8 @@ fn spread(time: Duration, dice: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+    use proptest::prelude::*;
 
     const UNCHANGED_AT_ONCE: Heard = Heard::Unchanged {
         waits: true,
@@ -298,5 +309,116 @@ mod tests {
         assert!(delays[0] <= Duration::from_secs(1), "{delays:?}");
         assert!(delays.is_sorted(), "{delays:?}");
         assert_eq!(delays[11], poll);
+    }
+
+    #[test]
+    fn a_guest_that_holds_waits_is_always_in_one_after_it_was_met() {
+        let mut now = clock::now();
+        let mut schedule = schedule();
+        let known = Memory {
+            knows_report: true,
+            waits: true,
+            full_age: Duration::ZERO,
+        };
+        schedule.add(vm(1), known, now, 0.5);
+        assert_eq!(schedule.take_due(now, 0.5), Some((vm(1), Ask::Get)));
+        schedule.finished(&vm(1), unchanged(true), now, 0.5);
+        for _ in 0..10 {
+            let (_, ask) = schedule.take_due(now, 0.5).unwrap();
+            let Ask::Wait(time) = ask else {
+                unreachable!("{ask:?}")
+            };
+            assert!(time <= Duration::from_secs(45) && time > Duration::from_secs(40));
+            now += time;
+            schedule.finished(&vm(1), unchanged(true), now, 0.5);
+        }
+    }
+
+    #[test]
+    fn a_full_report_is_asked_for_when_its_time_has_come_also_after_a_restart() {
+        let now = clock::now();
+        for (hours, ask) in [(0, Ask::Get), (3, Ask::Get), (4, Ask::Full), (9, Ask::Full)] {
+            let mut schedule = schedule();
+            let memory = Memory {
+                knows_report: true,
+                waits: true,
+                full_age: Duration::from_secs(hours * 3600),
+            };
+            schedule.add(vm(1), memory, now, 0.0);
+            assert_eq!(schedule.take_due(now, 0.0), Some((vm(1), ask)), "{hours}");
+        }
+    }
+
+    #[test]
+    fn guests_that_came_together_are_not_polled_together() {
+        let now = clock::now();
+        let mut schedule = schedule();
+        for n in 0..1000 {
+            schedule.add(vm(n), Memory::default(), now, 0.5);
+        }
+        while let Some((vm, _)) = schedule.take_due(now, 0.5) {
+            let report = Heard::Report { waits: false };
+            schedule.finished(&vm, report, now, fastrand::f64());
+        }
+        let half = now + Duration::from_secs(150);
+        let early = schedule.due.iter().filter(|(at, _)| *at < half).count();
+        assert!((300..700).contains(&early), "{early}");
+    }
+
+    proptest! {
+        /// Loss prevented: a guest that is never asked again, asked twice at once, or asked without
+        /// end.
+        #[test]
+        fn every_guest_has_exactly_one_turn_and_none_is_asked_without_end(
+            steps in proptest::collection::vec((0usize..6, 0u64..100, 0.01..1.0f64), 1..300)
+        ) {
+            let start = clock::now();
+            let mut now = start;
+            let mut schedule = schedule();
+            for n in 0..5 {
+                schedule.add(vm(n), Memory::default(), now, 0.5);
+            }
+            let mut asked: HashMap<VmId, u32> = HashMap::new();
+            for (heard, millis, dice) in steps {
+                now += Duration::from_millis(millis);
+                while let Some((vm, _)) = schedule.take_due(now, dice) {
+                    let count = asked.entry(vm.clone()).or_default();
+                    *count += 1;
+                    let passed = u32::try_from((now - start).as_secs()).unwrap();
+                    prop_assert!(*count <= 11 + passed, "asked {count} times in {passed} s");
+                    prop_assert!(schedule.look(&vm).unwrap().1.is_none());
+                    let heard = [
+                        Heard::Report { waits: true },
+                        unchanged(true),
+                        Heard::NoWaits,
+                        Heard::NotYet,
+                        Heard::Doubtful,
+                        Heard::Failed,
+                    ][heard];
+                    schedule.finished(&vm, heard, now, dice);
+                    // An answer that comes twice changes nothing.
+                    let at = schedule.look(&vm);
+                    schedule.finished(&vm, Heard::Failed, now, dice);
+                    prop_assert_eq!(schedule.look(&vm), at);
+                }
+                prop_assert_eq!(schedule.due.len(), 5);
+            }
+        }
+    }
+
+    fn schedule() -> Schedule {
+        let (poll, refresh) = (Duration::from_secs(300), Duration::from_secs(4 * 3600));
+        Schedule::new(Timing::new(poll, refresh))
+    }
+
+    fn unchanged(waits: bool) -> Heard {
+        Heard::Unchanged {
+            waits,
+            hasty: false,
+        }
+    }
+
+    fn vm(n: u16) -> VmId {
+        format!("vm-{n}").parse().unwrap()
     }
 }

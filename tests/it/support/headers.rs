@@ -10,6 +10,10 @@
 
 use sha2::{Digest as _, Sha256};
 
+/// As many as an ordinary package has.
+const REQUIRES: usize = 15;
+const CHANGES: usize = 20;
+
 const INT16: u32 = 3;
 const INT32: u32 = 4;
 const STRING: u32 = 6;
@@ -93,6 +97,15 @@ impl Fields {
             region.text(1044, source);
         }
         region.texts(1047, STRING_ARRAY, [self.name.clone()]);
+        region.int32(1048, &[0; REQUIRES]);
+        let require = |i: usize| format!("libsomething-{i}.so.6(LIBSOMETHING_2.{i})(64bit)");
+        region.texts(1049, STRING_ARRAY, (0..REQUIRES).map(|i| require(i).into()));
+        region.texts(1050, STRING_ARRAY, (0..REQUIRES).map(|_| Vec::new()));
+        region.text(1064, b"4.18.0");
+        region.int32(1080, &[1_690_000_000; CHANGES]);
+        let author = |_| b"A Packager <packager@example.com> - 1-1".to_vec();
+        region.texts(1081, STRING_ARRAY, (0..CHANGES).map(author));
+        region.texts(1082, STRING_ARRAY, (0..CHANGES).map(|_| vec![b'c'; 90]));
         region.int32(1095, &each(1));
         region.int32(1096, &each(7));
         region.texts(1097, STRING_ARRAY, (0..self.files).map(|_| Vec::new()));

@@ -71,7 +71,10 @@ impl Drop for Program {
     fn drop(&mut self) {
         // All of the group: a process outlives the strace that is killed.
         let group = format!("-{}", self.0.id());
-        let _ = Command::new("kill").args(["-9", "--", &group]).status();
+        let _ = Command::new("kill")
+            .args(["-9", "--", &group])
+            .stderr(Stdio::null())
+            .status();
         let _ = self.0.wait();
     }
 }

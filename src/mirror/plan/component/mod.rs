@@ -294,7 +294,7 @@ impl<'a> Planner<'a> {
             .map(|(i, row)| Candidate {
                 row: i,
                 id: row.id,
-                label: Row::Component(row.clone()).label(),
+                label: Row::Component(Box::new(row.clone())).label(),
             })
             .collect();
         let verdict = judge(

@@ -204,8 +204,12 @@ impl Planner<'_> {
             description: self.description(None, entry).map(Cow::into_owned),
             ..Component::new(id, kind)
         };
-        self.draft
-            .put(None, Row::Component(row), Op::Insert, "Core lists it");
+        self.draft.put(
+            None,
+            Row::Component(Box::new(row)),
+            Op::Insert,
+            "Core lists it",
+        );
     }
 
     /// The description column as it will be: only our key of it changes.

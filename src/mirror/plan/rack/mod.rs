@@ -309,7 +309,7 @@ impl<'a> Planner<'a> {
             if self.claims.is_claimed(i) || self.was_seen(row) {
                 continue;
             }
-            let label = Row::Rack(row.clone()).label();
+            let label = Row::Rack(Box::new(row.clone())).label();
             if row.external_id.is_some() || !exempt {
                 candidates.push(Candidate {
                     row: i,
@@ -375,7 +375,9 @@ impl<'a> Planner<'a> {
             .iter()
             .enumerate()
             .filter(|(i, row)| {
-                row.is_live() && !self.claims.is_claimed(*i) && !self.deleted.contains(i)
+                // A row whose entry is left out keeps its name as well.
+                let bids = self.claims.entry(*i).is_some_and(|entry| !self.out[entry]);
+                row.is_live() && !bids && !self.deleted.contains(i)
             })
             .map(|(_, row)| row.name.as_str())
             .collect();
@@ -417,7 +419,7 @@ impl<'a> Planner<'a> {
             if (stays_dead || self.deleted.contains(&i)) && names.contains(row.name.as_str()) {
                 let why = "a tombstone is in the way of a name";
                 self.draft
-                    .remove(Row::Rack(row.clone()), Op::TombstoneGc, why);
+                    .remove(Row::Rack(Box::new(row.clone())), Op::TombstoneGc, why);
                 self.counters.hard_deleted += 1;
             }
         }

@@ -117,7 +117,7 @@ impl Planner<'_> {
         };
         self.counters.inserted += 1;
         self.draft
-            .put(None, Row::Rack(row), Op::Insert, "Core lists it");
+            .put(None, Row::Rack(Box::new(row)), Op::Insert, "Core lists it");
     }
 
     /// `{model, text}` as it will be.
