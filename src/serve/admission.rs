@@ -1,19 +1,29 @@
 //! Which connections a server keeps when there are too many.
 //!
 //! A peer that stalls must not keep out one that does not: a connection that has not sent its
-//! request yet gives way, the oldest first, to a new one; where there is none, the oldest of those
-//! that have not taken their answer yet does. Those waiting for a change never do; when nothing but
-//! such are left, the new one is told BUSY.
+//! request yet gives way, the oldest first, to a new one; where there is none, the one does that has
+//! taken nothing of its answer for the longest time. Those waiting for a change never do, nor does
+//! one that had no time to be called stalled: while nothing gives way, new ones wait to be accepted.
 
+use crate::clock;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 /// Connections of all kinds at a time.
 const MAX_CONNECTIONS: usize = 256;
 
 /// Requests that wait for a change, at a time.
 const MAX_WAITS: usize = 64;
+
+/// A peer that came, or has taken a part of its answer, within this time is no stalled one.
+const STALLED: Duration = Duration::from_millis(100);
+
+/// Between two looks for a place. There are more places than waits, and all others are stalled or
+/// done within [`STALLED`] or go on to be so: none is looked for in vain.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Counts connections and decides which of them stay.
 #[derive(Clone, Default)]
@@ -25,9 +35,9 @@ struct State {
     open: usize,
     waiting: usize,
     /// Those that have not sent their request yet, the oldest first; dropping the sender ends one.
-    silent: BTreeMap<u64, oneshot::Sender<()>>,
-    /// Those that have not taken their answer yet.
-    answering: BTreeMap<u64, oneshot::Sender<()>>,
+    silent: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
+    /// Those that have not taken their answer yet, the one that was longest idle first.
+    answering: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
 }
 
 /// A place among the connections, given back when dropped.
@@ -38,20 +48,45 @@ pub(super) struct Place {
     waiting: Option<oneshot::Sender<()>>,
 }
 
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Ends one connection: its task ends and gives back its place; until then there is one too
+    /// many. `None` when there is none to be ended.
+    fn take_one_away(&mut self, now: Instant) -> Option<()> {
+        let is_stalled = |since: Instant| now.saturating_duration_since(since) >= STALLED;
+        [&mut self.silent, &mut self.answering]
+            .into_iter()
+            .find_map(|places| {
+                let (_, (since, _)) = places.first_key_value()?;
+                is_stalled(*since).then(|| places.pop_first())?.map(drop)
+            })
+    }
+}
+
 impl Admission {
-    /// A place, and what ends when the place is taken away again; `None` when all are in use.
-    pub(super) fn enter(&self) -> Option<(Place, oneshot::Receiver<()>)> {
+    /// A place, as soon as there is one, and what ends when it is taken away again.
+    pub(super) async fn enter(&self) -> (Place, oneshot::Receiver<()>) {
+        loop {
+            match self.try_enter(clock::now()) {
+                Some(entered) => return entered,
+                None => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    fn try_enter(&self, now: Instant) -> Option<(Place, oneshot::Receiver<()>)> {
         let mut state = self.lock();
         if state.open >= MAX_CONNECTIONS {
-            // Its task ends and gives back its place; until then there is one too many.
-            let first = state.silent.pop_first();
-            first.or_else(|| state.answering.pop_first())?;
+            state.take_one_away(now)?;
         }
-        let number = state.next;
+        let number = state.number();
         let (keep, taken_away) = oneshot::channel();
-        state.next += 1;
         state.open += 1;
-        state.silent.insert(number, keep);
+        state.silent.insert(number, (now, keep));
         let place = Place {
             admission: self.clone(),
             number,
@@ -66,13 +101,23 @@ impl Admission {
 }
 
 impl Place {
-    /// The request is here: the place is kept as long as any other can be given away. `false`: it
-    /// was taken away already.
-    pub(super) fn spoke(&self) -> bool {
+    /// The request is here. `false`: the place was taken away already.
+    pub(super) fn spoke(&mut self, now: Instant) -> bool {
         let mut state = self.admission.lock();
-        match state.silent.remove(&self.number) {
-            Some(keep) => state.answering.insert(self.number, keep).is_none(),
-            None => false,
+        let Some((_, keep)) = state.silent.remove(&self.number) else {
+            return false;
+        };
+        self.number = state.number();
+        state.answering.insert(self.number, (now, keep));
+        true
+    }
+
+    /// The peer has taken a part of its answer.
+    pub(super) fn progressed(&mut self, now: Instant) {
+        let mut state = self.admission.lock();
+        if let Some((_, keep)) = state.answering.remove(&self.number) {
+            self.number = state.number();
+            state.answering.insert(self.number, (now, keep));
         }
     }
 
@@ -82,17 +127,19 @@ impl Place {
         if state.waiting >= MAX_WAITS {
             return false;
         }
-        self.waiting = state.answering.remove(&self.number);
+        let answering = state.answering.remove(&self.number);
+        self.waiting = answering.map(|(_, keep)| keep);
         state.waiting += usize::from(self.waiting.is_some());
         self.waiting.is_some()
     }
 
     /// There is something to answer now.
-    pub(super) fn waited(&mut self) {
+    pub(super) fn waited(&mut self, now: Instant) {
         if let Some(keep) = self.waiting.take() {
             let mut state = self.admission.lock();
             state.waiting -= 1;
-            state.answering.insert(self.number, keep);
+            self.number = state.number();
+            state.answering.insert(self.number, (now, keep));
         }
     }
 }
@@ -111,49 +158,62 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    type Entered = (Place, oneshot::Receiver<()>);
+
     #[test]
     fn silent_connections_give_way_and_then_those_that_do_not_take_their_answer() {
-        let admission = Admission::default();
-        let mut places: Vec<_> = (0..MAX_CONNECTIONS)
-            .filter_map(|_| admission.enter())
-            .collect();
-        assert_eq!(places.len(), MAX_CONNECTIONS);
-        assert!(places[0].0.spoke());
-        let newcomer = admission.enter().expect("the oldest silent one gives way");
-        assert!(is_over(&mut places[1].1) && !is_over(&mut places[0].1));
-        assert!(!places[1].0.spoke());
-        assert!(newcomer.0.spoke());
+        let (admission, now) = (Admission::default(), Instant::now());
+        let mut places = fill(&admission, now);
+        assert!(admission.try_enter(now).is_none(), "all have just come");
+        assert!(places[0].0.spoke(now));
+        let now = now + STALLED;
+        let mut newcomer = admission.try_enter(now).unwrap();
+        assert!(is_over(&mut places[1]) && !is_over(&mut places[0]));
+        assert!(!places[1].0.spoke(now) && newcomer.0.spoke(now));
         drop(places.remove(1));
-        for (place, _) in &places {
-            place.spoke();
+        for (place, _) in places.iter_mut().skip(1) {
+            place.spoke(now);
         }
-        let second = admission.enter().expect("one that was asked gives way");
-        assert!(is_over(&mut places[0].1) && !is_over(&mut places[1].1));
-        assert!(second.0.spoke());
+        places[0].0.progressed(now);
+        assert!(
+            admission.try_enter(now).is_none(),
+            "all have just been asked"
+        );
+        let now = now + STALLED;
+        places[0].0.progressed(now);
+        assert!(admission.try_enter(now).is_some());
+        assert!(is_over(&mut newcomer) && !is_over(&mut places[0]));
     }
 
     #[test]
     fn waits_have_a_bound_of_their_own_and_never_give_way() {
-        let admission = Admission::default();
-        let mut places: Vec<_> = (0..=MAX_WAITS).filter_map(|_| admission.enter()).collect();
+        let (admission, mut now) = (Admission::default(), Instant::now());
+        let mut places: Vec<Entered> = (0..=MAX_WAITS)
+            .filter_map(|_| admission.try_enter(now))
+            .collect();
         let granted: Vec<bool> = places
             .iter_mut()
-            .map(|(place, _)| place.spoke() && place.wait())
+            .map(|(place, _)| place.spoke(now) && place.wait())
             .collect();
         assert_eq!(granted.iter().filter(|g| **g).count(), MAX_WAITS);
-        let mut others: Vec<_> = (0..MAX_CONNECTIONS)
-            .filter_map(|_| admission.enter())
-            .collect();
-        assert_eq!(others.len(), MAX_CONNECTIONS);
-        assert!(!places.iter_mut().any(|(_, taken)| is_over(taken)));
-        places[0].0.waited();
-        places[1].0.waited();
-        others.clear();
-        let (mut newcomer, _taken_away) = admission.enter().unwrap();
-        assert!(newcomer.spoke() && newcomer.wait());
+        places.pop();
+        for _ in 0..3 {
+            fill(&admission, now);
+            now += STALLED;
+        }
+        assert!(!places.iter_mut().any(is_over));
+        places[0].0.waited(now);
+        let (mut newcomer, _taken_away) = admission.try_enter(now).unwrap();
+        assert!(newcomer.spoke(now) && newcomer.wait());
     }
 
-    fn is_over(taken_away: &mut oneshot::Receiver<()>) -> bool {
+    fn fill(admission: &Admission, now: Instant) -> Vec<Entered> {
+        (0..MAX_CONNECTIONS)
+            .filter_map(|_| admission.try_enter(now))
+            .collect()
+    }
+
+    fn is_over((_, taken_away): &mut Entered) -> bool {
         taken_away
             .try_recv()
             .is_err_and(|e| e == oneshot::error::TryRecvError::Closed)

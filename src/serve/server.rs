@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -22,6 +22,9 @@ const LARGE_REQUESTS: usize = 4;
 
 /// A peer whose request was refused has this long to finish sending and to read why.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// An answer is sent in parts of this size, each of which shows that the peer takes it.
+const PART: usize = 32 << 10;
 
 /// A request that is on its way when the service is told to stop has this long to arrive.
 const GRACE: Duration = Duration::from_millis(500);
@@ -77,7 +80,9 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) if self.allows(peer) => {
-                    connections.spawn(Arc::clone(&self).connection(stream));
+                    let (place, taken_away) = self.admission.enter().await;
+                    let connection = Arc::clone(&self).connection(stream, place, taken_away);
+                    connections.spawn(connection);
                 }
                 Ok((_, peer)) => {
                     if strangers.is_due() {
@@ -103,16 +108,13 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, mut stream: Stream) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: Stream,
+        mut place: Place,
+        mut taken_away: oneshot::Receiver<()>,
+    ) {
         let deadline = Instant::from_std(clock::now()) + self.deadline;
-        let Some((mut place, mut taken_away)) = self.admission.enter() else {
-            let busy = Refusal::new(
-                ErrorCode::Busy,
-                "too many connections; ask again in some seconds",
-            );
-            let _ = timeout_at(deadline, write_frame(&mut stream, &respond::refuse(&busy))).await;
-            return;
-        };
         let request = tokio::select! {
             request = timeout_at(deadline, self.listen_to(stream)) => request,
             _ = &mut taken_away => return,
@@ -134,19 +136,19 @@ impl Server {
             }
             Err(Heard::Nothing) => return,
         };
-        if !place.spoke() {
+        if !place.spoke(clock::now()) {
             return;
         }
         let converse = async {
             match asked {
-                Asked::Get(known) => self.answer(&mut stream, known, deadline).await,
+                Asked::Get(known) => self.answer(&mut stream, &mut place, known, deadline).await,
                 Asked::Wait(known, time) => {
                     if !self.wait(&mut stream, &mut place, known, time).await {
                         return;
                     }
-                    place.waited();
+                    place.waited(clock::now());
                     let deadline = Instant::from_std(clock::now()) + self.deadline;
-                    self.answer(&mut stream, known, deadline).await;
+                    self.answer(&mut stream, &mut place, known, deadline).await;
                 }
             }
         };
@@ -241,7 +243,13 @@ impl Server {
         }
     }
 
-    async fn answer(&self, stream: &mut Stream, known: Known, deadline: Instant) {
+    async fn answer(
+        &self,
+        stream: &mut Stream,
+        place: &mut Place,
+        known: Known,
+        deadline: Instant,
+    ) {
         let published = self.published.borrow().clone();
         let sent = timeout_at(deadline, async {
             match published {
@@ -252,7 +260,11 @@ impl Server {
                 Some(published) => {
                     let (head, payload) = published.full();
                     write_frame(stream, &head).await?;
-                    write_frame(stream, payload).await
+                    for part in payload.chunks(PART) {
+                        write_frame(stream, part).await?;
+                        place.progressed(clock::now());
+                    }
+                    Ok(())
                 }
             }
         });

@@ -60,9 +60,20 @@ fn a_thousand_stalled_peers_and_noise_do_not_keep_a_good_one_waiting() {
         "{pulls} pulls of {packages} packages in {seconds} s, the slowest took {slowest:.1?}; \
          memory {before} KiB before, {memory} KiB at most; {again} connections were renewed"
     );
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    assert!(slowest < bound(), "{slowest:?}");
     assert!(memory < MOST_MEMORY, "{memory} KiB");
     assert!(!agent.log().contains("panicked"));
+}
+
+/// How long a pull may take: a second, where the machine is not busy with something else.
+fn bound() -> Duration {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    match load > 4.0 * cores as f64 {
+        true => Duration::from_secs(5),
+        false => Duration::from_secs(1),
+    }
 }
 
 /// Doubles what is in the database so many times: rpm allows the same package more than once.
