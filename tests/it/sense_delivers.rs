@@ -3,7 +3,7 @@
 use crate::support::central::Central;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
-use crate::support::program::Program;
+use crate::support::program::{Program, status};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -117,13 +117,15 @@ fn a_roster_is_read_again_when_it_changes_and_a_bad_edit_changes_nothing() {
     };
     fs::write(&roster, entry("a", &a)).unwrap();
     let roster_text = roster.display().to_string();
-    let mut sense = Program::sense(
-        &dir.path().join("state"),
-        &format!("file:{}", out.display()),
-        &["--roster", &roster_text],
-    );
+    let state = dir.path().join("state");
+    let deliver = format!("file:{}", out.display());
+    let mut sense = Program::sense(&state, &deliver, &["--roster", &roster_text]);
     eventually("a", || (lines(&out).len() == 1).then_some(()));
     fs::write(&roster, "[[vm]\nnonsense").unwrap();
+    eventually("the bad edit is read, and said", || {
+        let reasons = status(&state, &[]).0["reasons"].to_string();
+        reasons.contains("roster.toml").then_some(())
+    });
     a.install("still watched");
     eventually("a again", || (lines(&out).len() == 2).then_some(()));
     fs::write(&roster, entry("a", &a) + &entry("b", &b)).unwrap();
