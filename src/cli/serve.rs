@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Run in a guest: watch the RPM database, keep a report, and answer sensors.
-#[derive(FromArgs)]
+#[derive(FromArgs, Clone)]
 #[argh(
     subcommand,
     name = "serve",
@@ -205,11 +205,16 @@ pub(super) const SETTINGS: &[Setting] = &[
 
 pub(super) fn run(args: ServeArgs) -> u8 {
     crate::telemetry::start_log();
-    let config = match args.settings().and_then(|settings| config(&settings)) {
+    let read = move || {
+        let settings = args.clone().settings()?;
+        config(&settings)
+    };
+    let config = match read() {
         Ok(config) => config,
         Err(error) => return super::complain(error.exit_code(), &error.to_string()),
     };
-    match crate::serve::run(config) {
+    let reread = move || read().map_err(|error| error.to_string());
+    match crate::serve::run(config, Box::new(reread)) {
         Ok(()) => super::DONE,
         Err(error) => super::complain(super::FAILED, &error.to_string()),
     }

@@ -22,7 +22,7 @@ mod status;
 mod worker;
 
 pub use rescan::Pace;
-pub use run::{ServeError, run};
+pub use run::{Reread, ServeError, run};
 
 use crate::transport::{ListenAddress, TlsFiles};
 use std::path::PathBuf;

@@ -142,6 +142,18 @@ impl Rescan {
         }
     }
 
+    /// Goes on with other knobs.
+    pub fn set_pace(&mut self, pace: Pace, now: Instant) {
+        self.pace = pace;
+        self.bucket.burst = pace.burst;
+        self.bucket.refill = pace.refill;
+        self.bucket.tokens = self.bucket.tokens.min(pace.burst);
+        self.due = self.due.min(now + pace.interval);
+        if !pace.reactive {
+            self.change = None;
+        }
+    }
+
     /// The database changed, or may have. `lock_closed`: the lock file was closed, as happens at
     /// the end of every transaction.
     pub fn touched(&mut self, now: Instant, lock_closed: bool) {
@@ -427,6 +439,35 @@ mod tests {
         guest.transaction(ms(50));
         guest.run_for(Duration::from_secs(3600));
         assert_eq!(guest.scans_since_first(), []);
+    }
+
+    #[test]
+    fn other_knobs_hold_from_now_on() {
+        let mut guest = Guest::after_first_scan(PACE);
+        let quick = Pace {
+            debounce: ms(1),
+            interval: Duration::from_secs(300),
+            ..PACE
+        };
+        guest.rescan.set_pace(quick, guest.now);
+        guest.transaction(ms(50));
+        let end = guest.now;
+        guest.run_for(ms(1000));
+        assert_eq!(
+            guest.scans_since_first(),
+            [(end + ms(1), Trigger::Reactive, false)]
+        );
+        guest.rescan.set_pace(
+            Pace {
+                reactive: false,
+                ..quick
+            },
+            guest.now,
+        );
+        guest.transaction(ms(50));
+        guest.run_for(Duration::from_secs(301));
+        assert_eq!(guest.scans.last().unwrap().1, Trigger::Scheduled);
+        assert_eq!(guest.scans_since_first().len(), 2);
     }
 
     #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use super::keep::Recorded;
 use super::refresh::Mapping;
 use super::rescan::{Ended, Next, Rescan};
 use super::respond::Published;
-use super::server::Server;
+use super::server::{Rules, Server};
 use super::status::Status;
 use super::worker::{Outcome, Worker};
 use crate::clock;
@@ -63,13 +63,16 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Runs the agent until SIGTERM or SIGINT.
-pub fn run(config: Config) -> Result<(), ServeError> {
+/// Reads the configuration again, or says what is wrong with it.
+pub type Reread = Box<dyn Fn() -> Result<Config, String>>;
+
+/// Runs the agent until SIGTERM or SIGINT. At SIGHUP the configuration is read again.
+pub fn run(config: Config, reread: Reread) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .build()?;
-    runtime.block_on(Agent::run(config))
+    runtime.block_on(Agent::run(config, reread))
 }
 
 struct Agent {
@@ -78,6 +81,8 @@ struct Agent {
     watch: Watch,
     worker: Worker,
     published: watch::Sender<Option<Arc<Published>>>,
+    rules: watch::Sender<Rules>,
+    reread: Reread,
     scan: Option<JoinHandle<Outcome>>,
     /// Of the files as the newest scan found them.
     signature: Signature,
@@ -85,16 +90,16 @@ struct Agent {
 }
 
 impl Agent {
-    async fn run(config: Config) -> Result<(), ServeError> {
+    async fn run(config: Config, reread: Reread) -> Result<(), ServeError> {
         let (worker, stored) = Worker::open(&config)?;
         let (published, subscriber) = watch::channel(stored.map(Arc::new));
         let (stop, stopping) = watch::channel(false);
+        let (rules, rules_changed) = watch::channel(rules_of(&config));
         let mut servers = JoinSet::new();
         let server = Arc::new(Server::new(
             subscriber,
             stopping,
-            config.allow_cid.clone(),
-            config.conn_deadline,
+            rules_changed,
             config.tls.clone().map(ServerTls::load).transpose()?,
         ));
         for address in &config.listen {
@@ -132,8 +137,10 @@ impl Agent {
             watch,
             worker,
             published,
+            rules,
             scan: None,
             config,
+            reread,
         };
         if agent.published.borrow().is_some() {
             notify(&[NotifyState::Ready]);
@@ -177,6 +184,7 @@ impl Agent {
     async fn live(&mut self) -> Result<(), ServeError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let mut poll = Ticker::every(self.config.safety_poll);
         // Half of what systemd allows, fed from this loop: a stuck loop is a dead service.
         let mut watchdog =
@@ -192,10 +200,42 @@ impl Agent {
                 is_new = mapping.refreshed() => if is_new { self.rescan.wanted(clock::now()) },
                 () = poll.tick() => self.compare(),
                 () = watchdog.tick() => notify(&[NotifyState::Watchdog]),
+                _ = hang_up.recv() => self.reread(),
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
             }
         }
+    }
+
+    /// Takes over what can change while the service runs, and says what needs a restart.
+    fn reread(&mut self) {
+        let new = match (self.reread)() {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::warn!(error, "configuration not taken over, the one before stays");
+                return;
+            }
+        };
+        let old = &mut self.config;
+        let fixed = [
+            ("listen", old.listen != new.listen),
+            ("root", old.root != new.root),
+            ("dbpath", old.dbpath != new.dbpath),
+            ("state_dir", old.state_dir != new.state_dir),
+            ("tls_*", old.tls != new.tls),
+            ("repo_cpe", old.repo_cpe != new.repo_cpe),
+            ("safety_poll", old.safety_poll != new.safety_poll),
+        ];
+        for (key, changed) in fixed {
+            if changed {
+                tracing::warn!(key, "changed, and needs a restart to hold");
+            }
+        }
+        (old.pace, old.allow_cid, old.conn_deadline) = (new.pace, new.allow_cid, new.conn_deadline);
+        self.rescan.set_pace(self.config.pace, clock::now());
+        self.rules.send_replace(rules_of(&self.config));
+        locked(&self.status).reactive = self.config.pace.reactive;
+        tracing::info!("configuration read again");
     }
 
     /// Does all that is due, and gives the time of the next thing.
@@ -334,6 +374,13 @@ impl Agent {
 
 fn locked(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
     status.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn rules_of(config: &Config) -> Rules {
+    Rules {
+        allow_cid: config.allow_cid.clone(),
+        deadline: config.conn_deadline,
+    }
 }
 
 /// The outcome of the running scan, when there is one.

@@ -35,14 +35,23 @@ const QUIET: Duration = Duration::from_secs(60);
 /// After an accept that failed (no descriptors left), until the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What peers have to keep to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    /// Machines that may ask over VSOCK.
+    pub(super) allow_cid: Vec<u32>,
+    /// Longest an exchange takes, the time of a wait not counted.
+    pub(super) deadline: Duration,
+}
+
 /// What all connections share.
 pub(super) struct Server {
     /// The newest report; `None` before the first scan.
     pub(super) published: watch::Receiver<Option<Arc<Published>>>,
     /// Turns true when the service ends.
     pub(super) stopping: watch::Receiver<bool>,
-    pub(super) allow_cid: Vec<u32>,
-    pub(super) deadline: Duration,
+    /// May change while the service runs.
+    pub(super) rules: watch::Receiver<Rules>,
     pub(super) admission: Admission,
     pub(super) large_requests: Semaphore,
     pub(super) tls: Option<ServerTls>,
@@ -52,15 +61,13 @@ impl Server {
     pub(super) fn new(
         published: watch::Receiver<Option<Arc<Published>>>,
         stopping: watch::Receiver<bool>,
-        allow_cid: Vec<u32>,
-        deadline: Duration,
+        rules: watch::Receiver<Rules>,
         tls: Option<ServerTls>,
     ) -> Self {
         Self {
             published,
             stopping,
-            allow_cid,
-            deadline,
+            rules,
             admission: Admission::default(),
             large_requests: Semaphore::new(LARGE_REQUESTS),
             tls,
@@ -101,9 +108,13 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
+    fn deadline(&self) -> Duration {
+        self.rules.borrow().deadline
+    }
+
     fn allows(&self, peer: Peer) -> bool {
         match peer {
-            Peer::Cid(cid) => self.allow_cid.contains(&cid),
+            Peer::Cid(cid) => self.rules.borrow().allow_cid.contains(&cid),
             Peer::Uid(uid) => uid == 0 || uid == nix::unistd::geteuid().as_raw(),
         }
     }
@@ -114,7 +125,7 @@ impl Server {
         mut place: Place,
         mut taken_away: oneshot::Receiver<()>,
     ) {
-        let deadline = Instant::from_std(clock::now()) + self.deadline;
+        let deadline = Instant::from_std(clock::now()) + self.deadline();
         let request = tokio::select! {
             request = timeout_at(deadline, self.listen_to(stream)) => request,
             _ = &mut taken_away => return,
@@ -147,7 +158,7 @@ impl Server {
                         return;
                     }
                     place.waited(clock::now());
-                    let deadline = Instant::from_std(clock::now()) + self.deadline;
+                    let deadline = Instant::from_std(clock::now()) + self.deadline();
                     self.answer(&mut stream, &mut place, known, deadline).await;
                 }
             }

@@ -35,4 +35,5 @@ mod serve_faults;
 mod serve_killed;
 mod serve_ndb;
 mod serve_protocol;
+mod serve_reload;
 mod serve_rpm;
