@@ -3,7 +3,12 @@
 use std::process::Command;
 
 fn main() {
-    println!("cargo:rerun-if-changed=.git/HEAD");
+    // The second changes with every commit. A path that is not there would mean "always".
+    for path in [".git/HEAD", ".git/logs/HEAD"] {
+        if std::path::Path::new(path).exists() {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
     println!("cargo:rerun-if-env-changed=AFFERENT_GIT_ID");
     let id = std::env::var("AFFERENT_GIT_ID").ok().or_else(|| {
         let out = Command::new("git")

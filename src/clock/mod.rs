@@ -87,11 +87,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("{text:?} is not a duration such as 500ms, 1s, 5m or 4h"))
 }
 
-/// Writes a duration so that [`parse_duration`] reads it.
+/// Writes a duration so that [`parse_duration`] reads it: in the largest unit that leaves nothing
+/// over, of those that people write. What is shorter than a millisecond is left out.
 pub fn show_duration(time: Duration) -> String {
-    humantime::format_duration(time)
-        .to_string()
-        .replace(' ', "")
+    let ms = time.as_millis();
+    match ms {
+        0 => "0s".to_owned(),
+        _ if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),
+        _ if ms.is_multiple_of(60_000) => format!("{}m", ms / 60_000),
+        _ if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        _ => format!("{ms}ms"),
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +109,13 @@ mod tests {
     fn a_wall_time_is_shown_with_its_milliseconds() {
         let text = "2026-11-21T10:00:00.123Z";
         assert_eq!(text.parse::<WallTime>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn a_duration_is_shown_as_people_write_it() {
+        let shown = [500, 1000, 90_000, 300_000, 14_400_000, 604_800_000]
+            .map(|ms| show_duration(Duration::from_millis(ms)));
+        assert_eq!(shown, ["500ms", "1s", "90s", "5m", "4h", "168h"]);
     }
 
     #[test]
