@@ -244,13 +244,11 @@ impl Server {
             return false;
         }
         let mut stopping = self.stopping.clone();
-        let mut nothing = [0; 1];
         tokio::select! {
             _ = published.wait_for(news) => true,
             () = sleep(time) => true,
             _ = stopping.wait_for(|stopping| *stopping) => true,
-            // A peer that asked has nothing more to say: it went away.
-            _ = stream.read(&mut nothing) => false,
+            () = gone(stream) => false,
         }
     }
 
@@ -306,6 +304,17 @@ impl Seldom {
 enum Heard {
     Refused(Refusal),
     Nothing,
+}
+
+/// Returns when a peer that has asked does not wait any more. One that only says that it has nothing
+/// more to say (shutdown(2) of its sending side) still listens.
+async fn gone(stream: &mut Stream) {
+    let mut nothing = [0; 1];
+    match stream.read(&mut nothing).await {
+        Ok(0) if stream.still_listens().await => std::future::pending().await,
+        // What follows a request is no request.
+        Ok(_) | Err(_) => {}
+    }
 }
 
 /// Says what was wrong with a request. The peer may still be sending the rest of it, and closing

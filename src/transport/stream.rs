@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio_rustls::TlsStream;
 use tokio_vsock::VsockStream;
@@ -17,6 +17,20 @@ pub enum Stream {
     Unix(UnixStream),
     /// Either of them under TLS.
     Tls(Box<TlsStream<Stream>>),
+}
+
+impl Stream {
+    /// Whether a peer that ended its sending side still reads. Only unix sockets tell the two apart
+    /// before something is sent; elsewhere the end of one side counts as the end.
+    pub async fn still_listens(&self) -> bool {
+        match self {
+            Self::Unix(stream) => stream
+                .ready(Interest::WRITABLE)
+                .await
+                .is_ok_and(|ready| !ready.is_write_closed()),
+            Self::Vsock(_) | Self::Tls(_) => false,
+        }
+    }
 }
 
 macro_rules! whichever {
@@ -54,5 +68,25 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         whichever!(self, poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_peer_that_has_nothing_more_to_say_is_told_from_one_that_is_gone() {
+        for (half, listens) in [(true, true), (false, false)] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let mut ours = Stream::Unix(ours);
+            theirs.shutdown().await.unwrap();
+            if !half {
+                drop(theirs);
+            }
+            assert_eq!(ours.read(&mut [0; 1]).await.unwrap(), 0);
+            assert_eq!(ours.still_listens().await, listens);
+        }
     }
 }

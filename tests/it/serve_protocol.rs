@@ -1,12 +1,14 @@
 //! What an agent answers, as a client sees it that shares no code with it: Python's protobuf and a
 //! schema made from the field numbers alone. Another connection sits idle all the while.
 
-use crate::support::agent::{Launch, is_root};
+use crate::support::agent::{Launch, is_root, receive, send};
 use crate::support::eventually;
 use crate::support::rpm_root::{RpmRoot, Spec};
+use afferent::wire::message::{WaitReport, request};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -362,6 +364,30 @@ fn an_agent_that_stops_answers_those_who_wait() {
     let log = fs::read_to_string(log).unwrap();
     assert!(!log.contains("WARN"), "{log}");
     assert!(!socket.exists(), "the socket is left behind");
+}
+
+// The loss: a change that a peer never hears of because it said that its request was all.
+#[test]
+fn a_peer_that_ends_its_sending_side_still_hears_of_a_change() {
+    let root = RpmRoot::new();
+    root.add(&Spec::default());
+    let launch = Launch::on(root.path());
+    let agent = launch.start();
+    let first = agent.wait_for_rpm(&root);
+    let mut peer = agent.connect().unwrap();
+    let wait = request::Method::WaitReport(WaitReport {
+        last_known_generation: first.meta.report_generation,
+        known_epoch: first.meta.epoch,
+        known_digest: Vec::new(),
+        timeout_ms: 60_000,
+    });
+    send(&mut peer, wait).unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    root.add(&Spec {
+        name: "afterwards",
+        ..Spec::default()
+    });
+    assert_ne!(receive(&mut peer).unwrap().key(), first.key());
 }
 
 fn base64(hex: &str) -> String {
