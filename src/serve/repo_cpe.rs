@@ -343,6 +343,57 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_fetched_replaces_the_copy_only_when_it_is_a_mapping() {
+        let dir = tempfile::tempdir().unwrap();
+        let answers = [
+            ("200 OK", MAPPING),
+            ("200 OK", MAPPING),
+            ("200 OK", "<html>"),
+            ("503 Busy", MAPPING),
+        ];
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!(
+            "http://{}/repository-to-cpe.json",
+            server.local_addr().unwrap()
+        );
+        let serving = std::thread::spawn(move || {
+            for (status, body) in answers {
+                let (mut stream, _) = server.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+                .unwrap();
+            }
+        });
+        assert!(fetch(&url, dir.path()).unwrap());
+        assert!(
+            !fetch(&url, dir.path()).unwrap(),
+            "the same again is no news"
+        );
+        assert!(matches!(
+            fetch(&url, dir.path()),
+            Err(RepoCpeError::Malformed { .. })
+        ));
+        assert!(matches!(
+            fetch(&url, dir.path()),
+            Err(RepoCpeError::Fetch { .. })
+        ));
+        serving.join().unwrap();
+        let mut report = report(&["baseos"]);
+        RepoCpe::new(&Source::Url(url), dir.path())
+            .apply(&mut report)
+            .unwrap();
+        assert_eq!(
+            report.repositories.len(),
+            2,
+            "the good copy is still in use"
+        );
+    }
+
     fn report(repositories: &[&str]) -> Report {
         Report {
             repositories: repositories
