@@ -243,7 +243,8 @@ create table bmc (mac_address macaddr primary key, type text not null, component
 create index on bmc (component_id);
 ";
 
-/// One cycle: stage, upsert what differs, delete what is gone.
+/// One cycle: stage, upsert what differs, delete what is gone. The statistics are brought up to date on
+/// the way: without them the planner compares every row with every other.
 const CYCLE: &str = "
 begin;
 create temp table r (external_id text, name text, manufacturer text, serial_number text, location jsonb) on commit drop;
@@ -251,6 +252,8 @@ create temp table m (mac macaddr, ip inet, serial_number text, rack text, name t
   slot_id bigint, tray_index bigint, host_id bigint) on commit drop;
 \\copy r from '@racks' csv
 \\copy m from '@machines' csv
+analyze r;
+analyze m;
 insert into rack (external_id, name, manufacturer, serial_number, location) select * from r
   on conflict (external_id) do update set name = excluded.name, location = excluded.location, deleted_at = null
   where (rack.name, rack.location, rack.deleted_at) is distinct from (excluded.name, excluded.location, null);
@@ -264,6 +267,7 @@ insert into component (type, name, model, manufacturer, serial_number, rack_id, 
     host_id = excluded.host_id, deleted_at = null
   where (component.name, component.model, component.rack_id, component.slot_id, component.tray_index, component.host_id, component.deleted_at)
     is distinct from (excluded.name, excluded.model, excluded.rack_id, excluded.slot_id, excluded.tray_index, excluded.host_id, null);
+analyze component;
 update component set deleted_at = now() where deleted_at is null and type = 'Compute'
   and not exists (select 1 from m where m.manufacturer = component.manufacturer and m.serial_number = component.serial_number);
 insert into bmc (mac_address, type, component_id, ip_address)
