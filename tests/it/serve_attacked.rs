@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 /// What an agent may take, in KiB, whoever connects.
 const MOST_MEMORY: u64 = 64 << 10;
 
+/// Far over what a pull takes on a busy machine, far under what one takes that has to wait until the
+/// stalled connections have reached their deadline. What it takes in truth is printed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 // The loss: one bad peer, or a thousand, that keep the good one from its answer or fill the guest's
 // memory.
 #[test]
@@ -60,20 +64,9 @@ fn a_thousand_stalled_peers_and_noise_do_not_keep_a_good_one_waiting() {
         "{pulls} pulls of {packages} packages in {seconds} s, the slowest took {slowest:.1?}; \
          memory {before} KiB before, {memory} KiB at most; {again} connections were renewed"
     );
-    assert!(slowest < bound(), "{slowest:?}");
+    assert!(slowest < PATIENCE, "{slowest:?}");
     assert!(memory < MOST_MEMORY, "{memory} KiB");
     assert!(!agent.log().contains("panicked"));
-}
-
-/// How long a pull may take: a second, where the machine is not busy with something else.
-fn bound() -> Duration {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
-    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
-    let cores = std::thread::available_parallelism().unwrap().get();
-    match load > 4.0 * cores as f64 {
-        true => Duration::from_secs(5),
-        false => Duration::from_secs(1),
-    }
 }
 
 /// Doubles what is in the database so many times: rpm allows the same package more than once.

@@ -202,8 +202,8 @@ fn without_inotify_instances_files_are_compared_until_there_are_some() {
     let agent = launch.start();
     root.install(&[&files[0]]);
     agent.wait_for_rpm(&root);
-    assert!(agent.log().contains(WARNING), "{}", agent.log());
-    assert!(agent.log().contains("max_user_instances"));
+    agent.wait_until_said(WARNING);
+    agent.wait_until_said("max_user_instances");
 
     let pid = agent.pid().to_string();
     let more = format!("echo 100 > {limit}");
@@ -212,7 +212,7 @@ fn without_inotify_instances_files_are_compared_until_there_are_some() {
     eventually("the directory is watched", || {
         agent.watched_inodes().contains(&inode).then_some(())
     });
-    assert!(agent.log().contains("watched again"));
+    agent.wait_until_said("watched again");
     root.install(&[&files[1]]);
     agent.wait_for_rpm(&root);
 }
@@ -228,7 +228,7 @@ fn where_watches_run_out_files_are_compared() {
     let agent = launch.start();
     root.install(&[file]);
     agent.wait_for_rpm(&root);
-    assert!(agent.log().contains(WARNING), "{}", agent.log());
+    agent.wait_until_said(WARNING);
     // Said once, not every second.
     let said = || agent.log().matches(WARNING).count();
     root.erase(&["one"]);

@@ -27,16 +27,9 @@ fn a_good_edit_holds_at_once_and_a_bad_one_changes_nothing() {
 
     fs::write(&file, "reactive_scan = 'on'\nsafety_poll = '30m'\n").unwrap();
     hang_up(&agent);
-    eventually("the good edit is taken over", || {
-        agent
-            .log()
-            .contains("configuration read again")
-            .then_some(())
-    });
-    assert!(
-        agent.log().contains("safety_poll"),
-        "it says what needs a restart"
-    );
+    agent.wait_until_said("configuration read again");
+    // What needs a restart is named.
+    agent.wait_until_said("safety_poll");
     assert_eq!(agent.get().key(), first.key());
     root.add(&Spec {
         name: "afterwards",

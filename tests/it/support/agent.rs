@@ -1,7 +1,7 @@
 //! `afferent serve` as a process: started on a unix socket, asked, stopped, killed.
 
-use super::eventually;
 use super::rpm_root::RpmRoot;
+use super::{eventually, eventually_or};
 use afferent::cli::format;
 use afferent::report::{Report, facts};
 use afferent::wire::message::{
@@ -243,7 +243,7 @@ impl Agent {
     pub fn wait_for_list(&self, wanted: &str) -> Answer {
         let wanted = as_it_travels(wanted);
         let mut last = None;
-        super::eventually_or(
+        eventually_or(
             || {
                 let answer = self.get();
                 let is_it = answer.list() == wanted;
@@ -274,6 +274,15 @@ impl Agent {
     /// All it said so far, also in earlier runs.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has said this, and returns all it said. What a test can see of an agent's doings
+    /// may come before the line about it: never look into the log without waiting.
+    pub fn wait_until_said(&self, text: &str) -> String {
+        eventually_or(
+            || Some(self.log()).filter(|log| log.contains(text)),
+            || panic!("never said: {text}\n{}", self.log()),
+        )
     }
 
     /// SIGKILL: no instruction runs after it.
