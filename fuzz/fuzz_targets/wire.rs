@@ -2,8 +2,11 @@
 #![no_main]
 
 use afferent_fuzz::report::facts;
-use afferent_fuzz::wire::message::{VmServiceRequest, VmServiceResponse, response};
-use afferent_fuzz::wire::{MAX_REQUEST, frame, report_from_wire, report_to_wire};
+use afferent_fuzz::wire::message::{
+    GetReportResponse, VmServiceRequest, VmServiceResponse, response,
+};
+use afferent_fuzz::wire::response::{Answer, Payload, Response};
+use afferent_fuzz::wire::{MAX_REQUEST, frame, report_to_wire};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
@@ -16,20 +19,36 @@ fuzz_target!(|data: &[u8]| {
         let again = VmServiceRequest::decode(request.encode_to_vec().as_slice());
         assert_eq!(again.as_ref(), Ok(&request));
     }
-    let Ok(response) = VmServiceResponse::decode(data) else {
+    let Ok(response) = Response::decode(data) else {
         return;
     };
-    let Some(response::Payload::GetReport(answer)) = response.payload else {
+    // What both readers take means the same to both.
+    if let Ok(theirs) = VmServiceResponse::decode(data) {
+        assert_eq!(response.meta, theirs.meta.unwrap_or_default());
+        let ours = matches!(response.payload, Some(Payload::Report(_)));
+        let theirs = matches!(theirs.payload, Some(response::Payload::GetReport(_)));
+        assert_eq!(ours, theirs);
+    }
+    let Some(Payload::Report(Answer { index: Some(index), .. })) = response.payload else {
         return;
     };
-    let Some(index) = answer.index_report else {
-        return;
-    };
-    let meta = response.meta.unwrap_or_default();
     // A report that is taken can be sent on, and is the same report then.
-    if let Ok(report) = report_from_wire(index, facts::content_of(&meta.facts)) {
-        let again = report_from_wire(report_to_wire(&report), report.facts.clone());
-        let again = again.expect("a report that was taken");
+    if let Ok(report) = index.into_report(facts::content_of(&response.meta.facts)) {
+        let ours = report.to_report();
+        assert_eq!(ours.digest(), report.digest());
+        let sent = VmServiceResponse {
+            meta: None,
+            payload: Some(response::Payload::GetReport(GetReportResponse {
+                index_report: Some(report_to_wire(&ours)),
+                unchanged: false,
+            })),
+        }
+        .encode_to_vec();
+        let again = Response::decode(&sent).expect("an answer of our own");
+        let Some(Payload::Report(Answer { index: Some(index), .. })) = again.payload else {
+            panic!("a report became something else");
+        };
+        let again = index.into_report(ours.facts.clone()).expect("a report that was taken");
         assert_eq!(again.digest(), report.digest());
     }
 });

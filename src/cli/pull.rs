@@ -6,12 +6,11 @@ use crate::report::{Epoch, Generation, Report, ReportKey, Trigger, facts};
 use crate::transport::{ClientTls, DialAddress, TlsFiles, dial, read_frame, write_frame};
 use crate::wire::document::{MetaDocument, ReportDocument};
 use crate::wire::message::{
-    ErrorCode, GetReport, RequestMeta, ResponseMeta, VmServiceRequest, VmServiceResponse,
-    WaitReport, request, response,
+    ErrorCode, GetReport, RequestMeta, ResponseMeta, VmServiceRequest, WaitReport, request,
 };
-use crate::wire::{MAX_RESPONSE, frame, report_from_wire};
+use crate::wire::response::{Payload, Response};
+use crate::wire::{MAX_RESPONSE, frame};
 use argh::FromArgs;
-use prost::Message;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -127,19 +126,17 @@ async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String
     let body = tokio::time::timeout(allowed, exchange)
         .await
         .map_err(|_| format!("no answer within {} s", allowed.as_secs()))??;
-    let response = VmServiceResponse::decode(body.as_slice())
-        .map_err(|error| format!("the answer is not one: {error}"))?;
-    let meta = response.meta.unwrap_or_default();
+    let response =
+        Response::decode(&body).map_err(|error| format!("the answer is none: {error}"))?;
+    let meta = response.meta;
     let report = match response.payload {
-        Some(response::Payload::GetReport(answer)) if answer.unchanged => None,
-        Some(response::Payload::GetReport(answer)) => {
-            let index = answer
-                .index_report
-                .ok_or("the answer has no report in it")?;
-            let report = report_from_wire(index, facts::content_of(&meta.facts));
-            Some(report.map_err(|error| error.to_string())?)
+        Some(Payload::Report(answer)) if answer.unchanged => None,
+        Some(Payload::Report(answer)) => {
+            let index = answer.index.ok_or("the answer has no report in it")?;
+            let report = index.into_report(facts::content_of(&meta.facts));
+            Some(report.map_err(|error| error.to_string())?.to_report())
         }
-        Some(response::Payload::Error(error)) => {
+        Some(Payload::Error(error)) => {
             let code = ErrorCode::try_from(error.code).unwrap_or(ErrorCode::Unspecified);
             return Err(format!("{}: {}", code.name(), error.message));
         }

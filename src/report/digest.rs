@@ -4,9 +4,10 @@
 //! with its count, so that no two different reports have the same bytes. Only what travels is
 //! digested, in the form in which it travels, so that agent and sensor compute the same digest.
 
-use super::{Distribution, Package, Report, Repository};
+use super::{Distribution, Facts, PackageView, Report, Repository};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -68,43 +69,83 @@ impl fmt::Debug for Digest {
 }
 
 pub(super) fn of(report: &Report) -> Digest {
-    let mut canon = Canon(Sha256::new());
+    let packages = report
+        .packages
+        .iter()
+        .map(|p| Cow::Owned(PackageView::of(p)));
+    let rest = (&report.distribution, report.repositories.as_slice());
+    of_parts(packages, rest, &report.package_db, &report.facts)
+}
+
+/// The same of something that has the parts of a report.
+pub(super) fn of_parts<'a>(
+    packages: impl ExactSizeIterator<Item = Cow<'a, PackageView<'a>>>,
+    (distribution, repositories): (&Distribution, &[Repository]),
+    package_db: &str,
+    facts: &Facts,
+) -> Digest {
+    let mut canon = Canon {
+        hash: Sha256::new(),
+        gathered: Vec::with_capacity(2 * GATHER),
+    };
     canon.text(FORM);
-    canon.count(report.packages.len());
-    report.packages.iter().for_each(|p| canon.package(p));
-    canon.distribution(&report.distribution);
-    canon.count(report.repositories.len());
-    report.repositories.iter().for_each(|r| canon.repository(r));
-    canon.text(&report.package_db);
-    canon.count(report.facts.len());
-    for (name, value) in &report.facts {
+    canon.count(packages.len());
+    packages.for_each(|p| canon.package(&p));
+    canon.distribution(distribution);
+    canon.count(repositories.len());
+    repositories.iter().for_each(|r| canon.repository(r));
+    canon.text(package_db);
+    canon.count(facts.len());
+    for (name, value) in facts {
         canon.text(name);
         canon.text(value);
     }
-    Digest(canon.0.finalize().into())
+    canon.finish()
 }
 
-struct Canon(Sha256);
+/// The hash takes many short texts slowly: they are gathered into pieces of this many bytes.
+const GATHER: usize = 4 << 10;
+
+struct Canon {
+    hash: Sha256,
+    gathered: Vec<u8>,
+}
 
 impl Canon {
     fn count(&mut self, n: usize) {
-        self.0.update((n as u64).to_be_bytes());
+        self.gathered.extend((n as u64).to_be_bytes());
     }
 
     fn text(&mut self, text: &str) {
         self.count(text.len());
-        self.0.update(text.as_bytes());
+        self.gathered.extend(text.as_bytes());
+        if self.gathered.len() >= GATHER {
+            self.hash.update(&self.gathered);
+            self.gathered.clear();
+        }
     }
 
-    fn package(&mut self, package: &Package) {
-        self.text(&package.name);
-        self.text(&package.evr.to_string());
-        self.text(package.arch.as_deref().unwrap_or_default());
-        let source = package.source();
-        self.text(source.as_ref().map_or("", |s| s.name));
-        self.text(source.as_ref().map_or("", |s| s.version));
-        self.text(package.module().unwrap_or_default());
-        self.text(package.repo.as_deref().unwrap_or_default());
+    fn finish(mut self) -> Digest {
+        self.hash.update(&self.gathered);
+        Digest(self.hash.finalize().into())
+    }
+
+    fn package(&mut self, package: &PackageView<'_>) {
+        let source = package
+            .source
+            .as_ref()
+            .map_or(("", ""), |s| (s.name, s.version));
+        for text in [
+            package.name,
+            &package.version,
+            package.arch,
+            source.0,
+            source.1,
+            package.module,
+            &package.repo,
+        ] {
+            self.text(text);
+        }
     }
 
     fn distribution(&mut self, d: &Distribution) {
@@ -132,6 +173,7 @@ impl Canon {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Package;
 
     #[test]
     fn the_order_in_which_packages_are_listed_is_no_change() {

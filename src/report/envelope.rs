@@ -1,6 +1,6 @@
 //! The unit that travels and waits: a report with everything needed to deliver it.
 
-use super::{Digest, Facts, Report, ReportKey};
+use super::{Digest, Facts, ReportKey, ReportView};
 use crate::clock::WallTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -130,7 +130,7 @@ impl Trigger {
 
 /// A report on its way from a guest to Central.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Envelope {
+pub struct Envelope<'a> {
     /// The sensor's name for the guest.
     pub vm: VmId,
     /// Where it was pulled from, as written in the roster.
@@ -150,10 +150,11 @@ pub struct Envelope {
     /// Facts as the agent sent them, content and scan alike.
     pub facts: Facts,
     /// The content.
-    pub report: Report,
+    #[serde(borrow)]
+    pub report: ReportView<'a>,
 }
 
-impl Envelope {
+impl Envelope<'_> {
     /// `<vm id>/<epoch>/<generation>`: equal for every delivery of the same report.
     pub fn idempotency_key(&self) -> String {
         format!(
@@ -163,6 +164,35 @@ impl Envelope {
             self.key.generation
         )
     }
+
+    /// What the queue knows of it.
+    pub fn headline(&self) -> Headline {
+        Headline {
+            guest_id: self.guest_id.clone(),
+            key: self.key,
+            digest: self.digest,
+            trigger: self.trigger,
+            generated_at: self.generated_at,
+            packages: u32::try_from(self.report.packages.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// What must be known of a report without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headline {
+    /// Which machine answered.
+    pub guest_id: Option<GuestId>,
+    /// Which report of that guest.
+    pub key: ReportKey,
+    /// Over the content.
+    pub digest: Digest,
+    /// Why the scan ran.
+    pub trigger: Trigger,
+    /// When the agent made this report.
+    pub generated_at: WallTime,
+    /// Number of packages in it.
+    pub packages: u32,
 }
 
 #[cfg(test)]

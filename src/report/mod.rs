@@ -6,7 +6,7 @@
 //! ├── ReportKey                  epoch + generation: which report of that guest
 //! ├── Digest                     whether anything changed, whatever the counters say
 //! ├── facts                      trigger, guest_id, last_scan_at ...: about the scan
-//! └── Report                     the content, all of it under the digest
+//! └── Report, ReportView         the content, all of it under the digest
 //!     ├── packages, distribution, repositories
 //!     └── facts                  detected_os, rpmdb_backend ...: about the guest
 //! ```
@@ -18,12 +18,14 @@ mod envelope;
 pub mod facts;
 mod generation;
 mod package;
+mod view;
 
 pub use digest::{Digest, DigestError};
-pub use envelope::{Envelope, GuestId, IdError, Trigger, VmId};
+pub use envelope::{Envelope, GuestId, Headline, IdError, Trigger, VmId};
 pub use facts::Facts;
 pub use generation::{Epoch, Generation, ReportKey};
 pub use package::{Evr, Package, SourcePackage};
+pub use view::{PackageView, ReportView};
 
 use serde::{Deserialize, Serialize};
 

@@ -4,6 +4,7 @@
 //! occurs in old packages): a report never fails for a letter.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Epoch, version and release of a package.
@@ -26,6 +27,16 @@ impl Evr {
     /// in spite of that stays part of the version: text before a `:` that is no number, a `-` at
     /// the end, a further `:` after an epoch of 0.
     pub fn parse(text: &str) -> Self {
+        let (epoch, version, release) = Self::split(text);
+        Self {
+            epoch,
+            version: version.to_owned(),
+            release: release.to_owned(),
+        }
+    }
+
+    /// Epoch, version and release in such a text.
+    pub(super) fn split(text: &str) -> (u32, &str, &str) {
         let (epoch, rest) = match text.split_once(':') {
             Some((epoch, rest)) => match epoch.parse() {
                 Ok(0) if rest.contains(':') => (0, text),
@@ -36,10 +47,23 @@ impl Evr {
         };
         let cut = rest.rsplit_once('-');
         let (version, release) = cut.filter(|(_, r)| !r.is_empty()).unwrap_or((rest, ""));
-        Self {
-            epoch,
-            version: version.to_owned(),
-            release: release.to_owned(),
+        (epoch, version, release)
+    }
+
+    /// The text as [`fmt::Display`] writes it after [`Evr::parse`] has read it; a copy is made only
+    /// where the two differ.
+    pub(super) fn canonical(text: &str) -> Cow<'_, str> {
+        let is_canonical = match text.split_once(':') {
+            None => true,
+            Some((epoch, _)) => {
+                epoch.bytes().all(|b| b.is_ascii_digit())
+                    && !epoch.starts_with('0')
+                    && epoch.parse::<u32>().is_ok()
+            }
+        };
+        match is_canonical {
+            true => Cow::Borrowed(text),
+            false => Cow::Owned(Self::parse(text).to_string()),
         }
     }
 }
@@ -59,7 +83,7 @@ impl fmt::Display for Evr {
 }
 
 /// The source package that a binary package was built from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePackage<'a> {
     /// For example `openssl`.
     pub name: &'a str,
@@ -161,6 +185,11 @@ mod tests {
         fn a_version_survives_text(epoch: u32, version in "[a-z0-9.+~^_]{1,12}", release in "[a-z0-9.+~^_]{1,12}") {
             let evr = evr(epoch, &version, &release);
             prop_assert_eq!(Evr::parse(&evr.to_string()), evr);
+        }
+
+        #[test]
+        fn the_canonical_text_is_what_reading_and_writing_make_of_it(text in "[+0-2:a-]{0,10}") {
+            prop_assert_eq!(Evr::canonical(&text), Evr::parse(&text).to_string());
         }
 
         /// What a foreign agent sent is the same report when it is sent on.

@@ -9,7 +9,7 @@ use super::deliver::queue::{Next, Queue};
 use super::deliver::slot::{Arrival, Class, Nack, Slot, State};
 use super::keeper::Keeper;
 use crate::clock::{self, WallTime};
-use crate::report::{Envelope, Trigger, VmId};
+use crate::report::{Headline, Trigger, VmId};
 use crate::store::pending_table::{Change, Known, SlotRow};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,39 +92,32 @@ impl Desk {
     }
 
     /// Prepares the arrival of a report; gives the row to be written with it.
-    pub fn admit(&self, envelope: &Envelope, class: Class) -> (Arrival, SlotRow) {
-        let report = Known {
-            key: envelope.key,
-            digest: envelope.digest,
-        };
+    pub fn admit(&self, vm: &VmId, headline: &Headline, class: Class) -> (Arrival, SlotRow) {
+        let report = Known::from(headline);
         let mut board = self.board();
-        let arrival =
-            board
-                .queue
-                .admit(&envelope.vm, report, envelope.trigger, class, clock::now());
+        let arrival = board
+            .queue
+            .admit(vm, report, headline.trigger, class, clock::now());
         let since = board
             .details
-            .get(&envelope.vm)
+            .get(vm)
             .map_or_else(clock::wall_now, |detail| detail.since);
         let detail = Detail {
-            generated_at: envelope.generated_at,
+            generated_at: headline.generated_at,
             since,
-            packages: u32::try_from(envelope.report.packages.len()).unwrap_or(u32::MAX),
+            packages: headline.packages,
             last_error: None,
         };
-        let place = board.queue.place_of(&envelope.vm, &arrival);
-        let row = match board.queue.slot(&envelope.vm) {
+        let place = board.queue.place_of(vm, &arrival);
+        let row = match board.queue.slot(vm) {
             // The same again: what was held against it stays.
             Some(slot) if slot.report == report => {
                 let mut row = row_of(slot, &detail, clock::now());
-                row.last_error = board
-                    .details
-                    .get(&envelope.vm)
-                    .and_then(|d| d.last_error.clone());
+                row.last_error = board.details.get(vm).and_then(|d| d.last_error.clone());
                 row
             }
             _ => {
-                let slot = Slot::stored(report, envelope.trigger, place, State::Queued);
+                let slot = Slot::stored(report, headline.trigger, place, State::Queued);
                 row_of(&slot, &detail, clock::now())
             }
         };

@@ -13,6 +13,8 @@ use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Fills 16 pages of 4 KiB with room for redb's own bookkeeping.
 const CHUNK: usize = 65_400;
@@ -49,7 +51,11 @@ impl Sealed {
     /// Does all the work that needs no database.
     pub(crate) fn new(value: &impl Serialize) -> Result<Self, TxError> {
         let plain = codec::encode(value)?;
-        let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL)
+        let packed = COMPRESSORS
+            .with(
+                || zstd::bulk::Compressor::new(ZSTD_LEVEL),
+                |compressor| compressor.compress(&plain),
+            )
             .map_err(|error| TxError::Corrupt(format!("cannot compress a value: {error}")))?;
         let head = codec::encode(&Head {
             packed: packed.len() as u64,
@@ -93,6 +99,16 @@ impl Blobs {
         chunks: &impl ReadableTable<(&'static str, u32), &'static [u8]>,
         key: &str,
     ) -> Result<Option<T>, TxError> {
+        let plain = Self::get_plain(heads, chunks, key)?;
+        Ok(plain.map(|plain| codec::decode(&plain)).transpose()?)
+    }
+
+    /// The same, not yet decoded.
+    pub(super) fn get_plain(
+        heads: &impl ReadableTable<&'static str, &'static [u8]>,
+        chunks: &impl ReadableTable<(&'static str, u32), &'static [u8]>,
+        key: &str,
+    ) -> Result<Option<Vec<u8>>, TxError> {
         let Some(head) = heads.get(key)? else {
             return Ok(None);
         };
@@ -112,8 +128,37 @@ impl Blobs {
             .ok()
             .filter(|n| *n <= MAX_UNPACKED)
             .ok_or_else(|| damaged("is too long"))?;
-        let plain =
-            zstd::bulk::decompress(&packed, unpacked).map_err(|_| damaged("does not unpack"))?;
-        Ok(Some(codec::decode(&plain)?))
+        let plain = DECOMPRESSORS
+            .with(zstd::bulk::Decompressor::new, |decompressor| {
+                decompressor.decompress(&packed, unpacked)
+            })
+            .map_err(|_| damaged("does not unpack"))?;
+        Ok(Some(plain))
+    }
+}
+
+/// Working memory of zstd costs more to make than a report to compress: it is used again, by as
+/// many at a time as there were ever at work together.
+struct Spare<T>(Mutex<Vec<T>>);
+
+static COMPRESSORS: Spare<zstd::bulk::Compressor<'static>> = Spare(Mutex::new(Vec::new()));
+static DECOMPRESSORS: Spare<zstd::bulk::Decompressor<'static>> = Spare(Mutex::new(Vec::new()));
+
+impl<T> Spare<T> {
+    fn with<R>(
+        &self,
+        make: impl FnOnce() -> io::Result<T>,
+        work: impl FnOnce(&mut T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let spare = self.lock().pop();
+        let mut tool = spare.map_or_else(make, Ok)?;
+        let result = work(&mut tool)?;
+        // One that failed is not trusted again.
+        self.lock().push(tool);
+        Ok(result)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,8 +3,8 @@
 //! The only module that names `bincode`. The crate is complete and no longer developed, so it is
 //! pinned, meets only bytes that this program wrote into its own files, and is bounded all the same.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// The format that is written. Older ones stay readable.
 const FORMAT: u8 = 1;
@@ -38,12 +38,17 @@ pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
 
 /// The value of a row.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode_borrowed(bytes)
+}
+
+/// The same, of a value whose strings stay where they are.
+pub(crate) fn decode_borrowed<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
     let rest = match bytes.split_first() {
         Some((&FORMAT, rest)) => rest,
         other => return Err(CodecError::UnknownFormat(other.map(|(format, _)| *format))),
     };
     let config = bincode::config::standard().with_limit::<MAX_ROW>();
-    let (value, read) = bincode::serde::decode_from_slice(rest, config)?;
+    let (value, read) = bincode::serde::borrow_decode_from_slice(rest, config)?;
     match rest.len() - read {
         0 => Ok(value),
         trailing => Err(CodecError::Trailing(trailing)),

@@ -15,10 +15,11 @@
 use super::blob::{Blobs, Sealed};
 use super::{Store, StoreError, TxError, codec};
 use crate::clock::WallTime;
-use crate::report::{Digest, Envelope, GuestId, ReportKey, Trigger, VmId};
+use crate::report::{Digest, Envelope, GuestId, Headline, ReportKey, Trigger, VmId};
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 const GUESTS: TableDefinition<&str, &[u8]> = TableDefinition::new("sense_guests");
 const SLOTS: TableDefinition<&str, &[u8]> = TableDefinition::new("pending_slots");
@@ -34,6 +35,15 @@ pub struct Known {
     pub key: ReportKey,
     /// Over the content.
     pub digest: Digest,
+}
+
+impl From<&Headline> for Known {
+    fn from(headline: &Headline) -> Self {
+        Self {
+            key: headline.key,
+            digest: headline.digest,
+        }
+    }
 }
 
 /// What is kept of a guest between conversations.
@@ -94,7 +104,7 @@ pub struct SealedReport(Sealed);
 
 impl SealedReport {
     /// Encodes, compresses and hashes.
-    pub fn new(envelope: &Envelope) -> Result<Self, String> {
+    pub fn new(envelope: &Envelope<'_>) -> Result<Self, String> {
         Sealed::new(envelope)
             .map(Self)
             .map_err(|error| error.to_string())
@@ -264,23 +274,41 @@ fn all<T: DeserializeOwned>(
         .collect()
 }
 
-/// The pending report of a guest, checked against the hash it was stored under.
-pub fn read(store: &Store, vm: &VmId) -> Result<Option<Envelope>, StoreError> {
-    store.read(|tx| {
+/// A pending report as it was stored, checked against its hash.
+pub struct StoredEnvelope {
+    plain: Vec<u8>,
+    path: PathBuf,
+}
+
+impl StoredEnvelope {
+    /// The report of this guest.
+    ///
+    /// # Errors
+    /// When it is another's, or cannot be read: the file is damaged.
+    pub fn open(&self, vm: &VmId) -> Result<Envelope<'_>, StoreError> {
+        let envelope: Envelope<'_> = codec::decode_borrowed(&self.plain)
+            .map_err(|error| super::explain(&self.path, error.into()))?;
+        if envelope.vm != *vm {
+            let what = TxError::Corrupt(format!("the report of {vm} is another's"));
+            return Err(super::explain(&self.path, what));
+        }
+        Ok(envelope)
+    }
+}
+
+/// The pending report of a guest.
+pub fn read(store: &Store, vm: &VmId) -> Result<Option<StoredEnvelope>, StoreError> {
+    let plain = store.read(|tx| {
         let (heads, chunks) = match (tx.open_table(BLOBS.heads), tx.open_table(BLOBS.chunks)) {
             (Ok(heads), Ok(chunks)) => (heads, chunks),
             (Err(TableError::TableDoesNotExist(_)), _)
             | (_, Err(TableError::TableDoesNotExist(_))) => return Ok(None),
             (Err(error), _) | (_, Err(error)) => return Err(error.into()),
         };
-        let envelope = Blobs::get::<Envelope>(&heads, &chunks, vm.as_str())?;
-        match envelope {
-            Some(envelope) if envelope.vm != *vm => {
-                Err(TxError::Corrupt(format!("the report of {vm} is another's")))
-            }
-            other => Ok(other),
-        }
-    })
+        Blobs::get_plain(&heads, &chunks, vm.as_str())
+    })?;
+    let path = store.path().to_owned();
+    Ok(plain.map(|plain| StoredEnvelope { plain, path }))
 }
 
 #[cfg(test)]
@@ -309,7 +337,7 @@ mod tests {
         assert_eq!(known, [report("a", 2), report("b", 1)]);
         assert_eq!(known, held);
         let read = read(&store, &vm("a")).unwrap().unwrap();
-        assert_eq!(read.key, report("a", 2).key);
+        assert_eq!(read.open(&vm("a")).unwrap().key, report("a", 2).key);
     }
 
     /// Otherwise the newer report would be lost with the answer to the older one.
@@ -366,10 +394,11 @@ mod tests {
             vm: vm("a"),
             slot,
             guest,
-            report: SealedReport::new(&envelope("b", 1)).unwrap(),
+            report: SealedReport::new(&envelope(&content(1), "b", 1)).unwrap(),
         };
         apply(&store, &[mixed_up]).unwrap();
-        assert!(read(&store, &vm("a")).unwrap_err().is_corrupt());
+        let read = read(&store, &vm("a")).unwrap().unwrap();
+        assert!(read.open(&vm("a")).unwrap_err().is_corrupt());
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -512,9 +541,11 @@ mod tests {
                 .collect();
             assert_eq!(known, self.known);
             for id in ["g0", "g1", "g2"] {
-                let read = read(store, &vm(id)).unwrap();
+                let vm = vm(id);
+                let read = read(store, &vm).unwrap();
                 let held = self.pending.get(id).map(|held| held.0);
-                assert_eq!(read.map(|e| e.key.generation.get()), held);
+                let read = read.map(|stored| stored.open(&vm).unwrap().key.generation.get());
+                assert_eq!(read, held);
             }
         }
     }
@@ -538,7 +569,8 @@ mod tests {
     }
 
     fn arrival(id: &str, generation: u32) -> Change {
-        let envelope = envelope(id, generation);
+        let content = content(generation);
+        let envelope = envelope(&content, id, generation);
         Change::Put {
             vm: vm(id),
             slot: slot(id, generation),
@@ -570,21 +602,25 @@ mod tests {
     }
 
     fn report(id: &str, generation: u32) -> Known {
-        let envelope = envelope(id, generation);
+        let content = content(generation);
+        let envelope = envelope(&content, id, generation);
         Known {
             key: envelope.key,
             digest: envelope.digest,
         }
     }
 
-    fn envelope(id: &str, generation: u32) -> Envelope {
-        let report = Report {
+    fn content(generation: u32) -> Report {
+        Report {
             packages: vec![Package {
                 name: format!("package-{generation}"),
                 ..Package::default()
             }],
             ..Report::default()
-        };
+        }
+    }
+
+    fn envelope<'a>(report: &'a Report, id: &str, generation: u32) -> Envelope<'a> {
         Envelope {
             vm: vm(id),
             address: "unix:/a".into(),
@@ -598,7 +634,7 @@ mod tests {
             generated_at: WallTime::default(),
             agent_version: String::new(),
             facts: Facts::new(),
-            report,
+            report: report.view(),
         }
     }
 }

@@ -1,38 +1,19 @@
-//! Between a [`Report`] and Clair's index report, in both directions.
+//! From a [`Report`] to Clair's index report; [`super::response`] goes the other way.
 //!
 //! Package ids are their places in the sorted list, so that equal reports have equal bytes. What
 //! the index report has no field for (the version and context of a module, `nosrc`) does not
 //! travel; the digest covers exactly what does.
 
 use super::message as wire;
-use crate::report::{Distribution, Evr, Facts, Package, Report, Repository};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::report::{Distribution, Package, Report, Repository};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// The value of `state` in a finished index report.
 const FINISHED: &str = "IndexFinished";
 
-/// Why a peer's report is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReportError {
-    /// The agent says that its scan failed.
-    #[error("the agent's scan failed: {0}")]
-    Unsuccessful(String),
-    /// There is no package in it: never true of an RPM-based machine that answers.
-    #[error("the report lists no packages")]
-    Empty,
-    /// A package has no name.
-    #[error("package {id} has no name")]
-    Nameless {
-        /// Its id in the report.
-        id: String,
-    },
-}
-
-/// A report as a peer sent it, without the facts, which travel beside it.
-pub type ForeignReport = wire::IndexReport;
-
 /// The index report for a [normalized](Report::normalize) report.
-pub fn report_to_wire(report: &Report) -> ForeignReport {
+pub fn report_to_wire(report: &Report) -> wire::IndexReport {
     let mut contents = wire::Contents::default();
     let distribution_id = "1".to_owned();
     contents.distributions.insert(
@@ -80,51 +61,6 @@ pub fn report_to_wire(report: &Report) -> ForeignReport {
     }
 }
 
-/// The report that a peer sent, normalized; `facts` are those content facts it sent beside it.
-pub fn report_from_wire(index: ForeignReport, facts: Facts) -> Result<Report, ReportError> {
-    if !index.success {
-        return Err(ReportError::Unsuccessful(index.err));
-    }
-    let contents = index.contents.unwrap_or_default();
-    let package_db = contents
-        .packages
-        .values()
-        .map(|p| p.package_db.as_str())
-        .find(|db| !db.is_empty())
-        .unwrap_or_default()
-        .to_owned();
-    let mut packages = Vec::with_capacity(contents.packages.len());
-    for (id, package) in contents.packages {
-        if package.name.is_empty() {
-            return Err(ReportError::Nameless { id });
-        }
-        packages.push(package_from_wire(package));
-    }
-    if packages.is_empty() {
-        return Err(ReportError::Empty);
-    }
-    let mut report = Report {
-        packages,
-        distribution: contents
-            .distributions
-            .into_values()
-            .next()
-            .map(distribution_from_wire)
-            .unwrap_or_default(),
-        repositories: contents
-            .repositories
-            .into_values()
-            .map(repository_from_wire)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
-        package_db,
-        facts,
-    };
-    report.normalize();
-    Ok(report)
-}
-
 fn package_to_wire(id: &str, package: &Package, package_db: &str) -> wire::Package {
     let arch = package.arch.clone().unwrap_or_default();
     wire::Package {
@@ -148,39 +84,11 @@ fn package_to_wire(id: &str, package: &Package, package_db: &str) -> wire::Packa
     }
 }
 
-fn package_from_wire(package: wire::Package) -> Package {
-    let source_rpm = package
-        .source
-        .filter(|source| !source.name.is_empty())
-        .map(|source| format!("{}-{}.src.rpm", source.name, source.version));
-    Package {
-        name: package.name,
-        evr: Evr::parse(&package.version),
-        arch: some(package.arch),
-        source_rpm,
-        modularity_label: some(package.module),
-        repo: repo_in_hint(&package.repository_hint),
-    }
-}
-
 fn distribution_to_wire(id: &str, d: &Distribution) -> wire::Distribution {
     let d = d.clone();
     wire::Distribution {
         id: id.to_owned(),
         did: d.id,
-        name: d.name,
-        version: d.version,
-        version_code_name: d.version_code_name,
-        version_id: d.version_id,
-        arch: d.arch,
-        cpe: d.cpe,
-        pretty_name: d.pretty_name,
-    }
-}
-
-fn distribution_from_wire(d: wire::Distribution) -> Distribution {
-    Distribution {
-        id: d.did,
         name: d.name,
         version: d.version,
         version_code_name: d.version_code_name,
@@ -202,15 +110,6 @@ fn repository_to_wire(id: &str, r: &Repository) -> wire::Repository {
     }
 }
 
-fn repository_from_wire(r: wire::Repository) -> Repository {
-    Repository {
-        id: r.name,
-        key: r.key,
-        uri: r.uri,
-        cpe: r.cpe,
-    }
-}
-
 /// `repoid=...`, in the form of a URL query.
 fn hint_of(repo: &str) -> String {
     let mut hint = String::from("repoid=");
@@ -224,11 +123,14 @@ fn hint_of(repo: &str) -> String {
     hint
 }
 
-/// The `repoid` of a hint in the form of a URL query, in any place.
-fn repo_in_hint(hint: &str) -> Option<String> {
+/// The `repoid` of a hint in the form of a URL query, in any place; copied only where it is escaped.
+pub(super) fn repo_in_hint(hint: &str) -> Option<Cow<'_, str>> {
     let value = hint
         .split('&')
         .find_map(|pair| pair.strip_prefix("repoid="))?;
+    if !value.contains(['+', '%']) {
+        return Some(Cow::Borrowed(value));
+    }
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.bytes();
     while let Some(byte) = rest.next() {
@@ -242,11 +144,7 @@ fn repo_in_hint(hint: &str) -> Option<String> {
             other => other,
         });
     }
-    some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn some(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
+    Some(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 #[cfg(test)]
@@ -254,80 +152,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[test]
-    fn a_report_arrives_as_it_left() {
-        let report = sample();
-        let arrived = report_from_wire(report_to_wire(&report), report.facts.clone()).unwrap();
-        assert_eq!(arrived.digest(), report.digest());
-        let nodejs = arrived
-            .packages
-            .iter()
-            .find(|p| p.name == "nodejs")
-            .unwrap();
-        assert_eq!(nodejs.repo.as_deref(), Some("base os/9"));
-        assert_eq!(nodejs.module(), Some("nodejs:18"));
-    }
-
-    #[test]
-    fn a_report_without_packages_is_refused() {
-        let mut index = report_to_wire(&sample());
-        index.contents.as_mut().unwrap().packages.clear();
-        assert_eq!(
-            report_from_wire(index, Facts::new()),
-            Err(ReportError::Empty)
-        );
-    }
-
-    #[test]
-    fn a_failed_scan_says_why() {
-        let mut index = report_to_wire(&sample());
-        (index.success, index.err) = (false, "no rpmdb".into());
-        let refused = report_from_wire(index, Facts::new());
-        assert_eq!(refused, Err(ReportError::Unsuccessful("no rpmdb".into())));
-    }
-
     proptest! {
         #[test]
         fn a_repository_id_survives_its_hint(repo in ".{1,30}") {
-            prop_assert_eq!(repo_in_hint(&hint_of(&repo)), Some(repo));
+            let hint = hint_of(&repo);
+            prop_assert_eq!(repo_in_hint(&hint), Some(Cow::Owned(repo)));
         }
 
         #[test]
         fn no_hint_makes_it_panic(hint in ".{0,40}") {
             let _ = repo_in_hint(&hint);
         }
-    }
-
-    fn sample() -> Report {
-        let mut report = Report {
-            packages: vec![
-                Package {
-                    name: "nodejs".into(),
-                    evr: Evr::parse("1:18.20.4-1.el9"),
-                    arch: Some("x86_64".into()),
-                    source_rpm: Some("nodejs-18.20.4-1.el9.src.rpm".into()),
-                    modularity_label: Some("nodejs:18".into()),
-                    repo: Some("base os/9".into()),
-                },
-                Package {
-                    name: "bash".into(),
-                    evr: Evr::parse("5.1.8-6.el9"),
-                    ..Package::default()
-                },
-            ],
-            distribution: Distribution {
-                id: "rhel".into(),
-                version_id: "9.4".into(),
-                ..Distribution::default()
-            },
-            repositories: vec![Repository {
-                id: "base os/9".into(),
-                ..Repository::default()
-            }],
-            package_db: "sqlite:var/lib/rpm".into(),
-            facts: Facts::from([("detected_os".into(), "RHEL".into())]),
-        };
-        report.normalize();
-        report
     }
 }

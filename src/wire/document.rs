@@ -6,9 +6,10 @@
 
 use crate::clock::WallTime;
 use crate::report::{
-    Digest, Distribution, Envelope, Facts, Package, Report, ReportKey, Repository, SourcePackage,
-    Trigger,
+    Digest, Distribution, Envelope, Facts, Package, PackageView, Report, ReportKey, ReportView,
+    Repository, SourcePackage, Trigger,
 };
+use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 use std::fmt::Display;
 
@@ -57,8 +58,7 @@ pub struct MetaDocument<'a> {
 #[derive(Debug, Serialize)]
 pub struct ReportDocument<'a> {
     /// Installed packages, sorted.
-    #[serde(serialize_with = "packages")]
-    pub packages: &'a [Package],
+    pub packages: Packages<'a>,
     /// From os-release.
     pub distribution: DistributionDocument<'a>,
     /// Where packages came from.
@@ -80,11 +80,19 @@ pub struct DistributionDocument<'a> {
     pub pretty_name: &'a str,
 }
 
+/// Installed packages, wherever they are.
+#[derive(Debug)]
+pub enum Packages<'a> {
+    /// Our own.
+    Owned(&'a [Package]),
+    /// On their way.
+    Viewed(&'a [PackageView<'a>]),
+}
+
 #[derive(Serialize)]
 struct PackageDocument<'a> {
     name: &'a str,
-    #[serde(serialize_with = "shown")]
-    version: &'a crate::report::Evr,
+    version: &'a str,
     arch: &'a str,
     source: Option<SourceDocument<'a>>,
     module: &'a str,
@@ -105,8 +113,8 @@ struct RepositoryDocument<'a> {
     cpe: &'a str,
 }
 
-impl<'a> From<&'a Envelope> for Document<'a> {
-    fn from(envelope: &'a Envelope) -> Self {
+impl<'a> From<&'a Envelope<'a>> for Document<'a> {
+    fn from(envelope: &'a Envelope<'a>) -> Self {
         Self {
             vm: VmDocument {
                 id: envelope.vm.as_str(),
@@ -150,7 +158,17 @@ impl<'a> MetaDocument<'a> {
 impl<'a> From<&'a Report> for ReportDocument<'a> {
     fn from(report: &'a Report) -> Self {
         Self {
-            packages: &report.packages,
+            packages: Packages::Owned(&report.packages),
+            distribution: (&report.distribution).into(),
+            repositories: &report.repositories,
+        }
+    }
+}
+
+impl<'a> From<&'a ReportView<'a>> for ReportDocument<'a> {
+    fn from(report: &'a ReportView<'a>) -> Self {
+        Self {
+            packages: Packages::Viewed(&report.packages),
             distribution: (&report.distribution).into(),
             repositories: &report.repositories,
         }
@@ -172,23 +190,38 @@ impl<'a> From<&'a Distribution> for DistributionDocument<'a> {
     }
 }
 
-impl<'a> From<&'a Package> for PackageDocument<'a> {
-    fn from(package: &'a Package) -> Self {
+impl<'a> From<&'a PackageView<'a>> for PackageDocument<'a> {
+    fn from(package: &'a PackageView<'a>) -> Self {
         Self {
-            name: &package.name,
-            version: &package.evr,
-            arch: package.arch.as_deref().unwrap_or_default(),
+            name: package.name,
+            version: &package.version,
+            arch: package.arch,
             source: package
-                .source()
+                .source
                 .map(|SourcePackage { name, version }| SourceDocument { name, version }),
-            module: package.module().unwrap_or_default(),
-            repo: package.repo.as_deref().unwrap_or_default(),
+            module: package.module,
+            repo: &package.repo,
         }
     }
 }
 
-fn packages<S: Serializer>(packages: &[Package], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(packages.iter().map(PackageDocument::from))
+impl Serialize for Packages<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let len = match self {
+            Self::Owned(packages) => packages.len(),
+            Self::Viewed(packages) => packages.len(),
+        };
+        let mut list = to.serialize_seq(Some(len))?;
+        match self {
+            Self::Owned(packages) => packages.iter().try_for_each(|package| {
+                list.serialize_element(&PackageDocument::from(&PackageView::of(package)))
+            }),
+            Self::Viewed(packages) => packages
+                .iter()
+                .try_for_each(|package| list.serialize_element(&PackageDocument::from(package))),
+        }?;
+        list.end()
+    }
 }
 
 fn repositories<S: Serializer>(repositories: &[Repository], to: S) -> Result<S::Ok, S::Error> {
@@ -253,7 +286,7 @@ mod tests {
             generated_at: "2026-11-21T10:00:00.123Z".parse().unwrap(),
             agent_version: "0.1.0".into(),
             facts: Facts::from([("detected_os".into(), "RHEL".into())]),
-            report,
+            report: report.view(),
         };
         let expected = format!(
             concat!(

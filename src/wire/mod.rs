@@ -18,8 +18,9 @@ mod convert;
 pub mod document;
 pub mod frame;
 pub mod message;
+pub mod response;
 
-pub use convert::{ForeignReport, ReportError, report_from_wire, report_to_wire};
+pub use convert::report_to_wire;
 
 /// Largest request an agent reads, in bytes.
 pub const MAX_REQUEST: u32 = 1 << 20;

@@ -8,8 +8,8 @@ use crate::clock::{self, WallTime};
 use crate::report::{Trigger, VmId};
 use crate::sense::desk::Desk;
 use crate::sense::metrics::Metrics;
-use crate::store::Store;
 use crate::store::pending_table::{self, Known};
+use crate::store::{Store, StoreError};
 use crate::wire::document::Document;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -149,23 +149,13 @@ impl Delivering {
 fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known) -> Landed {
     let started = clock::now();
     let mut changed_at = None;
-    let outcome = match pending_table::read(store, &vm) {
-        Ok(Some(envelope)) if (envelope.key, envelope.digest) == (report.key, report.digest) => {
-            let is_news = envelope.trigger == Trigger::Reactive;
-            changed_at = is_news.then_some(envelope.generated_at);
-            match serde_json::to_vec(&Document::from(&envelope)) {
-                Ok(body) => sink.deliver(&Delivery {
-                    idempotency_key: envelope.idempotency_key(),
-                    vm: vm.as_str().to_owned(),
-                    body,
-                }),
-                Err(error) => Outcome::RefusedForGood(error.to_string()),
-            }
+    let outcome = match prepare(store, &vm, report) {
+        Ok(Some((delivery, changed))) => {
+            changed_at = changed;
+            sink.deliver(&delivery)
         }
-        Ok(Some(_)) => Outcome::Superseded,
-        Ok(None) => Outcome::Damaged("pending does not hold it".into()),
-        Err(error) if error.is_corrupt() => Outcome::Damaged(error.to_string()),
-        Err(error) => Outcome::Failed(error.to_string()),
+        Ok(None) => Outcome::Superseded,
+        Err(outcome) => outcome,
     };
     Landed {
         vm,
@@ -174,6 +164,35 @@ fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known) -> Landed {
         took: clock::now().saturating_duration_since(started),
         changed_at,
     }
+}
+
+/// A pending report as it is sent, and when its guest changed, if it is about a change; `None` when
+/// a newer one took its place.
+fn prepare(
+    store: &Store,
+    vm: &VmId,
+    report: Known,
+) -> Result<Option<(Delivery, Option<WallTime>)>, Outcome> {
+    let failed = |error: StoreError| match error.is_corrupt() {
+        true => Outcome::Damaged(error.to_string()),
+        false => Outcome::Failed(error.to_string()),
+    };
+    let stored = pending_table::read(store, vm)
+        .map_err(failed)?
+        .ok_or_else(|| Outcome::Damaged("pending does not hold it".into()))?;
+    let envelope = stored.open(vm).map_err(failed)?;
+    if (envelope.key, envelope.digest) != (report.key, report.digest) {
+        return Ok(None);
+    }
+    let body = serde_json::to_vec(&Document::from(&envelope))
+        .map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
+    let delivery = Delivery {
+        idempotency_key: envelope.idempotency_key(),
+        vm: vm.as_str().to_owned(),
+        body,
+    };
+    let is_news = envelope.trigger == Trigger::Reactive;
+    Ok(Some((delivery, is_news.then_some(envelope.generated_at))))
 }
 
 async fn sleep_until(at: Option<Instant>) {

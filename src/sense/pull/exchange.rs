@@ -17,11 +17,10 @@ use crate::report::{
 use crate::store::pending_table::{GuestRow, Known};
 use crate::transport::{self, ClientTls, DialAddress, ReadError, Stream};
 use crate::wire::message::{
-    ErrorCode, GetReport, RequestMeta, VmServiceRequest, VmServiceResponse, WaitReport, request,
-    response,
+    ErrorCode, GetReport, RequestMeta, VmServiceRequest, WaitReport, request,
 };
+use crate::wire::response::{Payload, ReportError, Response};
 use crate::wire::{self, frame, method};
-use prost::Message as _;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -84,13 +83,13 @@ impl Lanes {
 
 /// What a guest said.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Answer<'a> {
     /// Whether it can hold a wait.
     pub waits: bool,
     /// Which machine it is, if it says so.
     pub guest_id: Option<GuestId>,
     /// A report, or word that nothing changed.
-    pub report: Option<Box<Envelope>>,
+    pub report: Option<Box<Envelope<'a>>>,
 }
 
 /// The bytes of an answer, and for longer ones the transfer that they occupy until it is dropped.
@@ -220,18 +219,18 @@ fn request_for(ask: Ask, known: Option<Known>) -> VmServiceRequest {
 }
 
 /// What the bytes of an answer mean. `row` is what is known of the guest; `ask` what was asked.
-pub fn understand(
-    bytes: &[u8],
+pub fn understand<'a>(
+    bytes: &'a [u8],
     vm: &VmId,
     address: &DialAddress,
     row: &GuestRow,
     ask: Ask,
-) -> Result<Answer, Failure> {
-    let response = VmServiceResponse::decode(bytes).map_err(|_| Failure::Malformed)?;
-    let meta = response.meta.unwrap_or_default();
+) -> Result<Answer<'a>, Failure> {
+    let response = Response::decode(bytes).map_err(|_| Failure::Malformed)?;
+    let meta = response.meta;
     let said = match response.payload {
-        Some(response::Payload::GetReport(said)) => said,
-        Some(response::Payload::Error(error)) => {
+        Some(Payload::Report(said)) => said,
+        Some(Payload::Error(error)) => {
             return Err(match ErrorCode::try_from(error.code) {
                 Ok(ErrorCode::Busy) => Failure::Busy,
                 Ok(ErrorCode::NotReady) => Failure::NotReady,
@@ -271,15 +270,13 @@ pub fn understand(
             report: None,
         });
     }
-    let index = said.index_report.ok_or(Failure::Malformed)?;
+    let index = said.index.ok_or(Failure::Malformed)?;
     let generation = generation.ok_or(Failure::Malformed)?;
     let content = facts::content_of(&meta.facts);
-    let report = wire::report_from_wire(index, content).map_err(|error| match error {
-        wire::ReportError::Empty => Failure::EmptyReport,
-        wire::ReportError::Nameless { .. } => Failure::Malformed,
-        wire::ReportError::Unsuccessful(why) => {
-            Failure::ScanFailed(why.chars().take(200).collect())
-        }
+    let report = index.into_report(content).map_err(|error| match error {
+        ReportError::Empty => Failure::EmptyReport,
+        ReportError::Nameless { .. } => Failure::Malformed,
+        ReportError::Unsuccessful(why) => Failure::ScanFailed(why.chars().take(200).collect()),
     })?;
     let envelope = Envelope {
         vm: vm.clone(),
@@ -341,14 +338,6 @@ fn bounded(facts: Facts) -> Facts {
         .filter(|(name, value)| name.len() <= LONGEST && value.len() <= LONGEST)
         .take(MOST)
         .collect()
-}
-
-/// The name of a report.
-pub fn known_of(envelope: &Envelope) -> Known {
-    Known {
-        key: envelope.key,
-        digest: envelope.digest,
-    }
 }
 
 /// Whether an answer is short enough to be understood where it arrived.

@@ -1,15 +1,15 @@
 //! The loop of pulling: a conversation with every guest whose turn it is, and what came of each.
 
-use super::exchange::{self, Answer, Lanes};
+use super::exchange::{self, Lanes};
 use super::failure::Failure;
 use super::schedule::{Ask, Heard, Memory, Schedule, Timing};
 use crate::clock;
-use crate::report::{Envelope, GuestId, VmId};
+use crate::report::{GuestId, Headline, VmId};
 use crate::sense::desk::{self, Desk};
 use crate::sense::keeper::Keeper;
 use crate::sense::metrics::Metrics;
 use crate::sense::roster::{Entry, Guests};
-use crate::store::pending_table::{Change, GuestRow, SealedReport};
+use crate::store::pending_table::{Change, GuestRow, Known, SealedReport};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -323,27 +323,24 @@ impl Conversation {
         transfer: Option<SemaphorePermit<'_>>,
     ) -> Result<News, Failure> {
         let (started, len) = (clock::now(), bytes.len());
-        let (answer, sealed) = self.understand(bytes).await?;
-        check_machine(self.entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
-        let (Some(envelope), Some(sealed)) = (answer.report, sealed) else {
-            let waits = answer.waits;
+        let Understood { waits, report } = self.understand(bytes).await?;
+        let Some((headline, sealed)) = report else {
             return Ok(News::Unchanged { waits });
         };
         let metrics = self.metrics.clone();
-        metrics.triggers.inc(envelope.trigger.as_str());
+        metrics.triggers.inc(headline.trigger.as_str());
         metrics.report_bytes.observe(len as f64);
         metrics
             .report_packages
-            .observe(envelope.report.packages.len() as f64);
-        let row = self.learn(&envelope, answer.waits);
-        let kept = tokio::spawn(keep(
-            self.desk,
-            self.keeper,
-            self.row,
-            row,
-            envelope,
+            .observe(f64::from(headline.packages));
+        let arrived = Arrived {
+            vm: self.entry.vm.clone(),
+            row: self.learn(&headline, waits),
+            before: self.row,
+            headline,
             sealed,
-        ));
+        };
+        let kept = tokio::spawn(arrived.keep(self.desk, self.keeper));
         let kept = kept.await.map_err(|e| Failure::NotKept(e.to_string()))?;
         drop(transfer);
         metrics
@@ -353,16 +350,21 @@ impl Conversation {
     }
 
     /// Understands an answer: a short one here, a long one where it holds nobody up.
-    async fn understand(&self, bytes: Vec<u8>) -> Result<(Answer, Option<SealedReport>), Failure> {
+    async fn understand(&self, bytes: Vec<u8>) -> Result<Understood, Failure> {
         let (entry, row, ask) = (self.entry.clone(), self.row.clone(), self.ask);
         let is_small = exchange::is_small(&bytes);
         let work = move || {
             let answer = exchange::understand(&bytes, &entry.vm, &entry.address, &row, ask)?;
-            let sealed = match &answer.report {
-                Some(envelope) => Some(SealedReport::new(envelope).map_err(Failure::NotKept)?),
+            check_machine(entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
+            let report = match &answer.report {
+                Some(envelope) => {
+                    let sealed = SealedReport::new(envelope).map_err(Failure::NotKept)?;
+                    Some((envelope.headline(), sealed))
+                }
                 None => None,
             };
-            Ok((answer, sealed))
+            let waits = answer.waits;
+            Ok(Understood { waits, report })
         };
         if is_small {
             return work();
@@ -374,62 +376,77 @@ impl Conversation {
     }
 
     /// What is known of the guest once this report is durable.
-    fn learn(&self, envelope: &Envelope, waits: bool) -> GuestRow {
-        if let (Some(then), Some(now)) = (&self.row.guest_id, &envelope.guest_id)
+    fn learn(&self, headline: &Headline, waits: bool) -> GuestRow {
+        if let (Some(then), Some(now)) = (&self.row.guest_id, &headline.guest_id)
             && then != now
         {
             self.metrics.machine_changes.inc();
             tracing::warn!(vm = %self.entry.vm, %then, %now, "another machine answers here");
         }
         if let Some(known) = self.row.known
-            && known.key.epoch == envelope.key.epoch
-            && known.key.generation > envelope.key.generation
+            && known.key.epoch == headline.key.epoch
+            && known.key.generation > headline.key.generation
         {
             self.metrics.went_back.inc();
-            tracing::warn!(vm = %self.entry.vm, from = %known.key, to = %envelope.key, "generation went back: was a snapshot restored?");
+            tracing::warn!(vm = %self.entry.vm, from = %known.key, to = %headline.key, "generation went back: was a snapshot restored?");
         }
         GuestRow {
-            known: Some(exchange::known_of(envelope)),
-            guest_id: envelope.guest_id.clone(),
+            known: Some(Known::from(headline)),
+            guest_id: headline.guest_id.clone(),
             waits,
-            generated_at: envelope.generated_at,
+            generated_at: headline.generated_at,
             full_at: clock::wall_now(),
             accepted: None,
         }
     }
 }
 
-/// Makes a report durable and puts it into the queue. Runs to its end whatever becomes of the
-/// guest meanwhile: what is on disk must be in the queue.
-async fn keep(
-    desk: Arc<Desk>,
-    keeper: Arc<Keeper>,
+/// What an answer said.
+struct Understood {
+    waits: bool,
+    report: Option<(Headline, SealedReport)>,
+}
+
+/// A report that is not yet durable.
+struct Arrived {
+    vm: VmId,
+    /// What was known of the guest.
     before: GuestRow,
-    guest: GuestRow,
-    envelope: Box<Envelope>,
-    report: SealedReport,
-) -> Result<News, Failure> {
-    let same_machine = before.guest_id.is_none() || before.guest_id == guest.guest_id;
-    let known = before.known.filter(|_| same_machine);
-    let class = desk::class_of(envelope.trigger, known, exchange::known_of(&envelope));
-    let (arrival, slot) = desk.admit(&envelope, class);
-    let vm = envelope.vm.clone();
-    drop(envelope);
-    let put = Change::Put {
-        vm: vm.clone(),
-        slot: slot.clone(),
-        guest: guest.clone(),
-        report,
-    };
-    keeper
-        .keep(put)
-        .await
-        .map_err(|error| Failure::NotKept(error.to_string()))?;
-    desk.enqueue(&vm, arrival, &slot);
-    tracing::debug!(%vm, generation = %slot.report.key, ?class, "pending");
-    Ok(News::Kept {
-        row: Box::new(guest),
-    })
+    /// What is known of it from now on.
+    row: GuestRow,
+    headline: Headline,
+    sealed: SealedReport,
+}
+
+impl Arrived {
+    /// Makes the report durable and puts it into the queue. Runs to its end whatever becomes of the
+    /// guest meanwhile: what is on disk must be in the queue.
+    async fn keep(self, desk: Arc<Desk>, keeper: Arc<Keeper>) -> Result<News, Failure> {
+        let Self {
+            vm,
+            before,
+            row,
+            headline,
+            sealed,
+        } = self;
+        let same_machine = before.guest_id.is_none() || before.guest_id == row.guest_id;
+        let known = before.known.filter(|_| same_machine);
+        let class = desk::class_of(headline.trigger, known, Known::from(&headline));
+        let (arrival, slot) = desk.admit(&vm, &headline, class);
+        let put = Change::Put {
+            vm: vm.clone(),
+            slot: slot.clone(),
+            guest: row.clone(),
+            report: sealed,
+        };
+        keeper
+            .keep(put)
+            .await
+            .map_err(|error| Failure::NotKept(error.to_string()))?;
+        desk.enqueue(&vm, arrival, &slot);
+        tracing::debug!(%vm, generation = %slot.report.key, ?class, "pending");
+        Ok(News::Kept { row: Box::new(row) })
+    }
 }
 
 fn check_machine(allowed: Option<&GuestId>, found: Option<&GuestId>) -> Result<(), Failure> {

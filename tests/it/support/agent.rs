@@ -4,12 +4,11 @@ use super::rpm_root::RpmRoot;
 use super::{eventually, eventually_or};
 use afferent::cli::format;
 use afferent::report::{Report, facts};
+use afferent::wire::frame;
 use afferent::wire::message::{
-    ErrorCode, GetReport, ResponseMeta, VmServiceRequest, VmServiceResponse, WaitReport, request,
-    response,
+    ErrorCode, GetReport, ResponseMeta, VmServiceRequest, WaitReport, request,
 };
-use afferent::wire::{frame, report_from_wire};
-use prost::Message as _;
+use afferent::wire::response::{Payload, Response};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -441,27 +440,27 @@ fn receive_bytes(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
 /// Understands a response. Where the report was sent, it is checked against the digest sent beside
 /// it: no wrong byte goes unnoticed.
 pub fn decode(body: &[u8]) -> Answer {
-    let response = VmServiceResponse::decode(body).unwrap();
-    let meta = response.meta.unwrap_or_default();
+    let response = Response::decode(body).unwrap();
+    let meta = response.meta;
     let what = match response.payload.expect("a payload") {
-        response::Payload::Error(error) => What::Refused(
+        Payload::Error(error) => What::Refused(
             ErrorCode::try_from(error.code).expect("a known code"),
             error.message,
         ),
-        response::Payload::GetReport(answer) if answer.unchanged => {
-            assert!(answer.index_report.is_none(), "unchanged, and yet a report");
+        Payload::Report(answer) if answer.unchanged => {
+            assert!(answer.index.is_none(), "unchanged, and yet a report");
             What::Unchanged
         }
-        response::Payload::GetReport(answer) => {
-            let index = answer.index_report.expect("a report");
-            match report_from_wire(index, facts::content_of(&meta.facts)) {
+        Payload::Report(answer) => {
+            let index = answer.index.expect("a report");
+            match index.into_report(facts::content_of(&meta.facts)) {
                 Ok(report) => {
                     assert_eq!(
                         meta.facts.get(facts::REPORT_DIGEST),
                         Some(&report.digest().to_string()),
                         "the report is not the one its digest is of"
                     );
-                    What::Report(Box::new(report))
+                    What::Report(Box::new(report.to_report()))
                 }
                 Err(_) => What::NoPackages,
             }
