@@ -138,38 +138,50 @@ PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
 manager=none
 if command -v apt-get >/dev/null; then manager=apt; elif command -v dnf >/dev/null; then manager=dnf; fi
 
-wanted=() lacking=()
-for group in "$@"; do
-    needs "$group" >/dev/null
-    while read -r shows deb fedora; do
-        is_there "$shows" && continue
-        case $manager in
-        apt) packages=$deb ;;
-        dnf) packages=$fedora ;;
-        none) packages=$deb ;;
-        esac
-        [ "$packages" != - ] || continue
-        lacking+=("${shows#=}")
-        if [ $manager = apt ] && [ "${shows#=}" != "$shows" ]; then
-            unpack "${shows#=}" "$packages"
-        else
+# What is lacking now, and the packages that bring it; taken out of a package at once where it only
+# has to be unpacked.
+look() {
+    hash -r
+    wanted=() lacking=()
+    local group shows deb fedora packages names
+    for group in "$@"; do
+        needs "$group" >/dev/null
+        while read -r shows deb fedora; do
+            is_there "$shows" && continue
+            case $manager in
+            dnf) packages=$fedora ;;
+            *) packages=$deb ;;
+            esac
+            [ "$packages" != - ] || continue
+            if [ $manager = apt ] && [ "${shows#=}" != "$shows" ]; then
+                unpack "${shows#=}" "$packages"
+                continue
+            fi
+            lacking+=("${shows#=}")
             IFS=, read -ra names <<<"$packages"
             wanted+=("${names[@]}")
-        fi
-    done < <(needs "$group")
-done
-[ ${#wanted[@]} -gt 0 ] || exit 0
+        done < <(needs "$group")
+    done
+    mapfile -t wanted < <([ ${#wanted[@]} = 0 ] || printf '%s\n' "${wanted[@]}" | sort -u)
+}
 
-mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | sort -u)
-echo "install-deps: ${lacking[*]} not here; installing ${wanted[*]}"
-case $manager in
-apt)
-    apt_update
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}" </dev/null
-    ;;
-dnf) as_root dnf install -y -q "${wanted[@]}" </dev/null ;;
-none)
-    echo "install-deps: neither apt-get nor dnf is here; install these yourself: ${lacking[*]}" >&2
-    exit 1
-    ;;
-esac
+# Twice: a package that is installed may put out another that was there, but in a version that does
+# not go with it.
+for _ in 1 2; do
+    look "$@"
+    [ ${#lacking[@]} -gt 0 ] || exit 0
+    echo "install-deps: ${lacking[*]} not here; installing ${wanted[*]}"
+    case $manager in
+    apt)
+        apt_update
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}" </dev/null
+        ;;
+    dnf) as_root dnf install -y -q "${wanted[@]}" </dev/null ;;
+    none)
+        echo "install-deps: neither apt-get nor dnf is here; install these yourself: ${lacking[*]}" >&2
+        exit 1
+        ;;
+    esac
+done
+look "$@"
+[ ${#lacking[@]} = 0 ] || { echo "install-deps: installed, and yet not here: ${lacking[*]}" >&2; exit 1; }
