@@ -4,7 +4,7 @@
 
 use super::device::DevicePosition;
 use super::patience::{Patience, asked_to_wait, passes};
-use super::{Core, Device, Pull, Pulled, decode, from_result, only_one_site, shorten};
+use super::{Core, Device, Pull, Pulled, Site, decode, from_result, shorten};
 use crate::http::{Client, HttpError};
 use crate::inventory::Kind;
 use crate::mirror::page::{self, Entry};
@@ -26,7 +26,7 @@ enum Place {
 /// Core as one document, read once per cycle.
 pub struct FileCore {
     place: Place,
-    site: Option<String>,
+    site: Site,
     document: Option<Result<Document, String>>,
 }
 
@@ -41,7 +41,7 @@ impl FileCore {
     pub fn at_path(path: PathBuf, site: Option<String>) -> Self {
         Self {
             place: Place::File(path),
-            site,
+            site: Site::new(site),
             document: None,
         }
     }
@@ -50,7 +50,7 @@ impl FileCore {
     pub fn at_url(url: String, client: Client, deadline: Duration) -> Self {
         Self {
             place: Place::Url(url, client, deadline),
-            site: None,
+            site: Site::new(None),
             document: None,
         }
     }
@@ -72,6 +72,7 @@ impl FileCore {
 impl Core for FileCore {
     fn begin(&mut self) {
         self.document = None;
+        self.site.begin();
     }
 
     fn expected(&mut self, kind: Kind) -> Pull<Entry> {
@@ -82,10 +83,7 @@ impl Core for FileCore {
             Kind::PowerShelf => ["expected_power_shelves", "expectedPowerShelves"],
         };
         match self.list(kind, &names) {
-            Pull::Done(mut pulled) => {
-                let one = only_one_site(kind, &mut pulled, self.site.as_deref());
-                from_result(one.map(|()| pulled))
-            }
+            Pull::Done(pulled) => from_result(self.site.keep_own(kind, pulled)),
             other => other,
         }
     }
