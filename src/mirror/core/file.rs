@@ -4,10 +4,11 @@
 
 use super::device::DevicePosition;
 use super::patience::{Patience, asked_to_wait, passes};
-use super::{Core, Device, Pull, Pulled, Site, decode, from_result, shorten};
+use super::{Core, Device, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
 use crate::http::{Client, HttpError};
 use crate::inventory::Kind;
 use crate::mirror::page::{self, Entry};
+use crate::mirror::report::Report;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::io::Read;
@@ -82,8 +83,17 @@ impl Core for FileCore {
             Kind::NVSwitch => ["expected_switches", "expectedSwitches"],
             Kind::PowerShelf => ["expected_power_shelves", "expectedPowerShelves"],
         };
-        match self.list(kind, &names) {
-            Pull::Done(pulled) => from_result(self.site.keep_own(kind, pulled)),
+        match self.list::<Entry>(kind, &names) {
+            Pull::Done(mut pulled) => {
+                let ids = pulled.entries.iter().filter_map(|entry| entry.id.as_ref());
+                if came_twice(ids.map(|id| id.0.as_str())) {
+                    pulled.complete = false;
+                    let code = "pagination_inconsistent";
+                    let report = Report::new(code, kind, names[0], "an entry came twice");
+                    pulled.warnings.push(report);
+                }
+                from_result(self.site.keep_own(kind, pulled))
+            }
             other => other,
         }
     }

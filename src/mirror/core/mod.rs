@@ -20,6 +20,7 @@ use super::report::Report;
 use crate::inventory::Kind;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 
 /// Longest part of a foreign message that is repeated, in characters.
 const MAX_MESSAGE: usize = 200;
@@ -85,6 +86,12 @@ fn decode<T: DeserializeOwned>(kind: Kind, elements: &[&RawValue]) -> Pulled<T> 
         warnings,
         no_positions: None,
     }
+}
+
+/// Whether an entry came twice: then another one may be missing.
+fn came_twice<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
+    let mut seen = HashSet::new();
+    !ids.all(|id| id.is_empty() || seen.insert(id))
 }
 
 /// The one site whose entries count: a rack_id is unique within one site only.

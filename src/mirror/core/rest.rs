@@ -5,13 +5,12 @@
 //! made once more before it is used without deletes.
 
 use super::patience::{Patience, asked_to_wait, passes};
-use super::{Core, Device, Pull, Pulled, Site, decode, from_result, shorten};
+use super::{Core, Device, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
 use crate::http::{Bearer, Client, HttpError, Response};
 use crate::inventory::Kind;
 use crate::mirror::page::{self, Entry, Pagination};
 use crate::mirror::report::Report;
 use serde::Deserialize;
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -133,8 +132,7 @@ impl RestCore {
             }
             _ => {}
         }
-        let mut ids = HashSet::new();
-        if !all.entries.iter().filter_map(id).all(|id| ids.insert(id)) && torn.is_none() {
+        if torn.is_none() && came_twice(all.entries.iter().filter_map(id)) {
             torn = Some("an entry came twice".into());
         }
         if headerless {
