@@ -1,6 +1,7 @@
 //! `afferent mirror`: flags as typed.
 //!
-//! Exit codes: 0 converged, 1 a type failed, 2 usage or configuration, 3 deletes were withheld.
+//! Exit codes: 0 converged, 1 a type failed or was pulled in part only, 2 usage or configuration, 3
+//! deletes were withheld.
 
 mod read;
 mod settings;
@@ -453,7 +454,8 @@ fn say(warnings: &[Report], errors: &[Report]) {
 }
 
 fn code(summary: &Summary) -> u8 {
-    if !summary.errors.is_empty() {
+    // Half a pull is no failure of its own, but neither has the type converged.
+    if !summary.errors.is_empty() || !summary.incomplete.is_empty() {
         FAILED
     } else if summary.withheld.is_empty() {
         DONE

@@ -246,7 +246,7 @@ fn write(
     if plan.changes.is_empty() && plan.absences.is_empty() && !withheld_changed {
         return Ok(false);
     }
-    write_changes(tables, run, kind, &plan.changes)?;
+    write_changes(tables, run, |_| kind.name(), &plan.changes)?;
     tables.set_absent(kind.component_type(), &plan.absences)?;
     if withheld_changed {
         let new = plan.withheld.iter().filter(|w| !stored.contains(&w.id));
@@ -257,11 +257,11 @@ fn write(
     Ok(true)
 }
 
-/// Writes changes and their audit rows.
+/// Writes changes and their audit rows; `kind` says for which type a change is made.
 pub(crate) fn write_changes(
     tables: &mut Tables<'_>,
     run: &AuditRun,
-    kind: Kind,
+    kind: impl Fn(&Change) -> &'static str,
     changes: &[Change],
 ) -> Result<(), Fault> {
     let rows: Vec<(Option<&Row>, Option<&Row>)> = changes
@@ -273,7 +273,7 @@ pub(crate) fn write_changes(
     for changes in changes.chunks(1000) {
         let rows = changes
             .iter()
-            .flat_map(|change| audit_rows(kind.name(), change));
+            .flat_map(|change| audit_rows(kind(change), change));
         tables.audit(run, &rows.collect::<Vec<AuditRow>>())?;
     }
     Ok(())
@@ -303,7 +303,7 @@ pub(crate) fn observe_type(
         &run.audit.time,
         run.new_id,
     );
-    write_changes(tables, &run.audit, kind, &observation.changes)?;
+    write_changes(tables, &run.audit, |_| kind.name(), &observation.changes)?;
     let wrote = !observation.changes.is_empty();
     Ok((observation, wrote))
 }

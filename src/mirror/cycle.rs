@@ -176,7 +176,12 @@ fn checked(
             run.unknown.push(kind);
             None
         }
-        Pull::Done(pulled) => Some(Checked::new(kind, pulled, run.policy)),
+        Pull::Done(pulled) => {
+            if !pulled.complete {
+                summary.incomplete.push(kind.name().to_owned());
+            }
+            Some(Checked::new(kind, pulled, run.policy))
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 
 use super::apply::write_changes;
 use super::plan::{Change, Op};
-use crate::inventory::{Bmc, Component, ComponentType, Drift, Kind, Rack, Row, RowKey};
+use crate::inventory::{Bmc, Component, ComponentType, Drift, Rack, Row, RowKey};
 use crate::store::Store;
 use crate::store::audit_table::AuditRun;
 use crate::store::inventory_table::{Ending, InventoryError};
@@ -184,8 +184,11 @@ pub fn load(
             changes.insert(key, change);
         }
         let changes: Vec<Change> = changes.into_values().collect();
-        // The log says which table; there is no type that all of them belong to.
-        write_changes(tables, &run, Kind::Rack, &changes)?;
+        let kind = |change: &Change| match change.key {
+            RowKey::Component(kind, _) => kind.name(),
+            other => other.table(),
+        };
+        write_changes(tables, &run, kind, &changes)?;
         let ending = if changes.is_empty() {
             Ending::Discard
         } else {

@@ -15,6 +15,8 @@
 //!   one entry has one row. Tombstones are found too and live again under their old id.
 //! - Deleted (made a tombstone) are live rows that nobody claimed, and only when the pull was
 //!   complete. An entry that lacks something is skipped, but counts as present.
+//! - A tombstone goes for good only where names are unique, to make room for its name, and only when
+//!   the pull was complete and Core does not list it: one that comes back keeps its id.
 //! - More deletes than both limits of the guard are withheld; `--approve-deletes` lifts it for one
 //!   run, `--delete-grace` asks for several complete pulls first.
 //! - Pairs, rack names (where unique) and MACs have one owner each, decided in memory before

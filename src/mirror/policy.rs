@@ -33,7 +33,7 @@ knob! {
     /// | location label `data_center` | not read | read, and the key that is written |
     /// | negative position | a value | malformed |
     /// | description of a component | not mirrored | kept under `expected_description` |
-    /// | devices found by | serial, else Host BMC | Host BMC |
+    /// | devices found by | serial, else Host BMC, else the id they gave | Host BMC |
     /// | a position within an observed one that says nothing of it | not compared | `<missing>` |
     /// | gate that is set but empty | off, with a warning | unset |
     Profile {

@@ -119,6 +119,8 @@ pub struct Summary {
     pub types: BTreeMap<String, Counters>,
     /// What was observed, by type; a type that was not asked for is not there.
     pub drift: BTreeMap<String, DriftSummary>,
+    /// Types that were pulled in part only, so that nothing of them was deleted.
+    pub incomplete: Vec<String>,
     /// What the guard refused.
     pub withheld: Vec<Withheld>,
     /// What somebody should look at.

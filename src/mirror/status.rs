@@ -77,6 +77,8 @@ fn reasons(last: Option<&Ended>) -> Vec<String> {
         None => report.message.clone(),
     };
     let mut found: Vec<String> = summary.errors.iter().map(say).collect();
+    let part = |kind: &String| format!("{kind}: pulled in part only, so nothing is deleted");
+    found.extend(summary.incomplete.iter().map(part));
     for (kind, counters) in &summary.types {
         let withheld = counters.withheld_deletes;
         if withheld > 0 {
@@ -107,11 +109,13 @@ mod tests {
         let error = Report::new("pull_failed", Kind::Rack, "rack", "timeout");
         bad.errors.push(error);
         bad.types.get_mut("Compute").unwrap().withheld_deletes = 40;
+        bad.incomplete.push("NVSwitch".into());
         status.note("t1".into(), bad);
         assert_eq!(
             reasons(&status),
             json!([
                 "rack rack: timeout",
+                "NVSwitch: pulled in part only, so nothing is deleted",
                 "Compute: 40 deletes are withheld, see --approve-deletes"
             ])
         );

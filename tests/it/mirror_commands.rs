@@ -234,7 +234,15 @@ fn a_dump_loads_to_the_same_tables_and_again_to_nothing_new() {
     let other = Mirror::new();
     other.load(&dump);
     assert_eq!(other.dump(), dump);
-    let entries = other.audit().as_array().unwrap().len();
+    let audit = other.audit();
+    let entries = audit.as_array().unwrap().len();
+    let types: std::collections::BTreeSet<&str> = audit
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(types, ["Compute", "bmc"].into());
     other.load(&dump);
     assert_eq!(other.audit().as_array().unwrap().len(), entries);
 }

@@ -3,7 +3,7 @@
 //! Every fault leaves what is stored as it was, says so with exit code 1, and ends in time.
 
 use crate::support::core_server::{Answer, CoreServer, Request, page, status};
-use crate::support::mirror::{Mirror, Ran, without_times};
+use crate::support::mirror::{Mirror, Ran, finish, without_times};
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::sync::Mutex;
@@ -52,7 +52,11 @@ impl Fleet {
         ];
         arguments.extend(["--request-deadline", "2s", "--connect-timeout", "1s"]);
         arguments.extend(more);
-        let ran = self.mirror.run_from(url, &arguments);
+        let mut all = vec!["run", "--once", "--json", "--core", url];
+        all.extend(arguments);
+        let mut command = self.mirror.command(&all);
+        // Nothing is said that must not be, however much is asked for.
+        let ran = finish(&command.env("AFFERENT_LOG", "trace").output().unwrap());
         for secret in ["the-token", "never-to-be-stored"] {
             assert!(
                 !ran.stdout.contains(secret) && !ran.stderr.contains(secret),
@@ -309,6 +313,8 @@ fn pages_that_never_fit_together_update_and_delete_nothing() {
             "{}",
             ran.stdout
         );
+        assert_eq!(ran.summary["incomplete"], json!(["Compute"]));
+        assert_eq!((ran.code, ran.codes("errors").len()), (Some(1), 0));
         assert!(fleet.live() >= 2, "nothing was deleted");
         assert_eq!(core.requests_for(LIST).len() % 2, 0, "pulled twice");
     }
@@ -328,6 +334,30 @@ fn entries_of_another_site_are_ignored_and_nothing_is_deleted() {
     let ran = fleet.run(&core.url, &[]);
     assert_eq!(ran.codes("warnings"), ["foreign_site_row"]);
     assert_eq!(fleet.live(), 2);
+}
+
+/// A rack_id means something within one site only, so machines must not find racks of another.
+#[test]
+fn without_a_site_that_was_asked_for_the_first_one_seen_is_the_only_one() {
+    let mirror = Mirror::new();
+    let core = CoreServer::start(|request| match request.path.rsplit('/').next() {
+        Some("expected-rack") => page(
+            &json!([{"id": "r", "siteId": "S-2", "rackId": "r", "name": "r",
+            "labels": {"chassis.manufacturer": "Q", "chassis.serial-number": "1"}}]),
+            1,
+        ),
+        Some("expected-machine") => page(&json!([machine(1)]), 1),
+        Some("expected-switch") => {
+            let mut switch = machine(2);
+            switch["siteId"] = json!("s-2");
+            page(&json!([switch]), 1)
+        }
+        _ => page(&json!([]), 0),
+    });
+    let ran = mirror.run_from(&core.url, &["--org", "o", "--profile", "host-mac"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    assert_eq!(ran.codes("errors"), ["pull_failed:Compute"]);
+    assert_eq!(ran.summary["types"]["NVSwitch"]["inserted"], 1);
 }
 
 #[test]

@@ -299,6 +299,24 @@ fn a_type_that_is_missing_or_failed_keeps_its_rows_and_stops_no_other() {
     }
 }
 
+/// An entry that is there twice may stand where another one was.
+#[test]
+fn a_document_with_one_entry_twice_deletes_nothing() {
+    let with_id = |n: usize, id: &str| {
+        let mut entry = machine(n);
+        entry["id"] = json!(id);
+        entry
+    };
+    for (ids, left, code) in [(["a", "a"], 3, 1), (["a", "b"], 2, 0), (["", ""], 2, 0)] {
+        let mirror = Mirror::new();
+        mirror.run(&machines((0..3).map(machine).collect()), &[]);
+        let twice = machines(vec![with_id(0, ids[0]), with_id(1, ids[1])]);
+        let ran = mirror.run(&twice, &[]);
+        assert_eq!(ran.code, Some(code), "{}", ran.stdout);
+        assert_eq!(live(&mirror, "component", "id").len(), left, "{ids:?}");
+    }
+}
+
 #[test]
 fn the_gate_is_read_alike_in_both_profiles_unless_it_is_empty() {
     for (profile, value, mirrored) in [

@@ -10,7 +10,9 @@ use afferent::mirror::cycle::{AlwaysOpen, Cycle, run_cycle};
 use afferent::mirror::dump;
 use afferent::mirror::page::Entry;
 use afferent::mirror::planfile::{PlanView, Snapshot, preview};
-use afferent::mirror::policy::{Duplicates, Identity, Names, Policy, Profile};
+use afferent::mirror::policy::{
+    Clear, Duplicates, Empty, Identity, Labels, Legacy, Names, Policy, Profile,
+};
 use afferent::mirror::report::Summary;
 use afferent::mirror::{self, AuditFilter, Store};
 use proptest::collection::vec;
@@ -247,7 +249,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     let profile = select(vec![Profile::NaturalKey, Profile::HostMac]);
     (
         profile,
-        option::weighted(0.2, any::<(bool, bool, bool)>()),
+        option::weighted(0.4, any::<(bool, bool, bool, bool, bool, bool, u8)>()),
         0..3u32,
     )
         .prop_map(|(profile, knobs, max_deletes)| {
@@ -255,7 +257,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 max_deletes,
                 ..Policy::of(profile)
             };
-            if let Some((identity, names, duplicates)) = knobs {
+            if let Some((identity, names, duplicates, legacy, labels, clear, empty)) = knobs {
                 policy.identity = if identity {
                     Identity::Pair
                 } else {
@@ -267,6 +269,19 @@ fn policy() -> impl Strategy<Value = Policy> {
                 } else {
                     Duplicates::Both
                 };
+                policy.legacy = if legacy {
+                    Legacy::Exempt
+                } else {
+                    Legacy::Delete
+                };
+                policy.labels = if labels {
+                    Labels::Required
+                } else {
+                    Labels::Optional
+                };
+                policy.clear = if clear { Clear::Clear } else { Clear::Preserve };
+                policy.empty =
+                    [Empty::Skip, Empty::Authoritative, Empty::Guarded][usize::from(empty % 3)];
             }
             policy
         })
@@ -453,6 +468,28 @@ proptest! {
         for table in ["rack", "component"] {
             let (before, after) = (live(&before, table), live(&after, table));
             prop_assert!(before.is_subset(&after), "{} lost {:?}", table, before.difference(&after));
+        }
+        // Nor does a tombstone go: its entry may be in the half that is missing.
+        let (before, after) = (by_key(&before, "rack"), by_key(&after, "rack"));
+        prop_assert!(before.keys().all(|key| after.contains_key(key)));
+    }
+
+    /// A rack that comes back must come back under its id: everything else refers to it by that.
+    #[test]
+    fn a_rack_that_core_lists_keeps_its_row(policy in policy(), before in vec(says(true), 1..4), last in says(true)) {
+        let mut tables = Tables::new(policy);
+        for says in &before {
+            tables.cycle(says);
+        }
+        let before = tables.dump();
+        tables.cycle(&last);
+        let after = tables.dump();
+        let (List::Torn(entries) | List::Whole(entries)) = &last.0[0] else { return Ok(()) };
+        let listed: HashSet<&Value> = entries.iter().map(|entry| &entry["rack_id"]).collect();
+        let after = by_key(&after, "rack");
+        for (key, row) in by_key(&before, "rack") {
+            let listed = row["external_id"].is_string() && listed.contains(&row["external_id"]);
+            prop_assert!(!listed || after.contains_key(&key), "{} is gone", row);
         }
     }
 }

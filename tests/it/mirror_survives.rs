@@ -201,3 +201,32 @@ fn the_service_says_when_it_is_ready_and_stops_when_told() {
     assert!(!mirror.state().join("control.sock").exists());
     assert_eq!(names(&mirror.dump()).1, 10);
 }
+
+/// What Core says is asked for again at every interval, and what changed is all that is written.
+#[test]
+fn the_service_mirrors_again_at_every_interval() {
+    let mirror = Mirror::new();
+    let core = mirror.file("core.json", &fleet(10, 0));
+    let core = format!("file:{}", core.display());
+    let mut child = mirror
+        .command(&["run", "--interval", "1s", "--core", &core])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = |what: &str| {
+        let found = log.find(|line| line.as_ref().is_ok_and(|line| line.contains(what)));
+        assert!(found.is_some(), "the service ended before it said {what}");
+    };
+    said("inserted=10");
+    // Written beside and renamed, so that the service never reads half of it.
+    let next = mirror.file("next.json", &fleet(10, 1));
+    std::fs::rename(next, mirror.path("core.json")).unwrap();
+    said("updated=10");
+    let pid = child.id().to_string();
+    let told = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(told.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(names(&mirror.dump()).0, BTreeSet::from(["\"v1\"".into()]));
+}

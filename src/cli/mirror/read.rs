@@ -3,6 +3,7 @@
 use super::settings::open_store;
 use super::{DONE, FAILED, Stop, USAGE, complain, print_with};
 use crate::clock;
+use crate::mirror::policy::Profile;
 use crate::mirror::{self, AuditFilter, dump::LoadError};
 use argh::FromArgs;
 use serde_json::Value;
@@ -11,7 +12,9 @@ use uuid::Uuid;
 
 const STATE_DIR: &str = "/var/lib/afferent";
 
-/// Commands over the tables have the same two flags, beside their own.
+/// Commands over the tables have the same two flags, beside their own. The profile is taken too, so
+/// that one set of flags serves `run` and what is asked before and after it; tables are the same
+/// under every profile.
 macro_rules! reading {
     ($(#[$meta:meta])* $name:ident { $($own:tt)* }) => {
         #[derive(FromArgs)]
@@ -24,6 +27,10 @@ macro_rules! reading {
             /// print JSON
             #[argh(switch)]
             json: bool,
+            /// natural-key or host-mac; both show the same tables
+            #[argh(option, hidden_help)]
+            #[allow(dead_code, reason = "checked when it is parsed, and of no further use")]
+            profile: Option<Profile>,
         }
 
         impl $name {

@@ -4,10 +4,11 @@
 
 use super::device::DevicePosition;
 use super::patience::{Patience, asked_to_wait, passes};
-use super::{Core, Device, Pull, Pulled, decode, from_result, only_one_site, shorten};
+use super::{Core, Device, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
 use crate::http::{Client, HttpError};
 use crate::inventory::Kind;
 use crate::mirror::page::{self, Entry};
+use crate::mirror::report::Report;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::io::Read;
@@ -26,7 +27,7 @@ enum Place {
 /// Core as one document, read once per cycle.
 pub struct FileCore {
     place: Place,
-    site: Option<String>,
+    site: Site,
     document: Option<Result<Document, String>>,
 }
 
@@ -41,7 +42,7 @@ impl FileCore {
     pub fn at_path(path: PathBuf, site: Option<String>) -> Self {
         Self {
             place: Place::File(path),
-            site,
+            site: Site::new(site),
             document: None,
         }
     }
@@ -50,7 +51,7 @@ impl FileCore {
     pub fn at_url(url: String, client: Client, deadline: Duration) -> Self {
         Self {
             place: Place::Url(url, client, deadline),
-            site: None,
+            site: Site::new(None),
             document: None,
         }
     }
@@ -72,6 +73,7 @@ impl FileCore {
 impl Core for FileCore {
     fn begin(&mut self) {
         self.document = None;
+        self.site.begin();
     }
 
     fn expected(&mut self, kind: Kind) -> Pull<Entry> {
@@ -81,10 +83,16 @@ impl Core for FileCore {
             Kind::NVSwitch => ["expected_switches", "expectedSwitches"],
             Kind::PowerShelf => ["expected_power_shelves", "expectedPowerShelves"],
         };
-        match self.list(kind, &names) {
+        match self.list::<Entry>(kind, &names) {
             Pull::Done(mut pulled) => {
-                let one = only_one_site(kind, &mut pulled, self.site.as_deref());
-                from_result(one.map(|()| pulled))
+                let ids = pulled.entries.iter().filter_map(|entry| entry.id.as_ref());
+                if came_twice(ids.map(|id| id.0.as_str())) {
+                    pulled.complete = false;
+                    let code = "pagination_inconsistent";
+                    let report = Report::new(code, kind, names[0], "an entry came twice");
+                    pulled.warnings.push(report);
+                }
+                from_result(self.site.keep_own(kind, pulled))
             }
             other => other,
         }

@@ -20,6 +20,7 @@ use super::report::Report;
 use crate::inventory::Kind;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 
 /// Longest part of a foreign message that is repeated, in characters.
 const MAX_MESSAGE: usize = 200;
@@ -87,36 +88,63 @@ fn decode<T: DeserializeOwned>(kind: Kind, elements: &[&RawValue]) -> Pulled<T> 
     }
 }
 
-/// Takes out entries of other sites: a rack_id is unique within one site only.
-fn only_one_site(kind: Kind, pulled: &mut Pulled<Entry>, site: Option<&str>) -> Result<(), String> {
-    let mut own = site.map(str::to_owned);
-    let mut foreign = Vec::new();
-    pulled.entries.retain(|entry| {
-        let Some(IdText(of)) = &entry.site_id else {
-            return true;
-        };
-        let own = own.get_or_insert_with(|| of.clone());
-        if own == of {
-            return true;
+/// Whether an entry came twice: then another one may be missing.
+fn came_twice<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
+    let mut seen = HashSet::new();
+    !ids.all(|id| id.is_empty() || seen.insert(id))
+}
+
+/// The one site whose entries count: a rack_id is unique within one site only.
+struct Site {
+    /// The one that was asked for.
+    asked: Option<String>,
+    /// The first one that was seen in this cycle.
+    seen: Option<String>,
+}
+
+impl Site {
+    fn new(asked: Option<String>) -> Self {
+        Self { asked, seen: None }
+    }
+
+    /// A new cycle begins.
+    fn begin(&mut self) {
+        self.seen = None;
+    }
+
+    /// Takes out entries of other sites. Without a site that was asked for nobody knows which one
+    /// is meant, so that entries of a second one, in whatever list, make the pull useless.
+    fn keep_own(&mut self, kind: Kind, mut pulled: Pulled<Entry>) -> Result<Pulled<Entry>, String> {
+        let mut foreign = Vec::new();
+        pulled.entries.retain(|entry| {
+            let Some(IdText(of)) = entry.site_id.as_ref().filter(|id| !id.0.is_empty()) else {
+                return true;
+            };
+            let own = match &self.asked {
+                Some(asked) => asked,
+                None => self.seen.get_or_insert_with(|| of.clone()),
+            };
+            if own.eq_ignore_ascii_case(of) {
+                return true;
+            }
+            let key = entry.rack_id.as_ref().or(entry.id.as_ref());
+            foreign.push(key.map(|id| id.0.clone()).unwrap_or_default());
+            false
+        });
+        if foreign.is_empty() {
+            return Ok(pulled);
         }
-        let key = entry.rack_id.as_ref().or(entry.id.as_ref());
-        foreign.push(key.map(|id| id.0.clone()).unwrap_or_default());
-        false
-    });
-    if foreign.is_empty() {
-        return Ok(());
-    }
-    if site.is_none() {
-        return Err("entries of more than one site; choose one with --site-id".into());
-    }
-    pulled.complete = false;
-    for key in foreign {
+        if self.asked.is_none() {
+            return Err("entries of more than one site; choose one with --site-id".into());
+        }
+        pulled.complete = false;
         let why = "an entry of another site; it is ignored, and nothing is deleted";
-        pulled
-            .warnings
-            .push(Report::new("foreign_site_row", kind, key, why));
+        let reports = foreign
+            .into_iter()
+            .map(|key| Report::new("foreign_site_row", kind, key, why));
+        pulled.warnings.extend(reports);
+        Ok(pulled)
     }
-    Ok(())
 }
 
 /// A foreign message, short and in one line.

@@ -5,13 +5,12 @@
 //! made once more before it is used without deletes.
 
 use super::patience::{Patience, asked_to_wait, passes};
-use super::{Core, Device, Pull, Pulled, decode, from_result, only_one_site, shorten};
+use super::{Core, Device, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
 use crate::http::{Bearer, Client, HttpError, Response};
 use crate::inventory::Kind;
 use crate::mirror::page::{self, Entry, Pagination};
 use crate::mirror::report::Report;
 use serde::Deserialize;
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +39,7 @@ pub struct RestCore {
     options: RestOptions,
     client: Client,
     bearer: Option<Bearer>,
+    site: Site,
 }
 
 /// One pass over all pages.
@@ -53,6 +53,7 @@ impl RestCore {
     /// Asks with `client`, whose limits are those of one exchange.
     pub fn new(options: RestOptions, client: Client) -> Self {
         Self {
+            site: Site::new(options.site.clone()),
             options,
             client,
             bearer: None,
@@ -131,8 +132,7 @@ impl RestCore {
             }
             _ => {}
         }
-        let mut ids = HashSet::new();
-        if !all.entries.iter().filter_map(id).all(|id| ids.insert(id)) && torn.is_none() {
+        if torn.is_none() && came_twice(all.entries.iter().filter_map(id)) {
             torn = Some("an entry came twice".into());
         }
         if headerless {
@@ -233,7 +233,9 @@ impl RestCore {
 }
 
 impl Core for RestCore {
-    fn begin(&mut self) {}
+    fn begin(&mut self) {
+        self.site.begin();
+    }
 
     fn expected(&mut self, kind: Kind) -> Pull<Entry> {
         let (list, order) = match kind {
@@ -245,11 +247,7 @@ impl Core for RestCore {
         let pulled = self.pull(kind, list, Some(order), |entry: &Entry| {
             entry.id.as_ref().map(|id| id.0.as_str())
         });
-        let site = self.options.site.clone();
-        from_result(pulled.and_then(|mut pulled| {
-            only_one_site(kind, &mut pulled, site.as_deref())?;
-            Ok(pulled)
-        }))
+        from_result(pulled.and_then(|pulled| self.site.keep_own(kind, pulled)))
     }
 
     fn observed(&mut self, kind: Kind) -> Pull<Device> {

@@ -36,19 +36,10 @@ pub(super) fn judge(
     policy: &Policy,
 ) -> Verdict {
     let mut verdict = Verdict::default();
-    if candidates.is_empty() {
-        return verdict;
-    }
-    if empty && policy.empty == Empty::Skip {
-        verdict.warnings.push(Report::new(
-            "empty_response_delete_skipped",
-            kind,
-            "",
-            format!(
-                "the response is empty: {} live rows are kept",
-                candidates.len()
-            ),
-        ));
+    if empty && policy.empty == Empty::Skip && live > 0 {
+        let why = format!("the response is empty: {live} live rows are kept");
+        let report = Report::new("empty_response_delete_skipped", kind, "", why);
+        verdict.warnings.push(report);
         return verdict;
     }
     let grace = policy.delete_grace.max(1);
@@ -65,6 +56,9 @@ pub(super) fn judge(
         } else {
             due.push(candidate);
         }
+    }
+    if due.is_empty() {
+        return verdict;
     }
     // A ceiling that somebody typed holds for an empty response too.
     let trusted = empty && policy.empty == Empty::Authoritative && policy.approve_deletes.is_none();
@@ -88,6 +82,15 @@ pub(super) fn judge(
             })
             .collect();
     } else {
+        if trusted {
+            // The guard lets it through, but somebody should look.
+            let why = format!(
+                "the response is empty and believed: {} of {live} live rows are deleted",
+                due.len()
+            );
+            let report = Report::new("guard_tripped", kind, "", why);
+            verdict.warnings.push(report);
+        }
         // A tombstone is not waiting for anything.
         for candidate in &due {
             verdict.absences.retain(|(id, _)| *id != candidate.id);
@@ -176,6 +179,8 @@ mod tests {
                 &policy,
             );
             assert_eq!(verdict.delete.len(), deleted, "{empty:?}");
+            // Whatever becomes of them, an empty response is worth a look.
+            assert_eq!(verdict.warnings.len(), 1, "{empty:?}");
         }
         policy.approve_deletes = Some(19);
         let candidates = (0..20).map(|row| Candidate {

@@ -7,13 +7,14 @@ use std::collections::HashSet;
 pub(super) struct Bid<'a> {
     /// The name Core gives it.
     pub(super) wants: &'a str,
-    /// The name it has, if it is live.
+    /// The name its row has and keeps if it loses: that of a live row, or of a tombstone that would
+    /// live again.
     pub(super) has: Option<&'a str>,
 }
 
-/// Whether each bid gets its name. `fixed` are names of live racks that take part in nothing.
+/// Whether each bid gets its name. `fixed` are names of racks that take part in nothing.
 ///
-/// A live rack that loses keeps its name, which may cost another one the name it had already been
+/// A rack that loses keeps its name, which may cost another one the name it had already been
 /// given; so the round is repeated until nobody loses any more.
 pub(super) fn decide<'a>(bids: &[Bid<'a>], fixed: &HashSet<&'a str>) -> Vec<bool> {
     let mut keepers: HashSet<usize> = HashSet::new();

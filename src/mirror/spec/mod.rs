@@ -8,7 +8,7 @@
 pub mod component;
 pub mod rack;
 
-use crate::inventory::{Mac, RackId};
+use crate::inventory::{Mac, Pair, RackId};
 use crate::mirror::report::Report;
 use std::collections::HashSet;
 
@@ -78,11 +78,16 @@ impl Seen {
         if self.serials.contains(serial) {
             return true;
         }
+        self.pair(Pair::of(manufacturer, Some(serial)))
+    }
+
+    /// Whether exactly this hardware was seen.
+    pub fn pair(&self, pair: Option<Pair<'_>>) -> bool {
         // Most responses have no such entries, and then nothing is copied for the question.
         !self.pairs.is_empty()
-            && manufacturer.is_some_and(|manufacturer| {
-                self.pairs
-                    .contains(&(manufacturer.to_owned(), serial.to_owned()))
+            && pair.is_some_and(|pair| {
+                let pair = (pair.manufacturer().to_owned(), pair.serial().to_owned());
+                self.pairs.contains(&pair)
             })
     }
 }

@@ -1,13 +1,13 @@
 //! Racks.
 
+mod names;
 mod write;
 
 use super::component::sighting_keys;
 use super::guard::{Candidate, judge};
-use super::names::{Bid, decide};
 use super::{Claims, Decision, Draft, Op, Plan};
 use crate::inventory::{Kind, Pair, Rack, Row};
-use crate::mirror::policy::{Duplicates, Legacy, Names, Policy, Profile};
+use crate::mirror::policy::{Duplicates, Legacy, Policy, Profile};
 use crate::mirror::report::{Counters, Report, Withheld};
 use crate::mirror::spec::rack::WantedRack;
 use crate::mirror::spec::{Seen, Skipped};
@@ -306,20 +306,24 @@ impl<'a> Planner<'a> {
         let mut live = 0;
         for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.is_live()) {
             live += 1;
-            if self.claims.is_claimed(i) || self.was_seen(row) {
+            if self.claims.is_claimed(i) {
                 continue;
             }
             let label = Row::Rack(Box::new(row.clone())).label();
-            if row.external_id.is_some() || !exempt {
+            if row.external_id.is_none() && exempt {
+                let listed = row.pair().is_some_and(|pair| pairs.contains(&pair))
+                    || self.seen.pair(row.pair());
+                if !listed {
+                    self.counters.legacy_exempt += 1;
+                    let why = "a live rack that Core never listed; it is kept";
+                    self.warn("legacy_rack_not_in_core", label, why);
+                }
+            } else if !self.was_seen(row) {
                 candidates.push(Candidate {
                     row: i,
                     id: row.id,
                     label,
                 });
-            } else if !row.pair().is_some_and(|pair| pairs.contains(&pair)) {
-                self.counters.legacy_exempt += 1;
-                let why = "a live rack that Core never listed; it is kept";
-                self.warn("legacy_rack_not_in_core", label, why);
             }
         }
         let absent = &self.input.present.absent;
@@ -362,66 +366,5 @@ impl<'a> Planner<'a> {
             }
         }
         (verdict.withheld, verdict.absences)
-    }
-
-    /// Who gets which name. Gives the names that were won.
-    fn settle_names(&mut self) -> HashSet<&'a str> {
-        let mut names: HashSet<&'a str> = HashSet::new();
-        if self.input.policy.names != Names::Unique {
-            return names;
-        }
-        let rows = &self.input.present.rows;
-        let fixed: HashSet<&str> = rows
-            .iter()
-            .enumerate()
-            .filter(|(i, row)| {
-                // A row whose entry is left out keeps its name as well.
-                let bids = self.claims.entry(*i).is_some_and(|entry| !self.out[entry]);
-                row.is_live() && !bids && !self.deleted.contains(i)
-            })
-            .map(|(_, row)| row.name.as_str())
-            .collect();
-        let bidders: Vec<usize> = (0..self.entries.len()).filter(|i| !self.out[*i]).collect();
-        let entries = self.entries;
-        let bids: Vec<Bid<'a>> = bidders
-            .iter()
-            .filter_map(|i| {
-                let row = self.claims.row(*i).and_then(|row| self.row(row));
-                Some(Bid {
-                    wants: &entries.get(*i)?.name,
-                    has: row.filter(|row| row.is_live()).map(|row| row.name.as_str()),
-                })
-            })
-            .collect();
-        for ((i, bid), won) in bidders.iter().zip(&bids).zip(decide(&bids, &fixed)) {
-            if won {
-                names.insert(bid.wants);
-                continue;
-            }
-            self.lost_name[*i] = true;
-            self.counters.skipped_name_taken += 1;
-            if bid.has.is_none() {
-                self.out[*i] = true;
-                self.rules[*i] = "skipped: another rack has its name";
-            }
-            let label = self.entries.get(*i).map(WantedRack::label);
-            let why = format!("another rack has the name {:?}", bid.wants);
-            self.warn("rack_name_taken", label.unwrap_or_default(), why);
-        }
-        names
-    }
-
-    /// Tombstones in the way of a name go for good.
-    fn clear_tombstones(&mut self, names: &HashSet<&str>) {
-        for (i, row) in self.input.present.rows.iter().enumerate() {
-            let written = self.claims.entry(i);
-            let stays_dead = !row.is_live() && written.is_none_or(|entry| self.out[entry]);
-            if (stays_dead || self.deleted.contains(&i)) && names.contains(row.name.as_str()) {
-                let why = "a tombstone is in the way of a name";
-                self.draft
-                    .remove(Row::Rack(Box::new(row.clone())), Op::TombstoneGc, why);
-                self.counters.hard_deleted += 1;
-            }
-        }
     }
 }
