@@ -7,7 +7,7 @@
 //! Pager                 page number -> bytes, from one of these or the file          pager.rs
 //! walk                  table b-tree, row by row, overflow chains on demand     btree.rs
 //! record                columns of a row                                        record.rs
-//! schema                names of tables and columns -> root page and position   schema.rs
+//! schema                names of tables and columns -> root page and position   schema.rs, sql.rs
 //! ```
 //!
 //! Only ordinary tables are read, never an index: those of rpm and dnf need no more. All of it
@@ -18,6 +18,7 @@ mod journal;
 mod pager;
 mod record;
 mod schema;
+mod sql;
 mod wal;
 
 pub use record::Value;
