@@ -21,7 +21,7 @@ const SLOT_PAGE: u64 = 4096;
 const FILE_HEADER: usize = 32;
 const SLOT: usize = 16;
 const BLOB_HEAD: usize = 16;
-const BLOB_TAIL: u64 = 12;
+const BLOB_TAIL: usize = 12;
 /// Slots that are fetched at once.
 const BATCH: usize = 64 * 1024;
 /// Fetched from the start of a header: nearly always the whole index and the first strings.
@@ -152,8 +152,14 @@ impl<S: ReadAt> Database<S> {
             return Err(damaged("its slot points to something else"));
         }
         let (generation, length) = (head(8).unwrap_or(0), u64::from(head(12).unwrap_or(0)));
-        if (BLOB_HEAD as u64 + length + BLOB_TAIL).div_ceil(BLOCK) != slot.count {
+        if (BLOB_HEAD as u64 + length + BLOB_TAIL as u64).div_ceil(BLOCK) != slot.count {
             return Err(damaged("its length is not that of its slot"));
+        }
+        let mut tail = [0; BLOB_TAIL];
+        let got = read_up_to(&self.source, &mut tail, end - BLOB_TAIL as u64)?;
+        let written = le_u32(&tail, 4).map(u64::from) == Some(length);
+        if got < tail.len() || array(&tail, 8) != Some(*b"BlbE") || !written {
+            return Err(damaged("its end is missing or of another header"));
         }
         // From here on the blob is the header alone.
         (blob.start, blob.length) = (start + BLOB_HEAD as u64, length);
