@@ -37,16 +37,32 @@ impl Located {
 /// [`ScanError::NoDatabase`] names every place that was looked at; [`ScanError::Unreadable`] when
 /// a place may not be looked into.
 pub fn locate(root: &Path, dbpath: Option<&Path>) -> Result<Located, ScanError> {
-    let given = dbpath.map(|path| [path]);
-    let standard = PLACES.map(Path::new);
-    let places: &[&Path] = given.as_ref().map_or(&standard, |one| one);
     let mut looked = Vec::new();
-    for place in places {
+    for place in places(dbpath) {
         if let Some(found) = look(root, place, &mut looked)? {
             return Ok(found);
         }
     }
     Err(ScanError::NoDatabase { looked })
+}
+
+/// A second database, in the same place or in another; `None` when there is none or it cannot be
+/// told.
+pub(super) fn another(root: &Path, dbpath: Option<&Path>, found: &Located) -> Option<PathBuf> {
+    places(dbpath).into_iter().find_map(|place| {
+        let files = Backend::ALL.map(|backend| place.join(backend.file_name()));
+        files
+            .iter()
+            .filter_map(|file| rooted::resolve(root, file).ok())
+            .find(|file| file.is_file() && *file != found.main_file)
+    })
+}
+
+fn places(dbpath: Option<&Path>) -> Vec<&Path> {
+    match dbpath {
+        Some(one) => vec![one],
+        None => PLACES.iter().map(Path::new).collect(),
+    }
 }
 
 fn look(

@@ -63,8 +63,9 @@ pub enum OnLock {
 pub enum Mode {
     /// Every header is read.
     Full,
-    /// Headers known by number, length and a check of their first bytes are not read again. A
-    /// database that was rebuilt or replaced is noticed and read in full.
+    /// Headers known by number and a cheap check are not read again. A database that was rebuilt
+    /// or replaced is noticed and read in full, as is one that was written to without a change
+    /// that these would show.
     Incremental,
 }
 
@@ -124,9 +125,11 @@ impl Scanner {
         let (delta, located, taken) = snapshot::take(
             request,
             || locate(request.root, request.dbpath),
-            |located, stamp, database| cache.compare(located, stamp, database, mode),
+            |located, stamps, database| cache.compare(located, stamps, database, mode),
         )?;
-        delta.check(&located)?;
+        delta.check(&located, || {
+            database::another(request.root, request.dbpath, &located)
+        })?;
         let distribution = os_release::read(request.root);
         let mut facts = facts::read(request.root, &distribution);
         facts.insert(names::RPMDB_BACKEND.into(), located.backend.to_string());

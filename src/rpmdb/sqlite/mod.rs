@@ -21,6 +21,7 @@ mod schema;
 mod sql;
 mod wal;
 
+pub use journal::super_journal;
 pub use record::Value;
 pub use schema::Table;
 
