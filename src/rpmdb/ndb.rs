@@ -94,10 +94,13 @@ impl<S: ReadAt> Database<S> {
                 let slot = Slot::parse(slot, at)?;
                 at += SLOT as u64;
                 let Some(slot) = slot else { continue };
-                left = left.checked_sub(slot.count * BLOCK).ok_or(Error::damaged(
-                    Place::Offset(at),
-                    "slots share their blocks",
-                ))?;
+                // One that points outside costs its own header alone, and no time.
+                if slot.end() <= self.source.size() {
+                    left = left.checked_sub(slot.count * BLOCK).ok_or(Error::damaged(
+                        Place::Offset(at),
+                        "slots share their blocks",
+                    ))?;
+                }
                 if self.visit(slot, &mut window, visit).is_break() {
                     return Ok(());
                 }
@@ -135,7 +138,7 @@ impl<S: ReadAt> Database<S> {
     ) -> Result<(Stretch<'a, S>, u32), Error> {
         let damaged = |why| Error::damaged(Place::Header(slot.number), why);
         let start = slot.offset * BLOCK;
-        let end = (slot.offset + slot.count) * BLOCK;
+        let end = slot.end();
         if start < self.slots_end || end > self.source.size() || slot.count < 2 {
             return Err(damaged("its slot points outside the file"));
         }
@@ -195,6 +198,11 @@ impl Slot {
             count: u64::from(word(12)),
         };
         Ok((slot.offset != 0).then_some(slot))
+    }
+
+    /// Offset in the file at which its blocks end.
+    fn end(&self) -> u64 {
+        (self.offset + self.count) * BLOCK
     }
 }
 

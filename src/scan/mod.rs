@@ -32,7 +32,7 @@ use crate::report::{Distribution, Package, Report, facts as names};
 use cache::Cache;
 use provenance::Provenance;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ pub struct Scanned {
     pub report: Arc<Report>,
     /// Whether the report differs from the one before; true for the first.
     pub changed: bool,
+    /// The main file of the database.
+    pub main_file: PathBuf,
     /// Damaged headers that had to be left out; the fact `skipped_headers` counts them.
     pub skipped: Vec<Skipped>,
     /// How it went.
@@ -176,6 +178,7 @@ impl Scanner {
         Ok(Scanned {
             report: Arc::clone(&self.last),
             changed,
+            main_file: located.main_file,
             skipped,
             stats,
         })

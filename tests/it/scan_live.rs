@@ -178,6 +178,20 @@ fn a_damaged_header_is_left_out_counted_and_named() {
     assert_eq!(scanned.report.facts["skipped_headers"], "1");
     assert_eq!(scanned.skipped[0].number, 2);
     assert!(scanned.skipped[0].why.contains("package header 2"));
+    let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["scan", "--format", "tsv", "--root"])
+        .arg(root.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "the rest is listed");
+    assert_eq!(output.stdout.split(|b| *b == b'\n').count(), 2 + 1);
+    let said = String::from_utf8(output.stderr).unwrap();
+    for part in [
+        "var/lib/rpm/rpmdb.sqlite: left out: package header 2: ",
+        "not complete: 1 of 3",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
     damage("UPDATE Packages SET blob = zeroblob(100)");
     let error = Scanner::new()
         .scan(&request(root.path()), Mode::Full)
