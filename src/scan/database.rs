@@ -58,6 +58,23 @@ pub(super) fn another(root: &Path, dbpath: Option<&Path>, found: &Located) -> Op
     })
 }
 
+/// Whether a rebuild has moved a database directory aside and not yet put the new one in its place:
+/// `rpmdb --rebuilddb` renames `rpm` to `rpmold.PID`, and `rpmrebuilddb.PID` to `rpm`.
+pub(super) fn moved_away(root: &Path, dbpath: Option<&Path>) -> bool {
+    let aside = |place: &Path| {
+        let (parent, name) = (place.parent()?.to_str()?, place.file_name()?.to_str()?);
+        let names = rooted::list(root, parent)?;
+        let with = |suffix: &str| {
+            let start = format!("{name}{suffix}.");
+            names.iter().any(|name| name.starts_with(&start))
+        };
+        Some(!names.iter().any(|there| there == name) && with("old") && with("rebuilddb"))
+    };
+    places(dbpath)
+        .into_iter()
+        .any(|place| aside(place) == Some(true))
+}
+
 fn places(dbpath: Option<&Path>) -> Vec<&Path> {
     match dbpath {
         Some(one) => vec![one],

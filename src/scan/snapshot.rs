@@ -12,7 +12,7 @@
 //! appends to the `-wal` until it is checkpointed, which shows in the main file, so it does not
 //! disturb a reader that is ahead of it. A `-journal` counts only when its writer is gone.
 
-use super::database::{Located, head, open_beside};
+use super::database::{self, Located, head, open_beside};
 use super::error::ScanError;
 use super::file::{OpenFile, Stamp, Stamps};
 use super::lock::{self, LOCK_FILE, Lock, SqliteWriter};
@@ -64,7 +64,17 @@ pub(super) fn take<T>(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let located = locate()?;
+        let located = match locate() {
+            Err(ScanError::NoDatabase { .. })
+                if clock::now().duration_since(begun) < request.patience
+                    && database::moved_away(request.root, request.dbpath) =>
+            {
+                thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+            located => located?,
+        };
         let attempt = attempt(request.on_lock, &located, &mut read)?;
         let waited = clock::now().duration_since(begun);
         let late = waited >= request.patience;

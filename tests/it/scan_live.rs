@@ -255,6 +255,34 @@ fn a_journal_counts_as_long_as_the_journal_that_it_names_is_there() {
     assert_eq!(both(died), (60, 60), "the one it names is there");
 }
 
+// The loss: "no rpm database" in the moment in which a rebuild puts the new one in its place.
+#[test]
+fn a_directory_that_a_rebuild_has_moved_aside_is_waited_for() {
+    let root = RpmRoot::new();
+    root.add(&Spec::default());
+    let aside = |name: &str| root.dbpath().with_file_name(name);
+    std::fs::create_dir(aside("rpmrebuilddb.7")).unwrap();
+    std::fs::rename(root.dbpath(), aside("rpmold.7")).unwrap();
+    let impatient = Request {
+        patience: Duration::ZERO,
+        ..request(root.path())
+    };
+    let error = Scanner::new().scan(&impatient, Mode::Full).unwrap_err();
+    assert!(matches!(error, ScanError::NoDatabase { .. }), "{error}");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| scan(&root));
+        std::fs::rename(aside("rpmold.7"), root.dbpath()).unwrap();
+        assert_eq!(waiting.join().unwrap().report.packages.len(), 1);
+    });
+    // Without a rebuild nothing is waited for.
+    std::fs::rename(root.dbpath(), aside("rpmold.7")).unwrap();
+    std::fs::remove_dir(aside("rpmrebuilddb.7")).unwrap();
+    let error = Scanner::new()
+        .scan(&request(root.path()), Mode::Full)
+        .unwrap_err();
+    assert!(matches!(error, ScanError::NoDatabase { .. }), "{error}");
+}
+
 // The loss: no scan at all on a system whose clock was once ahead.
 #[test]
 fn a_database_from_the_future_is_scanned_at_once() {
