@@ -84,6 +84,25 @@ fn a_rebuilt_or_replaced_database_is_read_in_full() {
         .unwrap();
     assert_eq!(restored.stats.parsed, 40);
     assert_eq!(tsv(&restored), root.rpm_qa());
+
+    // A newer one written over it, alike in numbers, names, lengths and times.
+    let other = RpmRoot::new();
+    import(
+        &other,
+        (0..41).map(|i| Fields {
+            version: format!("{}", 1 + i % 2).into(),
+            ..Fields::named(&format!("p{i:02}"))
+        }),
+    );
+    fs::write(
+        &main,
+        fs::read(other.dbpath().join("rpmdb.sqlite")).unwrap(),
+    )
+    .unwrap();
+    let replaced = scanner
+        .scan(&request(root.path()), Mode::Incremental)
+        .unwrap();
+    assert_eq!(tsv(&replaced), other.rpm_qa());
 }
 
 // The loss: a package list that stays wrong until the next full scan, hours later.

@@ -196,6 +196,8 @@ impl Store {
             .chain_update(MAGIC)
             .chain_update(self.bytes())
             .finalize();
+        // Of header and payload in truth; rpm checks it only where it has the payload.
+        self.numbers(261, BIN, 1, digest[..16].to_vec(), 16);
         self.text(273, hex(&digest).as_bytes());
         self.int32(1008, &[time]);
         self.int32(1128, &[time]);
