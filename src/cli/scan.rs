@@ -4,7 +4,7 @@ use super::{DONE, FAILED, complain, format, print_with};
 use crate::report::Report;
 use crate::scan::{Lock, Mode, OnLock, Request, Scanned, Scanner};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a scan by hand waits for a running transaction.
@@ -62,16 +62,11 @@ pub(super) fn run(args: &ScanArgs) -> u8 {
         Err(error) => return complain(FAILED, &error.to_string()),
     };
     if scanned.report.packages.is_empty() {
-        let place = scanned
-            .report
-            .package_db
-            .split_once(':')
-            .map_or("", |p| p.1);
-        let path = args.root.join(place);
+        let path = scanned.main_file.display();
         let why = "the rpm database is new and holds no package yet";
-        return complain(FAILED, &format!("{}: {why}", path.display()));
+        return complain(FAILED, &format!("{path}: {why}"));
     }
-    remarks(&scanned, &args.root);
+    remarks(&scanned);
     print_with(|out| write(&scanned.report, args.format, out))
 }
 
@@ -84,12 +79,18 @@ fn write(report: &Report, format: Format, out: &mut dyn Write) -> io::Result<()>
 }
 
 /// What the reader of the list has to know about it.
-fn remarks(scanned: &Scanned, root: &Path) {
+fn remarks(scanned: &Scanned) {
+    let path = scanned.main_file.display();
     for skipped in &scanned.skipped {
-        complain(
-            DONE,
-            &format!("{}: left out: {}", root.display(), skipped.why),
+        complain(DONE, &format!("{path}: left out: {}", skipped.why));
+    }
+    if !scanned.skipped.is_empty() {
+        let (left_out, all) = (scanned.skipped.len(), scanned.stats.headers);
+        let what = format!(
+            "{path}: the list is not complete: {left_out} of {all} package headers are damaged; \
+             `rpmdb --rebuilddb` may repair them"
         );
+        complain(DONE, &what);
     }
     if scanned.stats.lock == Lock::Unknown {
         complain(

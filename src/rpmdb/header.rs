@@ -9,7 +9,9 @@
 //! of it file lists. Most headers begin with a region entry (tag 61, 62 or 63) that marks what was
 //! signed; entries after the region were added at install and replace one of the same tag, so the
 //! last entry of a tag wins, and headers without any region need no special case. Limits and types
-//! are those of librpm (`lib/header.cc`, `lib/rpmtag.h`).
+//! are those of librpm (`lib/header.cc`, `lib/rpmtag.h`), which refuses a header for one bad entry.
+//! Of its checks, those that need every byte of the data are left out: the ends of strings nobody
+//! wants, and digests.
 
 use super::error::{Error, Place};
 use super::source::number::be_u32;
@@ -69,6 +71,12 @@ const TYPE_INT32: u32 = 4;
 const TYPE_STRING: u32 = 6;
 const TYPE_STRING_ARRAY: u32 = 8;
 const TYPE_I18N: u32 = 9;
+/// Bytes of one value of each type; 0 where that depends on the value. NULL, CHAR, INT8, INT16,
+/// INT32, INT64, STRING, BIN, STRING_ARRAY, I18NSTRING.
+const SIZES: [u32; 10] = [0, 1, 1, 2, 4, 8, 0, 1, 0, 0];
+
+/// What `rpm -q` shows for a tag that is not there.
+const ABSENT: &str = "(none)";
 
 const NAME: usize = 0;
 const VERSION: usize = 1;
@@ -99,6 +107,32 @@ struct Entry {
     count: u32,
 }
 
+impl Entry {
+    /// Whether librpm would take it: of a known type, aligned, and inside the data.
+    fn is_sound(&self, data: u32) -> bool {
+        let size = usize::try_from(self.kind)
+            .ok()
+            .and_then(|kind| SIZES.get(kind).copied());
+        let Some(size) = size else { return false };
+        let length = u64::from(self.count) * u64::from(size);
+        (1..=data).contains(&self.count)
+            && u64::from(self.offset) + length.max(1) <= u64::from(data)
+            && (size == 0 || self.offset.is_multiple_of(size))
+    }
+
+    /// Whether what it holds can be what `slot` is for; `None` when it can be left out.
+    fn fits(&self, slot: usize) -> Option<bool> {
+        match (slot, self.kind) {
+            (EPOCH, TYPE_INT32) => Some(true),
+            (EPOCH, _) => Some(false),
+            (_, TYPE_STRING | TYPE_STRING_ARRAY | TYPE_I18N) => Some(true),
+            // A number in packages of the last century.
+            (ARCH, 1..TYPE_STRING) => None,
+            _ => Some(false),
+        }
+    }
+}
+
 /// Reads what a report needs of one header.
 ///
 /// # Errors
@@ -120,7 +154,7 @@ impl Reader<'_> {
         if self.blob.length() != data_at + u64::from(data) {
             return Err(self.damaged("its length is not that of its parts"));
         }
-        let wanted = self.index(entries, scratch)?;
+        let wanted = self.index(entries, data, scratch)?;
         // Read in the order in which they lie: the way to a byte leads over the ones before it.
         let mut order: [usize; WANTED] = std::array::from_fn(|slot| slot);
         order.sort_by_key(|slot| wanted.get(*slot).copied().flatten().map(|e| e.offset));
@@ -155,8 +189,8 @@ impl Reader<'_> {
             name,
             evr: Evr {
                 epoch,
-                version: version.ok_or_else(|| self.damaged("it has no VERSION"))?,
-                release: release.ok_or_else(|| self.damaged("it has no RELEASE"))?,
+                version: version.unwrap_or_else(|| ABSENT.to_owned()),
+                release: release.unwrap_or_else(|| ABSENT.to_owned()),
             },
             arch,
             source_rpm,
@@ -180,12 +214,15 @@ impl Reader<'_> {
         Ok((entries, data))
     }
 
-    /// The last entry of each wanted tag that has a usable type.
+    /// The last entry of each wanted tag, once every entry is found sound.
     fn index(
         &mut self,
         entries: u32,
+        data: u32,
         scratch: &mut Scratch,
     ) -> Result<[Option<Entry>; WANTED], Error> {
+        let hnum = self.hnum;
+        let damaged = |why| Error::damaged(Place::Header(hnum), why);
         let length = usize::try_from(u64::from(entries) * ENTRY).unwrap_or(usize::MAX);
         let first = self.blob.chunk(8)?;
         // Nearly always the index lies in one piece and need not be copied.
@@ -196,27 +233,22 @@ impl Reader<'_> {
             &scratch.index
         };
         let mut wanted = [None; WANTED];
-        for entry in index.chunks_exact(16) {
-            let (Some(tag), Some(kind), Some(offset), Some(count)) = (
-                be_u32(entry, 0),
-                be_u32(entry, 4),
-                be_u32(entry, 8),
-                be_u32(entry, 12),
-            ) else {
-                continue;
+        for entry in index.as_chunks::<16>().0 {
+            let word = |at| be_u32(entry, at).unwrap_or(0);
+            let tag = word(0);
+            let entry = Entry {
+                kind: word(4),
+                offset: word(8),
+                count: word(12),
             };
+            if !entry.is_sound(data) {
+                return Err(damaged("an entry of its index is out of range"));
+            }
             let Some(slot) = slot(tag) else { continue };
-            let usable = match kind {
-                TYPE_INT32 => slot == EPOCH,
-                TYPE_STRING | TYPE_STRING_ARRAY | TYPE_I18N => slot != EPOCH,
-                _ => false,
-            };
-            if let (true, Some(place)) = (usable && count > 0, wanted.get_mut(slot)) {
-                *place = Some(Entry {
-                    kind,
-                    offset,
-                    count,
-                });
+            match (entry.fits(slot), wanted.get_mut(slot)) {
+                (Some(true), Some(place)) => *place = Some(entry),
+                (Some(false), _) => return Err(damaged("a wanted tag is of another type")),
+                (None, _) | (_, None) => {}
             }
         }
         Ok(wanted)

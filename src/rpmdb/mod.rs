@@ -101,7 +101,7 @@ pub struct Listed {
     pub number: u32,
     /// [`check`] over its name.
     pub name: u64,
-    /// Over its name and the transaction that added it.
+    /// Over its name, the transaction that added it, and its digest.
     pub check: u64,
 }
 

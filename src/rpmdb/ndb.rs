@@ -21,7 +21,7 @@ const SLOT_PAGE: u64 = 4096;
 const FILE_HEADER: usize = 32;
 const SLOT: usize = 16;
 const BLOB_HEAD: usize = 16;
-const BLOB_TAIL: u64 = 12;
+const BLOB_TAIL: usize = 12;
 /// Slots that are fetched at once.
 const BATCH: usize = 64 * 1024;
 /// Fetched from the start of a header: nearly always the whole index and the first strings.
@@ -94,10 +94,13 @@ impl<S: ReadAt> Database<S> {
                 let slot = Slot::parse(slot, at)?;
                 at += SLOT as u64;
                 let Some(slot) = slot else { continue };
-                left = left.checked_sub(slot.count * BLOCK).ok_or(Error::damaged(
-                    Place::Offset(at),
-                    "slots share their blocks",
-                ))?;
+                // One that points outside costs its own header alone, and no time.
+                if slot.end() <= self.source.size() {
+                    left = left.checked_sub(slot.count * BLOCK).ok_or(Error::damaged(
+                        Place::Offset(at),
+                        "slots share their blocks",
+                    ))?;
+                }
                 if self.visit(slot, &mut window, visit).is_break() {
                     return Ok(());
                 }
@@ -135,7 +138,7 @@ impl<S: ReadAt> Database<S> {
     ) -> Result<(Stretch<'a, S>, u32), Error> {
         let damaged = |why| Error::damaged(Place::Header(slot.number), why);
         let start = slot.offset * BLOCK;
-        let end = (slot.offset + slot.count) * BLOCK;
+        let end = slot.end();
         if start < self.slots_end || end > self.source.size() || slot.count < 2 {
             return Err(damaged("its slot points outside the file"));
         }
@@ -152,8 +155,14 @@ impl<S: ReadAt> Database<S> {
             return Err(damaged("its slot points to something else"));
         }
         let (generation, length) = (head(8).unwrap_or(0), u64::from(head(12).unwrap_or(0)));
-        if (BLOB_HEAD as u64 + length + BLOB_TAIL).div_ceil(BLOCK) != slot.count {
+        if (BLOB_HEAD as u64 + length + BLOB_TAIL as u64).div_ceil(BLOCK) != slot.count {
             return Err(damaged("its length is not that of its slot"));
+        }
+        let mut tail = [0; BLOB_TAIL];
+        let got = read_up_to(&self.source, &mut tail, end - BLOB_TAIL as u64)?;
+        let written = le_u32(&tail, 4).map(u64::from) == Some(length);
+        if got < tail.len() || array(&tail, 8) != Some(*b"BlbE") || !written {
+            return Err(damaged("its end is missing or of another header"));
         }
         // From here on the blob is the header alone.
         (blob.start, blob.length) = (start + BLOB_HEAD as u64, length);
@@ -189,6 +198,11 @@ impl Slot {
             count: u64::from(word(12)),
         };
         Ok((slot.offset != 0).then_some(slot))
+    }
+
+    /// Offset in the file at which its blocks end.
+    fn end(&self) -> u64 {
+        (self.offset + self.count) * BLOCK
     }
 }
 

@@ -1,13 +1,18 @@
 //! Headers known from the scan before, so that a rescan costs in proportion to what changed.
+//!
+//! What is cheap to look at (number, length, first bytes, or what rpm's own indexes say) tells every
+//! change that rpm makes. When the file was written to and none of it tells of a change, somebody
+//! else wrote, and everything is read.
 
 use super::Mode;
 use super::database::Located;
 use super::error::ScanError;
-use super::file::{OpenFile, Stamp};
+use super::file::{OpenFile, Stamps};
 use crate::report::Package;
 use crate::rpmdb::{self, Backend, Checks, Described, Item, Listed, Place, Scratch};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 /// A header that could not be read and is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +51,8 @@ impl Identity {
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     identity: Option<Identity>,
+    /// Of the files when they were read last.
+    stamps: Option<Stamps>,
     /// One for each package of the report, in the same order.
     packages: Vec<Known>,
     keys: Vec<Known>,
@@ -59,6 +66,7 @@ pub(super) struct Cache {
 #[derive(Debug)]
 pub(super) struct Delta {
     identity: Identity,
+    stamps: Stamps,
     /// For each known package, whether it is still there; `None` when nothing known counts.
     kept: Option<Vec<bool>>,
     new: Vec<(Package, Known)>,
@@ -111,8 +119,12 @@ impl Delta {
         }
     }
 
-    /// Refuses an empty result that cannot be the truth.
-    pub(super) fn check(&self, located: &Located) -> Result<(), ScanError> {
+    /// Refuses an empty result that cannot be the truth; `another` finds a second database.
+    pub(super) fn check(
+        &self,
+        located: &Located,
+        another: impl Fn() -> Option<PathBuf>,
+    ) -> Result<(), ScanError> {
         let kept = self.kept.iter().flatten().any(|kept| *kept);
         if kept || !self.new.is_empty() {
             return Ok(());
@@ -126,7 +138,14 @@ impl Delta {
             });
         }
         let why = match (self.keys.len(), self.identity.last_number) {
-            (0, 0) => return Ok(()),
+            (0, 0) => match another() {
+                Some(other) => format!(
+                    "is new and lists no package, but {} is there as well: \
+                     not the database in use, or a conversion that was never finished",
+                    other.display()
+                ),
+                None => return Ok(()),
+            },
             (0, last) => format!(
                 "lists no package although it has given out {last} header numbers: \
                  emptied, or not the database in use"
@@ -142,12 +161,12 @@ impl Cache {
     pub(super) fn compare(
         &self,
         located: &Located,
-        stamp: &Stamp,
+        stamps: &Stamps,
         database: &mut rpmdb::Database<OpenFile>,
         mode: Mode,
     ) -> Result<Delta, rpmdb::Error> {
         let identity = Identity {
-            file: (stamp.device, stamp.inode),
+            file: (stamps.main.device, stamps.main.inode),
             backend: located.backend,
             last_number: database.last_number()?,
         };
@@ -158,12 +177,44 @@ impl Cache {
             && self
                 .identity
                 .is_some_and(|before| identity.continues(&before));
-        if let (true, Some(listing)) = (known, &listing)
-            && let Some(delta) = self.compare_listing(identity, listing, database)?
-        {
-            return Ok(delta);
+        if known {
+            let new = self.delta(identity, *stamps, true);
+            let listed = match &listing {
+                Some(listing) => self.compare_listing(new, listing, database)?,
+                None => None,
+            };
+            let delta = match listed {
+                Some(delta) => delta,
+                None => {
+                    let new = self.delta(identity, *stamps, true);
+                    self.walk(new, listing.as_deref(), database)?
+                }
+            };
+            let written = !self
+                .stamps
+                .is_some_and(|before| stamps.same_content(&before));
+            if !written || self.differs(&delta) {
+                return Ok(delta);
+            }
         }
-        let mut delta = self.delta(identity, known);
+        let new = self.delta(identity, *stamps, false);
+        self.walk(new, listing.as_deref(), database)
+    }
+
+    /// Whether anything known is gone or anything new is there.
+    fn differs(&self, delta: &Delta) -> bool {
+        !delta.new.is_empty()
+            || delta.keys != self.keys
+            || delta.kept.iter().flatten().any(|kept| !kept)
+    }
+
+    /// Goes over all headers and reads those that are not known, or all when none count.
+    fn walk(
+        &self,
+        mut delta: Delta,
+        listing: Option<&[Listed]>,
+        database: &mut rpmdb::Database<OpenFile>,
+    ) -> Result<Delta, rpmdb::Error> {
         let mut scratch = Scratch::default();
         let mut agreed = 0;
         let checks = match listing {
@@ -172,7 +223,7 @@ impl Cache {
         };
         database.headers(checks, &mut |item| {
             delta.headers += 1;
-            let listed = listing.as_ref().and_then(|all| {
+            let listed = listing.and_then(|all| {
                 let at = all.binary_search_by_key(&item.number, |l| l.number).ok()?;
                 all.get(at)
             });
@@ -180,8 +231,8 @@ impl Cache {
                 number: item.number,
                 check: listed.map_or_else(|| own_check(&item), |listed| listed.check),
             };
-            let agrees = (known && self.still_there(this, &mut delta))
-                || delta.parse(item, this, &mut scratch, listed);
+            let known = delta.kept.is_some() && self.still_there(this, &mut delta);
+            let agrees = known || delta.parse(item, this, &mut scratch, listed);
             agreed += usize::from(agrees);
             ControlFlow::Continue(())
         })?;
@@ -193,11 +244,10 @@ impl Cache {
     /// `None` when that would be most of them, or the listing lies.
     fn compare_listing(
         &self,
-        identity: Identity,
+        mut delta: Delta,
         listing: &[Listed],
         database: &mut rpmdb::Database<OpenFile>,
     ) -> Result<Option<Delta>, rpmdb::Error> {
-        let mut delta = self.delta(identity, true);
         delta.headers = listing.len();
         delta.listed = true;
         let mut unknown = Vec::new();
@@ -228,9 +278,10 @@ impl Cache {
         Ok((found && agree).then_some(delta))
     }
 
-    fn delta(&self, identity: Identity, known: bool) -> Delta {
+    fn delta(&self, identity: Identity, stamps: Stamps, known: bool) -> Delta {
         Delta {
             identity,
+            stamps,
             kept: known.then(|| vec![false; self.packages.len()]),
             new: Vec::new(),
             keys: Vec::new(),
@@ -290,6 +341,7 @@ impl Cache {
         } else {
             self.keys = delta.keys;
             self.identity = Some(delta.identity);
+            self.stamps = Some(delta.stamps);
             self.listed = delta.listed;
         }
     }
@@ -315,6 +367,7 @@ impl Cache {
         self.places.sort_unstable();
         self.keys = delta.keys;
         self.identity = Some(delta.identity);
+        self.stamps = Some(delta.stamps);
         self.listed = delta.listed;
     }
 }

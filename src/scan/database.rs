@@ -37,16 +37,49 @@ impl Located {
 /// [`ScanError::NoDatabase`] names every place that was looked at; [`ScanError::Unreadable`] when
 /// a place may not be looked into.
 pub fn locate(root: &Path, dbpath: Option<&Path>) -> Result<Located, ScanError> {
-    let given = dbpath.map(|path| [path]);
-    let standard = PLACES.map(Path::new);
-    let places: &[&Path] = given.as_ref().map_or(&standard, |one| one);
     let mut looked = Vec::new();
-    for place in places {
+    for place in places(dbpath) {
         if let Some(found) = look(root, place, &mut looked)? {
             return Ok(found);
         }
     }
     Err(ScanError::NoDatabase { looked })
+}
+
+/// A second database, in the same place or in another; `None` when there is none or it cannot be
+/// told.
+pub(super) fn another(root: &Path, dbpath: Option<&Path>, found: &Located) -> Option<PathBuf> {
+    places(dbpath).into_iter().find_map(|place| {
+        let files = Backend::ALL.map(|backend| place.join(backend.file_name()));
+        files
+            .iter()
+            .filter_map(|file| rooted::resolve(root, file).ok())
+            .find(|file| file.is_file() && *file != found.main_file)
+    })
+}
+
+/// Whether a rebuild has moved a database directory aside and not yet put the new one in its place:
+/// `rpmdb --rebuilddb` renames `rpm` to `rpmold.PID`, and `rpmrebuilddb.PID` to `rpm`.
+pub(super) fn moved_away(root: &Path, dbpath: Option<&Path>) -> bool {
+    let aside = |place: &Path| {
+        let (parent, name) = (place.parent()?.to_str()?, place.file_name()?.to_str()?);
+        let names = rooted::list(root, parent)?;
+        let with = |suffix: &str| {
+            let start = format!("{name}{suffix}.");
+            names.iter().any(|name| name.starts_with(&start))
+        };
+        Some(!names.iter().any(|there| there == name) && with("old") && with("rebuilddb"))
+    };
+    places(dbpath)
+        .into_iter()
+        .any(|place| aside(place) == Some(true))
+}
+
+fn places(dbpath: Option<&Path>) -> Vec<&Path> {
+    match dbpath {
+        Some(one) => vec![one],
+        None => PLACES.iter().map(Path::new).collect(),
+    }
 }
 
 fn look(

@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
     /// There is no database in any place where rpm keeps one.
-    #[error("no rpm database found; looked for {}", list(.looked))]
+    #[error("no rpm database found; looked for {}; is this the root of a system with rpm?", list(.looked))]
     NoDatabase {
         /// Files and directories that do not exist.
         looked: Vec<PathBuf>,

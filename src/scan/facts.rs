@@ -59,9 +59,11 @@ fn metadata(root: &Path) -> &'static str {
         rooted::list(root, directory)
             .is_some_and(|names| names.iter().any(|name| name.ends_with(".repo")))
     });
-    let fetched = rooted::list(root, "var/cache/dnf")
+    // Beside the directory of each repository dnf keeps files of nearly the same name.
+    let fetched = rooted::list_directories(root, "var/cache/dnf")
         .is_some_and(|names| names.iter().any(|name| name.contains("-rpms-")))
-        || rooted::list(root, "var/cache/libdnf5").is_some_and(|names| !names.is_empty());
+        || rooted::list_directories(root, "var/cache/libdnf5")
+            .is_some_and(|names| !names.is_empty());
     if configured && fetched {
         "AVAILABLE"
     } else {

@@ -101,13 +101,64 @@ impl Stamp {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
+    /// The same, but for changes of owner, mode and name: a query of rpm makes such.
+    pub(super) fn same_content(&self, other: &Self) -> bool {
+        self.same_file(other) && (self.size, self.modified) == (other.size, other.modified)
+    }
+
     /// Whether a write from now on is sure to give another stamp.
     ///
     /// The kernel stamps files with a clock that stands still for 1 to 10 ms at a time
     /// (`CLOCK_REALTIME_COARSE`), so a second write within the same tick would not show. Once that
-    /// clock has moved past the stamp, it does.
+    /// clock has moved past the time of the last change, which nobody can set, it does. A time far
+    /// ahead was given by a clock that was wrong, or is that of a file server: it will not come
+    /// again while one scan runs.
     pub(super) fn settled(&self) -> bool {
-        clock_gettime(ClockId::CLOCK_REALTIME_COARSE)
-            .is_ok_and(|now| (now.tv_sec(), now.tv_nsec()) > self.modified.max(self.changed))
+        const FAR_AHEAD: i64 = 2;
+        clock_gettime(ClockId::CLOCK_REALTIME_COARSE).is_ok_and(|now| {
+            (now.tv_sec(), now.tv_nsec()) > self.changed
+                || self.changed.0 > now.tv_sec().saturating_add(FAR_AHEAD)
+        })
+    }
+}
+
+/// The stamps of a database file and of the one beside it that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamps {
+    pub(super) main: Stamp,
+    pub(super) side: Option<Stamp>,
+}
+
+impl Stamps {
+    /// See [`Stamp::same_content`].
+    pub(super) fn same_content(&self, other: &Self) -> bool {
+        self.main.same_content(&other.main)
+            && match (&self.side, &other.side) {
+                (Some(a), Some(b)) => a.same_content(b),
+                (None, None) => true,
+                _ => false,
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed_in(seconds: i64) -> Stamp {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        Stamp {
+            changed: (now.tv_sec() + seconds, 0),
+            ..Stamp::of(&file.metadata().unwrap())
+        }
+    }
+
+    // The loss: no scan at all on a system whose clock was ahead when its packages were installed.
+    #[test]
+    fn a_file_from_the_future_is_settled_and_one_of_right_now_is_not() {
+        assert!(changed_in(-1).settled());
+        assert!(!changed_in(2).settled());
+        assert!(changed_in(3_600).settled());
     }
 }

@@ -32,7 +32,7 @@ use crate::report::{Distribution, Package, Report, facts as names};
 use cache::Cache;
 use provenance::Provenance;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,8 +63,9 @@ pub enum OnLock {
 pub enum Mode {
     /// Every header is read.
     Full,
-    /// Headers known by number, length and a check of their first bytes are not read again. A
-    /// database that was rebuilt or replaced is noticed and read in full.
+    /// Headers known by number and a cheap check are not read again. A database that was rebuilt
+    /// or replaced is noticed and read in full, as is one that was written to without a change
+    /// that these would show.
     Incremental,
 }
 
@@ -76,6 +77,8 @@ pub struct Scanned {
     pub report: Arc<Report>,
     /// Whether the report differs from the one before; true for the first.
     pub changed: bool,
+    /// The main file of the database.
+    pub main_file: PathBuf,
     /// Damaged headers that had to be left out; the fact `skipped_headers` counts them.
     pub skipped: Vec<Skipped>,
     /// How it went.
@@ -124,9 +127,11 @@ impl Scanner {
         let (delta, located, taken) = snapshot::take(
             request,
             || locate(request.root, request.dbpath),
-            |located, stamp, database| cache.compare(located, stamp, database, mode),
+            |located, stamps, database| cache.compare(located, stamps, database, mode),
         )?;
-        delta.check(&located)?;
+        delta.check(&located, || {
+            database::another(request.root, request.dbpath, &located)
+        })?;
         let distribution = os_release::read(request.root);
         let mut facts = facts::read(request.root, &distribution);
         facts.insert(names::RPMDB_BACKEND.into(), located.backend.to_string());
@@ -173,6 +178,7 @@ impl Scanner {
         Ok(Scanned {
             report: Arc::clone(&self.last),
             changed,
+            main_file: located.main_file,
             skipped,
             stats,
         })

@@ -13,7 +13,7 @@
 //! report. Schemas: libdnf `libdnf/transaction/sql`, dnf5 `libdnf5/transaction/db/sql`.
 
 use super::database::open_beside;
-use super::file::{OpenFile, Stamp};
+use super::file::{OpenFile, Stamps};
 use super::{rooted, snapshot};
 use crate::report::{Package, Repository};
 use crate::rpmdb::sqlite::{Database, Value};
@@ -54,8 +54,6 @@ struct History {
     packages: HashMap<u64, usize>,
     repositories: Vec<String>,
 }
-
-type Stamps = (Stamp, Option<Stamp>);
 
 impl Provenance {
     /// Reads the histories that changed since the last time.
@@ -112,7 +110,10 @@ pub(super) fn repositories(packages: &[Package]) -> Vec<Repository> {
 fn stamps(path: &Path) -> Option<Stamps> {
     let main = OpenFile::open(path).ok()?.stamp().ok()?;
     let log = open_beside(path, "-wal").ok()?;
-    Some((main, log.and_then(|log| log.stamp().ok())))
+    Some(Stamps {
+        main,
+        side: log.and_then(|log| log.stamp().ok()),
+    })
 }
 
 fn key(name: &str, epoch: i64, version: &str, release: &str, arch: &str) -> u64 {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -65,10 +66,26 @@ pub(super) fn read_text(root: &Path, relative: &str) -> Option<String> {
 
 /// Names in a directory below `root`; `None` when it cannot be listed.
 pub(super) fn list(root: &Path, relative: &str) -> Option<Vec<String>> {
+    list_some(root, relative, |_| true)
+}
+
+/// Names of the directories in a directory below `root`; `None` when it cannot be listed.
+pub(super) fn list_directories(root: &Path, relative: &str) -> Option<Vec<String>> {
+    list_some(root, relative, |entry| {
+        entry.file_type().is_ok_and(|kind| kind.is_dir())
+    })
+}
+
+fn list_some(
+    root: &Path,
+    relative: &str,
+    wanted: impl Fn(&DirEntry) -> bool,
+) -> Option<Vec<String>> {
     let path = resolve(root, Path::new(relative)).ok()?;
-    let entries = std::fs::read_dir(path).ok()?;
-    let mut names: Vec<String> = entries
+    let mut names: Vec<String> = std::fs::read_dir(path)
+        .ok()?
         .flatten()
+        .filter(wanted)
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     names.sort();

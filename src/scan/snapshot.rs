@@ -12,15 +12,17 @@
 //! appends to the `-wal` until it is checkpointed, which shows in the main file, so it does not
 //! disturb a reader that is ahead of it. A `-journal` counts only when its writer is gone.
 
-use super::database::{Located, head, open_beside};
+use super::database::{self, Located, head, open_beside};
 use super::error::ScanError;
-use super::file::{OpenFile, Stamp};
+use super::file::{OpenFile, Stamp, Stamps};
 use super::lock::{self, LOCK_FILE, Lock, SqliteWriter};
 use super::{OnLock, Request};
 use crate::clock;
 use crate::rpmdb::sqlite::Beside;
 use crate::rpmdb::{self, Backend};
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -55,14 +57,24 @@ pub(super) enum Attempt<T> {
 pub(super) fn take<T>(
     request: &Request<'_>,
     locate: impl Fn() -> Result<Located, ScanError>,
-    mut read: impl FnMut(&Located, &Stamp, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
+    mut read: impl FnMut(&Located, &Stamps, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
 ) -> Result<(T, Located, Taken), ScanError> {
     let begun = clock::now();
     let mut pause = SHORTEST_PAUSE;
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let located = locate()?;
+        let located = match locate() {
+            Err(ScanError::NoDatabase { .. })
+                if clock::now().duration_since(begun) < request.patience
+                    && database::moved_away(request.root, request.dbpath) =>
+            {
+                thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+            located => located?,
+        };
         let attempt = attempt(request.on_lock, &located, &mut read)?;
         let waited = clock::now().duration_since(begun);
         let late = waited >= request.patience;
@@ -99,7 +111,7 @@ pub(super) fn pause() {
 fn attempt<T>(
     on_lock: OnLock,
     located: &Located,
-    read: &mut impl FnMut(&Located, &Stamp, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
+    read: &mut impl FnMut(&Located, &Stamps, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
 ) -> Result<Attempt<(T, Lock)>, ScanError> {
     let mut seen = Lock::Free;
     // Asked twice: a transaction that began before the log was read may have left half of its
@@ -119,7 +131,7 @@ fn attempt<T>(
         &located.main_file,
         located.backend,
         &mut may_go_on,
-        &mut |stamp, db| read(located, stamp, db),
+        &mut |stamps, db| read(located, stamps, db),
     )?;
     Ok(match opened {
         Attempt::Done(value) => Attempt::Done((value, seen)),
@@ -134,7 +146,7 @@ pub(super) fn view<T, U>(
     path: &Path,
     backend: Backend,
     may_go_on: &mut impl FnMut() -> Result<Option<Attempt<U>>, ScanError>,
-    read: &mut impl FnMut(&Stamp, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
+    read: &mut impl FnMut(&Stamps, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
 ) -> Result<Attempt<T>, ScanError> {
     let unreadable = |error| ScanError::unreadable(path, error);
     let main = match OpenFile::open(path) {
@@ -163,7 +175,7 @@ pub(super) fn view<T, U>(
         Some(_) => return Ok(Attempt::Changed),
         None => {}
     }
-    let result = opened.and_then(|mut database| read(&watch.stamp, &mut database));
+    let result = opened.and_then(|mut database| read(&watch.stamps(), &mut database));
     if !watch.unchanged().map_err(unreadable)? {
         return Ok(Attempt::Changed);
     }
@@ -192,12 +204,29 @@ fn beside(
     let Some(journal) = open_beside(path, "-journal")? else {
         return Ok(Some(Beside::Nothing));
     };
+    if superseded(&journal, path).map_err(|e| ScanError::unreadable(path, e))? {
+        return Ok(Some(Beside::Nothing));
+    }
     let writer = lock::sqlite_writer(main).map_err(|e| ScanError::unreadable(path, e))?;
     Ok(match writer {
         SqliteWriter::Gone => Some(Beside::HotJournal(journal)),
         SqliteWriter::Preparing => Some(Beside::Nothing),
         SqliteWriter::Writing => None,
     })
+}
+
+/// Whether the journal is one of several whose common transaction was committed: the journal that
+/// names them all is gone then.
+fn superseded(journal: &OpenFile, path: &Path) -> io::Result<bool> {
+    let Some(name) = rpmdb::sqlite::super_journal(journal)? else {
+        return Ok(false);
+    };
+    let name = Path::new(OsStr::from_bytes(&name));
+    // The name is that of the system the database belongs to, which may be an image.
+    let beside = name.file_name().map(|name| path.with_file_name(name));
+    // An empty file is none, to SQLite as well.
+    let there = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    Ok(!there(name) && !beside.is_some_and(|beside| there(&beside)))
 }
 
 /// Second descriptors of the files that are read, to look at them once more afterwards.
@@ -230,6 +259,13 @@ impl<'a> Watch<'a> {
             stamp: main.stamp()?,
             side,
         })
+    }
+
+    fn stamps(&self) -> Stamps {
+        Stamps {
+            main: self.stamp,
+            side: self.side.as_ref().map(|side| side.stamp),
+        }
     }
 
     fn settled(&self) -> bool {

@@ -84,6 +84,54 @@ fn a_rebuilt_or_replaced_database_is_read_in_full() {
         .unwrap();
     assert_eq!(restored.stats.parsed, 40);
     assert_eq!(tsv(&restored), root.rpm_qa());
+
+    // A newer one written over it, alike in numbers, names, lengths and times.
+    let other = RpmRoot::new();
+    import(
+        &other,
+        (0..41).map(|i| Fields {
+            version: format!("{}", 1 + i % 2).into(),
+            ..Fields::named(&format!("p{i:02}"))
+        }),
+    );
+    fs::write(
+        &main,
+        fs::read(other.dbpath().join("rpmdb.sqlite")).unwrap(),
+    )
+    .unwrap();
+    let replaced = scanner
+        .scan(&request(root.path()), Mode::Incremental)
+        .unwrap();
+    assert_eq!(tsv(&replaced), other.rpm_qa());
+}
+
+// The loss: a package list that stays wrong until the next full scan, hours later.
+#[test]
+fn a_header_replaced_under_its_number_by_one_as_long_is_noticed() {
+    for listed in [true, false] {
+        let root = RpmRoot::new();
+        import(&root, (0..40).map(|i| Fields::named(&format!("p{i:02}"))));
+        let main = root.dbpath().join("rpmdb.sqlite");
+        let writer = rusqlite::Connection::open(main).unwrap();
+        if !listed {
+            writer.execute_batch("DROP TABLE Name").unwrap();
+        }
+        let mut scanner = Scanner::new();
+        let mut rescan = || {
+            let mode = Mode::Incremental;
+            scanner.scan(&request(root.path()), mode).unwrap()
+        };
+        assert_eq!(rescan().stats.parsed, 40);
+        assert_eq!(rescan().stats.parsed, 0);
+        let mut fields = Fields::named("p07");
+        fields.version = b"2".into();
+        let replace = "UPDATE Packages SET blob = ?1 WHERE hnum = 8 AND length(blob) = length(?1)";
+        assert_eq!(writer.execute(replace, [fields.blob()]).unwrap(), 1);
+        let next = rescan();
+        let changed = next.report.packages.iter().find(|p| p.name == "p07");
+        assert_eq!(changed.unwrap().evr.version, "2", "listed: {listed}");
+        assert_eq!(rescan().stats.parsed, 0);
+    }
 }
 
 // The loss: indexes that rpm failed to write hide packages from every rescan.
@@ -166,6 +214,28 @@ fn six_thousand_packages_with_odd_bytes_in_their_names_are_listed_as_rpm_lists_t
         .scan(&request(root.path()), Mode::Full)
         .unwrap();
     assert_eq!(scanned.report.packages.len(), 6_000);
+    assert_eq!(tsv(&scanned), rpm_root::rpm_qa(&root.dbpath()));
+}
+
+// The loss: a package that rpm lists, missing because its header does not say everything.
+#[test]
+fn a_header_without_some_of_its_tags_is_listed_as_rpm_lists_it() {
+    let tags = [1001, 1002, 1003, 1009, 1014, 1022, 1044, 5096];
+    let root = RpmRoot::new();
+    import(&root, tags.iter().map(|_| Fields::named("whole")));
+    let writer = rusqlite::Connection::open(root.dbpath().join("rpmdb.sqlite")).unwrap();
+    for (tag, number) in tags.into_iter().zip(1..) {
+        let mut fields = Fields::named(&format!("without-{tag}"));
+        fields.epoch = Some(number);
+        fields.modularity_label = Some(b"m:s:1:c".to_vec());
+        fields.without = vec![tag];
+        let put = "UPDATE Packages SET blob = ?1 WHERE hnum = ?2";
+        assert_eq!(writer.execute(put, (fields.blob(), number)).unwrap(), 1);
+    }
+    let scanned = Scanner::new()
+        .scan(&request(root.path()), Mode::Full)
+        .unwrap();
+    assert_eq!(scanned.report.packages.len(), tags.len());
     assert_eq!(tsv(&scanned), rpm_root::rpm_qa(&root.dbpath()));
 }
 

@@ -1,5 +1,7 @@
 //! Scans of databases that the real rpm writes, while it does and afterwards.
 
+use crate::support::fixtures;
+use crate::support::headers::Fields;
 use crate::support::rpm_root::{RpmRoot, Spec};
 use afferent::cli::format;
 use afferent::scan::{Lock, Mode, OnLock, Request, ScanError, Scanned, Scanner, probe_lock};
@@ -81,6 +83,28 @@ fn no_packages_is_the_truth_only_in_a_new_database() {
     assert!(said.contains("var/lib/rpm/rpmdb.sqlite"), "{said}");
 }
 
+// The loss: "nothing is installed" from a database that some tool made beside the real one.
+#[test]
+fn a_new_database_beside_a_full_one_is_no_empty_system() {
+    for place in ["usr/lib/sysimage/rpm", "var/lib/rpm"] {
+        let root = fixtures::unpack("rhel-8-libuuid-bdb");
+        let place = root.path().join(place);
+        std::fs::create_dir_all(&place).unwrap();
+        let new = RpmRoot::new();
+        std::fs::copy(
+            new.dbpath().join("rpmdb.sqlite"),
+            place.join("rpmdb.sqlite"),
+        )
+        .unwrap();
+        let error = Scanner::new()
+            .scan(&request(root.path()), Mode::Full)
+            .unwrap_err();
+        let said = error.to_string();
+        assert!(matches!(error, ScanError::Empty { .. }), "{said}");
+        assert!(said.contains("var/lib/rpm/Packages is there"), "{said}");
+    }
+}
+
 // The loss: half of a `dnf upgrade` reported as the state of a system, or rpm kept waiting.
 #[test]
 fn a_scan_waits_for_a_running_transaction_or_says_that_it_did_not() {
@@ -154,6 +178,20 @@ fn a_damaged_header_is_left_out_counted_and_named() {
     assert_eq!(scanned.report.facts["skipped_headers"], "1");
     assert_eq!(scanned.skipped[0].number, 2);
     assert!(scanned.skipped[0].why.contains("package header 2"));
+    let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["scan", "--format", "tsv", "--root"])
+        .arg(root.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "the rest is listed");
+    assert_eq!(output.stdout.split(|b| *b == b'\n').count(), 2 + 1);
+    let said = String::from_utf8(output.stderr).unwrap();
+    for part in [
+        "var/lib/rpm/rpmdb.sqlite: left out: package header 2: ",
+        "not complete: 1 of 3",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
     damage("UPDATE Packages SET blob = zeroblob(100)");
     let error = Scanner::new()
         .scan(&request(root.path()), Mode::Full)
@@ -162,6 +200,101 @@ fn a_damaged_header_is_left_out_counted_and_named() {
         matches!(error, ScanError::AllDamaged { count: 3, .. }),
         "{error}"
     );
+}
+
+// The loss: a transaction over two databases that was committed is read as if it never happened, or
+// one that was not as if it had.
+#[test]
+fn a_journal_counts_as_long_as_the_journal_that_it_names_is_there() {
+    let roots: [tempfile::TempDir; 3] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let main = |root: &tempfile::TempDir| root.path().join("var/lib/rpm/rpmdb.sqlite");
+    let journal = |root: &tempfile::TempDir| main(root).with_extension("sqlite-journal");
+    let [writing, died, committed] = &roots;
+    for root in &roots {
+        std::fs::create_dir_all(main(root).parent().unwrap()).unwrap();
+    }
+    let writer = rusqlite::Connection::open(main(writing)).unwrap();
+    writer
+        .execute_batch("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB)")
+        .unwrap();
+    for i in 0..60 {
+        let blob = Fields::named(&format!("p{i}")).blob();
+        let put = "INSERT INTO Packages(blob) VALUES (?1)";
+        writer.execute(put, [blob]).unwrap();
+    }
+    // So small a cache that pages reach the file before the commit.
+    writer
+        .execute_batch("PRAGMA cache_size=1; BEGIN; DELETE FROM Packages WHERE hnum % 2 = 0")
+        .unwrap();
+    std::fs::copy(main(writing), main(died)).unwrap();
+    let mut bytes = std::fs::read(journal(writing)).unwrap();
+    writer.execute_batch("COMMIT").unwrap();
+    std::fs::copy(main(writing), main(committed)).unwrap();
+
+    let name = main(died).with_extension("sqlite-mj0123459ab");
+    let path = name.to_str().unwrap().as_bytes();
+    let sum: u32 = path.iter().map(|byte| u32::from(*byte)).sum();
+    bytes.extend([0x40, 0, 0, 1]);
+    bytes.extend(path);
+    bytes.extend(u32::try_from(path.len()).unwrap().to_be_bytes());
+    bytes.extend(sum.to_be_bytes());
+    bytes.extend([0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]);
+    for root in [died, committed] {
+        std::fs::write(journal(root), &bytes).unwrap();
+    }
+    let both = |root: &tempfile::TempDir| {
+        let scan = Scanner::new().scan(&request(root.path()), Mode::Full);
+        let ours = scan.unwrap().report.packages.len();
+        // SQLite repairs the file, so it comes last.
+        let reader = rusqlite::Connection::open(main(root)).unwrap();
+        let count = reader.query_row("SELECT count(*) FROM Packages", [], |row| row.get(0));
+        (ours, count.unwrap())
+    };
+    assert_eq!(both(committed), (30, 30), "the one it names is gone");
+    std::fs::write(&name, journal(died).to_str().unwrap()).unwrap();
+    assert_eq!(both(died), (60, 60), "the one it names is there");
+}
+
+// The loss: "no rpm database" in the moment in which a rebuild puts the new one in its place.
+#[test]
+fn a_directory_that_a_rebuild_has_moved_aside_is_waited_for() {
+    let root = RpmRoot::new();
+    root.add(&Spec::default());
+    let aside = |name: &str| root.dbpath().with_file_name(name);
+    std::fs::create_dir(aside("rpmrebuilddb.7")).unwrap();
+    std::fs::rename(root.dbpath(), aside("rpmold.7")).unwrap();
+    let impatient = Request {
+        patience: Duration::ZERO,
+        ..request(root.path())
+    };
+    let error = Scanner::new().scan(&impatient, Mode::Full).unwrap_err();
+    assert!(matches!(error, ScanError::NoDatabase { .. }), "{error}");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| scan(&root));
+        std::fs::rename(aside("rpmold.7"), root.dbpath()).unwrap();
+        assert_eq!(waiting.join().unwrap().report.packages.len(), 1);
+    });
+    // Without a rebuild nothing is waited for.
+    std::fs::rename(root.dbpath(), aside("rpmold.7")).unwrap();
+    std::fs::remove_dir(aside("rpmrebuilddb.7")).unwrap();
+    let error = Scanner::new()
+        .scan(&request(root.path()), Mode::Full)
+        .unwrap_err();
+    assert!(matches!(error, ScanError::NoDatabase { .. }), "{error}");
+}
+
+// The loss: no scan at all on a system whose clock was once ahead.
+#[test]
+fn a_database_from_the_future_is_scanned_at_once() {
+    let root = RpmRoot::new();
+    root.add(&Spec::default());
+    let main = std::fs::File::options()
+        .write(true)
+        .open(root.dbpath().join("rpmdb.sqlite"))
+        .unwrap();
+    let ahead = std::time::SystemTime::now() + Duration::from_secs(86_400);
+    main.set_modified(ahead).unwrap();
+    assert_eq!(scan(&root).report.packages.len(), 1);
 }
 
 // The loss: an agent that must run as root, on a file system it could write to.

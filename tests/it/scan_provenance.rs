@@ -8,12 +8,27 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+// Tables as libdnf makes them: a comment, with what else it may hold, after nearly every column.
 const DNF4: &str = "
-    CREATE TABLE repo (id INTEGER PRIMARY KEY, repoid TEXT NOT NULL);
-    CREATE TABLE trans_item (id INTEGER PRIMARY KEY AUTOINCREMENT, trans_id INTEGER, item_id INTEGER,
-        repo_id INTEGER, action INTEGER NOT NULL, reason INTEGER NOT NULL, state INTEGER NOT NULL);
-    CREATE TABLE rpm (item_id INTEGER NOT NULL, name TEXT NOT NULL, epoch INTEGER NOT NULL,
-        version TEXT NOT NULL, release TEXT NOT NULL, arch TEXT NOT NULL);
+    CREATE TABLE repo (id INTEGER PRIMARY KEY, repoid TEXT NOT NULL /* known as 'repoid' */);
+    CREATE TABLE trans_item (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        trans_id INTEGER,
+        item_id INTEGER,
+        repo_id INTEGER REFERENCES repo(id),
+        action INTEGER NOT NULL,        /* (one of a list) */
+        reason INTEGER NOT NULL,        /* (one of a list) */
+        state INTEGER NOT NULL          /* (one of a list) */
+    );
+    CREATE TABLE rpm (
+        item_id INTEGER UNIQUE NOT NULL,
+        name TEXT NOT NULL,
+        epoch INTEGER NOT NULL,         /* 0, when there is none */
+        version TEXT NOT NULL,
+        release TEXT NOT NULL,
+        arch TEXT NOT NULL,
+        CONSTRAINT rpm_unique_nevra UNIQUE (name, epoch, version, release, arch)
+    );
     INSERT INTO repo VALUES (1, 'baseos'), (2, 'appstream'), (3, '@System'), (4, 'epel');
     INSERT INTO rpm VALUES (1, 'kept', 0, '1', '1', 'noarch'), (2, 'moved', 0, '1', '1', 'noarch'),
         (3, 'marked', 0, '1', '1', 'noarch'), (4, 'epoch', 7, '1', '1', 'noarch'),
@@ -23,19 +38,39 @@ const DNF4: &str = "
         (2, 2, 3, 8, 2, 1), (3, 2, 4, 1, 2, 1), (4, 3, 3, 11, 2, 1), (5, 5, 4, 1, 2, 2),
         (6, 6, 4, 6, 2, 1);";
 
+// dnf5 quotes every name, and says at the end of a table which column is the row number.
 const DNF5: &str = "
-    CREATE TABLE repo (id INTEGER PRIMARY KEY, repoid TEXT NOT NULL);
-    CREATE TABLE pkg_name (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-    CREATE TABLE arch (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-    CREATE TABLE trans_item (id INTEGER PRIMARY KEY AUTOINCREMENT, trans_id INTEGER, item_id INTEGER,
-        repo_id INTEGER, action_id INTEGER NOT NULL, reason_id INTEGER, state_id INTEGER NOT NULL);
-    CREATE TABLE rpm (item_id INTEGER NOT NULL UNIQUE, name_id INTEGER NOT NULL, epoch INTEGER,
-        version TEXT, release TEXT, arch_id INTEGER);
+    CREATE TABLE \"repo\" (\"id\" INTEGER, \"repoid\" TEXT NOT NULL, /* 'repoid' */ PRIMARY KEY(\"id\"));
+    CREATE TABLE \"pkg_name\" (\"id\" INTEGER, \"name\" TEXT NOT NULL UNIQUE, PRIMARY KEY(\"id\"));
+    CREATE TABLE \"arch\" (\"id\" INTEGER, \"name\" TEXT NOT NULL UNIQUE, PRIMARY KEY(\"id\"));
+    CREATE TABLE \"trans_item\" (
+        \"id\" INTEGER,
+        \"trans_id\" INTEGER,
+        \"item_id\" INTEGER,
+        \"repo_id\" INTEGER,
+        \"action_id\" INTEGER NOT NULL,    /* (one of a list) */
+        \"reason_id\" INTEGER NOT NULL,    /* (one of a list) */
+        \"state_id\" INTEGER NOT NULL,     /* (one of a list) */
+        PRIMARY KEY(\"id\" AUTOINCREMENT),
+        FOREIGN KEY(\"repo_id\") REFERENCES \"repo\"(\"id\")
+    );
+    CREATE TABLE \"rpm\" (
+        \"item_id\" INTEGER NOT NULL UNIQUE,
+        \"name_id\" INTEGER NOT NULL,
+        \"epoch\" INTEGER NOT NULL,        /* 0, when there is none */
+        \"version\" TEXT NOT NULL,
+        \"release\" TEXT NOT NULL,
+        \"arch_id\" INTEGER NOT NULL,
+        FOREIGN KEY(\"name_id\") REFERENCES \"pkg_name\"(\"id\"),
+        CONSTRAINT \"rpm_unique_nevra\" UNIQUE (\"name_id\", \"epoch\", \"version\", \"release\", \"arch_id\")
+    );
     INSERT INTO repo VALUES (1, 'fedora'), (2, 'updates'), (3, '@System');
-    INSERT INTO pkg_name VALUES (1, 'kept'), (2, 'moved'); INSERT INTO arch VALUES (5, 'noarch');
-    INSERT INTO rpm VALUES (1, 1, 0, '1', '1', 5), (2, 2, 0, '1', '1', 5);
+    INSERT INTO pkg_name VALUES (1, 'kept'), (2, 'moved'), (3, 'failed');
+    INSERT INTO arch VALUES (5, 'noarch');
+    INSERT INTO rpm VALUES (1, 1, 0, '1', '1', 5), (2, 2, 0, '1', '1', 5), (3, 3, 0, '1', '1', 5);
     INSERT INTO trans_item(trans_id, item_id, repo_id, action_id, reason_id, state_id) VALUES
-        (1, 1, 1, 1, 2, 2), (1, 2, 1, 1, 2, 2), (2, 2, 2, 4, 2, 2), (3, 2, 3, 5, 2, 2), (4, 2, 3, 7, 2, 2);";
+        (1, 1, 1, 1, 2, 2), (1, 2, 1, 1, 2, 2), (2, 2, 2, 4, 2, 2), (3, 2, 3, 5, 2, 2), (4, 2, 3, 7, 2, 2),
+        (5, 3, 2, 1, 2, 3);";
 
 // The loss: advisories matched against the wrong repository's packages.
 #[test]
@@ -71,8 +106,9 @@ fn the_last_transaction_that_put_a_package_there_names_its_repository() {
 
     // The first dnf5 had other table names.
     let old = DNF5
-        .replace("pkg_name ", "pkg_names ")
-        .replace(" arch (", " archs (")
+        .replace("\"pkg_name\"", "\"pkg_names\"")
+        .replace("INTO pkg_name ", "INTO pkg_names ")
+        .replace("\"arch\"", "\"archs\"")
         .replace("INTO arch ", "INTO archs ");
     history(root.path(), path, &old);
     assert_eq!(repositories(root.path(), &mut Scanner::new()), both);
@@ -149,8 +185,14 @@ fn facts_say_what_the_files_of_the_system_say() {
     fs::create_dir_all(root.path().join("etc/yum.repos.d")).unwrap();
     fs::write(root.path().join("etc/yum.repos.d/redhat.repo"), "").unwrap();
     assert_eq!(facts("dnf_metadata_status"), "UNAVAILABLE");
-    let cache = "var/cache/dnf/rhel-9-for-x86_64-baseos-rpms-0123456789abcdef";
-    fs::create_dir_all(root.path().join(cache)).unwrap();
+    let cache = root
+        .path()
+        .join("var/cache/dnf/rhel-9-for-x86_64-baseos-rpms-0123456789abcdef");
+    fs::create_dir_all(cache.parent().unwrap()).unwrap();
+    // What dnf makes of the metadata, kept when that is cleaned away.
+    fs::write(cache.with_extension("solv"), "").unwrap();
+    assert_eq!(facts("dnf_metadata_status"), "UNAVAILABLE");
+    fs::create_dir_all(&cache).unwrap();
     assert_eq!(facts("dnf_metadata_status"), "AVAILABLE");
 }
 

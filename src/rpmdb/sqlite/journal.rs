@@ -8,27 +8,71 @@
 //! SQLite would write them back before anything is read; here they are laid over the file instead.
 //! The first record of a page counts, it is the oldest. A record that does not check out was not
 //! written through before the crash, so its page was not changed yet: the journal ends there.
+//! A transaction over several databases ends its journals with the name of one that lists them all:
+//! once that one is gone it was committed, and they no longer count.
 //! <https://sqlite.org/fileformat2.html#the_rollback_journal>
 
 use super::pager::Overlay;
-use crate::rpmdb::error::Error;
+use crate::rpmdb::error::{Error, Place};
 use crate::rpmdb::source::number::{array, be_u32};
 use crate::rpmdb::source::{ReadAt, read_up_to};
+use std::io;
 
 const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 const HEADER: usize = 28;
 /// Records that are kept in memory, 16 bytes each.
 const MAX_RECORDS: usize = 1_000_000;
 
+/// Longest name of a super-journal that is looked at: the longest path.
+const MAX_NAME: usize = 4096;
+
+/// Name of the super-journal that a rollback journal ends with.
+///
+/// # Errors
+/// The journal cannot be read.
+pub fn super_journal<S: ReadAt>(source: &S) -> io::Result<Option<Vec<u8>>> {
+    // Its page number; the name; length u32, sum of its bytes u32, magic.
+    let mut tail = [0; 16];
+    let Some(end) = source.size().checked_sub(tail.len() as u64) else {
+        return Ok(None);
+    };
+    read_up_to(source, &mut tail, end)?;
+    let length = be_u32(&tail, 0).map_or(0, |n| n as usize);
+    let Some(start) = end.checked_sub(length as u64) else {
+        return Ok(None);
+    };
+    if array(&tail, 8) != Some(MAGIC) || !(1..=MAX_NAME).contains(&length) {
+        return Ok(None);
+    }
+    let mut name = vec![0; length];
+    let got = read_up_to(source, &mut name, start)?;
+    let sum = name
+        .iter()
+        .fold(0, |sum: u32, byte| sum.wrapping_add(u32::from(*byte)));
+    let sound = got == length && be_u32(&tail, 4) == Some(sum) && names_super_journal(&name);
+    Ok(sound.then_some(name))
+}
+
+/// Whether SQLite gives such names: `-mj` and nine hex digits, the third last of them a 9.
+fn names_super_journal(name: &[u8]) -> bool {
+    let end = name.len().checked_sub(12).and_then(|at| name.get(at..));
+    matches!(end, Some([b'-', b'm', b'j', digits @ ..])
+        if digits.iter().all(u8::is_ascii_hexdigit) && digits.get(6) == Some(&b'9'))
+}
+
 /// Original pages kept in a hot journal; `None` when it holds none, as after a commit that only
 /// overwrote its header.
 ///
 /// # Errors
-/// The journal cannot be read.
+/// The journal cannot be read, or says that there was no database before its transaction.
 pub(super) fn overlay<S: ReadAt>(source: S) -> Result<Option<Overlay<S>>, Error> {
     let Some(first) = Header::read(&source, 0)? else {
         return Ok(None);
     };
+    if first.page_count == 0 {
+        let why = "is of a database whose writer died while it was made: nothing was ever in it";
+        return Err(Error::damaged(Place::FileHeader, why));
+    }
     let mut pages: Vec<(u32, u64)> = Vec::new();
     let mut record = vec![0; first.page_size as usize + 8];
     let (mut at, mut header) = (0, Some(first));
@@ -92,7 +136,7 @@ impl Header {
         };
         let sound = |n: u32| (512..=65_536).contains(&n) && n.is_power_of_two();
         let sector = (32..=65_536).contains(&header.sector) && header.sector.is_power_of_two();
-        Ok((sound(header.page_size) && sector && header.page_count > 0).then_some(header))
+        Ok((sound(header.page_size) && sector).then_some(header))
     }
 
     /// The page of a record whose checksum holds.

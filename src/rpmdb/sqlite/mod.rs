@@ -7,7 +7,7 @@
 //! Pager                 page number -> bytes, from one of these or the file          pager.rs
 //! walk                  table b-tree, row by row, overflow chains on demand     btree.rs
 //! record                columns of a row                                        record.rs
-//! schema                names of tables and columns -> root page and position   schema.rs
+//! schema                names of tables and columns -> root page and position   schema.rs, sql.rs
 //! ```
 //!
 //! Only ordinary tables are read, never an index: those of rpm and dnf need no more. All of it
@@ -18,8 +18,10 @@ mod journal;
 mod pager;
 mod record;
 mod schema;
+mod sql;
 mod wal;
 
+pub use journal::super_journal;
 pub use record::Value;
 pub use schema::Table;
 
@@ -211,28 +213,33 @@ impl<S: ReadAt> Database<S> {
         })?;
         listing.sort_unstable_by_key(|listed| listed.number);
         sound &= listing.is_sorted_by(|a, b| a.number < b.number);
-        self.rows(&times, &["key", "hnum"], &mut |_, values| {
-            let listed = match values {
-                [_, hnum] => number(hnum)
-                    .and_then(|n| listing.binary_search_by_key(&n, |l| l.number).ok())
-                    .and_then(|at| listing.get_mut(at)),
-                _ => None,
-            };
-            // rpm stores the number as four bytes; an integer would do as well.
-            let time = match values.first() {
-                Some(Value::Blob(bytes)) => Some(super::check(bytes)),
-                Some(Value::Integer(time)) => Some(time.cast_unsigned()),
-                _ => None,
-            };
-            match (listed, time) {
-                (Some(listed), Some(time)) => {
-                    let both = [listed.name.to_le_bytes(), time.to_le_bytes()];
-                    listed.check = super::check(both.as_flattened());
+        // Not every header has a digest; where it has, the digest tells one version from another.
+        let digests = self.table("Sigmd5").cloned();
+        for table in std::iter::once(times).chain(digests) {
+            self.rows(&table, &["key", "hnum"], &mut |_, values| {
+                let listed = match values {
+                    [_, hnum] => number(hnum)
+                        .and_then(|n| listing.binary_search_by_key(&n, |l| l.number).ok())
+                        .and_then(|at| listing.get_mut(at)),
+                    _ => None,
+                };
+                // rpm stores the time as four bytes; an integer would do as well.
+                let key = match values.first() {
+                    Some(Value::Blob(bytes)) => Some(super::check(bytes)),
+                    Some(Value::Text(text)) => Some(super::check(text.as_bytes())),
+                    Some(Value::Integer(time)) => Some(time.cast_unsigned()),
+                    _ => None,
+                };
+                match (listed, key) {
+                    (Some(listed), Some(key)) => {
+                        let both = [listed.check.to_le_bytes(), key.to_le_bytes()];
+                        listed.check = super::check(both.as_flattened());
+                    }
+                    _ => sound = false,
                 }
-                _ => sound = false,
-            }
-            ControlFlow::Continue(())
-        })?;
+                ControlFlow::Continue(())
+            })?;
+        }
         Ok(sound.then_some(listing))
     }
 

@@ -53,6 +53,9 @@ pub(super) enum Encoding {
 impl FileHeader {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let damaged = |why| Error::damaged(Place::FileHeader, why);
+        if bytes.is_empty() {
+            return Err(damaged("is missing, the file is empty"));
+        }
         if bytes.get(..16) != Some(b"SQLite format 3\0") {
             return Err(damaged("is not that of an sqlite database"));
         }

@@ -1,9 +1,11 @@
 //! Tables of a database and the positions of their columns.
 //!
 //! The schema is table 1: one row for every table and index, with the SQL text that made it. Of
-//! that text only the column names and the one INTEGER PRIMARY KEY matter, which needs no parser
-//! of SQL: columns are separated by commas outside of parentheses and quotes.
+//! that text only the names of the columns matter, and which of them stands for the row number:
+//! the one INTEGER PRIMARY KEY, whether the column or the table says so.
+//! <https://sqlite.org/lang_createtable.html#rowid>
 
+use super::sql::{Token, tokens};
 use super::{Database, Value};
 use crate::rpmdb::error::Error;
 use crate::rpmdb::source::ReadAt;
@@ -54,82 +56,104 @@ pub(super) fn read<S: ReadAt>(database: &mut Database<S>) -> Result<Vec<Table>, 
 
 /// `None` for kinds of tables that are stored in another way.
 fn table(name: &str, root: u32, sql: &str) -> Option<Table> {
-    let body = sql.split_once('(')?.1;
+    let tokens: Vec<Token<'_>> = tokens(sql).collect();
+    let begin = tokens.iter().position(|token| *token == Token::Open)?;
+    let (definitions, after) = split(tokens.get(begin + 1..)?);
+    let unnumbered = after
+        .iter()
+        .zip(after.iter().skip(1))
+        .any(|(a, b)| a.is("WITHOUT") && b.is("ROWID"));
+    if root == 0 || unnumbered {
+        return None;
+    }
     let mut table = Table {
         name: name.to_owned(),
         root,
         columns: Vec::new(),
         row_number: None,
     };
-    let (definitions, after) = split(body);
-    if root == 0 || after.to_ascii_uppercase().contains("WITHOUT ROWID") {
-        return None;
-    }
+    let (mut integers, mut primary) = (Vec::new(), None);
     for definition in definitions {
-        let (column, rest) = first_word(definition.trim_start());
-        let constraint = ["CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"];
-        let bare = !definition.trim_start().starts_with(['"', '\'', '`', '[']);
-        if bare && constraint.iter().any(|c| column.eq_ignore_ascii_case(c)) {
+        let [first, rest @ ..] = definition else {
+            continue;
+        };
+        if CONSTRAINTS.iter().any(|word| first.is(word)) {
+            primary = primary.or_else(|| primary_key_of_table(definition));
             continue;
         }
-        let words: Vec<String> = rest
-            .split_whitespace()
-            .map(str::to_ascii_uppercase)
-            .collect();
-        let primary = words.iter().position(|word| word == "PRIMARY");
-        let typed = words.first().is_some_and(|word| {
-            word.trim_matches(|c| matches!(c, '"' | '\'' | '`' | '[' | ']')) == "INTEGER"
-        });
-        if typed && primary.is_some() && !words.iter().any(|word| word.starts_with("DESC")) {
+        let integer = is_integer(rest);
+        if integer && is_primary_key(rest) {
             table.row_number = Some(table.columns.len());
         }
-        table.columns.push(column.to_owned());
+        integers.push(integer);
+        table.columns.extend(first.name().map(str::to_owned));
+    }
+    let primary = primary.and_then(|name| table.column(name));
+    if primary.is_some_and(|place| integers.get(place) == Some(&true)) {
+        table.row_number = primary;
     }
     Some(table)
 }
 
+/// Words that begin a constraint where a column could be.
+const CONSTRAINTS: [&str; 5] = ["CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"];
+/// Words that end the type of a column, with those that begin a constraint.
+const AFTER_TYPE: [&str; 7] = [
+    "NOT",
+    "NULL",
+    "DEFAULT",
+    "COLLATE",
+    "REFERENCES",
+    "GENERATED",
+    "AS",
+];
+
 /// Cuts at the commas of the outermost level; also what follows the closing parenthesis.
-fn split(body: &str) -> (Vec<&str>, &str) {
-    let (mut depth, mut start, mut quote) = (0u32, 0, None);
+fn split<'a, 'b>(body: &'b [Token<'a>]) -> (Vec<&'b [Token<'a>]>, &'b [Token<'a>]) {
+    let (mut depth, mut start) = (0u32, 0);
     let mut parts = Vec::new();
-    for (at, c) in body.char_indices() {
-        match (quote, c) {
-            (Some(end), c) if c == end => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'' | '`') => quote = Some(c),
-            (None, '[') => quote = Some(']'),
-            (None, '(') => depth = depth.saturating_add(1),
-            (None, ')') if depth == 0 => {
+    for (at, token) in body.iter().enumerate() {
+        match token {
+            Token::Open => depth = depth.saturating_add(1),
+            Token::Close if depth == 0 => {
                 parts.extend(body.get(start..at));
                 return (parts, body.get(at + 1..).unwrap_or_default());
             }
-            (None, ')') => depth -= 1,
-            (None, ',') if depth == 0 => {
+            Token::Close => depth -= 1,
+            Token::Comma if depth == 0 => {
                 parts.extend(body.get(start..at));
                 start = at + 1;
             }
-            _ => {}
+            Token::Word(_) | Token::Quoted(_) | Token::Comma => {}
         }
     }
     parts.extend(body.get(start..));
-    (parts, "")
+    (parts, &[])
 }
 
-/// The first word, without its quotes, and the rest.
-fn first_word(text: &str) -> (&str, &str) {
-    let quote = match text.chars().next() {
-        Some('[') => Some(']'),
-        Some(c @ ('"' | '\'' | '`')) => Some(c),
-        _ => None,
-    };
-    match quote {
-        Some(end) => {
-            let inner = text.get(1..).unwrap_or_default();
-            inner.split_once(end).unwrap_or((inner, ""))
+/// Whether the type of a column is INTEGER and nothing else, as a row number must be.
+fn is_integer(definition: &[Token<'_>]) -> bool {
+    let mut words = CONSTRAINTS.iter().chain(&AFTER_TYPE);
+    matches!(definition, [kind, rest @ ..]
+        if kind.name().is_some_and(|kind| kind.eq_ignore_ascii_case("INTEGER"))
+            && rest.first().is_none_or(|next| words.any(|word| next.is(word))))
+}
+
+/// Whether a column says that it is the primary key. In descending order it is not the row number.
+fn is_primary_key(definition: &[Token<'_>]) -> bool {
+    let primary = definition.iter().position(|token| token.is("PRIMARY"));
+    let order = primary.and_then(|at| definition.get(at + 2));
+    primary.is_some() && !order.is_some_and(|order| order.is("DESC"))
+}
+
+/// The column that a constraint makes the primary key alone.
+fn primary_key_of_table<'a>(constraint: &'a [Token<'_>]) -> Option<&'a str> {
+    let primary = constraint.iter().position(|token| token.is("PRIMARY"))?;
+    match constraint.get(primary + 1..)? {
+        [key, Token::Open, column, rest @ ..] if key.is("KEY") && !rest.contains(&Token::Comma) => {
+            column.name()
         }
-        None => text
-            .find(|c: char| c.is_whitespace())
-            .map_or((text, ""), |at| text.split_at(at)),
+        _ => None,
     }
 }
 
@@ -162,9 +186,40 @@ mod tests {
 
     #[test]
     fn a_table_without_row_numbers_is_not_one_of_ours() {
-        assert_eq!(
-            table("t", 2, "CREATE TABLE t(a TEXT PRIMARY KEY) WITHOUT ROWID"),
-            None
-        );
+        for sql in [
+            "CREATE TABLE t(a TEXT PRIMARY KEY) WITHOUT ROWID",
+            "CREATE TABLE t(a TEXT PRIMARY KEY)STRICT , without /* so */\n rowid",
+        ] {
+            assert_eq!(table("t", 2, sql), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_row_number_is_an_integer_that_alone_is_the_primary_key() {
+        let row_number = |columns: &str| {
+            let sql = format!("CREATE TABLE \"t(\"({columns})");
+            table("t", 2, &sql).unwrap().row_number
+        };
+        for columns in [
+            "a, \"id\" INTEGER, PRIMARY KEY(\"id\" AUTOINCREMENT)",
+            "a, id integer, CONSTRAINT pk PRIMARY KEY (ID DESC)",
+            "a, id INTEGER NOT NULL PRIMARY KEY ASC",
+            "a, /* b, c */ id INTEGER -- x, y\n CONSTRAINT x PRIMARY KEY ON CONFLICT ABORT",
+            "a, [id] 'INTEGER' PRIMARY KEY, b",
+            "a DEFAULT (','), id INTEGER PRIMARY KEY",
+        ] {
+            assert_eq!(row_number(columns), Some(1), "{columns}");
+        }
+        for columns in [
+            "a, id INTEGER PRIMARY KEY DESC",
+            "a, id INT PRIMARY KEY",
+            "a, id UNSIGNED INTEGER PRIMARY KEY",
+            "a, id INTEGER UNSIGNED PRIMARY KEY",
+            "a, id INTEGER, PRIMARY KEY(id, a)",
+            "a, id INTEGER, FOREIGN KEY(id) REFERENCES b(id)",
+            "a, id TEXT, PRIMARY KEY(id)",
+        ] {
+            assert_eq!(row_number(columns), None, "{columns}");
+        }
     }
 }

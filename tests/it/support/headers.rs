@@ -36,6 +36,8 @@ pub struct Fields {
     /// Makes a header long: about 125 bytes a file.
     pub files: u32,
     pub install_time: u32,
+    /// Tags that are not there.
+    pub without: Vec<u32>,
 }
 
 impl Fields {
@@ -51,12 +53,16 @@ impl Fields {
             modularity_label: None,
             files: 1,
             install_time: 1_700_000_000,
+            without: Vec::new(),
         }
     }
 
     /// The header as a database stores it.
     pub fn blob(&self) -> Vec<u8> {
-        let mut region = Store::default();
+        let mut region = Store {
+            without: self.without.clone(),
+            ..Store::default()
+        };
         region.text(1000, &self.name);
         region.text(1001, &self.version);
         region.text(1002, &self.release);
@@ -131,6 +137,7 @@ impl Fields {
 
 #[derive(Default)]
 struct Store {
+    without: Vec<u32>,
     entries: Vec<[u32; 4]>,
     data: Vec<u8>,
 }
@@ -141,6 +148,9 @@ impl Store {
     }
 
     fn texts(&mut self, tag: u32, kind: u32, texts: impl IntoIterator<Item = Vec<u8>>) {
+        if self.without.contains(&tag) {
+            return;
+        }
         let (start, mut count) = (self.data.len(), 0);
         for text in texts {
             self.data.extend(text);
@@ -163,7 +173,7 @@ impl Store {
     }
 
     fn numbers(&mut self, tag: u32, kind: u32, align: usize, bytes: Vec<u8>, count: usize) {
-        if count > 0 {
+        if count > 0 && !self.without.contains(&tag) {
             self.data.resize(self.data.len().next_multiple_of(align), 0);
             self.entry(tag, kind, self.data.len(), count);
             self.data.extend(bytes);
@@ -186,6 +196,8 @@ impl Store {
             .chain_update(MAGIC)
             .chain_update(self.bytes())
             .finalize();
+        // Of header and payload in truth; rpm checks it only where it has the payload.
+        self.numbers(261, BIN, 1, digest[..16].to_vec(), 16);
         self.text(273, hex(&digest).as_bytes());
         self.int32(1008, &[time]);
         self.int32(1128, &[time]);
