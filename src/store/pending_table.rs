@@ -72,6 +72,13 @@ pub struct Place {
     pub routine: Option<u64>,
 }
 
+impl Place {
+    /// In neither ring.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// A pending report, all but its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRow {

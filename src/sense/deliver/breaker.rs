@@ -2,19 +2,25 @@
 
 use super::outcome::Outcome;
 use crate::clock::backoff::Backoff;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Failures in a row, with nothing accepted or refused between, that are no longer one guest's.
 const STREAK: u32 = 10;
 
-const UNREACHABLE: Backoff = Backoff {
-    floor: std::time::Duration::from_secs(1),
-    ceiling: std::time::Duration::from_secs(60),
+/// The same of answers that ask for patience: up to here it may be one guest that talks too much, and
+/// the others are tried one at a time.
+const BUSY_STREAK: u32 = 3;
+
+/// Between two probes: one request in ten seconds is no load, and no report waits longer than that
+/// once Central is back.
+const AWAY: Backoff = Backoff {
+    floor: Duration::from_secs(1),
+    ceiling: Duration::from_secs(10),
 };
 
 const UNAUTHORIZED: Backoff = Backoff {
-    floor: std::time::Duration::from_secs(30),
-    ceiling: std::time::Duration::from_secs(300),
+    floor: Duration::from_secs(10),
+    ceiling: Duration::from_secs(300),
 };
 
 /// May something be sent?
@@ -34,6 +40,7 @@ pub enum Gate {
 #[derive(Debug, Default)]
 pub struct Breaker {
     streak: u32,
+    busy: u32,
     trip: Option<Trip>,
 }
 
@@ -62,20 +69,20 @@ impl Breaker {
         let said = outcome.said().unwrap_or_default();
         match outcome {
             Outcome::Accepted | Outcome::Refused(_) | Outcome::RefusedForGood(_) => {
-                (self.streak, self.trip) = (0, None);
+                (self.streak, self.busy, self.trip) = (0, 0, None);
                 true
             }
-            Outcome::Superseded | Outcome::Damaged(_) => false,
+            Outcome::Superseded(_) | Outcome::Damaged(_) => false,
             Outcome::Failed(_) => {
                 self.streak += 1;
                 if self.trip.is_none() && self.streak < STREAK {
                     return true;
                 }
-                self.trip(now, UNREACHABLE, "failing", said, dice);
+                self.trip(now, AWAY, "failing", said, dice);
                 false
             }
             Outcome::Unreachable(_) => {
-                self.trip(now, UNREACHABLE, "unreachable", said, dice);
+                self.trip(now, AWAY, "unreachable", said, dice);
                 false
             }
             Outcome::Unauthorized(_) => {
@@ -83,9 +90,14 @@ impl Breaker {
                 false
             }
             Outcome::Busy { retry_after, .. } => {
-                self.trip(now, UNREACHABLE, "busy", said, dice);
-                if let (Some(trip), Some(pause)) = (&mut self.trip, retry_after) {
-                    trip.until = trip.until.max(now + *pause);
+                self.busy += 1;
+                self.trip(now, AWAY, "busy", said, dice);
+                if let Some(trip) = &mut self.trip {
+                    trip.until = match retry_after {
+                        _ if self.busy < BUSY_STREAK => now,
+                        Some(pause) => trip.until.max(now + *pause),
+                        None => trip.until,
+                    };
                 }
                 false
             }
@@ -126,7 +138,6 @@ impl Breaker {
 mod tests {
     use super::*;
     use crate::clock;
-    use std::time::Duration;
 
     #[test]
     fn when_central_is_gone_one_probe_at_a_time_asks_for_it() {
@@ -180,6 +191,12 @@ mod tests {
             retry_after: Some(Duration::from_secs(120)),
             said: "429".into(),
         };
+        // One guest may have asked too often: the others are tried, one at a time.
+        for _ in 0..2 {
+            breaker.note(&busy, now, 0.0);
+            assert_eq!(breaker.gate(now, 0), Gate::Probe);
+            assert_eq!(breaker.gate(now, 1), Gate::Probing);
+        }
         breaker.note(&busy, now, 0.0);
         let until = now + Duration::from_secs(120);
         assert_eq!(breaker.gate(now, 0), Gate::Shut(until));

@@ -5,7 +5,7 @@ use super::outcome::Outcome;
 use super::queue::Next;
 use super::sink::{Delivery, Sink};
 use crate::clock::{self, WallTime};
-use crate::report::{Trigger, VmId};
+use crate::report::VmId;
 use crate::sense::desk::Desk;
 use crate::sense::metrics::Metrics;
 use crate::store::pending_table::{self, Known};
@@ -83,7 +83,8 @@ impl Delivering {
             match self.desk.select(now) {
                 Next::Send(vm, report) => {
                     let (store, sink) = (self.store.clone(), self.sink.clone());
-                    flights.spawn_blocking(move || deliver(&store, &*sink, vm, report));
+                    let is_news = self.desk.is_news(&vm);
+                    flights.spawn_blocking(move || deliver(&store, &*sink, vm, report, is_news));
                 }
                 Next::At(at) => return Some(at),
                 Next::Idle => return None,
@@ -133,7 +134,7 @@ impl Delivering {
                 }
                 tracing::debug!(%vm, generation = %report.key, took_ms = took.as_millis(), "accepted");
             }
-            Outcome::Superseded => {}
+            Outcome::Superseded(_) => {}
             Outcome::Unreachable(_) | Outcome::Unauthorized(_) | Outcome::Busy { .. }
                 if in_trouble => {}
             _ => tracing::warn!(%vm, generation = %report.key, result, said, "not delivered"),
@@ -146,15 +147,15 @@ impl Delivering {
 }
 
 /// Reads, checks and sends one report; blocks.
-fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known) -> Landed {
+/// `is_news`: it was pulled because its guest changed.
+fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known, is_news: bool) -> Landed {
     let started = clock::now();
-    let mut changed_at = None;
+    let mut made_at = None;
     let outcome = match prepare(store, &vm, report) {
-        Ok(Some((delivery, changed))) => {
-            changed_at = changed;
+        Ok((delivery, made)) => {
+            made_at = Some(made);
             sink.deliver(&delivery)
         }
-        Ok(None) => Outcome::Superseded,
         Err(outcome) => outcome,
     };
     Landed {
@@ -162,17 +163,12 @@ fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known) -> Landed {
         report,
         outcome,
         took: clock::now().saturating_duration_since(started),
-        changed_at,
+        changed_at: made_at.filter(|_| is_news),
     }
 }
 
-/// A pending report as it is sent, and when its guest changed, if it is about a change; `None` when
-/// a newer one took its place.
-fn prepare(
-    store: &Store,
-    vm: &VmId,
-    report: Known,
-) -> Result<Option<(Delivery, Option<WallTime>)>, Outcome> {
+/// A pending report as it is sent, and when its agent made it.
+fn prepare(store: &Store, vm: &VmId, report: Known) -> Result<(Delivery, WallTime), Outcome> {
     let failed = |error: StoreError| match error.is_corrupt() {
         true => Outcome::Damaged(error.to_string()),
         false => Outcome::Failed(error.to_string()),
@@ -182,7 +178,7 @@ fn prepare(
         .ok_or_else(|| Outcome::Damaged("pending does not hold it".into()))?;
     let envelope = stored.open(vm).map_err(failed)?;
     if (envelope.key, envelope.digest) != (report.key, report.digest) {
-        return Ok(None);
+        return Err(Outcome::Superseded(Box::new(envelope.headline())));
     }
     let body = serde_json::to_vec(&Document::from(&envelope))
         .map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
@@ -191,8 +187,7 @@ fn prepare(
         vm: vm.as_str().to_owned(),
         body,
     };
-    let is_news = envelope.trigger == Trigger::Reactive;
-    Ok(Some((delivery, is_news.then_some(envelope.generated_at))))
+    Ok((delivery, envelope.generated_at))
 }
 
 async fn sleep_until(at: Option<Instant>) {
