@@ -1,6 +1,6 @@
 //! The loop of pulling: a conversation with every guest whose turn it is, and what came of each.
 
-use super::exchange::{self, Lanes};
+use super::exchange::{self, Lanes, Transfer};
 use super::failure::Failure;
 use super::schedule::{Ask, Heard, Memory, Schedule, Timing};
 use crate::clock;
@@ -13,7 +13,7 @@ use crate::store::pending_table::{Change, GuestRow, Known, SealedReport};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{SemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 /// A wait answered "unchanged" before this time is no wait.
@@ -320,7 +320,7 @@ impl Conversation {
     async fn take_in(
         self,
         bytes: Vec<u8>,
-        transfer: Option<SemaphorePermit<'_>>,
+        transfer: Option<Transfer<'_>>,
     ) -> Result<News, Failure> {
         let (started, len) = (clock::now(), bytes.len());
         let Understood { waits, report } = self.understand(bytes).await?;
