@@ -288,6 +288,12 @@ pub struct StoredEnvelope {
 }
 
 impl StoredEnvelope {
+    /// Bytes of it, unpacked.
+    #[allow(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.plain.len()
+    }
+
     /// The report of this guest.
     ///
     /// # Errors

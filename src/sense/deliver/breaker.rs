@@ -18,6 +18,13 @@ const AWAY: Backoff = Backoff {
     ceiling: Duration::from_secs(10),
 };
 
+/// The same while Central asks for patience. Each report waits as long as it was asked for; it may have
+/// been asked for of some guests only, so that another is tried before.
+const BUSY: Backoff = Backoff {
+    floor: Duration::from_secs(1),
+    ceiling: Duration::from_secs(5),
+};
+
 const UNAUTHORIZED: Backoff = Backoff {
     floor: Duration::from_secs(10),
     ceiling: Duration::from_secs(300),
@@ -91,11 +98,11 @@ impl Breaker {
             }
             Outcome::Busy { retry_after, .. } => {
                 self.busy += 1;
-                self.trip(now, AWAY, "busy", said, dice);
+                self.trip(now, BUSY, "busy", said, dice);
                 if let Some(trip) = &mut self.trip {
                     trip.until = match retry_after {
                         _ if self.busy < BUSY_STREAK => now,
-                        Some(pause) => trip.until.max(now + *pause),
+                        Some(pause) => trip.until.max(now + (*pause).min(BUSY.ceiling)),
                         None => trip.until,
                     };
                 }
@@ -184,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_central_asks_for_is_kept() {
+    fn a_pause_that_central_asks_for_is_kept_but_another_guest_is_tried_now_and_then() {
         let now = clock::now();
         let mut breaker = Breaker::default();
         let busy = Outcome::Busy {
@@ -198,7 +205,7 @@ mod tests {
             assert_eq!(breaker.gate(now, 1), Gate::Probing);
         }
         breaker.note(&busy, now, 0.0);
-        let until = now + Duration::from_secs(120);
+        let until = now + BUSY.ceiling;
         assert_eq!(breaker.gate(now, 0), Gate::Shut(until));
         assert_eq!(breaker.gate(until, 0), Gate::Probe);
     }

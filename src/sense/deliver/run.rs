@@ -8,7 +8,7 @@ use crate::clock::{self, WallTime};
 use crate::report::VmId;
 use crate::sense::desk::Desk;
 use crate::sense::metrics::Metrics;
-use crate::store::pending_table::{self, Known};
+use crate::store::pending_table::{self, Known, StoredEnvelope};
 use crate::store::{Store, StoreError};
 use crate::wire::document::Document;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,13 @@ use tokio::task::JoinSet;
 
 /// How long deliveries under way are waited for when the sensor stops.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Reports from this many bytes on are delivered one at a time: no machine has one, and as JSON it may
+/// be six times as long.
+const LONG: usize = 4 << 20;
+
+/// Held by the one that is being delivered.
+static LONG_ONES: Mutex<()> = Mutex::new(());
 
 /// Everything that delivering needs.
 pub struct Delivering {
@@ -151,10 +158,16 @@ impl Delivering {
 fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known, is_news: bool) -> Landed {
     let started = clock::now();
     let mut made_at = None;
-    let outcome = match prepare(store, &vm, report) {
-        Ok((delivery, made)) => {
-            made_at = Some(made);
-            sink.deliver(&delivery)
+    let outcome = match fetch(store, &vm) {
+        Ok(stored) => {
+            let _turn = (stored.len() > LONG).then(|| LONG_ONES.lock());
+            match prepare(&stored, &vm, report) {
+                Ok((delivery, made)) => {
+                    made_at = Some(made);
+                    sink.deliver(&delivery)
+                }
+                Err(outcome) => outcome,
+            }
         }
         Err(outcome) => outcome,
     };
@@ -167,16 +180,26 @@ fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known, is_news: boo
     }
 }
 
-/// A pending report as it is sent, and when its agent made it.
-fn prepare(store: &Store, vm: &VmId, report: Known) -> Result<(Delivery, WallTime), Outcome> {
-    let failed = |error: StoreError| match error.is_corrupt() {
+fn fetch(store: &Store, vm: &VmId) -> Result<StoredEnvelope, Outcome> {
+    pending_table::read(store, vm)
+        .map_err(|error| unreadable(&error))?
+        .ok_or_else(|| Outcome::Damaged("pending does not hold it".into()))
+}
+
+fn unreadable(error: &StoreError) -> Outcome {
+    match error.is_corrupt() {
         true => Outcome::Damaged(error.to_string()),
         false => Outcome::Failed(error.to_string()),
-    };
-    let stored = pending_table::read(store, vm)
-        .map_err(failed)?
-        .ok_or_else(|| Outcome::Damaged("pending does not hold it".into()))?;
-    let envelope = stored.open(vm).map_err(failed)?;
+    }
+}
+
+/// A pending report as it is sent, and when its agent made it.
+fn prepare(
+    stored: &StoredEnvelope,
+    vm: &VmId,
+    report: Known,
+) -> Result<(Delivery, WallTime), Outcome> {
+    let envelope = stored.open(vm).map_err(|error| unreadable(&error))?;
     if (envelope.key, envelope.digest) != (report.key, report.digest) {
         return Err(Outcome::Superseded(Box::new(envelope.headline())));
     }

@@ -322,12 +322,7 @@ mod tests {
     fn a_guest_that_holds_waits_is_always_in_one_after_it_was_met() {
         let mut now = clock::now();
         let mut schedule = schedule();
-        let known = Memory {
-            knows_report: true,
-            waits: true,
-            full_age: Duration::ZERO,
-        };
-        schedule.add(vm(1), known, now, 0.5);
+        schedule.add(vm(1), known_to_wait(), now, 0.5);
         assert_eq!(schedule.take_due(now, 0.5), Some((vm(1), Ask::Get)));
         schedule.finished(&vm(1), unchanged(true), now, 0.5);
         for _ in 0..10 {
@@ -361,12 +356,7 @@ mod tests {
     fn a_guest_that_claims_to_wait_and_cannot_is_polled() {
         let mut now = clock::now();
         let mut schedule = schedule();
-        let known = Memory {
-            knows_report: true,
-            waits: true,
-            full_age: Duration::ZERO,
-        };
-        schedule.add(vm(1), known, now, 0.5);
+        schedule.add(vm(1), known_to_wait(), now, 0.5);
         let mut asked = Vec::new();
         while now < schedule.plans[&vm(1)].full_due {
             let (_, ask) = schedule.take_due(now, 0.5).unwrap();
@@ -443,6 +433,14 @@ mod tests {
     fn schedule() -> Schedule {
         let (poll, refresh) = (Duration::from_secs(300), Duration::from_secs(4 * 3600));
         Schedule::new(Timing::new(poll, refresh))
+    }
+
+    fn known_to_wait() -> Memory {
+        Memory {
+            knows_report: true,
+            waits: true,
+            full_age: Duration::ZERO,
+        }
     }
 
     fn unchanged(waits: bool) -> Heard {
