@@ -178,10 +178,14 @@ fn row(guest: &Value) -> [String; 9] {
         text => text,
     };
     let pending = &guest["pending"];
-    let error = match shown(&guest["error"]) {
-        text if text.is_empty() => shown(&pending["error"]),
-        text => text,
-    };
+    let before = shown(&guest["machine_before"]["until"]);
+    let error = [
+        shown(&guest["error"]),
+        shown(&pending["error"]),
+        format!("another machine since {before}"),
+    ];
+    let wrong = if before.is_empty() { 2 } else { 3 };
+    let error = error.iter().take(wrong).find(|text| !text.is_empty());
     [
         or_dash(&guest["vm"]),
         or_dash(&guest["state"]),
@@ -191,7 +195,11 @@ fn row(guest: &Value) -> [String; 9] {
         or_dash(&pending["state"]),
         or_dash(&pending["trigger"]),
         seconds(&pending["since_s"]),
-        error.chars().take(SHOWN).collect(),
+        error
+            .into_iter()
+            .flat_map(|text| text.chars())
+            .take(SHOWN)
+            .collect(),
     ]
 }
 

@@ -4,10 +4,9 @@
 //! with its count, so that no two different reports have the same bytes. Only what travels is
 //! digested, in the form in which it travels, so that agent and sensor compute the same digest.
 
-use super::{Distribution, Facts, PackageView, Report, Repository};
+use super::{Distribution, PackageView, Report, ReportView, Repository};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -68,35 +67,28 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// Over the view of it that a sensor would have: what is not told apart on the way must not be told
+/// apart here, neither in the content nor in the order.
 pub(super) fn of(report: &Report) -> Digest {
-    let packages = report
-        .packages
-        .iter()
-        .map(|p| Cow::Owned(PackageView::of(p)));
-    let rest = (&report.distribution, report.repositories.as_slice());
-    of_parts(packages, rest, &report.package_db, &report.facts)
+    let mut view = report.view();
+    view.normalize();
+    of_view(&view)
 }
 
-/// The same of something that has the parts of a report.
-pub(super) fn of_parts<'a>(
-    packages: impl ExactSizeIterator<Item = Cow<'a, PackageView<'a>>>,
-    (distribution, repositories): (&Distribution, &[Repository]),
-    package_db: &str,
-    facts: &Facts,
-) -> Digest {
+pub(super) fn of_view(view: &ReportView<'_>) -> Digest {
     let mut canon = Canon {
         hash: Sha256::new(),
         gathered: Vec::with_capacity(2 * GATHER),
     };
     canon.text(FORM);
-    canon.count(packages.len());
-    packages.for_each(|p| canon.package(&p));
-    canon.distribution(distribution);
-    canon.count(repositories.len());
-    repositories.iter().for_each(|r| canon.repository(r));
-    canon.text(package_db);
-    canon.count(facts.len());
-    for (name, value) in facts {
+    canon.count(view.packages.len());
+    view.packages.iter().for_each(|p| canon.package(p));
+    canon.distribution(&view.distribution);
+    canon.count(view.repositories.len());
+    view.repositories.iter().for_each(|r| canon.repository(r));
+    canon.text(view.package_db);
+    canon.count(view.facts.len());
+    for (name, value) in &view.facts {
         canon.text(name);
         canon.text(value);
     }

@@ -49,13 +49,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Sorts packages and repositories: the canonical order in which a report is digested.
+    /// Sorts packages and repositories, of which each is listed once.
     pub fn normalize(&mut self) {
         self.packages.sort();
         self.repositories.sort();
+        self.repositories.dedup();
     }
 
-    /// SHA-256 over the canonical content. The report must have been [normalized](Self::normalize).
+    /// SHA-256 over the canonical content, in the canonical order, whatever order it has.
     pub fn digest(&self) -> Digest {
         digest::of(self)
     }

@@ -117,8 +117,9 @@ impl Package {
             .and_then(|s| s.strip_suffix(".src").or_else(|| s.strip_suffix(".nosrc")))?;
         let release_at = stem.rfind('-')?;
         let name_end = stem.get(..release_at)?.rfind('-')?;
+        let name = stem.get(..name_end).filter(|name| !name.is_empty())?;
         Some(SourcePackage {
-            name: stem.get(..name_end)?,
+            name,
             version: stem.get(name_end + 1..)?,
         })
     }

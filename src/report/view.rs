@@ -51,11 +51,20 @@ impl<'a> PackageView<'a> {
     pub fn of(package: &'a Package) -> Self {
         Self {
             name: &package.name,
-            version: Cow::Owned(package.evr.to_string()),
+            version: Self::version_of_evr(&package.evr),
             arch: package.arch.as_deref().unwrap_or_default(),
             source: package.source(),
             module: package.module().unwrap_or_default(),
             repo: Cow::Borrowed(package.repo.as_deref().unwrap_or_default()),
+        }
+    }
+
+    /// A version that holds a `:` reads as another once it is text: that other is what travels.
+    fn version_of_evr(evr: &Evr) -> Cow<'a, str> {
+        let text = evr.to_string();
+        match Evr::canonical(&text) {
+            Cow::Owned(canonical) => Cow::Owned(canonical),
+            Cow::Borrowed(_) => Cow::Owned(text),
         }
     }
 
@@ -110,17 +119,17 @@ impl Report {
 }
 
 impl ReportView<'_> {
-    /// Sorts packages and repositories: the canonical order in which a report is digested.
+    /// Sorts packages and repositories, of which each is listed once: the canonical order in which a
+    /// report is digested.
     pub fn normalize(&mut self) {
         self.packages.sort_by(PackageView::order);
         self.repositories.sort();
+        self.repositories.dedup();
     }
 
     /// SHA-256 over the canonical content, that of the [`Report`] it is a view of.
     pub fn digest(&self) -> Digest {
-        let packages = self.packages.iter().map(Cow::Borrowed);
-        let rest = (&self.distribution, self.repositories.as_slice());
-        digest::of_parts(packages, rest, self.package_db, &self.facts)
+        digest::of_view(self)
     }
 
     /// A copy that stands alone.

@@ -39,10 +39,9 @@ impl Bucket {
         there
     }
 
-    /// Takes all tokens.
-    pub fn drain(&mut self, now: Instant) {
-        self.level(now);
-        self.tokens = 0.0;
+    /// Leaves at most this many tokens.
+    pub fn leave(&mut self, tokens: f64, now: Instant) {
+        self.tokens = self.level(now).min(tokens);
     }
 
     /// When there will be `tokens`; `None`: never.

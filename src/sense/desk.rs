@@ -13,8 +13,11 @@ use crate::report::{Headline, Trigger, VmId};
 use crate::store::pending_table::{Change, Known, SlotRow};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+
+/// How long a report waits of which Central said that it came too soon, and no more.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The queue as both sides share it.
 pub struct Desk {
@@ -63,7 +66,7 @@ impl Desk {
         for (vm, row) in stored {
             let state = if row.dead.is_some() {
                 State::Dead
-            } else if row.place.reactive.is_none() && row.place.routine.is_none() {
+            } else if row.place.is_none() || row.not_before > wall {
                 State::Backoff(now + row.not_before.since(wall))
             } else {
                 State::Queued
@@ -155,6 +158,11 @@ impl Desk {
         next
     }
 
+    /// Whether the report of this guest that is in flight is about a change.
+    pub fn is_news(&self, vm: &VmId) -> bool {
+        self.board().queue.slot(vm).is_some_and(|slot| slot.is_news)
+    }
+
     /// What becomes of a report after `outcome`; `counts` says whether it is held against it.
     pub fn settle(&self, vm: &VmId, report: Known, outcome: &Outcome, counts: bool) {
         let now = clock::now();
@@ -179,12 +187,26 @@ impl Desk {
             Outcome::Refused(_) if counts => Some(Nack::Refused),
             Outcome::RefusedForGood(_) if counts => Some(Nack::ForGood),
             Outcome::Failed(_) if counts => Some(Nack::Failed),
-            Outcome::Busy { .. } => {
+            Outcome::Busy { retry_after, .. } => {
                 board.queue.rate_limited(now);
-                board.queue.put_back(vm, report);
+                let until = now + retry_after.unwrap_or(PATIENCE);
+                board.queue.hold(vm, report, until);
                 None
             }
-            _ => {
+            Outcome::Failed(_) | Outcome::Unauthorized(_) => {
+                board.queue.step_aside(vm, report);
+                None
+            }
+            Outcome::Superseded(found) => {
+                let known = Known::from(&**found);
+                if board.queue.supplant(vm, report, known, found.trigger)
+                    && let Some(detail) = board.details.get_mut(vm)
+                {
+                    (detail.generated_at, detail.packages) = (found.generated_at, found.packages);
+                }
+                None
+            }
+            Outcome::Unreachable(_) | Outcome::Refused(_) | Outcome::RefusedForGood(_) => {
                 board.queue.put_back(vm, report);
                 None
             }

@@ -1,5 +1,6 @@
 //! What the sensor counts while it works.
 
+use super::deliver::outcome::Outcome;
 use super::pull::failure::Failure;
 use crate::telemetry::metrics::{Counter, Counters, Histogram, Page};
 
@@ -63,7 +64,7 @@ impl Metrics {
             delivery_seconds: Histogram::new(DURATION),
             report_bytes: Histogram::new(BYTES),
             report_packages: Histogram::new(PACKAGES),
-            deliveries: Counters::new(&["accepted", "refused", "busy", "unreachable", "failed"]),
+            deliveries: Counters::new(&Outcome::LABELS),
             machine_changes: Counter::default(),
             went_back: Counter::default(),
             moved_aside: Counter::default(),

@@ -108,7 +108,10 @@ pub fn run(config: Config) -> Result<(), SenseError> {
         .max_blocking_threads(BLOCKING)
         .thread_keep_alive(Duration::from_secs(5))
         .build()?;
-    runtime.block_on(sense(config))
+    let result = runtime.block_on(sense(config));
+    // A delivery that hangs is sent again after the next start: it must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
 }
 
 async fn sense(config: Config) -> Result<(), SenseError> {
@@ -121,7 +124,6 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     if moved_aside.is_some() {
         metrics.moved_aside.inc();
     }
-    let control = Control::bind(&config.state_dir)?;
     let mut roster = Roster::new(config.sources.clone());
     let first = roster.read().map_err(SenseError::Roster)?;
     let tls = config.tls.clone().map(ClientTls::load).transpose()?;
@@ -188,8 +190,11 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     let mut aside = vec![
         tokio::spawn(watch_roster(roster, roster_tx, roster_errors)),
         tokio::spawn(heartbeat(desk)),
-        tokio::spawn(answer(control, view.clone())),
     ];
+    match Control::bind(&config.state_dir) {
+        Ok(control) => aside.push(tokio::spawn(answer(control, view.clone()))),
+        Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
+    }
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
         aside.push(tokio::spawn(scrape::listen(listener, view)));

@@ -192,6 +192,10 @@ fn guest_json(
         "address": guest.map(|guest| guest.entry.address.to_string()),
         "state": state,
         "guest_id": row.and_then(|row| row.guest_id.as_ref()).map(|id| id.as_str()),
+        "machine_before": guest.and_then(|guest| guest.before.as_ref()).map(|(id, until)| json!({
+            "guest_id": id.as_str(),
+            "until": until.to_string(),
+        })),
         "known": known.map(|known| known.key.to_string()),
         "reported_at": row.filter(|row| row.known.is_some()).map(|row| row.full_at.to_string()),
         "reported_ago_s": row

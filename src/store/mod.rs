@@ -14,11 +14,13 @@
 //!   loop, never a silent loss.
 //! - After a failed write (a full disk) redb refuses further ones until the file is opened again:
 //!   [`Store::write`] does that by itself, so that a store recovers without a restart.
+//! - A file shrinks when it is opened and most of it is air ([`compact`]): never while in use.
 //! - No transaction outlives the closure it is given to, so none is held across a socket.
 
 pub mod audit_table;
 mod blob;
 mod codec;
+mod compact;
 mod inventory_index;
 pub mod inventory_table;
 pub mod pending_table;
@@ -311,7 +313,7 @@ fn open_or_create(path: &Path, cache_bytes: usize) -> Result<redb::Database, Sto
             .set_check_integrity_on_open(true)
             .create(path)?)
     };
-    let db = match catch_unwind(open) {
+    let db = match catch_unwind(|| open().and_then(|db| compact::if_sparse(path, db, open))) {
         Ok(Ok(db)) => db,
         Ok(Err(error)) => return Err(explain(path, error)),
         Err(_) => return Err(corrupt(path, "redb gave up on opening it")),

@@ -72,6 +72,13 @@ pub struct Place {
     pub routine: Option<u64>,
 }
 
+impl Place {
+    /// In neither ring.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// A pending report, all but its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRow {
@@ -281,6 +288,12 @@ pub struct StoredEnvelope {
 }
 
 impl StoredEnvelope {
+    /// Bytes of it, unpacked.
+    #[allow(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.plain.len()
+    }
+
     /// The report of this guest.
     ///
     /// # Errors

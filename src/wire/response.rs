@@ -8,14 +8,33 @@
 use super::convert::repo_in_hint;
 use super::message as wire;
 use crate::report::{Distribution, Facts, PackageView, ReportView, Repository, SourcePackage};
-use prost::Message as _;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The bytes are no answer.
+/// Packages that a report may list: more than any machine has, few enough for twenty to lie.
+const MOST_PACKAGES: usize = 100_000;
+
+/// The same of repositories.
+const MOST_REPOSITORIES: usize = 10_000;
+
+/// The same of distributions, of which one is read.
+const MOST_DISTRIBUTIONS: usize = 100;
+
+/// Bytes of everything in an answer but the report: facts, methods, what an error says.
+const MOST_BESIDE: usize = 256 << 10;
+
+/// Why the bytes are no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a message of this protocol")]
-pub struct Malformed;
+pub enum DecodeError {
+    /// They are no message.
+    #[error("not a message of this protocol")]
+    Malformed,
+    /// They hold more of something than an agent has to say: each may be tiny, and would still take
+    /// many times its length in memory.
+    #[error("more packages, repositories or facts than any machine has")]
+    TooMuch,
+}
+use DecodeError::{Malformed, TooMuch};
 
 /// Why a peer's report is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,12 +108,13 @@ impl<'a> Response<'a> {
     ///
     /// # Errors
     /// When the bytes are no such message.
-    pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut response = Self::default();
+        let mut beside = MOST_BESIDE;
         for field in Fields(bytes) {
             let (number, value) = field?;
             match number {
-                1 => response.meta.merge(value.bytes()?).map_err(|_| Malformed)?,
+                1 => merge(&mut response.meta, value, &mut beside)?,
                 2 => {
                     let mut answer = match response.payload.take() {
                         Some(Payload::Report(answer)) => answer,
@@ -108,7 +128,7 @@ impl<'a> Response<'a> {
                         Some(Payload::Error(error)) => error,
                         _ => wire::Error::default(),
                     };
-                    error.merge(value.bytes()?).map_err(|_| Malformed)?;
+                    merge(&mut error, value, &mut beside)?;
                     response.payload = Some(Payload::Error(error));
                 }
                 _ => {}
@@ -118,8 +138,19 @@ impl<'a> Response<'a> {
     }
 }
 
+/// Merges what is decoded into memory of its own, of which there is a bounded amount.
+fn merge(
+    message: &mut impl prost::Message,
+    value: Value<'_>,
+    room: &mut usize,
+) -> Result<(), DecodeError> {
+    let bytes = value.bytes()?;
+    *room = room.checked_sub(bytes.len()).ok_or(TooMuch)?;
+    message.merge(bytes).map_err(|_| Malformed)
+}
+
 impl<'a> Answer<'a> {
-    fn merge(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+    fn merge(&mut self, bytes: &'a [u8]) -> Result<(), DecodeError> {
         for field in Fields(bytes) {
             let (number, value) = field?;
             match number {
@@ -133,7 +164,7 @@ impl<'a> Answer<'a> {
 }
 
 impl<'a> Index<'a> {
-    fn merge(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+    fn merge(&mut self, bytes: &'a [u8]) -> Result<(), DecodeError> {
         for field in Fields(bytes) {
             let (number, value) = field?;
             match number {
@@ -146,7 +177,7 @@ impl<'a> Index<'a> {
         Ok(())
     }
 
-    fn contents(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+    fn contents(&mut self, bytes: &'a [u8]) -> Result<(), DecodeError> {
         for field in Fields(bytes) {
             let (number, value) = field?;
             match number {
@@ -160,6 +191,12 @@ impl<'a> Index<'a> {
                     self.repositories.insert(key, repository);
                 }
                 _ => {}
+            }
+            let is_too_much = self.packages.len() > MOST_PACKAGES
+                || self.repositories.len() > MOST_REPOSITORIES
+                || self.distributions.len() > MOST_DISTRIBUTIONS;
+            if is_too_much {
+                return Err(TooMuch);
             }
         }
         Ok(())
@@ -222,7 +259,7 @@ impl<'a> Index<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+    fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut entry = Self::default();
         for field in Fields(bytes) {
             let (number, value) = field?;
@@ -235,7 +272,7 @@ impl<'a> Entry<'a> {
         Ok(entry)
     }
 
-    fn merge(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+    fn merge(&mut self, bytes: &'a [u8]) -> Result<(), DecodeError> {
         for field in Fields(bytes) {
             let (number, value) = field?;
             match number {
@@ -277,7 +314,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn map_entry<M: prost::Message + Default>(bytes: &[u8]) -> Result<(&str, M), Malformed> {
+fn map_entry<M: prost::Message + Default>(bytes: &[u8]) -> Result<(&str, M), DecodeError> {
     let (mut key, mut message) = ("", M::default());
     for field in Fields(bytes) {
         let (number, value) = field?;
@@ -327,7 +364,7 @@ enum Value<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn varint(&mut self) -> Result<u64, Malformed> {
+    fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0;
         for n in 0..10 {
             let (&byte, rest) = self.0.split_first().ok_or(Malformed)?;
@@ -346,14 +383,14 @@ impl<'a> Fields<'a> {
         Err(Malformed)
     }
 
-    fn take(&mut self, len: u64) -> Result<&'a [u8], Malformed> {
+    fn take(&mut self, len: u64) -> Result<&'a [u8], DecodeError> {
         let len = usize::try_from(len).map_err(|_| Malformed)?;
         let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn field(&mut self) -> Result<(u64, Value<'a>), Malformed> {
+    fn field(&mut self) -> Result<(u64, Value<'a>), DecodeError> {
         let key = self.varint()?;
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
@@ -374,7 +411,7 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Value<'a>), Malformed>;
+    type Item = Result<(u64, Value<'a>), DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
@@ -389,18 +426,18 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 impl<'a> Value<'a> {
-    fn bytes(self) -> Result<&'a [u8], Malformed> {
+    fn bytes(self) -> Result<&'a [u8], DecodeError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
             Self::Varint(_) | Self::Fixed => Err(Malformed),
         }
     }
 
-    fn text(self) -> Result<&'a str, Malformed> {
+    fn text(self) -> Result<&'a str, DecodeError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)
     }
 
-    fn flag(self) -> Result<bool, Malformed> {
+    fn flag(self) -> Result<bool, DecodeError> {
         match self {
             Self::Varint(value) => Ok(value != 0),
             Self::Bytes(_) | Self::Fixed => Err(Malformed),
@@ -415,6 +452,7 @@ mod tests {
     use crate::wire::report_to_wire;
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use prost::Message as _;
 
     #[test]
     fn a_report_arrives_as_it_left() {
@@ -543,7 +581,63 @@ mod tests {
         }))
     }
 
+    /// Sixteen megabytes of tiny things would become gigabytes before anybody looked at one.
+    #[test]
+    fn an_answer_of_more_than_any_machine_has_is_given_up_early() {
+        let field = |number: u8, bytes: &[u8]| {
+            let mut field = vec![number << 3 | 2];
+            prost::encode_length_delimiter(bytes.len(), &mut field).unwrap();
+            [field.as_slice(), bytes].concat()
+        };
+        // Entries with a key of their own each, and nothing else.
+        let entries = |number: u8, count: u32| -> Vec<u8> {
+            let entry = |n: u32| field(number, &field(1, &n.to_string().into_bytes()));
+            (0..count).flat_map(entry).collect()
+        };
+        let contents = |entries: &[u8]| field(2, &field(1, &field(5, entries)));
+        for (answer, is_too_much) in [
+            (contents(&entries(5, 100_000)), false),
+            (contents(&entries(5, 100_001)), true),
+            (contents(&entries(6, 101)), true),
+            (contents(&entries(7, 10_001)), true),
+            (field(1, &entries(5, 10_000)), false),
+            (field(1, &entries(5, 100_000)), true),
+            (field(1, &entries(4, 5)).repeat(20_000), true),
+            (field(3, &entries(3, 100_000)), true),
+        ] {
+            let refused = Response::decode(&answer).map(drop);
+            let expected = if is_too_much { Err(TooMuch) } else { Ok(()) };
+            assert_eq!(refused, expected, "{} bytes", answer.len());
+        }
+    }
+
     proptest! {
+        /// Otherwise the guest would be pulled again and again: its agent knows the report by one
+        /// digest, the sensor by another.
+        #[test]
+        fn agent_and_sensor_have_the_same_digest_of_the_oddest_report(
+            packages in vec(odd_package(), 1..6),
+            repositories in vec("[ab]", 0..4),
+        ) {
+            let mut report = Report {
+                packages,
+                repositories: repositories
+                    .into_iter()
+                    .map(|id| Repository { id, ..Repository::default() })
+                    .collect(),
+                ..sample()
+            };
+            report.normalize();
+            let bytes = answer(report_to_wire(&report));
+            let arrived = read(&bytes, report.facts.clone()).unwrap();
+            prop_assert_eq!(arrived.digest(), report.digest());
+            prop_assert_eq!(&arrived, &{
+                let mut view = report.view();
+                view.normalize();
+                view
+            });
+        }
+
         /// Messages in pieces, fields and keys that come twice, answers of two kinds.
         #[test]
         fn every_message_is_read_as_prost_reads_it(pieces in vec(piece(), 0..5)) {
@@ -569,6 +663,35 @@ mod tests {
                 let _ = answer.index.map(|index| index.into_report(Facts::new()).map(drop));
             }
         }
+    }
+
+    /// Headers hold what somebody wrote into them, not only what rpm allows.
+    fn odd_package() -> impl Strategy<Value = Package> {
+        let evr = (0u32..3, "[0:a+.-]{0,4}", "[0:a-]{0,3}");
+        let source = "[a-]{0,3}-[1:-]{0,2}-[1:]{0,2}[.](nosrc|src)[.]rpm|[a.-]{0,5}";
+        let module = "[m:]{0,5}";
+        let some = proptest::option::of;
+        let rest = (
+            some("[xé]?"),
+            some(source),
+            some(module),
+            some("[r&=%+ é]{0,4}"),
+        );
+        ("[ab\u{0}é]", evr, rest).prop_map(|(name, (epoch, version, release), rest)| {
+            let (arch, source_rpm, modularity_label, repo) = rest;
+            Package {
+                name,
+                evr: Evr {
+                    epoch,
+                    version,
+                    release,
+                },
+                arch,
+                source_rpm,
+                modularity_label,
+                repo,
+            }
+        })
     }
 
     fn piece() -> impl Strategy<Value = Vec<u8>> {

@@ -26,6 +26,7 @@ mod scan_fire;
 mod scan_incremental;
 mod scan_live;
 mod scan_provenance;
+mod sense_central;
 mod sense_delivers;
 mod sense_faults;
 mod sense_guests;

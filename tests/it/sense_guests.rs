@@ -1,5 +1,6 @@
 //! What `afferent sense` makes of guests that do not behave, change, or are not who they were.
 
+use crate::support::agent::proc_status;
 use crate::support::central::Central;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Manner, Script};
@@ -32,6 +33,8 @@ fn each_way_to_misbehave_has_its_own_name_and_none_harms_the_others() {
         ("babbles", Manner::Babbles, "cannot be understood"),
         ("unchanged", Manner::AlwaysUnchanged, "says unchanged"),
         ("hangs", Manner::Hangs, "no answer in time"),
+        ("stalls", Manner::Stalls, "stalled in the middle"),
+        ("floods", Manner::Floods { facts: false }, "over the limit"),
     ];
     let mut agents: Vec<FakeAgent> = manners
         .iter()
@@ -69,6 +72,76 @@ fn each_way_to_misbehave_has_its_own_name_and_none_harms_the_others() {
     );
     // None is asked more often than its backoff allows.
     assert!(agents.iter().all(|agent| agent.seen().len() < 30));
+    assert!(sense.terminate().success());
+}
+
+/// Loss prevented: some guests that were taken over by somebody take all memory of the host.
+#[test]
+fn the_worst_answers_of_many_guests_at_once_fit_into_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let agents: Vec<_> = (0..24)
+        .map(|n| {
+            agent(dir.path(), &format!("bad-{n}"), |script| {
+                script.manner = Manner::Floods { facts: n % 2 == 0 };
+            })
+        })
+        .collect();
+    let good = agent(dir.path(), "good", |_| {});
+    let central = Central::start();
+    let state = dir.path().join("state");
+    let sockets = dir.path().join("guests").display().to_string();
+    let mut sense = Program::sense(&state, &central.url, &["--discover", &sockets]);
+    eventually("all are over the limit", || {
+        let (answer, _) = status(&state, &[]);
+        let guests = answer["guests"].as_array()?;
+        let is_over = |guest: &&Value| guest["error"].to_string().contains("over the limit");
+        (guests.iter().filter(is_over).count() == agents.len()).then_some(())
+    });
+    eventually("the good one is delivered", || central.received().pop());
+    let peak = proc_status(sense.pid(), "VmHWM") >> 10;
+    assert!(peak < 256, "{peak} MiB");
+    drop(good);
+    assert!(sense.terminate().success());
+}
+
+/// Firecracker, Cloud Hypervisor, vhost-device-vsock: a socket a machine, the agent behind its port.
+#[test]
+fn guests_are_found_behind_the_sockets_of_their_hypervisors() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = agent(dir.path(), "a", |script| script.behind_port = Some(818));
+    let closed = agent(dir.path(), "b", |script| script.behind_port = Some(5));
+    let central = Central::start();
+    let state = dir.path().join("state");
+    let discover = format!("hybrid:{}:818", dir.path().join("guests").display());
+    let by_hand = format!("c=hybrid:{}:818", good.path.display());
+    let mut sense = Program::sense(
+        &state,
+        &central.url,
+        &["--discover", &discover, "--vm", &by_hand],
+    );
+    for name in ["a", "c"] {
+        eventually(name, || {
+            let key = format!("{name}/77/1");
+            central
+                .received()
+                .iter()
+                .any(|r| r.key == key)
+                .then_some(())
+        });
+    }
+    eventually("nobody listens", || {
+        let error = guest(&state, "b")?["error"].as_str()?.to_owned();
+        error.contains("nobody listens on port 818").then_some(())
+    });
+    good.install("new");
+    eventually("the change, by the wait", || {
+        central
+            .received()
+            .iter()
+            .any(|r| r.key == "a/77/2")
+            .then_some(())
+    });
+    drop(closed);
     assert!(sense.terminate().success());
 }
 
@@ -124,9 +197,14 @@ fn another_machine_at_the_same_address_is_a_new_guest() {
     });
     eventually("doubt", || guest(&state, "a")?["error"].as_str().map(drop));
     agent.change(|script| script.manner = Manner::Proper);
-    eventually("the other machine is known", || {
-        (guest(&state, "a")?["guest_id"].as_str()? == other).then_some(())
-    });
+    eventually(
+        "the other machine is known, and the one before is named",
+        || {
+            let guest = guest(&state, "a")?;
+            let before = guest["machine_before"]["guest_id"].as_str()?;
+            (guest["guest_id"] == *other && before.starts_with("0123")).then_some(())
+        },
+    );
     assert!(sense.terminate().success());
 }
 

@@ -2,19 +2,32 @@
 
 use super::outcome::Outcome;
 use crate::clock::backoff::Backoff;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Failures in a row, with nothing accepted or refused between, that are no longer one guest's.
 const STREAK: u32 = 10;
 
-const UNREACHABLE: Backoff = Backoff {
-    floor: std::time::Duration::from_secs(1),
-    ceiling: std::time::Duration::from_secs(60),
+/// The same of answers that ask for patience: up to here it may be one guest that talks too much, and
+/// the others are tried one at a time.
+const BUSY_STREAK: u32 = 3;
+
+/// Between two probes: one request in ten seconds is no load, and no report waits longer than that
+/// once Central is back.
+const AWAY: Backoff = Backoff {
+    floor: Duration::from_secs(1),
+    ceiling: Duration::from_secs(10),
+};
+
+/// The same while Central asks for patience. Each report waits as long as it was asked for; it may have
+/// been asked for of some guests only, so that another is tried before.
+const BUSY: Backoff = Backoff {
+    floor: Duration::from_secs(1),
+    ceiling: Duration::from_secs(5),
 };
 
 const UNAUTHORIZED: Backoff = Backoff {
-    floor: std::time::Duration::from_secs(30),
-    ceiling: std::time::Duration::from_secs(300),
+    floor: Duration::from_secs(10),
+    ceiling: Duration::from_secs(300),
 };
 
 /// May something be sent?
@@ -34,6 +47,7 @@ pub enum Gate {
 #[derive(Debug, Default)]
 pub struct Breaker {
     streak: u32,
+    busy: u32,
     trip: Option<Trip>,
 }
 
@@ -62,20 +76,20 @@ impl Breaker {
         let said = outcome.said().unwrap_or_default();
         match outcome {
             Outcome::Accepted | Outcome::Refused(_) | Outcome::RefusedForGood(_) => {
-                (self.streak, self.trip) = (0, None);
+                (self.streak, self.busy, self.trip) = (0, 0, None);
                 true
             }
-            Outcome::Superseded | Outcome::Damaged(_) => false,
+            Outcome::Superseded(_) | Outcome::Damaged(_) => false,
             Outcome::Failed(_) => {
                 self.streak += 1;
                 if self.trip.is_none() && self.streak < STREAK {
                     return true;
                 }
-                self.trip(now, UNREACHABLE, "failing", said, dice);
+                self.trip(now, AWAY, "failing", said, dice);
                 false
             }
             Outcome::Unreachable(_) => {
-                self.trip(now, UNREACHABLE, "unreachable", said, dice);
+                self.trip(now, AWAY, "unreachable", said, dice);
                 false
             }
             Outcome::Unauthorized(_) => {
@@ -83,9 +97,14 @@ impl Breaker {
                 false
             }
             Outcome::Busy { retry_after, .. } => {
-                self.trip(now, UNREACHABLE, "busy", said, dice);
-                if let (Some(trip), Some(pause)) = (&mut self.trip, retry_after) {
-                    trip.until = trip.until.max(now + *pause);
+                self.busy += 1;
+                self.trip(now, BUSY, "busy", said, dice);
+                if let Some(trip) = &mut self.trip {
+                    trip.until = match retry_after {
+                        _ if self.busy < BUSY_STREAK => now,
+                        Some(pause) => trip.until.max(now + (*pause).min(BUSY.ceiling)),
+                        None => trip.until,
+                    };
                 }
                 false
             }
@@ -126,7 +145,6 @@ impl Breaker {
 mod tests {
     use super::*;
     use crate::clock;
-    use std::time::Duration;
 
     #[test]
     fn when_central_is_gone_one_probe_at_a_time_asks_for_it() {
@@ -173,15 +191,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_central_asks_for_is_kept() {
+    fn a_pause_that_central_asks_for_is_kept_but_another_guest_is_tried_now_and_then() {
         let now = clock::now();
         let mut breaker = Breaker::default();
         let busy = Outcome::Busy {
             retry_after: Some(Duration::from_secs(120)),
             said: "429".into(),
         };
+        // One guest may have asked too often: the others are tried, one at a time.
+        for _ in 0..2 {
+            breaker.note(&busy, now, 0.0);
+            assert_eq!(breaker.gate(now, 0), Gate::Probe);
+            assert_eq!(breaker.gate(now, 1), Gate::Probing);
+        }
         breaker.note(&busy, now, 0.0);
-        let until = now + Duration::from_secs(120);
+        let until = now + BUSY.ceiling;
         assert_eq!(breaker.gate(now, 0), Gate::Shut(until));
         assert_eq!(breaker.gate(until, 0), Gate::Probe);
     }

@@ -1,9 +1,12 @@
 //! From pending to Central: what goes next, where to, and what the answer means.
 
 pub mod breaker;
+mod budgets;
+mod limit;
 pub mod outcome;
 pub mod policy;
 pub mod queue;
+mod rings;
 pub mod run;
 pub mod sink;
 mod sink_file;

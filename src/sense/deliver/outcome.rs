@@ -1,5 +1,6 @@
 //! What an answer of Central means: named for what the sensor does next.
 
+use crate::report::Headline;
 use std::time::Duration;
 
 /// Longest pause that Central may ask for; a longer one is taken as this.
@@ -30,13 +31,26 @@ pub enum Outcome {
     Unreachable(String),
     /// Something went wrong with this one; perhaps with Central.
     Failed(String),
-    /// Pending holds another report by now: nothing was sent.
-    Superseded,
+    /// Pending holds this other report by now: nothing was sent.
+    Superseded(Box<Headline>),
     /// Pending does not hold what was stored: nothing was sent.
     Damaged(String),
 }
 
 impl Outcome {
+    /// Every word of [`Outcome::label`].
+    pub const LABELS: [&'static str; 9] = [
+        "accepted",
+        "refused",
+        "refused_for_good",
+        "unauthorized",
+        "busy",
+        "unreachable",
+        "failed",
+        "superseded",
+        "damaged",
+    ];
+
     /// What the status of an HTTP answer means.
     pub fn of_status(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let said = say(status, body);
@@ -63,7 +77,7 @@ impl Outcome {
             Self::Busy { .. } => "busy",
             Self::Unreachable(_) => "unreachable",
             Self::Failed(_) => "failed",
-            Self::Superseded => "superseded",
+            Self::Superseded(_) => "superseded",
             Self::Damaged(_) => "damaged",
         }
     }
@@ -71,7 +85,7 @@ impl Outcome {
     /// What was said, where something was.
     pub fn said(&self) -> Option<&str> {
         match self {
-            Self::Accepted | Self::Superseded => None,
+            Self::Accepted | Self::Superseded(_) => None,
             Self::Refused(said)
             | Self::RefusedForGood(said)
             | Self::Unauthorized(said)

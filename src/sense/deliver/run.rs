@@ -5,10 +5,10 @@ use super::outcome::Outcome;
 use super::queue::Next;
 use super::sink::{Delivery, Sink};
 use crate::clock::{self, WallTime};
-use crate::report::{Trigger, VmId};
+use crate::report::VmId;
 use crate::sense::desk::Desk;
 use crate::sense::metrics::Metrics;
-use crate::store::pending_table::{self, Known};
+use crate::store::pending_table::{self, Known, StoredEnvelope};
 use crate::store::{Store, StoreError};
 use crate::wire::document::Document;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,13 @@ use tokio::task::JoinSet;
 
 /// How long deliveries under way are waited for when the sensor stops.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Reports from this many bytes on are delivered one at a time: no machine has one, and as JSON it may
+/// be six times as long.
+const LONG: usize = 4 << 20;
+
+/// Held by the one that is being delivered.
+static LONG_ONES: Mutex<()> = Mutex::new(());
 
 /// Everything that delivering needs.
 pub struct Delivering {
@@ -83,7 +90,8 @@ impl Delivering {
             match self.desk.select(now) {
                 Next::Send(vm, report) => {
                     let (store, sink) = (self.store.clone(), self.sink.clone());
-                    flights.spawn_blocking(move || deliver(&store, &*sink, vm, report));
+                    let is_news = self.desk.is_news(&vm);
+                    flights.spawn_blocking(move || deliver(&store, &*sink, vm, report, is_news));
                 }
                 Next::At(at) => return Some(at),
                 Next::Idle => return None,
@@ -133,7 +141,7 @@ impl Delivering {
                 }
                 tracing::debug!(%vm, generation = %report.key, took_ms = took.as_millis(), "accepted");
             }
-            Outcome::Superseded => {}
+            Outcome::Superseded(_) => {}
             Outcome::Unreachable(_) | Outcome::Unauthorized(_) | Outcome::Busy { .. }
                 if in_trouble => {}
             _ => tracing::warn!(%vm, generation = %report.key, result, said, "not delivered"),
@@ -146,15 +154,21 @@ impl Delivering {
 }
 
 /// Reads, checks and sends one report; blocks.
-fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known) -> Landed {
+/// `is_news`: it was pulled because its guest changed.
+fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known, is_news: bool) -> Landed {
     let started = clock::now();
-    let mut changed_at = None;
-    let outcome = match prepare(store, &vm, report) {
-        Ok(Some((delivery, changed))) => {
-            changed_at = changed;
-            sink.deliver(&delivery)
+    let mut made_at = None;
+    let outcome = match fetch(store, &vm) {
+        Ok(stored) => {
+            let _turn = (stored.len() > LONG).then(|| LONG_ONES.lock());
+            match prepare(&stored, &vm, report) {
+                Ok((delivery, made)) => {
+                    made_at = Some(made);
+                    sink.deliver(&delivery)
+                }
+                Err(outcome) => outcome,
+            }
         }
-        Ok(None) => Outcome::Superseded,
         Err(outcome) => outcome,
     };
     Landed {
@@ -162,27 +176,32 @@ fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known) -> Landed {
         report,
         outcome,
         took: clock::now().saturating_duration_since(started),
-        changed_at,
+        changed_at: made_at.filter(|_| is_news),
     }
 }
 
-/// A pending report as it is sent, and when its guest changed, if it is about a change; `None` when
-/// a newer one took its place.
-fn prepare(
-    store: &Store,
-    vm: &VmId,
-    report: Known,
-) -> Result<Option<(Delivery, Option<WallTime>)>, Outcome> {
-    let failed = |error: StoreError| match error.is_corrupt() {
+fn fetch(store: &Store, vm: &VmId) -> Result<StoredEnvelope, Outcome> {
+    pending_table::read(store, vm)
+        .map_err(|error| unreadable(&error))?
+        .ok_or_else(|| Outcome::Damaged("pending does not hold it".into()))
+}
+
+fn unreadable(error: &StoreError) -> Outcome {
+    match error.is_corrupt() {
         true => Outcome::Damaged(error.to_string()),
         false => Outcome::Failed(error.to_string()),
-    };
-    let stored = pending_table::read(store, vm)
-        .map_err(failed)?
-        .ok_or_else(|| Outcome::Damaged("pending does not hold it".into()))?;
-    let envelope = stored.open(vm).map_err(failed)?;
+    }
+}
+
+/// A pending report as it is sent, and when its agent made it.
+fn prepare(
+    stored: &StoredEnvelope,
+    vm: &VmId,
+    report: Known,
+) -> Result<(Delivery, WallTime), Outcome> {
+    let envelope = stored.open(vm).map_err(|error| unreadable(&error))?;
     if (envelope.key, envelope.digest) != (report.key, report.digest) {
-        return Ok(None);
+        return Err(Outcome::Superseded(Box::new(envelope.headline())));
     }
     let body = serde_json::to_vec(&Document::from(&envelope))
         .map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
@@ -191,8 +210,7 @@ fn prepare(
         vm: vm.as_str().to_owned(),
         body,
     };
-    let is_news = envelope.trigger == Trigger::Reactive;
-    Ok(Some((delivery, is_news.then_some(envelope.generated_at))))
+    Ok((delivery, envelope.generated_at))
 }
 
 async fn sleep_until(at: Option<Instant>) {

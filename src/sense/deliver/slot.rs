@@ -21,8 +21,10 @@ pub struct Arrival {
     /// Its class.
     pub class: Class,
     pub(super) seq: u64,
-    /// Why its scan ran, as it is counted and measured.
+    /// Why its scan ran.
     pub trigger: Trigger,
+    /// It was pulled because its guest changed, within its budget or over it.
+    pub is_news: bool,
 }
 
 /// What is known of a failed delivery.
@@ -58,12 +60,16 @@ pub struct Slot {
     pub trigger: Trigger,
     /// Where it stands.
     pub state: State,
-    /// Its places, also while it is in flight: it goes back there if it could not be sent at all.
+    /// Its places, also while it is in flight: it goes back there if it could not be sent at all. Kept
+    /// in a backoff that Central asked for: it goes back to the tails of these rings.
     pub place: Place,
     /// Deliveries of this report that failed.
     pub attempts: u32,
     /// Refused once: retries are routine.
     pub demoted: bool,
+    /// It was pulled because its guest changed: urgent, and the time to its acceptance is measured.
+    /// A refresh is no change, whatever its agent once made the report for.
+    pub is_news: bool,
     /// A newer report that came during the flight.
     pub(super) newer: Option<Arrival>,
 }
@@ -78,8 +84,17 @@ impl Slot {
             place,
             attempts: 0,
             demoted: false,
+            // What it was is not written; this is where what is urgent can be.
+            is_news: trigger == Trigger::Reactive && (place.reactive.is_some() || place.is_none()),
             newer: None,
         }
+    }
+
+    /// A slot for a report that is the only one of its guest.
+    pub(super) fn new(arrival: &Arrival, place: Place) -> Self {
+        let mut slot = Self::stored(arrival.report, arrival.trigger, place, State::Queued);
+        slot.is_news = arrival.is_news;
+        slot
     }
 
     /// A newer report takes over: nothing that was held against the older one counts.
@@ -90,6 +105,12 @@ impl Slot {
         self.place = place;
         self.attempts = 0;
         self.demoted = false;
+        self.is_news = arrival.is_news;
+    }
+
+    /// Whether it waits because Central asked for patience: its places are not lost.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.state, State::Backoff(_)) && !self.place.is_none()
     }
 
     /// The newest report, also while an older one is in flight.

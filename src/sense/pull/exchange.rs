@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! dial ── request ──► header ──────────────► body ─────────► understood
-//! 5 s                 10 s, or the wait      30 s, and one of 20 transfers
+//! 5 s                 10 s, or the wait      one of 20 transfers
+//! ├── 30 s in all, of a wait from its answer on ─────────────┤
 //! ```
 //!
-//! Whatever a guest does, or does not do, ends as one [`Failure`]. A guest that stalls in the
-//! middle of its report gives its transfer back until it goes on, so that those that hang never
+//! Whatever a guest does, or does not do, ends as one [`Failure`]. A guest that is slow in the middle
+//! of its report gives its transfer back until it is whole, so that those that hang or drip never
 //! keep the others waiting.
 
 use super::failure::Failure;
@@ -19,7 +20,7 @@ use crate::transport::{self, ClientTls, DialAddress, ReadError, Stream};
 use crate::wire::message::{
     ErrorCode, GetReport, RequestMeta, VmServiceRequest, WaitReport, request,
 };
-use crate::wire::response::{Payload, ReportError, Response};
+use crate::wire::response::{DecodeError, Payload, ReportError, Response};
 use crate::wire::{self, frame, method};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -36,11 +37,11 @@ const FIRST_BYTES: Duration = Duration::from_secs(10);
 /// never close its side.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Longest time from the first bytes of an answer to its last.
-const BODY: Duration = Duration::from_secs(30);
+/// Longest conversation; of a wait, from the first bytes of its answer on.
+const WHOLE: Duration = Duration::from_secs(30);
 
-/// A guest that sends nothing for this long lends its transfer to another.
-const STALL: Duration = Duration::from_millis(250);
+/// A guest that needs longer than this for a [`STEP`] gives its transfer to another.
+const SLOW: Duration = Duration::from_millis(250);
 
 /// Answers up to this length are no transfers: they fit what arrives with the first read.
 const SMALL: usize = 4 << 10;
@@ -51,19 +52,24 @@ const AT_ONCE: usize = 512 << 10;
 /// A body is read in steps of this many bytes, so that memory follows what has arrived.
 const STEP: usize = 64 << 10;
 
-/// Memory that guests which stalled in the middle may hold together, in bytes.
-const MOST_STALLED: u32 = 32 << 20;
+/// Memory that the answers of slow guests may take together, in bytes.
+const MOST_SLOW: u32 = 32 << 20;
+
+/// The same of those that are being received and understood.
+const MOST_AT_ONCE: u32 = 64 << 20;
 
 /// What bounds conversations together.
 pub struct Lanes {
     /// Reports that are being received and stored.
-    pub transfers: Semaphore,
+    transfers: Semaphore,
     /// Conversations in which a full report is expected: what guests send waits in the kernel.
     pub expected: Semaphore,
     /// Reports that are being understood: no more than there are processors.
     pub hands: Semaphore,
-    /// Bytes that stalled guests may hold.
-    stalled: Semaphore,
+    /// Bytes of reports that are being received and stored: a long one waits for room.
+    room: Semaphore,
+    /// Bytes of reports that come slowly.
+    slow: Semaphore,
     /// Mutual TLS, where guests ask for it.
     tls: Option<ClientTls>,
 }
@@ -75,9 +81,20 @@ impl Lanes {
             transfers: Semaphore::new(transfers),
             expected: Semaphore::new(512),
             hands: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
-            stalled: Semaphore::new(MOST_STALLED as usize),
+            room: Semaphore::new(MOST_AT_ONCE as usize),
+            slow: Semaphore::new(MOST_SLOW as usize),
             tls,
         }
+    }
+
+    /// A transfer of this many bytes, as soon as it is allowed.
+    async fn transfer(&self, bytes: usize) -> Transfer<'_> {
+        let one = self.transfers.acquire().await.ok();
+        let bytes = u32::try_from(bytes)
+            .unwrap_or(MOST_AT_ONCE)
+            .min(MOST_AT_ONCE);
+        let room = self.room.acquire_many(bytes).await.ok();
+        Transfer([one, room])
     }
 }
 
@@ -92,11 +109,29 @@ pub struct Answer<'a> {
     pub report: Option<Box<Envelope<'a>>>,
 }
 
+/// One of the transfers that are allowed at a time, and the room for its bytes.
+pub struct Transfer<'a>(#[allow(dead_code)] [Option<SemaphorePermit<'a>>; 2]);
+
 /// The bytes of an answer, and for longer ones the transfer that they occupy until it is dropped.
-pub type Received<'a> = (Vec<u8>, Option<SemaphorePermit<'a>>);
+pub type Received<'a> = (Vec<u8>, Option<Transfer<'a>>);
 
 /// Asks a guest, and gives the bytes of its answer. Takes as long as the deadlines above allow.
 pub async fn converse<'a>(
+    address: &DialAddress,
+    ask: Ask,
+    known: Option<Known>,
+    lanes: &'a Lanes,
+) -> Result<Received<'a>, Failure> {
+    match ask {
+        Ask::Wait(_) => speak(address, ask, known, lanes).await,
+        Ask::Full | Ask::Get => {
+            let talk = Box::pin(timeout(WHOLE, speak(address, ask, known, lanes)));
+            talk.await.map_err(|_| Failure::Stalled)?
+        }
+    }
+}
+
+async fn speak<'a>(
     address: &DialAddress,
     ask: Ask,
     known: Option<Known>,
@@ -114,7 +149,7 @@ pub async fn converse<'a>(
     let len = timeout(patience, say_and_hear(&mut stream, &request))
         .await
         .map_err(|_| Failure::NoAnswer)??;
-    timeout(BODY, Box::pin(read_body(&mut stream, len, lanes)))
+    timeout(WHOLE, Box::pin(read_body(&mut stream, len, lanes)))
         .await
         .map_err(|_| Failure::Stalled)?
 }
@@ -152,46 +187,58 @@ async fn read_body<'a>(
 ) -> Result<Received<'a>, Failure> {
     let mut body = Vec::new();
     if len <= SMALL {
-        read_some(stream, &mut body, len).await?;
-        while body.len() < len {
-            read_some(stream, &mut body, len).await?;
-        }
+        read_up_to(stream, &mut body, len).await?;
         return Ok((body, None));
     }
-    let mut transfer = lanes.transfers.acquire().await.ok();
+    let transfer = lanes.transfer(len).await;
     body.reserve(len.min(AT_ONCE));
     while body.len() < len {
-        if let Ok(read) = timeout(STALL, read_some(stream, &mut body, len)).await {
-            read?;
-            continue;
+        let next = len.min(body.len() + STEP);
+        match timeout(SLOW, read_up_to(stream, &mut body, next)).await {
+            Ok(read) => read?,
+            Err(_) => {
+                drop(transfer);
+                return read_slowly(stream, body, len, lanes).await;
+            }
         }
-        drop(transfer.take());
-        let held = u32::try_from(body.capacity()).unwrap_or(u32::MAX);
-        let _room = lanes
-            .stalled
-            .try_acquire_many(held)
-            .map_err(|_| Failure::Stalled)?;
-        read_some(stream, &mut body, len).await?;
-        transfer = lanes.transfers.acquire().await.ok();
     }
-    Ok((body, transfer))
+    Ok((body, Some(transfer)))
 }
 
-async fn read_some(
+/// Reads the rest of a body without a transfer, which is taken when all of it is here.
+async fn read_slowly<'a>(
+    stream: &mut (impl AsyncRead + Unpin),
+    mut body: Vec<u8>,
+    len: usize,
+    lanes: &'a Lanes,
+) -> Result<Received<'a>, Failure> {
+    let bytes = u32::try_from(len.max(body.capacity())).unwrap_or(u32::MAX);
+    let room = lanes.slow.try_acquire_many(bytes);
+    let _room = room.map_err(|_| Failure::Stalled)?;
+    while body.len() < len {
+        let next = len.min(body.len() + STEP);
+        read_up_to(stream, &mut body, next).await?;
+    }
+    let transfer = lanes.transfer(len).await;
+    Ok((body, Some(transfer)))
+}
+
+/// Reads until the body has this length. What has been read stays when this is given up.
+async fn read_up_to(
     stream: &mut (impl AsyncRead + Unpin),
     body: &mut Vec<u8>,
     len: usize,
 ) -> Result<(), Failure> {
-    let step = STEP.min(len - body.len());
-    if step == 0 {
-        return Ok(());
+    while body.len() < len {
+        let missing = len - body.len();
+        body.reserve(missing);
+        let mut part = (&mut *stream).take(missing as u64);
+        match part.read_buf(body).await {
+            Ok(0) | Err(_) => return Err(Failure::BrokenOff),
+            Ok(_) => {}
+        }
     }
-    body.reserve(step);
-    let mut part = (&mut *stream).take(step as u64);
-    match part.read_buf(body).await {
-        Ok(0) | Err(_) => Err(Failure::BrokenOff),
-        Ok(_) => Ok(()),
-    }
+    Ok(())
 }
 
 fn request_for(ask: Ask, known: Option<Known>) -> VmServiceRequest {
@@ -226,7 +273,10 @@ pub fn understand<'a>(
     row: &GuestRow,
     ask: Ask,
 ) -> Result<Answer<'a>, Failure> {
-    let response = Response::decode(bytes).map_err(|_| Failure::Malformed)?;
+    let response = Response::decode(bytes).map_err(|error| match error {
+        DecodeError::Malformed => Failure::Malformed,
+        DecodeError::TooMuch => Failure::TooLarge,
+    })?;
     let meta = response.meta;
     let said = match response.payload {
         Some(Payload::Report(said)) => said,
@@ -343,4 +393,168 @@ fn bounded(facts: Facts) -> Facts {
 /// Whether an answer is short enough to be understood where it arrived.
 pub fn is_small(bytes: &[u8]) -> bool {
     bytes.len() <= SMALL
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio::time::{Instant, sleep};
+
+    /// What a guest sends, and whether it closes then or hangs.
+    #[derive(Clone)]
+    struct Says(Vec<u8>, bool);
+
+    /// Loss prevented: a guest that hangs holds a connection, and what it knows, for ever.
+    #[tokio::test(start_paused = true)]
+    async fn each_way_to_hang_or_to_lie_has_its_own_name_and_its_own_end() {
+        let get = Ask::Get;
+        let wait = Ask::Wait(Duration::from_secs(45));
+        let frame = |announced: u32, sent: usize| {
+            let mut bytes = announced.to_be_bytes().to_vec();
+            bytes.resize(4 + sent, 0);
+            bytes
+        };
+        let long = 100_000;
+        for (ask, says, closes, failure, seconds) in [
+            (get, vec![], false, Failure::NoAnswer, 10),
+            (get, vec![0, 0], false, Failure::NoAnswer, 10),
+            (get, frame(100, 50), false, Failure::Stalled, 30),
+            (get, frame(long, 50_000), false, Failure::Stalled, 30),
+            (wait, vec![], false, Failure::NoAnswer, 55),
+            (get, vec![], true, Failure::ClosedEarly, 0),
+            (wait, vec![], true, Failure::ClosedEarly, 0),
+            (get, vec![0, 0], true, Failure::BrokenOff, 0),
+            (get, frame(100, 50), true, Failure::BrokenOff, 0),
+            (get, frame(long, 50_000), true, Failure::BrokenOff, 0),
+            (get, frame(17 << 20, 0), false, Failure::TooLarge, 0),
+        ] {
+            let guest = Guest::start(Says(says.clone(), closes));
+            let lanes = Lanes::new(1, None);
+            let started = Instant::now();
+            let result = converse(&guest.address, ask, None, &lanes).await;
+            let what = format!("{ask:?}, {} bytes, closes: {closes}", says.len());
+            assert_eq!(result.map(|(bytes, _)| bytes.len()), Err(failure), "{what}");
+            assert_eq!(started.elapsed().as_secs(), seconds, "{what}");
+            assert_eq!(lanes.transfers.available_permits(), 1, "{what}");
+        }
+    }
+
+    /// Found behind a hypervisor's socket: the `OK` line may never come.
+    #[tokio::test(start_paused = true)]
+    async fn a_hypervisor_that_never_greets_is_given_up() {
+        let guest = Guest::start(Says(vec![], false));
+        let DialAddress::Unix(path) = guest.address.clone() else {
+            unreachable!()
+        };
+        let address = DialAddress::Hybrid { path, port: 818 };
+        let started = Instant::now();
+        let lanes = Lanes::new(1, None);
+        let result = converse(&address, Ask::Get, None, &lanes).await;
+        assert_eq!(result.map(drop), Err(Failure::DialTimeout));
+        assert_eq!(started.elapsed().as_secs(), DIAL.as_secs());
+    }
+
+    /// Loss prevented: twenty guests that send a byte now and then keep all others waiting.
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_drips_keeps_no_transfer_from_another() {
+        let slow = Guest::drip(100_000);
+        let quick = Guest::start(Says(
+            [&50_000u32.to_be_bytes()[..], &[0; 50_000]].concat(),
+            false,
+        ));
+        let lanes = Lanes::new(1, None);
+        let started = Instant::now();
+        let dripping = converse(&slow.address, Ask::Get, None, &lanes);
+        let other = async {
+            // By now the slow one has the only transfer.
+            sleep(Duration::from_millis(100)).await;
+            for _ in 0..20 {
+                let (bytes, transfer) = converse(&quick.address, Ask::Get, None, &lanes)
+                    .await
+                    .unwrap();
+                assert!(bytes.len() == 50_000 && transfer.is_some());
+            }
+            started.elapsed()
+        };
+        let (dripped, other) = tokio::join!(dripping, other);
+        assert!(other < Duration::from_secs(1), "{other:?}");
+        assert_eq!(dripped.map(drop), Err(Failure::Stalled));
+        assert_eq!(started.elapsed().as_secs(), WHOLE.as_secs());
+    }
+
+    /// Loss prevented: a few guests with the longest answers take all memory.
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_answers_wait_for_room() {
+        let lanes = Lanes::new(20, None);
+        let longest = wire::MAX_RESPONSE as usize;
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(lanes.transfer(longest).await);
+        }
+        let short = timeout(Duration::from_secs(1), lanes.transfer(1));
+        assert!(short.await.is_err(), "no room is left");
+        held.pop();
+        lanes.transfer(longest).await;
+    }
+
+    struct Guest {
+        address: DialAddress,
+        task: tokio::task::JoinHandle<()>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Guest {
+        fn start(says: Says) -> Self {
+            Self::serve(move |mut stream: UnixStream| {
+                let Says(bytes, closes) = says.clone();
+                async move {
+                    // The request: left unread, it would reset the connection.
+                    let mut request = [0; 64];
+                    let _ = stream.read(&mut request).await;
+                    let _ = stream.write_all(&bytes).await;
+                    if !closes {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            })
+        }
+
+        /// One byte every 200 ms.
+        fn drip(announced: u32) -> Self {
+            Self::serve(move |mut stream: UnixStream| async move {
+                let _ = stream.write_all(&announced.to_be_bytes()).await;
+                while stream.write_all(&[0]).await.is_ok() {
+                    sleep(Duration::from_millis(200)).await;
+                }
+            })
+        }
+
+        fn serve<F>(talk: impl Fn(UnixStream) -> F + Send + 'static) -> Self
+        where
+            F: Future<Output = ()> + Send + 'static,
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let path: PathBuf = dir.path().join("guest.sock");
+            let listener = UnixListener::bind(&path).unwrap();
+            let task = tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(talk(stream));
+                }
+            });
+            Self {
+                address: DialAddress::Unix(path),
+                task,
+                _dir: dir,
+            }
+        }
+    }
+
+    impl Drop for Guest {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
 }

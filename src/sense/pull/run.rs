@@ -1,9 +1,9 @@
 //! The loop of pulling: a conversation with every guest whose turn it is, and what came of each.
 
-use super::exchange::{self, Lanes};
+use super::exchange::{self, Lanes, Transfer};
 use super::failure::Failure;
 use super::schedule::{Ask, Heard, Memory, Schedule, Timing};
-use crate::clock;
+use crate::clock::{self, WallTime};
 use crate::report::{GuestId, Headline, VmId};
 use crate::sense::desk::{self, Desk};
 use crate::sense::keeper::Keeper;
@@ -13,7 +13,7 @@ use crate::store::pending_table::{Change, GuestRow, Known, SealedReport};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{SemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 /// A wait answered "unchanged" before this time is no wait.
@@ -36,6 +36,8 @@ pub struct Guest {
     pub heard: bool,
     /// What went wrong last time.
     pub failure: Option<Failure>,
+    /// Which machine answered here before, and since when another does.
+    pub before: Option<(GuestId, WallTime)>,
     talk: Option<AbortHandle>,
     /// What it is being asked for.
     pub asked: Option<Ask>,
@@ -193,6 +195,9 @@ impl Pulling {
             Ok(News::Kept { row }) => {
                 guest.failure = None;
                 let waits = row.waits;
+                if let Some(then) = changed_machine(&guest.row, row.guest_id.as_ref()) {
+                    guest.before = Some((then.clone(), row.full_at));
+                }
                 guest.row = *row;
                 Heard::Report { waits }
             }
@@ -242,6 +247,7 @@ impl Pulling {
                 row,
                 heard: false,
                 failure: None,
+                before: None,
                 talk: None,
                 asked: None,
             };
@@ -320,7 +326,7 @@ impl Conversation {
     async fn take_in(
         self,
         bytes: Vec<u8>,
-        transfer: Option<SemaphorePermit<'_>>,
+        transfer: Option<Transfer<'_>>,
     ) -> Result<News, Failure> {
         let (started, len) = (clock::now(), bytes.len());
         let Understood { waits, report } = self.understand(bytes).await?;
@@ -377,11 +383,10 @@ impl Conversation {
 
     /// What is known of the guest once this report is durable.
     fn learn(&self, headline: &Headline, waits: bool) -> GuestRow {
-        if let (Some(then), Some(now)) = (&self.row.guest_id, &headline.guest_id)
-            && then != now
-        {
+        if let Some(then) = changed_machine(&self.row, headline.guest_id.as_ref()) {
+            let now = headline.guest_id.as_ref().map(GuestId::as_str);
             self.metrics.machine_changes.inc();
-            tracing::warn!(vm = %self.entry.vm, %then, %now, "another machine answers here");
+            tracing::warn!(vm = %self.entry.vm, %then, now, "another machine answers here");
         }
         if let Some(known) = self.row.known
             && known.key.epoch == headline.key.epoch
@@ -447,6 +452,13 @@ impl Arrived {
         tracing::debug!(%vm, generation = %slot.report.key, ?class, "pending");
         Ok(News::Kept { row: Box::new(row) })
     }
+}
+
+/// The machine that answered before, if now it is another.
+fn changed_machine<'a>(row: &'a GuestRow, now: Option<&GuestId>) -> Option<&'a GuestId> {
+    row.guest_id
+        .as_ref()
+        .filter(|then| now.is_some_and(|now| now != *then))
 }
 
 fn check_machine(allowed: Option<&GuestId>, found: Option<&GuestId>) -> Result<(), Failure> {

@@ -103,6 +103,8 @@ struct Plan {
     failures: u32,
     knows_report: bool,
     waits: bool,
+    /// It says that it can hold a wait, and does not know it when asked for one.
+    boasts: bool,
     met: bool,
     /// Polls follow one another at the interval, from a moment of the guest's own.
     phased: bool,
@@ -149,6 +151,7 @@ impl Schedule {
             failures: 0,
             knows_report: memory.knows_report,
             waits: memory.waits,
+            boasts: false,
             met: false,
             phased: false,
             full_due: now + refresh.saturating_sub(memory.full_age),
@@ -183,6 +186,8 @@ impl Schedule {
         plan.turn = Turn::Talking;
         plan.pace.take(now);
         let ask = if plan.full_wanted || !plan.knows_report || plan.full_due <= now {
+            // Its agent may be another by now.
+            plan.boasts = false;
             Ask::Full
         } else if plan.met && plan.waits {
             Ask::Wait(spread(self.timing.wait, dice))
@@ -213,12 +218,14 @@ impl Schedule {
         plan.phased |= polls;
         let at = match heard {
             Heard::Report { waits } => {
+                let waits = waits && !plan.boasts;
                 plan.waits = waits;
                 (plan.knows_report, plan.full_wanted) = (true, false);
                 plan.full_due = now + spread(timing.refresh, dice);
                 if waits { pace } else { now + poll }
             }
             Heard::Unchanged { waits, hasty } => {
+                let waits = waits && !plan.boasts;
                 plan.waits = waits;
                 if plan.full_wanted || waits && !hasty {
                     pace
@@ -229,7 +236,7 @@ impl Schedule {
                 }
             }
             Heard::NoWaits => {
-                plan.waits = false;
+                (plan.waits, plan.boasts) = (false, true);
                 pace
             }
             Heard::Doubtful => {
@@ -315,12 +322,7 @@ mod tests {
     fn a_guest_that_holds_waits_is_always_in_one_after_it_was_met() {
         let mut now = clock::now();
         let mut schedule = schedule();
-        let known = Memory {
-            knows_report: true,
-            waits: true,
-            full_age: Duration::ZERO,
-        };
-        schedule.add(vm(1), known, now, 0.5);
+        schedule.add(vm(1), known_to_wait(), now, 0.5);
         assert_eq!(schedule.take_due(now, 0.5), Some((vm(1), Ask::Get)));
         schedule.finished(&vm(1), unchanged(true), now, 0.5);
         for _ in 0..10 {
@@ -347,6 +349,28 @@ mod tests {
             schedule.add(vm(1), memory, now, 0.0);
             assert_eq!(schedule.take_due(now, 0.0), Some((vm(1), ask)), "{hours}");
         }
+    }
+
+    /// Otherwise it is asked twice a second for ever, of which once in vain.
+    #[test]
+    fn a_guest_that_claims_to_wait_and_cannot_is_polled() {
+        let mut now = clock::now();
+        let mut schedule = schedule();
+        schedule.add(vm(1), known_to_wait(), now, 0.5);
+        let mut asked = Vec::new();
+        while now < schedule.plans[&vm(1)].full_due {
+            let (_, ask) = schedule.take_due(now, 0.5).unwrap();
+            asked.push(ask);
+            let heard = match ask {
+                Ask::Wait(_) => Heard::NoWaits,
+                Ask::Get | Ask::Full => unchanged(true),
+            };
+            schedule.finished(&vm(1), heard, now, 0.5);
+            now = now.max(schedule.next_due().unwrap());
+        }
+        let waits = asked.iter().filter(|ask| matches!(ask, Ask::Wait(_)));
+        assert_eq!(waits.count(), 1);
+        assert!(asked.len() < 60, "{} times in four hours", asked.len());
     }
 
     #[test]
@@ -409,6 +433,14 @@ mod tests {
     fn schedule() -> Schedule {
         let (poll, refresh) = (Duration::from_secs(300), Duration::from_secs(4 * 3600));
         Schedule::new(Timing::new(poll, refresh))
+    }
+
+    fn known_to_wait() -> Memory {
+        Memory {
+            knows_report: true,
+            waits: true,
+            full_age: Duration::ZERO,
+        }
     }
 
     fn unchanged(waits: bool) -> Heard {

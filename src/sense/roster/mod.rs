@@ -8,11 +8,15 @@ pub mod directory;
 pub mod file;
 pub mod libvirt;
 
+use crate::clock;
 use crate::report::{GuestId, VmId};
 use crate::transport::DialAddress;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A guest to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,14 +81,41 @@ impl FromStr for Source {
     }
 }
 
+/// A change within this time of another may not show: the clocks of file systems are coarse.
+const UNSETTLED: Duration = Duration::from_secs(5);
+
 /// All sources, and what each said last.
 pub struct Roster {
     sources: Vec<(Source, Reading)>,
 }
 
+/// What a change of a file, or of the names in a directory, cannot leave as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: (u64, u64),
+    len: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// `None` where it would prove nothing: there is nothing, or it changed so lately that a further
+    /// change may get the same time.
+    fn of(path: &Path) -> Option<Self> {
+        let meta = fs::metadata(path).ok()?;
+        let age = clock::wall_now().since(meta.modified().ok()?.into());
+        (age > UNSETTLED).then_some(Self {
+            inode: (meta.dev(), meta.ino()),
+            len: meta.len(),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+}
+
 #[derive(Default)]
 struct Reading {
     entries: Vec<Entry>,
+    /// The file or directory as it was then.
+    stamp: Option<Stamp>,
     /// What was wrong last time, so that it is said once.
     error: Option<String>,
 }
@@ -102,8 +133,14 @@ impl Roster {
     pub fn read(&mut self) -> Result<Guests, String> {
         let mut first_error = None;
         for (source, reading) in &mut self.sources {
+            let stamp = source.stamp();
+            if stamp.is_some() && stamp == reading.stamp {
+                continue;
+            }
+            reading.stamp = None;
             match source.read() {
                 Ok(entries) => {
+                    reading.stamp = stamp;
                     if reading.error.take().is_some() {
                         tracing::info!(source = source.name(), "roster can be read again");
                     }
@@ -153,6 +190,16 @@ impl Source {
         }
     }
 
+    /// Tells whether a source is worth reading again: ten thousand guests are milliseconds of work,
+    /// every other second. libvirt writes into the files themselves, so that its directory says
+    /// nothing of them.
+    fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::File(path) | Self::Directory(path, _) => Stamp::of(path),
+            Self::Fixed(_) | Self::Libvirt(_) => None,
+        }
+    }
+
     fn name(&self) -> String {
         match self {
             Self::Fixed(_) => "command line".into(),
@@ -160,5 +207,49 @@ impl Source {
                 path.display().to_string()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    /// Loss prevented: an edit that is never noticed, or one slip that makes all guests disappear.
+    #[test]
+    fn every_edit_is_noticed_and_a_bad_one_keeps_what_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("roster.toml");
+        let mut roster = Roster::new(vec![
+            Source::Fixed(vec!["a=unix:/fixed".parse().unwrap()]),
+            Source::File(path.clone()),
+        ]);
+        // As old as a file that nobody touched for long, so that its times are believed.
+        let write = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let file = fs::File::options().append(true).open(&path).unwrap();
+            let old = SystemTime::now() - 100 * UNSETTLED;
+            file.set_modified(old).unwrap();
+        };
+        let mut guests = |text: Option<&str>| {
+            text.inspect(|text| write(text));
+            let guests = roster.read().unwrap();
+            let shown = guests.values().map(|e| format!("{}={}", e.vm, e.address));
+            (shown.collect::<Vec<_>>().join(" "), roster.errors().len())
+        };
+        let entry = |id: &str, address: &str| format!("[[vm]]\nid='{id}'\naddress='{address}'\n");
+        let said = |guests: &str, errors: usize| (guests.to_owned(), errors);
+        assert_eq!(guests(None), said("a=unix:/fixed", 1));
+        let two = entry("b", "unix:/b") + &entry("a", "unix:/other");
+        let expected = said("a=unix:/fixed b=unix:/b", 0);
+        assert_eq!(guests(Some(&two)), expected);
+        assert_eq!(guests(None), expected);
+        // Equally long, and equally old: only the inode's own time tells.
+        let edited = said("a=unix:/fixed b=unix:/c", 0);
+        assert_eq!(guests(Some(&two.replace("/b", "/c"))), edited);
+        let bad = said("a=unix:/fixed b=unix:/c", 1);
+        assert_eq!(guests(Some(&two.replace("[[vm]]", "[[vn]]"))), bad);
+        assert_eq!(guests(None), bad);
+        assert_eq!(guests(Some("")), said("a=unix:/fixed", 0));
     }
 }

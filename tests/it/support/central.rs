@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 /// A delivery as it arrived.
 #[derive(Clone, Debug)]
@@ -13,33 +14,46 @@ pub struct Received {
     pub authorization: Option<String>,
     pub body: serde_json::Value,
     pub answered: u16,
+    pub at: Instant,
 }
 
 /// What the next deliveries are answered with.
 type Answers = Arc<Mutex<VecDeque<(u16, &'static str)>>>;
+
+/// What deliveries of guests whose name begins like this are always answered with; 0: nothing at all.
+type Rules = Arc<Mutex<Vec<(&'static str, u16, String)>>>;
 
 /// Listens until the test ends.
 pub struct Central {
     pub url: String,
     received: Arc<Mutex<Vec<Received>>>,
     answers: Answers,
+    rules: Rules,
 }
 
 impl Central {
     /// Accepts everything until told otherwise.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(0)
+    }
+
+    /// The same on this port.
+    pub fn start_on(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let central = Self {
             url,
             received: Arc::default(),
             answers: Arc::default(),
+            rules: Arc::default(),
         };
         let (received, answers) = (central.received.clone(), central.answers.clone());
+        let rules = central.rules.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (received, answers) = (received.clone(), answers.clone());
-                thread::spawn(move || converse(&stream, &received, &answers));
+                let rules = rules.clone();
+                thread::spawn(move || converse(&stream, &received, &answers, &rules));
             }
         });
         central
@@ -50,13 +64,25 @@ impl Central {
         self.answers.lock().unwrap().push_back((status, headers));
     }
 
+    /// Answers every delivery of guests whose name begins like this with this status and these
+    /// header lines; 0 leaves them without an answer.
+    pub fn always_answer(&self, guests: &'static str, status: u16, headers: &str) {
+        let rule = (guests, status, headers.to_owned());
+        self.rules.lock().unwrap().push(rule);
+    }
+
+    /// From now on everybody is answered alike.
+    pub fn forget_rules(&self) {
+        self.rules.lock().unwrap().clear();
+    }
+
     /// Every delivery so far.
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 }
 
-fn converse(stream: &TcpStream, received: &Mutex<Vec<Received>>, answers: &Answers) {
+fn converse(stream: &TcpStream, received: &Mutex<Vec<Received>>, answers: &Answers, rules: &Rules) {
     let mut reader = BufReader::new(stream);
     while let Some((headers, body)) = request(&mut reader) {
         let header = |name: &str| {
@@ -76,13 +102,32 @@ fn converse(stream: &TcpStream, received: &Mutex<Vec<Received>>, answers: &Answe
             }
             _ => body,
         };
-        let (status, more) = answers.lock().unwrap().pop_front().unwrap_or((200, ""));
+        let key = header("idempotency-key").unwrap_or_default();
+        let rule = rules
+            .lock()
+            .unwrap()
+            .iter()
+            .find_map(|(guests, status, headers)| {
+                key.starts_with(guests)
+                    .then(|| (*status, headers.to_owned()))
+            });
+        let next = || {
+            let next = answers.lock().unwrap().pop_front();
+            next.map(|(status, headers)| (status, headers.to_owned()))
+        };
+        let (status, more) = rule.or_else(next).unwrap_or((200, String::new()));
         received.lock().unwrap().push(Received {
-            key: header("idempotency-key").unwrap_or_default(),
+            key,
             authorization: header("authorization"),
             body: serde_json::from_slice(&body).unwrap(),
             answered: status,
+            at: Instant::now(),
         });
+        if status == 0 {
+            // Until the sensor gives up.
+            let _ = reader.read_to_end(&mut Vec::new());
+            return;
+        }
         let answer = format!("HTTP/1.1 {status} x\r\n{more}Content-Length: 0\r\n\r\n");
         if (&*stream).write_all(answer.as_bytes()).is_err() {
             return;

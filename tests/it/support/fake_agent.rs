@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
 /// What an agent has to say.
@@ -24,6 +25,8 @@ pub struct Script {
     pub trigger: &'static str,
     pub guest_id: String,
     pub waits: bool,
+    /// Behind the socket of a hypervisor, on this port; others are closed.
+    pub behind_port: Option<u32>,
     pub manner: Manner,
 }
 
@@ -48,6 +51,8 @@ pub enum Manner {
     Babbles,
     /// Says "unchanged" whatever is asked.
     AlwaysUnchanged,
+    /// Sends an answer of 16 MiB that is nothing but empty entries of a map, or of facts.
+    Floods { facts: bool },
 }
 
 /// A request as the agent saw it.
@@ -76,6 +81,7 @@ impl Script {
             trigger: "scheduled",
             guest_id: "0123456789abcdef0123456789abcdef".into(),
             waits: true,
+            behind_port: None,
             manner: Manner::Proper,
         }
     }
@@ -238,6 +244,12 @@ async fn serve(
     mut script: watch::Receiver<Script>,
     seen: Arc<Mutex<Vec<Seen>>>,
 ) {
+    let behind = script.borrow().behind_port;
+    if let Some(port) = behind
+        && !greet(&mut stream, port).await
+    {
+        return;
+    }
     let Ok(bytes) = read_frame(&mut stream, wire::MAX_REQUEST).await else {
         return;
     };
@@ -293,5 +305,38 @@ async fn serve(
         Manner::AlwaysUnchanged => {
             write_frame(&mut stream, &frame::encode(&script.answer(true))).await
         }
+        Manner::Floods { facts } => write_frame(&mut stream, &flood(facts)).await,
     };
+}
+
+/// The hypervisor's part: `CONNECT PORT`, answered with `OK` where an agent listens.
+async fn greet(stream: &mut Stream, port: u32) -> bool {
+    let mut line = Vec::new();
+    while let Ok(byte) = stream.read_u8().await {
+        if byte == b'\n' {
+            break;
+        }
+        line.push(byte);
+    }
+    let is_right = line == format!("CONNECT {port}").as_bytes();
+    is_right && write_frame(stream, b"OK 1073741824\n").await.is_ok()
+}
+
+/// As many bytes as a frame may have, each two of them an empty entry.
+fn flood(facts: bool) -> Vec<u8> {
+    let len = wire::MAX_RESPONSE as usize - 64;
+    let field = |number: u8, bytes: &[u8]| {
+        let mut field = vec![number << 3 | 2];
+        prost::encode_length_delimiter(bytes.len(), &mut field).unwrap();
+        field.extend_from_slice(bytes);
+        field
+    };
+    let entries = [if facts { 4 << 3 | 2 } else { 5 << 3 | 2 }, 0].repeat(len / 2);
+    let body = match facts {
+        true => field(1, &entries),
+        false => field(2, &field(1, &field(5, &entries))),
+    };
+    let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+    frame.extend(body);
+    frame
 }

@@ -1,0 +1,51 @@
+//! How often each guest may go ahead: a few priorities, and one more from time to time.
+
+use super::policy::Policy;
+use super::slot::Class;
+use crate::report::VmId;
+use crate::sense::bucket::Bucket;
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// The priorities of all guests. In any time t a guest goes ahead at most as often as it can save
+/// up, and once more for each time that earns one.
+pub(super) struct Budgets {
+    saved: f64,
+    per_second: f64,
+    of: HashMap<VmId, Bucket>,
+}
+
+impl Budgets {
+    /// Nobody has used any.
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self {
+            saved: f64::from(policy.priorities),
+            per_second: 1.0 / policy.priority_every.as_secs_f64(),
+            of: HashMap::new(),
+        }
+    }
+
+    /// Takes one, if there is one: over its budget a guest's report is routine.
+    pub(super) fn spend(&mut self, vm: &VmId, now: Instant) -> Class {
+        match self.bucket(vm, now).take(now) {
+            true => Class::Reactive,
+            false => Class::Routine,
+        }
+    }
+
+    /// A report goes ahead. What came back while it waited must not let one more follow at once.
+    pub(super) fn goes_ahead(&mut self, vm: &VmId, now: Instant) {
+        let others = self.saved - 1.0;
+        self.bucket(vm, now).leave(others, now);
+    }
+
+    /// The guest left.
+    pub(super) fn forget(&mut self, vm: &VmId) {
+        self.of.remove(vm);
+    }
+
+    fn bucket(&mut self, vm: &VmId, now: Instant) -> &mut Bucket {
+        let full = || Bucket::full(self.saved, self.per_second, now);
+        self.of.entry(vm.clone()).or_insert_with(full)
+    }
+}

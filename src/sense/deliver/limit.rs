@@ -1,0 +1,45 @@
+//! Central's rate limit, mirrored where it is known, and the part of it that is a reserve.
+
+use super::policy::Rate;
+use crate::sense::bucket::Bucket;
+use std::time::{Duration, Instant};
+
+/// A mirror of Central's token bucket; without a known rate everything may go.
+#[derive(Clone)]
+pub(super) struct Limit(Option<(Rate, Bucket)>);
+
+impl Limit {
+    /// A full bucket.
+    pub(super) fn new(rate: Option<Rate>, now: Instant) -> Self {
+        Self(rate.map(|rate| (rate, Bucket::full(rate.burst, rate.per_second, now))))
+    }
+
+    /// Takes a token for one report; or says when there will be one, `None`: never. Routine reports
+    /// leave the reserve alone while no reactive one waits: it is for the next of those.
+    pub(super) fn take(&mut self, is_alone: bool, now: Instant) -> Result<(), Option<Instant>> {
+        let Some((rate, bucket)) = &mut self.0 else {
+            return Ok(());
+        };
+        let needed = if is_alone { rate.reserve + 1.0 } else { 1.0 };
+        match bucket.when(needed.min(rate.burst), now) {
+            Some(at) if at <= now => {
+                bucket.take(now);
+                Ok(())
+            }
+            at => Err(at),
+        }
+    }
+
+    /// Central said that it gets too much: its bucket is empty, so is this one.
+    pub(super) fn drain(&mut self, now: Instant) {
+        if let Some((_, bucket)) = &mut self.0 {
+            bucket.leave(0.0, now);
+        }
+    }
+
+    /// How long so many dispatches take at most, the refilling of the reserve included.
+    pub(super) fn time_for(&self, dispatches: f64) -> Option<Duration> {
+        let (rate, _) = self.0.as_ref()?;
+        Duration::try_from_secs_f64((dispatches + rate.reserve) / rate.per_second).ok()
+    }
+}
