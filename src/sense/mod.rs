@@ -191,7 +191,12 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         tokio::spawn(answer(control, view.clone())),
     ];
     if let Some(address) = config.metrics {
-        let listener = tokio::net::TcpListener::bind(address).await?;
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .map_err(|error| {
+                std::io::Error::new(error.kind(), format!("--metrics {address}: {error}"))
+            })?;
+        tracing::info!(address = %listener.local_addr()?, "metrics");
         aside.push(tokio::spawn(scrape::listen(listener, view)));
     } else {
         drop(view);
