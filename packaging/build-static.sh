@@ -145,11 +145,22 @@ fi
 size=$(stat -c %s "$built")
 [ "$size" -le $limit ] || refuse "has $size bytes, more than $limit"
 if grep -aqF -e "$root" -e "$cargo_home" "$built"; then refuse "shows a path of the machine that built it"; fi
+# It runs, and says what it is; the other architecture's where it can be emulated.
+emulator=
+if [ "$arch" != "$host" ]; then emulator=$(command -v "qemu-$arch-static" || command -v "qemu-$arch" || echo none); fi
+if [ "$emulator" = none ]; then
+    echo "build-static: not run: no qemu-$arch-static here (package qemu-user-static)"
+else
+    version="afferent $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) ($AFFERENT_GIT_ID)"
+    said=$($emulator "$built" --version) || refuse "does not run"
+    [ "$said" = "$version" ] || refuse "says '$said' and not '$version'"
+fi
 
 out=target/static/$arch/afferent
 mkdir -p "${out%/*}"
 cp "$built" "$out.new"
 touch -d "@$SOURCE_DATE_EPOCH" "$out.new"
 mv "$out.new" "$out"
+echo "build-static: ${version:-$out}"
 echo "build-static: $out, $size bytes, sha256 $(sha256sum "$out" | cut -d' ' -f1)"
 file -b "$out"

@@ -51,11 +51,13 @@ needs() {
         ;;
     zig) cat <<-'END'
 		/usr/lib/python3*/ensurepip/__init__.py  python3-venv  python3
+		/usr/bin/qemu-aarch64*  qemu-user-static  qemu-user-static
 		END
         ;;
     rpm) cat <<-'END'
 		rpmbuild            rpm                   rpm-build
 		gzip                gzip                  gzip
+		python3             python3               python3
 		/usr/lib/rpm/macros.d/macros.systemd  -   systemd-rpm-macros
 		END
         ;;
@@ -64,6 +66,8 @@ needs() {
 		rpmbuild            rpm                   rpm-build
 		busybox             busybox-static        busybox
 		systemctl           systemd               systemd
+		rpmlint             rpmlint               rpmlint
+		=promtool           prometheus            golang-github-prometheus
 		END
         ;;
     lint) cat <<-'END'
