@@ -77,6 +77,7 @@ needs() {
 		=promtool           prometheus            golang-github-prometheus
 		mandoc              mandoc                mandoc
 		fish                fish                  fish
+		/usr/bin/kill       procps                procps-ng
 		zsh                 zsh                   zsh
 		END
         ;;
