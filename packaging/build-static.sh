@@ -66,6 +66,13 @@ build_rustup() {
     fi
 }
 
+# A compiler with the target needs none of this, and only Debian 12 has these packages.
+std_deps() {
+    packaging/install-deps.sh static std && return
+    echo "build-static: with rustup target add $target (Fedora: the package rust-std-static-$target) it builds without them" >&2
+    exit 1
+}
+
 # The distribution's stable compiler accepts -Z build-std only with RUSTC_BOOTSTRAP; this one command sets it.
 # It ships no start files for musl: the linker supplies them (link-self-contained=no).
 build_std() {
@@ -75,7 +82,7 @@ build_std() {
 }
 
 build_musl_gcc() {
-    packaging/install-deps.sh static std
+    std_deps
     [ "$arch" = "$host" ] || { echo "build-static: musl-gcc builds for $host only; STATIC_ROUTE=zig for $arch" >&2; exit 2; }
     local lib=$CARGO_TARGET_DIR/lib unwind
     unwind=$(compgen -G '/usr/lib/llvm-*/lib/libunwind.a' | sort -V | tail -1)
@@ -119,7 +126,7 @@ zig_tools() {
 }
 
 build_zig() {
-    packaging/install-deps.sh static std
+    std_deps
     zig_tools
     build_std cargo-zigbuild zigbuild
 }

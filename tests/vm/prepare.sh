@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# Usage: tests/vm/prepare.sh kernel|machine|payload BINARY, in this order
 # Makes what the virtual machines need, under target/vm, and keeps it for the next run:
 #   kernel/ initrd.gz   a distribution kernel and an initramfs that mounts the disk
 #   base.img            a Debian system with systemd and rpm, without our package
@@ -122,8 +123,9 @@ payload() {
     mke2fs -q -t ext4 -d "$tree" -L payload "$cache/payload.img" 64M
 }
 
-device
-kernel
-initramfs
-base
-payload "${1:-target/static/x86_64/afferent}"
+case ${1:-} in
+kernel) kernel; initramfs ;;
+machine) base; device ;;
+payload) payload "$2" ;;
+*) echo "prepare: kernel, machine or payload BINARY" >&2 && exit 2 ;;
+esac
