@@ -23,27 +23,24 @@ TOOLCHAIN_TEXTS = pathlib.Path("packaging/rpm/toolchain-licenses.txt")
 
 
 def linked():
-    """Packages that normal dependencies of ours reach: not those of tests and build scripts."""
-    meta = json.loads(subprocess.run(
-        ["cargo", "metadata", "--locked", "--format-version", "1"] + [f"--filter-platform={target}" for target in TARGETS],
-        check=True, capture_output=True).stdout)
+    """Packages that the binary consists of. cargo metadata knows what each depends on, but with the features that tests
+    and build scripts want too; cargo tree knows which are left without those, and without what runs in the compiler."""
+    meta = json.loads(cargo("metadata", "--format-version", "1", *(f"--filter-platform={target}" for target in TARGETS)))
     packages = {package["id"]: package for package in meta["packages"]}
     nodes = {node["id"]: node for node in meta["resolve"]["nodes"]}
-    edges, todo = {}, [meta["resolve"]["root"]]
-    while todo:
-        at = todo.pop()
-        if at in edges:
-            continue
-        edges[at] = sorted(dep["pkg"] for dep in nodes[at]["deps"]
-                           if any(kind["kind"] is None for kind in dep["dep_kinds"])
-                           and not is_macro(packages[dep["pkg"]]))
-        todo += edges[at]
+    named = set()
+    for target in TARGETS:
+        tree = cargo("tree", "-e", "normal,no-proc-macro", "--target", target, "--prefix", "none", "--format", "{p}")
+        named |= {tuple(line.split()[:2]) for line in tree.splitlines()}
+    inside = {key for key, package in packages.items() if (package["name"], "v" + package["version"]) in named}
+    edges = {key: sorted(dep["pkg"] for dep in nodes[key]["deps"]
+                         if dep["pkg"] in inside and any(kind["kind"] is None for kind in dep["dep_kinds"]))
+             for key in inside}
     return meta["resolve"]["root"], packages, edges
 
 
-def is_macro(package):
-    """A procedural macro runs in the compiler and is not linked."""
-    return any("proc-macro" in target["kind"] for target in package["targets"])
+def cargo(*arguments):
+    return subprocess.run(["cargo", arguments[0], "--locked", *arguments[1:]], check=True, capture_output=True, text=True).stdout
 
 
 def checksums():
