@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:$HOME/.cargo/bin
-git diff-index --quiet HEAD || { echo "release: the tree is not what is committed; a release is of a commit" >&2; exit 1; }
+[ -z "$(git status --porcelain --untracked-files=no)" ] || { echo "release: the tree is not what is committed; a release is of a commit" >&2; exit 1; }
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(packaging/source-date.sh)}
 read -ra arches <<<"${ARCHES:-x86_64 aarch64}"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
