@@ -143,38 +143,45 @@ PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
 manager=none
 if command -v apt-get >/dev/null; then manager=apt; elif command -v dnf >/dev/null; then manager=dnf; fi
 
-wanted=() lacking=()
-for group in "$@"; do
-    needs "$group" >/dev/null
-    while read -r shows deb fedora; do
-        is_there "$shows" && continue
-        case $manager in
-        apt) packages=$deb ;;
-        dnf) packages=$fedora ;;
-        none) packages=$deb ;;
-        esac
-        [ "$packages" != - ] || continue
-        lacking+=("${shows#=}")
-        if [ $manager = apt ] && [ "${shows#=}" != "$shows" ]; then
-            unpack "${shows#=}" "$packages"
-        else
+# What is not here: into lacking, and the packages that have it into wanted.
+look() {
+    local group shows deb fedora packages names
+    wanted=() lacking=()
+    for group in "$@"; do
+        needs "$group" >/dev/null
+        while read -r shows deb fedora; do
+            is_there "$shows" && continue
+            packages=$deb
+            [ $manager != dnf ] || packages=$fedora
+            [ "$packages" != - ] || continue
+            if [ $manager = apt ] && [ "${shows#=}" != "$shows" ]; then
+                unpack "${shows#=}" "$packages"
+                continue
+            fi
+            lacking+=("${shows#=}")
             IFS=, read -ra names <<<"$packages"
             wanted+=("${names[@]}")
-        fi
-    done < <(needs "$group")
-done
-[ ${#wanted[@]} -gt 0 ] || exit 0
+        done < <(needs "$group")
+    done
+    [ ${#wanted[@]} = 0 ] || mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | sort -u)
+}
 
-mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | sort -u)
-echo "install-deps: ${lacking[*]} not here; installing ${wanted[*]}"
-case $manager in
-apt)
-    apt_update
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}" </dev/null
-    ;;
-dnf) as_root dnf install -y -q "${wanted[@]}" </dev/null ;;
-none)
-    echo "install-deps: neither apt-get nor dnf is here; install these yourself: ${lacking[*]}" >&2
-    exit 1
-    ;;
-esac
+# Twice if need be: a package may take the place of another one that has been here, and with it of a command.
+for _ in 1 2; do
+    look "$@"
+    [ ${#lacking[@]} -gt 0 ] || exit 0
+    echo "install-deps: ${lacking[*]} not here; installing ${wanted[*]}"
+    case $manager in
+    apt)
+        apt_update
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}" </dev/null
+        ;;
+    dnf) as_root dnf install -y -q "${wanted[@]}" </dev/null ;;
+    none)
+        echo "install-deps: neither apt-get nor dnf is here; install these yourself: ${lacking[*]}" >&2
+        exit 1
+        ;;
+    esac
+done
+look "$@"
+[ ${#lacking[@]} = 0 ] || { echo "install-deps: ${lacking[*]} still not here after installing ${wanted[*]}" >&2; exit 1; }
