@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: demo test static rpm release vm bench fuzz lint check-packaging help
+.PHONY: demo test static rpm release vm bench fuzz lint check-packaging check-reproducible help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -15,10 +15,12 @@ demo:
 	cargo build --locked
 	python3 tests/demo.py $${CARGO_TARGET_DIR:-target}/debug/afferent
 
-#: make test      installs what the tests need and passes them all
+#: make test      installs what the tests need and passes them all; where QEMU is there, in real machines too (VM=no: not)
 test:
 	packaging/install-deps.sh test
 	cargo test --locked
+	@if [ "$(VM)" != no ] && command -v qemu-system-x86_64 >/dev/null; then $(MAKE) vm; else \
+		echo "test: virtual machines were not started; make vm does it, and installs QEMU"; fi
 
 #: make static    the static binary, target/static/ARCH/afferent (ARCH=aarch64 for the other one)
 static:
@@ -51,6 +53,10 @@ lint:
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	packaging/lint.sh
+
+#: make check-reproducible   builds the static binary again in another place and compares (ARCH=aarch64)
+check-reproducible:
+	packaging/check-reproducible.sh $(ARCH)
 
 #: make check-packaging   installs, upgrades and erases the RPM in scratch roots
 check-packaging:

@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# Builds the RPM of one architecture into target/rpm, the same bytes each time for the same source and binary.
-# Usage: packaging/build-rpm.sh [x86_64|aarch64]      RPM_BINARY=FILE packages that binary instead of building one;
-#        RPM_RELEASE=N makes another release of it, RPM_CONFIG_NOTE=TEXT adds a line to its configuration: for upgrade tests
+# Builds the RPM of one architecture into target/rpm, the same bytes each time for the same source and binary. It is one
+# package for every release: without a dist tag, and in the format that old ones read.
+# Usage: packaging/build-rpm.sh [x86_64|aarch64] [rpmbuild's arguments]
+#   RPM_BINARY=FILE        packages that binary instead of building one
+#   RPM_OUT=DIR            where the package goes
+#   RPM_RELEASE=N, RPM_CONFIG_NOTE=TEXT   another release of it, with a line more in its configuration: for upgrade tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
 arch=${1:-$(uname -m)}
+arguments=("${@:2}")
+out=${RPM_OUT:-target/rpm}
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(packaging/source-date.sh)}
 
 packaging/install-deps.sh rpm
@@ -13,11 +18,12 @@ binary=${RPM_BINARY:-target/static/$arch/afferent}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{SOURCES,SPECS,RPMS,BUILD} target/rpm
+mkdir -p "$work"/{SOURCES,SPECS,RPMS,BUILD} "$out"
 sed -e "${RPM_RELEASE:+s/^Release: .*/Release: $RPM_RELEASE%{?dist\}/}" \
     packaging/rpm/afferent.spec >"$work/SPECS/afferent.spec"
 version=$(sed -n 's/^Version: *//p' "$work/SPECS/afferent.spec")
 cp "$binary" "$work/SOURCES/afferent-$arch"
+/usr/bin/python3 packaging/bill-of-materials.py "$version" "$work/SOURCES" >/dev/null
 
 # What git tracks, as it is now; without git, everything but what was built.
 tree=$work/afferent-$version
@@ -36,16 +42,17 @@ tar -C "$work" --create --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --gr
 
 if ! rpmbuild -bb --quiet --target "$arch" --nodeps \
     --define "_topdir $work" --dbpath "$work/db" \
-    --define '_sharedstatedir /var/lib' \
+    --define 'dist %{nil}' \
+    --define '_rpmformat 4' \
     --define '_buildhost reproducible' \
     --define 'use_source_date_epoch_as_buildtime 1' \
     --define 'clamp_mtime_to_source_date_epoch 1' \
     --define 'build_mtime_policy clamp_to_source_date_epoch' \
-    "$work/SPECS/afferent.spec" >"$work/log" 2>&1; then
+    "${arguments[@]}" "$work/SPECS/afferent.spec" >"$work/log" 2>&1; then
     cat "$work/log" >&2
     exit 1
 fi
 for rpm in "$work"/RPMS/"$arch"/*.rpm; do
-    cp "$rpm" target/rpm/
-    echo "build-rpm: target/rpm/${rpm##*/}, $(stat -c %s "$rpm") bytes, sha256 $(sha256sum "$rpm" | cut -d' ' -f1)"
+    cp "$rpm" "$out/"
+    echo "build-rpm: $out/${rpm##*/}, $(stat -c %s "$rpm") bytes, sha256 $(sha256sum "$rpm" | cut -d' ' -f1)"
 done

@@ -66,6 +66,13 @@ build_rustup() {
     fi
 }
 
+# A compiler with the target needs none of this, and only Debian 12 has these packages.
+std_deps() {
+    packaging/install-deps.sh static std && return
+    echo "build-static: with rustup target add $target (Fedora: the package rust-std-static-$target) it builds without them" >&2
+    exit 1
+}
+
 # The distribution's stable compiler accepts -Z build-std only with RUSTC_BOOTSTRAP; this one command sets it.
 # It ships no start files for musl: the linker supplies them (link-self-contained=no).
 build_std() {
@@ -75,7 +82,7 @@ build_std() {
 }
 
 build_musl_gcc() {
-    packaging/install-deps.sh static std
+    std_deps
     [ "$arch" = "$host" ] || { echo "build-static: musl-gcc builds for $host only; STATIC_ROUTE=zig for $arch" >&2; exit 2; }
     local lib=$CARGO_TARGET_DIR/lib unwind
     unwind=$(compgen -G '/usr/lib/llvm-*/lib/libunwind.a' | sort -V | tail -1)
@@ -119,7 +126,7 @@ zig_tools() {
 }
 
 build_zig() {
-    packaging/install-deps.sh static std
+    std_deps
     zig_tools
     build_std cargo-zigbuild zigbuild
 }
@@ -145,11 +152,22 @@ fi
 size=$(stat -c %s "$built")
 [ "$size" -le $limit ] || refuse "has $size bytes, more than $limit"
 if grep -aqF -e "$root" -e "$cargo_home" "$built"; then refuse "shows a path of the machine that built it"; fi
+# It runs, and says what it is; the other architecture's where it can be emulated.
+emulator=
+if [ "$arch" != "$host" ]; then emulator=$(command -v "qemu-$arch-static" || command -v "qemu-$arch" || echo none); fi
+if [ "$emulator" = none ]; then
+    echo "build-static: not run: no qemu-$arch-static here (package qemu-user-static)"
+else
+    version="afferent $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) ($AFFERENT_GIT_ID)"
+    said=$($emulator "$built" --version) || refuse "does not run"
+    [ "$said" = "$version" ] || refuse "says '$said' and not '$version'"
+fi
 
 out=target/static/$arch/afferent
 mkdir -p "${out%/*}"
 cp "$built" "$out.new"
 touch -d "@$SOURCE_DATE_EPOCH" "$out.new"
 mv "$out.new" "$out"
+echo "build-static: ${version:-$out}"
 echo "build-static: $out, $size bytes, sha256 $(sha256sum "$out" | cut -d' ' -f1)"
 file -b "$out"

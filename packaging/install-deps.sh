@@ -51,11 +51,13 @@ needs() {
         ;;
     zig) cat <<-'END'
 		/usr/lib/python3*/ensurepip/__init__.py  python3-venv  python3
+		/usr/bin/qemu-aarch64*  qemu-user-static  qemu-user-static
 		END
         ;;
     rpm) cat <<-'END'
 		rpmbuild            rpm                   rpm-build
 		gzip                gzip                  gzip
+		python3             python3               python3
 		/usr/lib/rpm/macros.d/macros.systemd  -   systemd-rpm-macros
 		END
         ;;
@@ -64,6 +66,8 @@ needs() {
 		rpmbuild            rpm                   rpm-build
 		busybox             busybox-static        busybox
 		systemctl           systemd               systemd
+		rpmlint             rpmlint               rpmlint
+		=promtool           prometheus            golang-github-prometheus
 		END
         ;;
     lint) cat <<-'END'
@@ -73,6 +77,7 @@ needs() {
 		=promtool           prometheus            golang-github-prometheus
 		mandoc              mandoc                mandoc
 		fish                fish                  fish
+		/usr/bin/kill       procps                procps-ng
 		zsh                 zsh                   zsh
 		END
         ;;
@@ -138,20 +143,16 @@ PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
 manager=none
 if command -v apt-get >/dev/null; then manager=apt; elif command -v dnf >/dev/null; then manager=dnf; fi
 
-# What is lacking now, and the packages that bring it; taken out of a package at once where it only
-# has to be unpacked.
+# What is not here: into lacking, and the packages that have it into wanted.
 look() {
-    hash -r
-    wanted=() lacking=()
     local group shows deb fedora packages names
+    wanted=() lacking=()
     for group in "$@"; do
         needs "$group" >/dev/null
         while read -r shows deb fedora; do
             is_there "$shows" && continue
-            case $manager in
-            dnf) packages=$fedora ;;
-            *) packages=$deb ;;
-            esac
+            packages=$deb
+            [ $manager != dnf ] || packages=$fedora
             [ "$packages" != - ] || continue
             if [ $manager = apt ] && [ "${shows#=}" != "$shows" ]; then
                 unpack "${shows#=}" "$packages"
@@ -162,11 +163,10 @@ look() {
             wanted+=("${names[@]}")
         done < <(needs "$group")
     done
-    mapfile -t wanted < <([ ${#wanted[@]} = 0 ] || printf '%s\n' "${wanted[@]}" | sort -u)
+    [ ${#wanted[@]} = 0 ] || mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | sort -u)
 }
 
-# Twice: a package that is installed may put out another that was there, but in a version that does
-# not go with it.
+# Twice if need be: a package may take the place of another one that has been here, and with it of a command.
 for _ in 1 2; do
     look "$@"
     [ ${#lacking[@]} -gt 0 ] || exit 0
@@ -184,4 +184,4 @@ for _ in 1 2; do
     esac
 done
 look "$@"
-[ ${#lacking[@]} = 0 ] || { echo "install-deps: installed, and yet not here: ${lacking[*]}" >&2; exit 1; }
+[ ${#lacking[@]} = 0 ] || { echo "install-deps: ${lacking[*]} still not here after installing ${wanted[*]}" >&2; exit 1; }

@@ -53,6 +53,24 @@ mandoc -T lint -W warning packaging/man/*
 bash -n packaging/completions/afferent.bash
 zsh -n packaging/completions/_afferent
 fish -n packaging/completions/afferent.fish
+# What the shells offer after a command line: a word that is chosen, and the rest of a flag.
+# shellcheck disable=SC2016
+offered() {
+    bash -c '. packaging/completions/afferent.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _afferent; echo "${COMPREPLY[@]}"' - "$@"
+    fish --no-config -c 'source packaging/completions/afferent.fish; complete -C "$argv"' "$*" | cut -f1 | paste -sd' '
+}
+for case in 'serve --reactive-scan |on off' 'mirror run --identity |host-mac pair' 'mirror ap|apply' 'serve --reactive-b|--reactive-burst'; do
+    read -ra line <<<"afferent ${case%|*}"
+    [[ $case != *' |'* ]] || line+=("")
+    while read -ra words; do
+        found=$(printf '%s\n' "${words[@]}" | sort | paste -sd' ')
+        wanted=$(tr ' ' '\n' <<<"${case#*|}" | sort | paste -sd' ')
+        [ "$found" = "$wanted" ] || { echo "completion of '${line[*]}': '$found', not '$wanted'" >&2; exit 1; }
+    done < <(offered "${line[@]}")
+done
 
 echo "lint: spec"
+license=$(/usr/bin/python3 packaging/bill-of-materials.py --license)
+grep -qxF "License:        $license" packaging/rpm/afferent.spec ||
+    { echo "afferent.spec: what is linked in asks for the line License: $license" >&2; exit 1; }
 rpmlint --strict -c packaging/rpm/rpmlint.toml packaging/rpm/afferent.spec | tail -2

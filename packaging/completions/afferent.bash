@@ -38,7 +38,44 @@ _afferent() {
     " mirror audit") offers="--run --row --since --until --state-dir --json --help" ;;
     " mirror check") offers="--state-dir --json --help" ;;
     " status") offers="--state-dir --json --dead --vm --state --retry --help" ;;
-    " check-config") offers="--show --help" ;;
+    " check-config") offers="--show serve sense mirror --help" ;;
+    esac
+    case "$path ${COMP_WORDS[COMP_CWORD-1]}" in
+    " scan --format") offers="table json tsv" ;;
+    " serve --reactive-scan") offers="on off" ;;
+    " pull --format") offers="table json" ;;
+    " mirror run --profile") offers="natural-key host-mac" ;;
+    " mirror run --identity") offers="pair host-mac" ;;
+    " mirror run --empty") offers="skip authoritative guarded" ;;
+    " mirror run --legacy") offers="exempt delete" ;;
+    " mirror run --labels") offers="required optional" ;;
+    " mirror run --names") offers="unique free" ;;
+    " mirror run --duplicates") offers="last both" ;;
+    " mirror run --clear") offers="clear preserve" ;;
+    " mirror plan --profile") offers="natural-key host-mac" ;;
+    " mirror plan --identity") offers="pair host-mac" ;;
+    " mirror plan --empty") offers="skip authoritative guarded" ;;
+    " mirror plan --legacy") offers="exempt delete" ;;
+    " mirror plan --labels") offers="required optional" ;;
+    " mirror plan --names") offers="unique free" ;;
+    " mirror plan --duplicates") offers="last both" ;;
+    " mirror plan --clear") offers="clear preserve" ;;
+    " mirror apply --profile") offers="natural-key host-mac" ;;
+    " mirror apply --identity") offers="pair host-mac" ;;
+    " mirror apply --empty") offers="skip authoritative guarded" ;;
+    " mirror apply --legacy") offers="exempt delete" ;;
+    " mirror apply --labels") offers="required optional" ;;
+    " mirror apply --names") offers="unique free" ;;
+    " mirror apply --duplicates") offers="last both" ;;
+    " mirror apply --clear") offers="clear preserve" ;;
+    " mirror explain --profile") offers="natural-key host-mac" ;;
+    " mirror explain --identity") offers="pair host-mac" ;;
+    " mirror explain --empty") offers="skip authoritative guarded" ;;
+    " mirror explain --legacy") offers="exempt delete" ;;
+    " mirror explain --labels") offers="required optional" ;;
+    " mirror explain --names") offers="unique free" ;;
+    " mirror explain --duplicates") offers="last both" ;;
+    " mirror explain --clear") offers="clear preserve" ;;
     esac
     # The value of a flag, and any other word, is a file for all that is known here.
     mapfile -t COMPREPLY < <(compgen -W "$offers" -- "$word")

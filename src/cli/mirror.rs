@@ -52,70 +52,70 @@ macro_rules! asking {
         struct $name {
             $($own)*
             /// TOML file with settings
-            #[argh(option)]
+            #[argh(option, arg_name = "FILE")]
             config: Option<PathBuf>,
             /// directory of mirror.redb (default /var/lib/afferent)
-            #[argh(option)]
+            #[argh(option, arg_name = "DIR")]
             state_dir: Option<String>,
             /// where inventory comes from: file:PATH or an http(s) address
-            #[argh(option)]
+            #[argh(option, arg_name = "file:PATH|URL")]
             core: Option<String>,
             /// organisation; with it the address speaks REST, without it serves one document
-            #[argh(option)]
+            #[argh(option, arg_name = "NAME")]
             org: Option<String>,
             /// the one site whose entries count
-            #[argh(option)]
+            #[argh(option, arg_name = "ID")]
             site_id: Option<String>,
             /// file with a bearer token
-            #[argh(option)]
+            #[argh(option, arg_name = "FILE")]
             token_file: Option<String>,
             /// PEM file with the only certificate authorities to trust
-            #[argh(option)]
+            #[argh(option, arg_name = "FILE")]
             ca_file: Option<String>,
             /// longest time until there is a connection (default 5s)
-            #[argh(option)]
+            #[argh(option, arg_name = "DURATION")]
             connect_timeout: Option<String>,
             /// longest time for one answer (default 60s)
-            #[argh(option)]
+            #[argh(option, arg_name = "DURATION")]
             request_deadline: Option<String>,
             /// natural-key (default) or host-mac: presets for all that follow
-            #[argh(option)]
+            #[argh(option, arg_name = "natural-key|host-mac")]
             profile: Option<String>,
             /// how a component is recognised: pair or host-mac
-            #[argh(option)]
+            #[argh(option, arg_name = "pair|host-mac")]
             identity: Option<String>,
             /// a complete but empty response: skip, authoritative or guarded
-            #[argh(option)]
+            #[argh(option, arg_name = "skip|authoritative|guarded")]
             empty: Option<String>,
             /// live racks that Core never knew: exempt or delete
-            #[argh(option)]
+            #[argh(option, arg_name = "exempt|delete")]
             legacy: Option<String>,
             /// chassis labels of racks: required or optional
-            #[argh(option)]
+            #[argh(option, arg_name = "required|optional")]
             labels: Option<String>,
             /// rack names: unique or free
-            #[argh(option)]
+            #[argh(option, arg_name = "unique|free")]
             names: Option<String>,
             /// two entries with one pair: last or both
-            #[argh(option)]
+            #[argh(option, arg_name = "last|both")]
             duplicates: Option<String>,
             /// what an absent position is stored as
-            #[argh(option)]
+            #[argh(option, arg_name = "INTEGER")]
             unknown_position: Option<String>,
             /// what an absent description does: clear or preserve
-            #[argh(option)]
+            #[argh(option, arg_name = "clear|preserve")]
             clear: Option<String>,
             /// deletes of one type that are always allowed (default 10)
-            #[argh(option)]
+            #[argh(option, arg_name = "NUMBER")]
             max_deletes: Option<String>,
             /// the same in percent of its live rows (default 10)
-            #[argh(option)]
+            #[argh(option, arg_name = "NUMBER")]
             max_delete_percent: Option<String>,
             /// deletes of one type allowed this time; one more is refused
-            #[argh(option)]
+            #[argh(option, arg_name = "NUMBER")]
             approve_deletes: Option<u32>,
             /// complete pulls in a row that must lack a row before it is deleted (default 1)
-            #[argh(option)]
+            #[argh(option, arg_name = "NUMBER")]
             delete_grace: Option<String>,
             /// print JSON
             #[argh(switch)]
@@ -166,16 +166,16 @@ asking! {
         #[argh(switch)]
         once: bool,
         /// time between cycles (default 5m)
-        #[argh(option)]
+        #[argh(option, arg_name = "DURATION")]
         interval: Option<String>,
         /// print what would be done instead of doing it
         #[argh(switch)]
         plan: bool,
         /// save the plan to this file; implies --plan
-        #[argh(option)]
+        #[argh(option, arg_name = "FILE")]
         plan_out: Option<PathBuf>,
         /// carry out this saved plan if it still holds
-        #[argh(option)]
+        #[argh(option, arg_name = "FILE")]
         apply: Option<PathBuf>,
     }
 }
@@ -185,7 +185,7 @@ asking! {
     #[argh(subcommand, name = "plan")]
     PlanArgs {
         /// save the plan to this file
-        #[argh(option)]
+        #[argh(option, arg_name = "FILE")]
         plan_out: Option<PathBuf>,
     }
 }

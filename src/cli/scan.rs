@@ -15,14 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[argh(subcommand, name = "scan")]
 pub(super) struct ScanArgs {
     /// root of the system to scan (default: /)
-    #[argh(option, default = "PathBuf::from(\"/\")")]
+    #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"/\")")]
     root: PathBuf,
     /// directory of the rpm database below the root (default: the first of usr/lib/sysimage/rpm,
     /// var/lib/rpm, usr/share/rpm)
-    #[argh(option)]
+    #[argh(option, arg_name = "DIR")]
     dbpath: Option<PathBuf>,
     /// table, json or tsv (default: table)
-    #[argh(option, default = "Format::Table")]
+    #[argh(option, arg_name = "table|json|tsv", default = "Format::Table")]
     format: Format,
 }
 

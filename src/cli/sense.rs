@@ -19,52 +19,52 @@ use std::time::Duration;
 )]
 pub(super) struct SenseArgs {
     /// a guest: ID=vsock:CID:PORT, ID=unix:PATH or ID=hybrid:PATH:PORT, may be repeated
-    #[argh(option)]
+    #[argh(option, arg_name = "ID=ADDR")]
     vm: Vec<String>,
     /// file of guests (TOML), read again when it changes, may be repeated
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     roster: Vec<String>,
     /// where to find guests: libvirt, a directory of sockets, or hybrid:DIR:PORT, may be repeated
-    #[argh(option)]
+    #[argh(option, arg_name = "libvirt|DIR|hybrid:DIR:PORT")]
     discover: Vec<String>,
     /// where reports go: file:PATH, http://HOST or https://HOST
-    #[argh(option)]
+    #[argh(option, arg_name = "SINK")]
     deliver: Option<String>,
     /// file with the bearer token for Central
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     token_file: Option<String>,
     /// the only authorities to trust for Central (PEM; default: those of the system)
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     ca_file: Option<String>,
     /// our certificate for mutual TLS with guests (PEM)
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     tls_cert: Option<String>,
     /// private key of that certificate (PEM)
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     tls_key: Option<String>,
     /// authorities whose certificates guests must show (PEM)
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     tls_ca: Option<String>,
     /// where the queue is kept (default /var/lib/afferent)
-    #[argh(option)]
+    #[argh(option, arg_name = "DIR")]
     state_dir: Option<String>,
     /// time between two questions to a guest that cannot be waited on, 1s to 24h (default 5m)
-    #[argh(option)]
+    #[argh(option, arg_name = "DURATION")]
     poll_interval: Option<String>,
     /// time after which a full report is asked for, whatever is known, 1m to 168h (default 4h)
-    #[argh(option)]
+    #[argh(option, arg_name = "DURATION")]
     refresh_interval: Option<String>,
     /// reports a second that Central takes, where it is limited
-    #[argh(option)]
+    #[argh(option, arg_name = "NUMBER")]
     rate: Option<String>,
     /// reports that Central takes at once after a pause (default 200)
-    #[argh(option)]
+    #[argh(option, arg_name = "NUMBER")]
     burst: Option<String>,
     /// where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT
-    #[argh(option)]
+    #[argh(option, arg_name = "PORT|ADDRESS:PORT")]
     metrics: Option<String>,
     /// file of settings, and of guests as in a roster (TOML)
-    #[argh(option)]
+    #[argh(option, arg_name = "FILE")]
     config: Option<PathBuf>,
 }
 

@@ -196,7 +196,12 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
     }
     if let Some(address) = config.metrics {
-        let listener = tokio::net::TcpListener::bind(address).await?;
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .map_err(|error| {
+                std::io::Error::new(error.kind(), format!("--metrics {address}: {error}"))
+            })?;
+        tracing::info!(address = %listener.local_addr()?, "metrics");
         aside.push(tokio::spawn(scrape::listen(listener, view)));
     } else {
         drop(view);

@@ -41,9 +41,18 @@ fn bash(pages: &[Page]) -> String {
             .iter()
             .map(|(name, _)| name.as_str())
             .chain(page.flags.iter().map(|flag| flag.name.as_str()))
+            .chain(positional(page).iter().copied())
             .chain(["--help"])
             .collect();
         writeln!(text, "    \"{path}\") offers=\"{}\" ;;", offers.join(" ")).unwrap();
+    }
+    text.push_str("    esac\n    case \"$path ${COMP_WORDS[COMP_CWORD-1]}\" in\n");
+    for page in pages {
+        let path: String = page.words.iter().map(|word| format!(" {word}")).collect();
+        for flag in page.flags.iter().filter(|flag| !flag.words().is_empty()) {
+            let (name, words) = (&flag.name, flag.words().join(" "));
+            writeln!(text, "    \"{path} {name}\") offers=\"{words}\" ;;").unwrap();
+        }
     }
     text.push_str(
         "    esac\n    \
@@ -82,6 +91,10 @@ fn zsh(pages: &[Page]) -> String {
         }
         text.push_str("        '--help[display usage information]'");
         if page.commands.is_empty() {
+            match positional(page) {
+                [] => {}
+                words => write!(text, " \\\n        '1:command:({})'", words.join(" ")).unwrap(),
+            }
             text.push_str(" \\\n        '*:file:_files'\n}\n");
             continue;
         }
@@ -99,9 +112,18 @@ fn zsh(pages: &[Page]) -> String {
 }
 
 fn zsh_value(flag: &Flag) -> String {
-    match &flag.value {
-        Some(value) => format!(":{value}:_files"),
-        None => String::new(),
+    match (&flag.value, flag.words()) {
+        (None, _) => String::new(),
+        (Some(value), words) if words.is_empty() => format!(":{}:_files", for_zsh(value)),
+        (Some(_), words) => format!(":value:({})", words.join(" ")),
+    }
+}
+
+/// Words that come first where a command is given without a flag.
+fn positional(page: &Page) -> &'static [&'static str] {
+    match page.words.first().map(String::as_str) {
+        Some("check-config") => &["serve", "sense", "mirror"],
+        _ => &[],
     }
 }
 
@@ -130,8 +152,15 @@ fn fish(pages: &[Page]) -> String {
             )
             .unwrap();
         }
+        for word in positional(page) {
+            writeln!(text, "complete -c afferent -n '{here}' -a {word}").unwrap();
+        }
         for flag in &page.flags {
-            let needs = if flag.value.is_some() { " -r" } else { "" };
+            let needs = match (&flag.value, flag.words()) {
+                (None, _) => String::new(),
+                (Some(_), words) if words.is_empty() => " -r".to_owned(),
+                (Some(_), words) => format!(" -xa '{}'", words.join(" ")),
+            };
             let name = flag.name.trim_start_matches('-');
             writeln!(
                 text,

@@ -1,5 +1,6 @@
 //! The configuration files that are installed: every setting, its default, and a word about it.
 
+use crate::help::pages;
 use crate::{read, root};
 use afferent::cli::{options::Setting, settings};
 use std::collections::BTreeMap;
@@ -25,6 +26,25 @@ fn the_shipped_configuration_shows_every_setting_with_its_default() {
                 settings(mode).is_empty() || settings(mode).iter().any(known),
                 "{mode}.toml shows {key}, which is no setting"
             );
+        }
+    }
+}
+
+#[test]
+fn the_help_calls_values_what_the_settings_call_them() {
+    let pages = pages();
+    for (mode, words) in [
+        ("serve", "serve"),
+        ("sense", "sense"),
+        ("mirror", "mirror run"),
+    ] {
+        let page = pages.iter().find(|page| page.words.join(" ") == words);
+        let flags = &page.unwrap().flags;
+        for setting in settings(mode) {
+            let name = format!("--{}", setting.name);
+            let flag = flags.iter().find(|flag| flag.name == name);
+            let value = flag.and_then(|flag| flag.value.as_deref());
+            assert_eq!(value, Some(setting.value), "afferent {words} {name}");
         }
     }
 }

@@ -12,6 +12,22 @@ pub(crate) struct Flag {
     pub(crate) help: String,
 }
 
+impl Flag {
+    /// The words among which its value is chosen, where they are told: `on|off`, not `FILE|URL`.
+    pub(crate) fn words(&self) -> Vec<&str> {
+        let words: Vec<&str> = self
+            .value
+            .iter()
+            .flat_map(|value| value.split('|'))
+            .collect();
+        let chosen = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        match words.len() > 1 && words.iter().all(chosen) {
+            true => words,
+            false => Vec::new(),
+        }
+    }
+}
+
 /// The help of one command, or of the program itself.
 pub(crate) struct Page {
     /// Words after `afferent`: none, one (`serve`) or two (`mirror plan`).

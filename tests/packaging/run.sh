@@ -17,52 +17,95 @@ same() { [ "$2" = "$3" ] || { diff <(echo "$2") <(echo "$3") | head -20 >&2; fai
 
 binary=${PACKAGING_BINARY:-$PWD/target/static/$(uname -m)/afferent}
 [ -n "${PACKAGING_BINARY:-}" ] || packaging/build-static.sh
-export RPM_BINARY=$binary
+export RPM_BINARY=$binary PATH=$PWD/target/tools/bin:$PATH
 
 # Debian's rpm tells everybody to use alien; nothing else that rpm says is left out.
 rpm_in() {
-    local root=$1
+    local root=$1 result=0
     shift
-    { rpm --root "$root" --dbpath /var/lib/rpm "$@" 2>&3 3>&-; } 3> >(grep -v 'use Alien\|assuming you know' >&2 || true)
+    rpm --root "$root" --dbpath /var/lib/rpm "$@" 2>"$work/said" || result=$?
+    grep -v 'use Alien\|assuming you know' "$work/said" >&2 || true
+    return $result
 }
 
+# Both architectures, as far as there is a binary of the other one and a way to run it.
+arch=$(uname -m)
+declare -A binaries=([$arch]=$binary)
+for other in x86_64 aarch64; do
+    if [ $other != "$arch" ] && [ -e "target/static/$other/afferent" ]; then binaries[$other]=$PWD/target/static/$other/afferent; fi
+    [ -n "${binaries[$other]:-}" ] || echo "note: nothing for $other: make static ARCH=$other makes its binary"
+done
+
+echo "-- the static binary"
+for each in "${!binaries[@]}"; do
+    run=("${binaries[$each]}")
+    if [ "$each" != "$arch" ]; then
+        emulator=$(command -v "qemu-$each-static" || command -v "qemu-$each" || true)
+        [ -n "$emulator" ] || { echo "note: $each cannot be run here"; continue; }
+        run=("$emulator" "${binaries[$each]}")
+    fi
+    "${run[@]}" --version | grep -Eqx "afferent $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) \(([0-9a-f]{12}(-dirty)?|unknown)\)" ||
+        fail "$each: --version says $("${run[@]}" --version)"
+    ok "$each: --version has the version and the commit"
+    for database in amazonlinux-2023-sqlite/rpmdb.sqlite sle-15-bci-ndb/Packages.db centos-7-many-bdb/Packages; do
+        from=tests/fixtures/rpmdb/$database.xz root=$work/$each/${database%/*}
+        mkdir -p "$root/var/lib/rpm"
+        xz -dc "$from" >"$root/var/lib/rpm/${database#*/}"
+        same "$each: reads ${database%/*} as rpm does" "$("${run[@]}" scan --root "$root" --format tsv)" "$(grep -v ^gpg-pubkey "${from%/*}/packages.tsv")"
+    done
+done
+
 echo "-- the RPM"
-mkdir "$work/first" "$work/second"
-packaging/build-rpm.sh >/dev/null
-cp target/rpm/afferent-*-1*."$(uname -m)".rpm "$work/first/"
-packaging/build-rpm.sh >/dev/null
-cp target/rpm/afferent-*-1*."$(uname -m)".rpm "$work/second/"
-one=$(compgen -G "$work/first/*.rpm")
-cmp "$one" "$work"/second/*.rpm || fail "two builds differ"
-ok "built twice it is byte-identical"
-RPM_RELEASE=2 RPM_CONFIG_NOTE='A line that the next release adds.' packaging/build-rpm.sh >/dev/null
-two=$(compgen -G "$PWD/target/rpm/afferent-*-2*.$(uname -m).rpm")
-mv "$two" "$work/"
-two=$work/${two##*/}
-if command -v rpmlint >/dev/null; then
-    rpmlint --strict -c packaging/rpm/rpmlint.toml "$one" packaging/rpm/afferent.spec >"$work/rpmlint" 2>&1 || { cat "$work/rpmlint"; fail "rpmlint"; }
-    ok "rpmlint has nothing to say"
-else
-    echo "note: rpmlint is not here; make lint installs it"
-fi
+for each in "${!binaries[@]}"; do
+    for time in first second; do RPM_BINARY=${binaries[$each]} RPM_OUT=$work/$time packaging/build-rpm.sh "$each" >/dev/null; done
+    cmp "$work/first"/*."$each".rpm "$work/second"/*."$each".rpm || fail "$each: two builds differ"
+    ok "$each: built twice it is byte-identical, sha256 $(sha256sum "$work/first"/*."$each".rpm | cut -d' ' -f1)"
+    rpmlint --strict -c packaging/rpm/rpmlint.toml "$work/first"/*."$each".rpm packaging/rpm/afferent.spec >"$work/rpmlint" 2>&1 ||
+        { cat "$work/rpmlint"; fail "rpmlint"; }
+    ok "$each: rpmlint has nothing to say"
+done
+one=$(compgen -G "$work/first/*.$arch.rpm")
+RPM_RELEASE=2 RPM_OUT=$work RPM_CONFIG_NOTE='A line that the next release adds.' packaging/build-rpm.sh >/dev/null
+two=$(compgen -G "$work/afferent-*-2.$arch.rpm")
 same "it needs nothing but a shell" "$(rpm -qp --requires "$one" 2>/dev/null | grep -v -e '^rpmlib(' -e '^config(' | sort -u)" /bin/sh
+same "every rpm since RHEL 6 reads it" "$(rpm -qp --requires "$one" 2>/dev/null | grep '^rpmlib(' | cut -d' ' -f1 | sort -u | tr '\n' ' ')" \
+    "rpmlib(CompressedFileNames) rpmlib(FileDigests) rpmlib(PayloadFilesHavePrefix) "
 same "its configuration files are marked so" "$(rpm -qp --configfiles "$one" 2>/dev/null)" \
     "$(printf '/etc/afferent/%s.toml\n' mirror roster sense serve)"
+same "it carries our licence and those of others" "$(rpm -qp --licensefiles "$one" 2>/dev/null | xargs -n1 basename)" \
+    "$(printf '%s\n' LICENSE THIRD-PARTY-LICENSES.txt)"
+
+# A root for scriptlets: a shell, and helpers of systemd that write down what they were asked.
+new_root() {
+    root=$1
+    mkdir -p "$root"/{bin,usr/bin,usr/lib/systemd,var/lib/rpm,var/tmp,run/systemd/system,dev,etc/systemd/system}
+    touch "$root/dev/null"
+    cp "$(command -v busybox)" "$root/bin/busybox"
+    ln -s busybox "$root/bin/sh"
+    for helper in usr/bin/systemctl usr/lib/systemd/systemd-update-helper; do
+        printf '#!/bin/sh\necho "%s$*" >>/asked\n' "${2:-}" >"$root/$helper"
+        chmod +x "$root/$helper"
+    done
+}
+asked() { cat "$root/asked" 2>/dev/null || true; rm -f "$root/asked"; }
+units="afferent-serve.service afferent-sense.service afferent-mirror.service"
+
+echo "-- a distribution's own systemd macros"
+macros=$(rpm --showrc | sed -n 's/^Macro path: //p')
+[ "$(rpm --eval '%{?systemd_post:1}')" = 1 ] || macros+=:$PWD/tests/packaging/systemd.macros
+for release in 1 2; do
+    RPM_RELEASE=$release RPM_OUT=$work/macros packaging/build-rpm.sh "$arch" --with systemd_macros --macros "$macros" >/dev/null
+done
+new_root "$work/fedora"
+rpm_in "$root" -i --nodeps --nosignature "$work"/macros/*-1.*.rpm
+same "install hands the units over" "$(asked)" "install-system-units $units"
+rpm_in "$root" -U --nodeps --nosignature "$work"/macros/*-2.*.rpm
+same "upgrade marks them for a restart, nothing else" "$(asked)" "mark-restart-system-units $units"
+rpm_in "$root" -e --nodeps afferent
+same "erase takes them back" "$(asked)" "remove-system-units $units"
 
 echo "-- install, upgrade, erase in a root of its own"
-root=$work/root
-# The scriptlets get a shell, and a systemctl that writes down what it was asked.
-mkdir -p "$root"/{bin,usr/bin,var/lib/rpm,var/tmp,run/systemd/system,dev,etc/systemd/system}
-touch "$root/dev/null"
-cp "$(command -v busybox)" "$root/bin/busybox"
-ln -s busybox "$root/bin/sh"
-cat >"$root/usr/bin/systemctl" <<'END'
-#!/bin/sh
-echo "$*" >>/systemctl.log
-END
-chmod +x "$root/usr/bin/systemctl"
-asked() { cat "$root/systemctl.log" 2>/dev/null || true; rm -f "$root/systemctl.log"; }
-units="afferent-serve.service afferent-sense.service afferent-mirror.service"
+new_root "$work/root"
 before=$(cd "$root" && find . | sort)
 
 rpm_in "$root" -i --nodeps --nosignature "$one"
@@ -90,13 +133,14 @@ same "a configuration that nobody edited is replaced" "$(tail -1 "$root/etc/affe
 
 rpm_in "$root" -e --nodeps afferent 2>"$work/erase"
 same "erase disables and stops, then reloads" "$(asked)" "$(printf '%s\n' "--no-reload disable --now $units" daemon-reload)"
-# Directories that a real system has anyway do not count.
-left=$(cd "$root" && find . -path ./var/lib/rpm -prune -o -path ./usr -prune -o -print | sort)
+# Directories that systemd, man and rpm itself have on every real system are not ours to remove.
+left=$(cd "$root" && find . -path ./var/lib/rpm -prune -o -print | sort)
 left=$(comm -13 <(echo "$before") <(echo "$left"))
 same "it leaves the edited configuration and the state, nothing else" "$left" "$(printf '%s\n' ./etc/afferent \
     ./etc/afferent/serve.toml.rpmnew ./etc/afferent/serve.toml.rpmsave \
+    ./usr/lib/systemd/system ./usr/lib/systemd/system-preset \
+    ./usr/share ./usr/share/doc ./usr/share/licenses ./usr/share/man ./usr/share/man/man1 ./usr/share/man/man5 \
     ./var/lib/private ./var/lib/private/afferent ./var/lib/private/afferent/serve ./var/lib/private/afferent/serve/serve.redb)"
-same "no file of it is left under /usr" "$(cd "$root" && find usr -name '*afferent*')" ""
 
 echo "-- the static binary at work"
 guest=$work/guest
@@ -128,13 +172,20 @@ await() { # a command that succeeds in the end, for at most 20 s
 "$binary" serve --root "$guest" --listen "unix:$work/agent" --state-dir "$work/state" 2>"$work/serve.log" &
 pids+=($!)
 await test -S "$work/agent"
-"$binary" sense --vm "web-1=unix:$work/agent" --deliver "file:$work/central" --state-dir "$work/sense" 2>"$work/sense.log" &
+# Port 0: the sensor says in its log which one it got.
+"$binary" sense --vm "web-1=unix:$work/agent" --deliver "file:$work/central" --state-dir "$work/sense" --metrics 0 2>"$work/sense.log" &
 pids+=($!)
 await grep -qs '"afferent"' "$work/central"
 ok "serve and sense deliver the first report"
 rpm_in "$guest" -i --nodeps --nosignature "$work"/build/RPMS/noarch/small-*.rpm
 await grep -qs '"small"' "$work/central"
 ok "and the next one, after rpm -i"
+address=$(sed -n 's/.* metrics address=\([0-9.:]*\).*/\1/p' "$work/sense.log")
+exec 3<>"/dev/tcp/${address/://}"
+printf 'GET /metrics HTTP/1.1\r\n\r\n' >&3
+sed '1,/^\r$/d' <&3 | promtool check metrics || fail "promtool does not like the metrics"
+exec 3>&-
+ok "promtool has nothing to say about its metrics"
 "$binary" pull "unix:$work/agent" | grep -q '^small ' || fail "pull does not show the package"
 ok "pull shows it to people"
 kill "${pids[@]}"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# Usage: tests/vm/prepare.sh kernel|machine|payload BINARY, in this order
 # Makes what the virtual machines need, under target/vm, and keeps it for the next run:
 #   kernel/ initrd.gz   a distribution kernel and an initramfs that mounts the disk
 #   base.img            a Debian system with systemd and rpm, without our package
@@ -71,10 +72,10 @@ initramfs() {
 }
 
 base() {
-    [ -e "$cache/base.img" ] && [ ! tests/vm/guest-setup.sh -nt "$cache/base.img" ] && return
+    [ -e "$cache/base.img" ] && [ ! tests/vm/guest-setup.sh -nt "$cache/base.img" ] && [ ! tests/vm/prepare.sh -nt "$cache/base.img" ] && return
     say "installing a Debian $suite with systemd and rpm into a directory (once, one to two minutes)"
     as_root rm -rf "$cache/root"
-    as_root debootstrap --variant=minbase --include=systemd-sysv,udev,kmod,rpm "$suite" "$cache/root" "$mirror" >"$cache/debootstrap.log" ||
+    as_root debootstrap --variant=minbase --include=systemd-sysv,udev,kmod,procps,rpm "$suite" "$cache/root" "$mirror" >"$cache/debootstrap.log" ||
         { tail -20 "$cache/debootstrap.log"; exit 1; }
     as_root bash tests/vm/guest-setup.sh "$cache/root"
     as_root mke2fs -q -t ext4 -d "$cache/root" -L root "$cache/base.img.new" 1200M
@@ -110,18 +111,21 @@ payload() {
     for version in 1.0 2.0 3.0; do small_package probe "$version" "$tree"; done
     for number in 1 2 3 4 5; do small_package "extra$number" 1.0 "$tree"; done
     rm -rf "$tree/build"
-    rm -f target/rpm/afferent-*.rpm
-    RPM_BINARY=$1 packaging/build-rpm.sh x86_64 >/dev/null
-    # The next release of it, with a change in a configuration file.
-    RPM_BINARY=$1 RPM_RELEASE=2 RPM_CONFIG_NOTE='A line that the next release adds.' packaging/build-rpm.sh x86_64 >/dev/null
-    cp target/rpm/afferent-*-[12].x86_64.rpm "$tree/"
-    cp "$1" "$tree/afferent"
+    # The next release of it has a change in a configuration file.
+    RPM_BINARY=$1 RPM_OUT=$tree packaging/build-rpm.sh x86_64 >/dev/null
+    RPM_BINARY=$1 RPM_OUT=$tree RPM_RELEASE=2 RPM_CONFIG_NOTE='A line that the next release adds.' packaging/build-rpm.sh x86_64 >/dev/null
+    cp tests/vm/central.pl "$tree/"
+    cat >"$tree/inventory.json" <<-'END'
+		{ "expected_machines": [ { "bmc_mac_address": "02:00:5e:50:00:01", "chassis_serial_number": "MC-1",
+		  "metadata": { "labels": [ { "key": "manufacturer", "value": "Foxwell" } ] } } ] }
+	END
     rm -f "$cache/payload.img"
     mke2fs -q -t ext4 -d "$tree" -L payload "$cache/payload.img" 64M
 }
 
-device
-kernel
-initramfs
-base
-payload "${1:-target/static/x86_64/afferent}"
+case ${1:-} in
+kernel) kernel; initramfs ;;
+machine) base; device ;;
+payload) payload "$2" ;;
+*) echo "prepare: kernel, machine or payload BINARY" >&2 && exit 2 ;;
+esac

@@ -9,10 +9,19 @@ if [ "$(uname -m)" != x86_64 ] || ! command -v apt-get >/dev/null; then
     exit 0
 fi
 began=$SECONDS
+tests/vm/prepare.sh kernel
+# While the processor builds the product, the network fetches the system of the machines. (The kernel is fetched with
+# apt-get, which must not run twice at a time.)
+mkdir -p target/vm
+tests/vm/prepare.sh machine >target/vm/machine.log 2>&1 &
+machine=$!
+trap 'wait "$machine" 2>/dev/null || true' EXIT
 binary=${VM_BINARY:-target/static/x86_64/afferent}
 [ -n "${VM_BINARY:-}" ] || packaging/build-static.sh x86_64
 echo "vm: binary ready after $((SECONDS - began)) s"
-tests/vm/prepare.sh "$binary"
+wait "$machine" || { cat target/vm/machine.log >&2; exit 1; }
+cat target/vm/machine.log
+tests/vm/prepare.sh payload "$binary"
 echo "vm: machines ready after $((SECONDS - began)) s"
 PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -u tests/vm/scenarios.py target/vm "$binary"
 echo "vm: all done after $((SECONDS - began)) s"

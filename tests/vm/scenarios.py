@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """The product in real machines: our RPM, its unit and real rpm transactions in guests, `sense` on the host, and VSOCK.
 
-Usage: scenarios.py CACHE BINARY. Prints each check as it is made, and at the end a page with the latencies.
+Usage: scenarios.py CACHE BINARY. Prints each check as it is made, and at the end a page with the latencies, which is also
+in CACHE/report.txt.
 """
 
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import statistics
@@ -58,19 +60,16 @@ class Report:
                 traceback.print_exc()
 
     def page(self, accel):
-        print("\n=== real machines: what was checked ===")
-        print(f"accelerator {accel}, {os.cpu_count()} cores, {time.monotonic() - self.began:.0f} s")
-        for text in self.passed:
-            print(f"  ok    {text}")
-        for text in self.failed:
-            print(f"  FAIL  {text}")
-        print("\nfrom the end of the rpm command in the guest to the line at Central, in milliseconds:")
-        print(f"  {'what':<44}{'times':>6}{'median':>9}{'worst':>9}")
-        for kind, seconds in self.latencies.items():
-            print(f"  {kind:<44}{len(seconds):>6}{statistics.median(seconds) * 1000:>9.0f}{max(seconds) * 1000:>9.0f}")
-        for note in self.notes:
-            print(f"  {note}")
-        print(f"\n{len(self.passed)} passed, {len(self.failed)} failed")
+        """All of it, as text."""
+        lines = ["=== real machines: what was checked ===",
+                 f"accelerator {accel}, {os.cpu_count()} cores, {time.monotonic() - self.began:.0f} s"]
+        lines += [f"  ok    {text}" for text in self.passed] + [f"  FAIL  {text}" for text in self.failed]
+        lines += ["", "from the end of the rpm command in the guest to the line at Central, in milliseconds:",
+                  f"  {'what':<44}{'times':>6}{'median':>9}{'worst':>9}"]
+        lines += [f"  {kind:<44}{len(seconds):>6}{statistics.median(seconds) * 1000:>9.0f}{max(seconds) * 1000:>9.0f}"
+                  for kind, seconds in self.latencies.items()]
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join([*lines, "", f"{len(self.passed)} passed, {len(self.failed)} failed"])
 
 
 class Central:
@@ -162,6 +161,9 @@ class Story:
             ("the unit runs unprivileged under its hardening", self.enable),
             ("the other units", self.other_units),
             ("package changes arrive at Central", self.changes),
+            ("the configuration is edited, the agent hangs", self.reload),
+            ("sense at work under its unit", self.sense_unit),
+            ("the mirror at work under its unit", self.mirror_unit),
             ("the RPM database is rebuilt", self.rebuild),
             ("who may not ask is refused", self.refused),
             ("the sensor is killed", self.sensor_killed),
@@ -187,7 +189,9 @@ class Story:
             for stop in (self.sensor.stop, self.one.stop, self.two.stop if self.two else None):
                 if stop:
                     stop()
-        self.report.page(self.accel)
+        page = self.report.page(self.accel)
+        print(f"\n{page}")
+        pathlib.Path(self.cache, "report.txt").write_text(page + "\n")
         return not self.report.failed
 
     def evidence(self):
@@ -287,15 +291,78 @@ class Story:
         arrived = len(self.central.of(guest.name)) - before
         self.report.check(arrived == 2, "rebuilddb itself, which changes no package, sent nothing", f"{arrived} reports")
 
+    def drop_in(self, *lines):
+        """Restarts serve with settings of its unit changed; with none, as it came."""
+        folder = f"/run/systemd/system/{SERVE}.service.d"
+        text = "\\n".join(["[Service]", *lines])
+        put = f"mkdir -p {folder} && printf '{text}\\n' >{folder}/test.conf" if lines else f"rm -r {folder}"
+        self.one.out(f"{put} && systemctl daemon-reload && systemctl restart {SERVE}")
+
+    def until(self, condition, limit=60):
+        """Waits in the guest for a command to succeed."""
+        self.one.run(f"timeout {limit} sh -c 'until {condition}; do sleep 0.1; done'", limit=limit + 30)
+
     def refused(self):
         guest, check = self.one, self.report.check
         result, output = guest.run(f"timeout 20 afferent pull vsock:1:{PORT}", check=False)[0]
         check(result not in (0, 124), "a dial from CID 1 is refused: only the host may ask", output)
-        guest.out("mkdir -p /run/systemd/system/afferent-serve.service.d && printf '[Service]\\nEnvironment=AFFERENT_ALLOW_CID=2,1\\n'"
-                  f" >/run/systemd/system/afferent-serve.service.d/cid.conf && systemctl daemon-reload && systemctl restart {SERVE}")
+        self.drop_in("Environment=AFFERENT_ALLOW_CID=2,1")
         said = json.loads(guest.out(f"timeout 20 afferent pull vsock:1:{PORT} --format json"))
         check(said is not None, "with CID 1 allowed, vsock:1 answers through vsock_loopback")
-        guest.out(f"rm -r /run/systemd/system/afferent-serve.service.d && systemctl daemon-reload && systemctl restart {SERVE}")
+        self.drop_in()
+
+    def reload(self):
+        guest, check = self.one, self.report.check
+        pid = guest.out(f"systemctl show -P MainPID {SERVE}")
+        guest.out("cp -a /etc/afferent/serve.toml /run/ && sed -i 's/^#reactive_debounce.*/reactive_debounce = \"200ms\"/' /etc/afferent/serve.toml"
+                  f" && systemctl reload {SERVE}")
+        self.until(f"journalctl -u {SERVE} | grep -q \"configuration read again\"")
+        guest.out(f"cp -a /run/serve.toml /etc/afferent/ && systemctl reload {SERVE}")
+        check(guest.out(f"systemctl show -P MainPID {SERVE}") == pid, "systemctl reload: the edited configuration is read, the process stays")
+        self.drop_in("WatchdogSec=10s")
+        guest.out(f"kill -STOP $(systemctl show -P MainPID {SERVE})")
+        self.until(f"[ $(systemctl show -P NRestarts {SERVE}) -ge 1 ] && systemctl is-active -q {SERVE}")
+        check("watchdog" in guest.out(f"journalctl -u {SERVE}"), "an agent that hangs is killed by its watchdog and started again")
+        self.drop_in()
+        self.change(guest, "rpm -i /mnt/probe-1.0.rpm", lambda v: v.get("probe") == "1.0-1", "install after a restart")
+        self.change(guest, "rpm -e probe", lambda v: "probe" not in v, "erase")
+
+    def sense_unit(self):
+        guest, check = self.one, self.report.check
+        self.drop_in("Environment=AFFERENT_ALLOW_CID=2,1")
+        guest.out("cp -a /etc/afferent /run/etc-afferent && printf '[[vm]]\\nid = \"self\"\\naddress = \"vsock:1:818\"\\n' >>/etc/afferent/roster.toml"
+                  " && systemctl enable --now afferent-sense")
+        self.until("grep -qs self /var/log/afferent/reports.ndjson")
+        check(True, "sense as a unit, with a guest in roster.toml: dials VSOCK, delivers to /var/log/afferent/reports.ndjson")
+        guest.out("systemd-run -q --unit=central perl /mnt/central.pl 8080 /run/requests && (umask 077; echo s3cret >/etc/afferent/central-token)"
+                  " && sed -i 's|^deliver = .*|deliver = \"http://127.0.0.1:8080\"|; s|^#token_file|token_file|' /etc/afferent/sense.toml"
+                  " && afferent check-config sense /etc/afferent/sense.toml && systemctl restart afferent-sense")
+        self.change(guest, "rpm -i /mnt/probe-1.0.rpm", lambda v: v.get("probe") == "1.0-1", "install with a second sensor")
+        self.until("grep -qs idempotency-key /run/requests")
+        requests = guest.out("tr A-Z a-z </run/requests")
+        check("authorization: bearer s3cret" in requests and "idempotency-key: self/" in requests,
+              "and posts to Central with the token of LoadCredential=, which only root can read on disk", requests)
+        check(guest.out("stat -c %a /etc/afferent/central-token; stat -c %U /run/credentials/afferent-sense.service/central-token").split()[0] == "600",
+              "the token's file is root's alone")
+        result, output = guest.run("afferent status", check=False)[0]
+        check(result == 0 and "sense" in output and "serve" in output, "afferent status reaches both", output)
+        guest.out("systemctl disable --now afferent-sense && systemctl stop central && rm -r /etc/afferent && cp -a /run/etc-afferent /etc/afferent")
+        self.drop_in()
+        self.change(guest, "rpm -e probe", lambda v: "probe" not in v, "erase")
+
+    def mirror_unit(self):
+        guest, check = self.one, self.report.check
+        guest.out("cp /mnt/inventory.json /etc/afferent/ && sed -i 's|^#core = .*|core = \"file:/etc/afferent/inventory.json\"|' /etc/afferent/mirror.toml"
+                  " && touch /etc/afferent/mirror.enabled && systemctl start afferent-mirror")
+        self.until("journalctl -u afferent-mirror | grep -q mirrored")
+        pid = guest.out("systemctl show -P MainPID afferent-mirror")
+        status = dict(line.split(":", 1) for line in guest.out(f"cat /proc/{pid}/status").splitlines() if ":" in line)
+        result, output = guest.run("afferent status", check=False)[0]
+        check(result == 0 and "mirror" in output, "afferent status reaches the mirror", output)
+        guest.out("systemctl stop afferent-mirror")
+        rows = json.loads(guest.out("afferent mirror dump --state-dir /var/lib/afferent/mirror"))["component"]
+        check(len(rows) == 1 and status["Uid"].split()[0] != "0", "the mirror, once let, keeps its copy without root", str(rows))
+        guest.out("rm -r /etc/afferent && cp -a /run/etc-afferent /etc/afferent")
 
     def sensor_killed(self):
         guest = self.one
@@ -399,6 +466,11 @@ class Story:
         guest.out(f"rpm -i --nodeps /mnt/afferent-*-2.x86_64.rpm && systemctl enable --now {SERVE}")
         line, _ = self.central.wait(guest.name, lambda line: line["meta"]["epoch"] == epoch and "afferent" in versions(line), "a report after installing again")
         check(line["meta"]["epoch"] == epoch, "installed again it is the same guest: same epoch")
+        guest.out("rpm -e afferent")
+        purge = re.search(r"to purge it: `sudo ([^`]*)`", pathlib.Path("README.md").read_text())[1]
+        guest.out(" ".join(purge.split()))
+        left = guest.out("find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /var/log/journal \\) -prune -o -name '*afferent*' -print")
+        check(left == "", "the command of the README purges what removal keeps", left)
 
 
 def main():

@@ -22,7 +22,7 @@ macro_rules! reading {
         pub(super) struct $name {
             $($own)*
             /// directory of mirror.redb (default /var/lib/afferent)
-            #[argh(option)]
+            #[argh(option, arg_name = "DIR")]
             state_dir: Option<PathBuf>,
             /// print JSON
             #[argh(switch)]
@@ -72,16 +72,16 @@ reading! {
     #[argh(subcommand, name = "audit")]
     AuditArgs {
         /// only this run
-        #[argh(option)]
+        #[argh(option, arg_name = "ID")]
         run: Option<String>,
         /// only this row: its id, address, or what people call it
-        #[argh(option)]
+        #[argh(option, arg_name = "TEXT")]
         row: Option<String>,
         /// only from this time on, such as 2026-11-21T10:00:00Z
-        #[argh(option)]
+        #[argh(option, arg_name = "TIME")]
         since: Option<String>,
         /// only before this time
-        #[argh(option)]
+        #[argh(option, arg_name = "TIME")]
         until: Option<String>,
     }
 }
