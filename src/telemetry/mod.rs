@@ -28,6 +28,8 @@ pub fn start_log() {
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(Level::TRACE)
+        // It would be said on the standard error that cannot be written to, and end the program.
+        .log_internal_errors(false)
         .with_ansi(false)
         .with_target(false);
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();

@@ -159,8 +159,9 @@ fn scrape() -> String {
         .spawn();
     let mut sensor = Sensor(sensor.unwrap());
     let log = BufReader::new(sensor.0.stderr.take().unwrap());
-    let address = log
-        .lines()
+    // Read to the end of the test: nobody has to write to a pipe that is closed.
+    let mut lines = log.lines();
+    let address = lines
         .find_map(|line| {
             let said: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
             (said["message"] == "metrics").then(|| said["address"].as_str().unwrap().to_owned())
