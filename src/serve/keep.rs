@@ -131,7 +131,6 @@ impl Keeper {
         if self.newest.as_ref().is_some_and(|row| row.digest == digest) && self.is_durable() {
             return Ok(Recorded::Same);
         }
-        self.reopen()?;
         let generation = match &self.newest {
             None => Generation::FIRST,
             Some(row) if row.digest == digest => row.key.generation,
@@ -156,8 +155,9 @@ impl Keeper {
             },
             report: report.clone(),
         };
-        if let Some(store) = &self.store {
-            report_table::replace(store, &stored)?;
+        match &self.store {
+            Some(store) => report_table::replace(store, &stored)?,
+            None => self.try_to_store(&stored)?,
         }
         self.newest = Some(stored.row.clone());
         Ok(if same {
@@ -180,13 +180,12 @@ impl Keeper {
         Ok(())
     }
 
-    /// From memory back to disk: what stands there is of an older epoch and makes way.
-    fn reopen(&mut self) -> Result<(), StoreError> {
-        if self.store.is_some() {
-            return Ok(());
-        }
+    /// From memory back to disk: what stands there is of an older epoch and makes way. The epoch goes
+    /// to disk together with the report: with the epoch alone, an agent that starts then would count
+    /// from one again, through keys that were served already.
+    fn try_to_store(&mut self, stored: &StoredReport) -> Result<(), StoreError> {
         let begun = Store::open(&self.state_dir, FILE, CACHE_BYTES).and_then(|opened| {
-            report_table::begin_epoch(&opened.store, &self.identity)?;
+            report_table::begin_with(&opened.store, &self.identity, stored)?;
             Ok(opened.store)
         });
         match begun {
@@ -277,8 +276,60 @@ mod tests {
         assert_eq!(loaded.unwrap().row.key.generation.get(), 1);
     }
 
+    // The loss: a key that comes again with other content, or a wrong byte that is served.
+    #[test]
+    fn a_flipped_bit_anywhere_gives_the_newest_report_or_a_new_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, _) = open(&dir, "m");
+        for package in ["a", "b", "c", "d"] {
+            record(&mut keeper, package);
+        }
+        let written = keeper.newest.clone().unwrap();
+        drop(keeper);
+        let whole = std::fs::read(dir.path().join(FILE)).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        // redb's header, all of the byte that says which of its two halves counts, then the rest.
+        let which_half = (0..8).map(|bit| (9, bit));
+        let header = (0..60).map(|_| (fastrand::usize(..320), fastrand::u8(..8)));
+        let used: Vec<usize> = (320..whole.len()).filter(|at| whole[*at] != 0).collect();
+        let rest = (0..60).map(|_| (used[fastrand::usize(..used.len())], fastrand::u8(..8)));
+        let bits = which_half.chain(header).chain(rest);
+        let (mut kept, mut anew) = (0, 0);
+        for (at, bit) in bits {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << bit;
+            std::fs::write(scratch.path().join(FILE), damaged).unwrap();
+            let Ok((keeper, loaded)) = open_at(scratch.path(), "m") else {
+                panic!("bit {bit} of byte {at}: it does not start");
+            };
+            match loaded {
+                Some(loaded) => {
+                    assert_eq!(loaded.row, written, "bit {bit} of byte {at}");
+                    kept += 1;
+                }
+                None => {
+                    assert_ne!(
+                        keeper.epoch(),
+                        written.key.epoch.unwrap(),
+                        "bit {bit} of byte {at}"
+                    );
+                    anew += 1;
+                }
+            }
+            drop(keeper);
+            for entry in std::fs::read_dir(scratch.path()).unwrap() {
+                std::fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+        }
+        assert!(kept > 0 && anew > 0, "{kept} kept, {anew} begun anew");
+    }
+
     fn open(dir: &tempfile::TempDir, machine: &str) -> (Keeper, Option<StoredReport>) {
-        Keeper::open(dir.path(), Some(GuestId::of_machine(machine)), epoch).unwrap()
+        open_at(dir.path(), machine).unwrap()
+    }
+
+    fn open_at(dir: &Path, machine: &str) -> Result<(Keeper, Option<StoredReport>), StoreError> {
+        Keeper::open(dir, Some(GuestId::of_machine(machine)), epoch)
     }
 
     fn epoch() -> Epoch {

@@ -26,6 +26,9 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 /// Answers under way when the service is told to stop are waited for this long.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// A scan that takes longer hangs: systemd then stops hearing that all is well.
+const LONGEST_SCAN: Duration = Duration::from_secs(10 * 60);
+
 /// Longer than any machine runs.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -84,6 +87,8 @@ struct Agent {
     rules: watch::Sender<Rules>,
     reread: Reread,
     scan: Option<JoinHandle<Outcome>>,
+    /// When the newest scan began.
+    scan_began: std::time::Instant,
     /// Of the files as the newest scan found them.
     signature: Signature,
     status: Arc<Mutex<Status>>,
@@ -139,12 +144,14 @@ impl Agent {
             published,
             rules,
             scan: None,
+            scan_began: clock::now(),
             config,
             reread,
         };
-        if agent.published.borrow().is_some() {
-            notify(&[NotifyState::Ready]);
-        }
+        // Not only with a report: the first scan may have to wait for the very transaction that
+        // installs this service and waits for its start.
+        notify(&[NotifyState::Ready]);
+        agent.tell_status();
         let control = agent.open_control();
         agent.live().await?;
         drop(control);
@@ -198,8 +205,11 @@ impl Agent {
                 outcome = finished(&mut self.scan) => self.scanned(outcome),
                 () = sleep_until(until) => {}
                 is_new = mapping.refreshed() => if is_new { self.rescan.wanted(clock::now()) },
-                () = poll.tick() => self.compare(),
-                () = watchdog.tick() => notify(&[NotifyState::Watchdog]),
+                () = poll.tick() => {
+                    self.compare();
+                    self.tell_status();
+                }
+                () = watchdog.tick() => self.feed_watchdog(),
                 _ = hang_up.recv() => self.reread(),
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
@@ -255,6 +265,7 @@ impl Agent {
                     mid_transaction,
                 } => {
                     self.signature = self.watch.signature();
+                    self.scan_began = clock::now();
                     let scan = self.worker.scan(&self.config, trigger, mid_transaction);
                     self.scan = Some(tokio::task::spawn_blocking(scan));
                 }
@@ -298,8 +309,10 @@ impl Agent {
         }
     }
 
-    fn remember(&self, outcome: &Outcome) {
+    /// Takes the outcome into the status; gives whether it is the same trouble as before.
+    fn remember(&self, outcome: &Outcome) -> bool {
         let mut status = locked(&self.status);
+        let before = status.scan_error.clone();
         (status.epoch, status.durable, status.moved_aside) = self.worker.kept();
         match outcome {
             Outcome::Found(..) => {
@@ -312,12 +325,22 @@ impl Agent {
             }
             Outcome::Overtaken => {}
         }
+        if before.is_some() && status.scan_error.is_none() {
+            tracing::info!("scans end well again");
+        }
+        before.is_some() && status.scan_error == before
     }
 
-    fn publish(&mut self, published: Published) {
-        let status = format!("report {} of {}", published.key(), published.generated_at());
-        self.published.send_replace(Some(Arc::new(published)));
-        notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    /// What `systemctl status` shows.
+    fn tell_status(&self) {
+        let line = locked(&self.status).line(self.published.borrow().as_deref());
+        notify(&[NotifyState::Status(&line)]);
+    }
+
+    fn feed_watchdog(&self) {
+        if self.scan.is_none() || clock::now() < self.scan_began + LONGEST_SCAN {
+            notify(&[NotifyState::Watchdog]);
+        }
     }
 
     fn remove_sockets(&self) {
@@ -329,7 +352,7 @@ impl Agent {
     }
 
     fn scanned(&mut self, outcome: Outcome) {
-        self.remember(&outcome);
+        let is_told = self.remember(&outcome);
         let ended = match outcome {
             Outcome::Found(Recorded::New(stored), at) => {
                 let published = Published::new(&stored, self.worker.guest_id(), at);
@@ -339,7 +362,7 @@ impl Agent {
                     packages = stored.report.packages.len(),
                     "new report"
                 );
-                self.publish(published);
+                self.published.send_replace(Some(Arc::new(published)));
                 Ended::Done
             }
             Outcome::Found(Recorded::Same, at) => {
@@ -352,22 +375,22 @@ impl Agent {
             }
             Outcome::Overtaken => Ended::Overtaken,
             Outcome::ScanFailed(error) => {
-                tracing::warn!(error, "scan failed; the last report stays");
-                notify(&[
-                    NotifyState::Ready,
-                    NotifyState::Status(&format!("scan failed: {error}")),
-                ]);
+                if !is_told {
+                    tracing::warn!(error, "scan failed; the last report stays");
+                }
                 Ended::ScanFailed
             }
             Outcome::StoreFailed(error) => {
-                tracing::warn!(
-                    error,
-                    "the new report could not be kept; the one before it stays"
-                );
-                notify(&[NotifyState::Ready, NotifyState::Status(&error)]);
+                if !is_told {
+                    tracing::warn!(
+                        error,
+                        "the new report could not be kept; the one before it stays"
+                    );
+                }
                 Ended::StoreFailed
             }
         };
+        self.tell_status();
         self.rescan.ended(clock::now(), ended);
     }
 }

@@ -6,6 +6,7 @@ use crate::report::{Epoch, GuestId};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The state of an agent, as its loop last left it.
 #[derive(Clone, Debug)]
@@ -47,6 +48,30 @@ impl Status {
             reasons.push(format!("changes may be noticed late: {trouble}"));
         }
         reasons
+    }
+
+    /// One line for `systemctl status`: which report is served and how old it is, or why there is
+    /// none.
+    pub(super) fn line(&self, published: Option<&Published>) -> String {
+        let served = published.map_or_else(
+            || "no report yet".to_owned(),
+            |published| {
+                let age = clock::wall_now().since(published.last_scan_at());
+                // Whole minutes, once there are some.
+                let unit = if age.as_secs() < 120 { 1 } else { 60 };
+                let age = Duration::from_secs(age.as_secs() / unit * unit);
+                format!(
+                    "report {} with {} packages, scanned {} ago",
+                    published.key(),
+                    published.packages(),
+                    clock::show_duration(age)
+                )
+            },
+        );
+        match &self.scan_error {
+            Some(error) => format!("{served}; the last scan failed: {error}"),
+            None => served,
+        }
     }
 
     /// The object that answers a question for the status.

@@ -6,7 +6,7 @@ use super::repo_cpe::RepoCpe;
 use super::respond::Published;
 use crate::clock::{self, WallTime};
 use crate::report::{Epoch, GuestId, Trigger};
-use crate::scan::{self, Mode, OnLock, ScanError, Scanner};
+use crate::scan::{self, Mode, OnLock, ScanError, Scanner, Skipped};
 use crate::store::StoreError;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ struct Inner {
     scanner: Scanner,
     keeper: Keeper,
     repo_cpe: Option<RepoCpe>,
+    /// Damaged headers, and trouble with the mapping, that the log tells of already.
+    told: (Vec<Skipped>, Option<String>),
 }
 
 impl Worker {
@@ -56,6 +58,7 @@ impl Worker {
                 .repo_cpe
                 .as_ref()
                 .map(|source| RepoCpe::new(source, &config.state_dir)),
+            told: Default::default(),
         };
         let worker = Self {
             guest_id,
@@ -126,14 +129,21 @@ impl Inner {
             Err(error) => return Outcome::ScanFailed(error.to_string()),
         };
         for skipped in &scanned.skipped {
-            tracing::warn!(?skipped, "a damaged package header was left out");
+            if !self.told.0.contains(skipped) {
+                tracing::warn!(?skipped, "a damaged package header was left out");
+            }
         }
+        self.told.0 = scanned.skipped;
         let mut report = scanned.report;
-        if let Some(repo_cpe) = &mut self.repo_cpe
-            && let Err(error) = repo_cpe.apply(Arc::make_mut(&mut report))
-        {
-            tracing::warn!(%error, "repositories are reported without CPEs");
+        let without = self
+            .repo_cpe
+            .as_mut()
+            .and_then(|cpes| cpes.apply(Arc::make_mut(&mut report)).err())
+            .map(|error| error.to_string());
+        if let Some(error) = without.as_ref().filter(|_| without != self.told.1) {
+            tracing::warn!(error, "repositories are reported without CPEs");
         }
+        self.told.1 = without;
         match self.keeper.record(&report, trigger, at, draw_epoch) {
             Ok(recorded) => Outcome::Found(recorded, at),
             Err(error) => Outcome::StoreFailed(error.to_string()),

@@ -92,13 +92,34 @@ pub fn begin_epoch(store: &Store, identity: &Identity) -> Result<(), StoreError>
     })
 }
 
+/// Begins an epoch with a report that was already given a key in it: both are there, or neither.
+pub fn begin_with(
+    store: &Store,
+    identity: &Identity,
+    stored: &StoredReport,
+) -> Result<(), StoreError> {
+    put(store, Some(identity), stored)
+}
+
 /// Stores a report under its key, in place of the one before it.
 pub fn replace(store: &Store, stored: &StoredReport) -> Result<(), StoreError> {
+    put(store, None, stored)
+}
+
+fn put(
+    store: &Store,
+    identity: Option<&Identity>,
+    stored: &StoredReport,
+) -> Result<(), StoreError> {
     let sealed =
         Sealed::new(&stored.report).map_err(|error| super::explain(store.path(), error))?;
     store.write(|tx| {
-        tx.open_table(ROWS)?
-            .insert(NEWEST, codec::encode(&stored.row)?.as_slice())?;
+        let mut rows = tx.open_table(ROWS)?;
+        if let Some(identity) = identity {
+            rows.insert(IDENTITY, codec::encode(identity)?.as_slice())?;
+        }
+        rows.insert(NEWEST, codec::encode(&stored.row)?.as_slice())?;
+        drop(rows);
         BLOBS.put(tx, NEWEST, &sealed)
     })
 }

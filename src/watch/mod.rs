@@ -12,6 +12,7 @@
 //! service takes when it gets to it, so that thirty thousand events are one wake-up. Where
 //! inotify does not work, or does not see, [`Signature`]s compared now and then do.
 
+mod events;
 mod places;
 
 pub use places::Places;
@@ -186,6 +187,9 @@ impl Watch {
                     self.trouble = Some(explain(&error));
                 }
             }
+        }
+        if self.trouble.is_none() {
+            self.trouble = wanted.keys().find_map(|path| events::missing_for(path));
         }
         set_any
     }

@@ -38,3 +38,4 @@ mod serve_ndb;
 mod serve_protocol;
 mod serve_reload;
 mod serve_rpm;
+mod serve_service;
