@@ -6,7 +6,6 @@ use super::socket::{Socket, is_deadline};
 use super::{Host, Message, NatsError};
 use crate::clock;
 use rustls::ClientConfig;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -28,25 +27,41 @@ pub(super) struct Connection {
     inbox: String,
     asked: u64,
     used: Instant,
+    /// The time that was left when this request began, for errors.
     limit: Duration,
 }
 
 /// What a server says about itself, as far as it matters here.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 struct Info {
-    #[serde(default)]
     max_payload: usize,
-    #[serde(default)]
     headers: bool,
-    #[serde(default)]
     tls_required: bool,
-    #[serde(default)]
     tls_available: bool,
-    #[serde(default)]
     nonce: String,
     /// It is about to stop.
-    #[serde(default)]
     ldm: bool,
+}
+
+impl Info {
+    fn parse(json: &[u8]) -> Result<Self, NatsError> {
+        let info: Value = serde_json::from_slice(json)
+            .map_err(|error| NatsError::Broken(format!("its INFO: {error}")))?;
+        let is = |name: &str| info.get(name).and_then(Value::as_bool).unwrap_or(false);
+        let max_payload = info.get("max_payload").and_then(Value::as_u64).unwrap_or(0);
+        Ok(Self {
+            max_payload: usize::try_from(max_payload).unwrap_or(usize::MAX),
+            headers: is("headers"),
+            tls_required: is("tls_required"),
+            tls_available: is("tls_available"),
+            nonce: info
+                .get("nonce")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
+            ldm: is("ldm"),
+        })
+    }
 }
 
 /// What was heard.
@@ -68,14 +83,14 @@ pub(super) struct Tls<'a> {
 }
 
 impl Connection {
-    /// Connects and logs in before `until`. `limit` is what an error calls the time given.
+    /// Connects and logs in before `until`.
     pub(super) fn open(
         host: &Host,
         tls: &Tls<'_>,
         credentials: &Credentials,
         until: Instant,
-        limit: Duration,
     ) -> Result<Self, NatsError> {
+        let now = clock::now();
         let gone = |error: io::Error| NatsError::NoConnection(format!("{host}: {error}"));
         let mut connection = Self {
             socket: Socket::connect(host, until).map_err(gone)?,
@@ -83,8 +98,8 @@ impl Connection {
             info: Info::default(),
             inbox: format!("_INBOX.{}.", uuid::Uuid::new_v4().simple()),
             asked: 0,
-            used: clock::now(),
-            limit,
+            used: now,
+            limit: until.saturating_duration_since(now),
         };
         connection.greeted(tls).map_err(|error| at(host, error))?;
         let is_secure = tls.required || connection.info.tls_required;
@@ -158,6 +173,7 @@ impl Connection {
             return Err(NatsError::TooLong { bytes, max });
         }
         self.socket.set_deadline(until);
+        self.limit = until.saturating_duration_since(clock::now());
         self.asked += 1;
         let reply = format!("{}{}", self.inbox, self.asked);
         self.say(&protocol::encode(
@@ -252,10 +268,7 @@ impl Connection {
             return Ok(None);
         };
         let event = match operation {
-            Operation::Info(json) => Event::Info(
-                serde_json::from_slice(json)
-                    .map_err(|error| NatsError::Broken(format!("its INFO: {error}")))?,
-            ),
+            Operation::Info(json) => Event::Info(Info::parse(json)?),
             Operation::Message {
                 subject,
                 status,

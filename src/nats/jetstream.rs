@@ -1,8 +1,7 @@
 //! JetStream: what is asked of it and what it answers, in JSON.
 
 use super::Address;
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt;
 use std::time::Duration;
 
@@ -11,51 +10,65 @@ use std::time::Duration;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Error code: there is no such stream.
-const NO_STREAM: u32 = 10059;
+const NO_STREAM: u64 = 10059;
 /// Error code: larger than the stream's `max_msg_size`.
-const TOO_LARGE: u32 = 10054;
+const TOO_LARGE: u64 = 10054;
 /// Error code: another stream would have taken the message.
-const OTHER_STREAM: u32 = 10060;
+const OTHER_STREAM: u64 = 10060;
 /// Error codes: no room left, for the account, the server, its memory, its disk, the stream.
-const FULL: [u32; 5] = [10002, 10023, 10028, 10047, 10077];
+const FULL: [u64; 5] = [10002, 10023, 10028, 10047, 10077];
 /// Error codes: the server, or this account, has no JetStream.
-const DISABLED: [u32; 2] = [10076, 10039];
+const DISABLED: [u64; 2] = [10076, 10039];
 
 /// Any answer: what it is about decides which parts are there.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug)]
 pub struct Answer {
     /// Why not.
     pub error: Option<ApiError>,
     /// Place of a stored message; `None` in other answers.
     pub seq: Option<u64>,
-    /// How a stream is set up; `None` in other answers.
-    pub config: Option<Config>,
-}
-
-/// How a stream is set up, as far as it matters here.
-#[derive(Debug, Default, Deserialize)]
-pub struct Config {
-    /// What it takes.
-    #[serde(default)]
-    pub subjects: Vec<String>,
+    /// What a stream takes; `None` in other answers.
+    pub subjects: Option<Vec<String>>,
 }
 
 /// Why JetStream did not do what was asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug)]
 pub struct ApiError {
     /// As in HTTP.
-    #[serde(default)]
-    pub code: u16,
-    #[serde(default)]
-    err_code: u32,
-    #[serde(default)]
+    code: u64,
+    err_code: u64,
     description: String,
 }
 
 impl Answer {
     /// Reads an answer.
     pub fn parse(payload: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(payload).map_err(|error| format!("no answer of JetStream: {error}"))
+        let answer: Value = serde_json::from_slice(payload)
+            .map_err(|error| format!("no answer of JetStream: {error}"))?;
+        let subjects = |config: &Value| {
+            let subjects = config.get("subjects").and_then(Value::as_array);
+            let subjects = subjects.into_iter().flatten();
+            subjects
+                .filter_map(|subject| Some(subject.as_str()?.to_owned()))
+                .collect()
+        };
+        Ok(Self {
+            error: answer.get("error").map(ApiError::from),
+            seq: answer.get("seq").and_then(Value::as_u64),
+            subjects: answer.get("config").map(subjects),
+        })
+    }
+}
+
+impl From<&Value> for ApiError {
+    fn from(error: &Value) -> Self {
+        let number = |name| error.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let description = error.get("description").and_then(Value::as_str);
+        Self {
+            code: number("code"),
+            err_code: number("err_code"),
+            description: description.unwrap_or_default().to_owned(),
+        }
     }
 }
 
@@ -162,7 +175,7 @@ mod tests {
         let stored = Answer::parse(br#"{"stream":"R","seq":3,"duplicate":true}"#).unwrap();
         assert_eq!((stored.seq, stored.error.is_none()), (Some(3), true));
         let info = Answer::parse(br#"{"type":"t","config":{"name":"R","subjects":["a.>"]}}"#);
-        assert_eq!(info.unwrap().config.unwrap().subjects, ["a.>"]);
+        assert_eq!(info.unwrap().subjects.unwrap(), ["a.>"]);
         let no = br#"{"error":{"code":404,"err_code":10059,"description":"stream not\nfound"}}"#;
         let error = Answer::parse(no).unwrap().error.unwrap();
         assert!(error.is_no_stream() && !error.is_disabled());

@@ -51,7 +51,7 @@ pub enum NatsError {
     #[error("no connection: {0}")]
     NoConnection(String),
     /// The deadline passed; the request may have been carried out.
-    #[error("no answer within {} s", .0.as_secs_f32())]
+    #[error("no answer within {:.1} s", .0.as_secs_f32())]
     Deadline(Duration),
     /// The connection broke, or what came is not NATS; the request may have been carried out.
     #[error("the connection broke: {0}")]

@@ -130,6 +130,35 @@ fn a_server_killed_while_reports_are_pending_loses_none_and_sense_goes_on() {
 }
 
 #[test]
+fn any_server_of_a_cluster_will_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = FakeAgent::start(&dir.path().join("a.sock"), Script::new());
+    let (mut gone, server) = (NatsServer::start(JETSTREAM), NatsServer::start(JETSTREAM));
+    gone.kill();
+    let url = format!("nats://{},{}?stream={STREAM}", gone.place, server.place);
+    let state = dir.path().join("state");
+    let mut sense = Program::sense(&state, &url, &["--vm", &agent.vm("a")]);
+    eventually("accepted", || is_accepted(&state, "77:1").then_some(()));
+    assert!(server.consumer().newest("a").is_some());
+    assert!(sense.terminate().success());
+}
+
+/// A quiet hour must not cost the next report an attempt.
+#[test]
+fn a_connection_that_the_server_gave_up_is_replaced_unseen() {
+    let talkative = "ping_interval: \"100ms\"\nping_max: 1\ndebug: true\n";
+    let server = NatsServer::start(&format!("{JETSTREAM}{talkative}"));
+    let consumer = server.consumer();
+    for gone in 1..3 {
+        consumer.ask("INFO", &json!({})).unwrap();
+        eventually("the server gives it up", || {
+            let log = fs::read_to_string(server.dir.path().join("log")).ok()?;
+            (log.matches("Stale Client Connection").count() >= gone).then_some(())
+        });
+    }
+}
+
+#[test]
 fn without_jetstream_everything_is_kept_and_the_reason_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let agent = FakeAgent::start(&dir.path().join("a.sock"), Script::new());

@@ -26,6 +26,11 @@ fn each_kind_of_secret_lets_us_in_and_a_wrong_one_is_said_and_never_shown() {
             "",
             SEED,
         ),
+        (
+            include_str!("../fixtures/nats/accounts.conf").to_owned(),
+            "",
+            include_str!("../fixtures/nats/sensor.creds"),
+        ),
     ] {
         let server = NatsServer::start(&format!("{JETSTREAM}{configuration}\n"));
         let url = server.url().replace("nats://", &format!("nats://{user}"));

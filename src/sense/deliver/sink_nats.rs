@@ -56,7 +56,6 @@ impl NatsSink {
     pub(super) fn new(address: &Address, options: &SinkOptions) -> Self {
         let options = Options {
             connect: CONNECT,
-            deadline: DEADLINE,
             secret_file: options.token_file.clone(),
             ca_file: options.ca_file.clone(),
         };
@@ -98,9 +97,9 @@ impl NatsSink {
             }
             found => found.map_err(|error| self.meaning(&error))?,
         };
-        match (found.config, found.error) {
-            (Some(config), _) if !jetstream::covers(&config.subjects, &format!("{PREFIX}.*")) => {
-                let takes = config.subjects.join(", ");
+        match (found.subjects, found.error) {
+            (Some(subjects), _) if !jetstream::covers(&subjects, &format!("{PREFIX}.*")) => {
+                let takes = subjects.join(", ");
                 return Err(ours(format!("takes {takes}, but not {PREFIX}.>")));
             }
             (Some(_), _) => {}

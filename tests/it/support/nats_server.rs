@@ -77,8 +77,17 @@ impl NatsServer {
 
 impl Drop for NatsServer {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let said = |name: &str| fs::read_to_string(self.dir.path().join(name));
+            let (log, errors) = (
+                said("log").unwrap_or_default(),
+                said("stderr").unwrap_or_default(),
+            );
+            eprintln!("nats-server at {} ({ended:?}):\n{log}{errors}", self.place);
+        }
     }
 }
 
@@ -97,7 +106,7 @@ fn spawn(dir: &Path, listen: &str, configuration: &str) -> Child {
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(fs::File::create(dir.join("stderr")).unwrap())
         .spawn()
         .expect("nats-server: packaging/install-deps.sh nats")
 }
@@ -140,7 +149,6 @@ impl Consumer {
     pub fn new(url: &str, secret_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Self {
         let options = Options {
             connect: Duration::from_secs(5),
-            deadline: Duration::from_secs(10),
             secret_file,
             ca_file,
         };
@@ -170,6 +178,11 @@ impl Consumer {
 
     /// The newest message about a guest.
     pub fn newest(&self, subject: &str) -> Option<Stored> {
+        // Version 2.9 of the server crashes when it is asked for a message of a stream that is just
+        // being made; one that holds a message has been made.
+        if self.stream()?["state"]["messages"] == 0 {
+            return None;
+        }
         let ask = json!({ "last_by_subj": format!("afferent.reports.{subject}") });
         let answer = self.ask(&format!("STREAM.MSG.GET.{STREAM}"), &ask).ok()?;
         let message = answer["message"].as_object()?;
