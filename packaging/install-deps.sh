@@ -23,6 +23,7 @@ needs() {
 		strace              strace                strace
 		unshare             util-linux            util-linux
 		mkfs.ext4           e2fsprogs             e2fsprogs
+		=nats-server        nats-server           nats-server
 		END
         ;;
     demo) cat <<-'END'

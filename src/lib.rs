@@ -8,7 +8,7 @@
 //!           digest changed? the next generation is given in the same transaction
 //!         socket -> frame -> Request -> respond, from a read transaction -> Response -> frame -> socket
 //! sense   schedule: guest is due -> transport -> exchange -> Envelope -> pending_table, durable
-//!         pending_table -> queue -> http -> outcome: taken -> remove, if still that generation
+//!         pending_table -> queue -> http or nats -> outcome: taken -> remove, if still that generation
 //!                                               refused or lost -> stays, backoff
 //! mirror  http -> page -> spec -> Records -> plan against inventory_table -> apply -> audit_table
 //! ```
@@ -24,6 +24,7 @@ pub mod wire;
 
 // ports: each is the only place that touches one part of the world
 pub mod http;
+pub mod nats;
 pub mod scan;
 pub mod store;
 pub mod telemetry;

@@ -27,10 +27,10 @@ pub(super) struct SenseArgs {
     /// where to find guests: libvirt, a directory of sockets, or hybrid:DIR:PORT, may be repeated
     #[argh(option, arg_name = "libvirt|DIR|hybrid:DIR:PORT")]
     discover: Vec<String>,
-    /// where reports go: file:PATH, http://HOST or https://HOST
+    /// where reports go: file:PATH, http://HOST, https://HOST or nats://HOST?stream=NAME
     #[argh(option, arg_name = "SINK")]
     deliver: Option<String>,
-    /// file with the bearer token for Central
+    /// file with the bearer token for Central, or the secret for NATS
     #[argh(option, arg_name = "FILE")]
     token_file: Option<String>,
     /// the only authorities to trust for Central (PEM; default: those of the system)
@@ -96,14 +96,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         value: "SINK",
         default: None,
         many: false,
-        help: "where reports go: file:PATH, http://HOST or https://HOST",
+        help: "where reports go: file:PATH, http://HOST, https://HOST or nats://HOST?stream=NAME",
     },
     Setting {
         name: "token-file",
         value: "FILE",
         default: None,
         many: false,
-        help: "file with the bearer token for Central, read at every delivery",
+        help: "file with the bearer token for Central, read at every delivery, or the secret for NATS, read at every connection",
     },
     Setting {
         name: "ca-file",

@@ -30,6 +30,8 @@ mod sense_central;
 mod sense_delivers;
 mod sense_faults;
 mod sense_guests;
+mod sense_nats;
+mod sense_nats_identity;
 mod serve_attacked;
 mod serve_blind;
 mod serve_faults;

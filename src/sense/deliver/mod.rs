@@ -2,6 +2,7 @@
 
 pub mod breaker;
 mod budgets;
+mod gzip;
 mod limit;
 pub mod outcome;
 pub mod policy;
@@ -11,4 +12,5 @@ pub mod run;
 pub mod sink;
 mod sink_file;
 mod sink_http;
+mod sink_nats;
 pub mod slot;

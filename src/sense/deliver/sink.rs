@@ -3,7 +3,8 @@
 use super::outcome::Outcome;
 use super::sink_file::FileSink;
 use super::sink_http::HttpSink;
-use crate::http;
+use super::sink_nats::NatsSink;
+use crate::{http, nats};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -24,13 +25,15 @@ pub trait Sink: Send + Sync {
     fn deliver(&self, delivery: &Delivery) -> Outcome;
 }
 
-/// Where to, as it is written: `file:PATH`, `http(s)://...`.
+/// Where to, as it is written: `file:PATH`, `http(s)://...`, `nats://...?stream=NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkAddress {
     /// Lines of JSON, appended.
     File(PathBuf),
     /// Central's base URL, without a slash at its end.
     Http(String),
+    /// A stream of JetStream.
+    Nats(nats::Address),
 }
 
 impl FromStr for SinkAddress {
@@ -42,8 +45,10 @@ impl FromStr for SinkAddress {
             Some(("http" | "https", rest)) if rest.len() > 2 && rest.starts_with("//") => {
                 Ok(Self::Http(text.trim_end_matches('/').to_owned()))
             }
+            Some(("nats" | "tls", _)) => Ok(Self::Nats(text.parse()?)),
             _ => Err(format!(
-                "{text:?} is no place to deliver to: file:PATH, http://HOST or https://HOST"
+                "{text:?} is no place to deliver to: file:PATH, http://HOST, https://HOST or \
+                 nats://HOST?stream=NAME"
             )),
         }
     }
@@ -54,6 +59,7 @@ impl fmt::Display for SinkAddress {
         match self {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Http(base) => f.write_str(base),
+            Self::Nats(address) => address.fmt(f),
         }
     }
 }
@@ -61,7 +67,7 @@ impl fmt::Display for SinkAddress {
 /// What sinks need beside their address.
 #[derive(Clone, Debug, Default)]
 pub struct SinkOptions {
-    /// File with the bearer token.
+    /// File with the bearer token; for NATS, with a token, a password, a seed or credentials.
     pub token_file: Option<PathBuf>,
     /// PEM file with the only roots to trust.
     pub ca_file: Option<PathBuf>,
@@ -83,6 +89,7 @@ pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Box<dyn Sink
             },
             options.token_file.clone(),
         )),
+        SinkAddress::Nats(address) => Box::new(NatsSink::new(address, options)),
     })
 }
 
@@ -92,7 +99,12 @@ mod tests {
 
     #[test]
     fn sinks_survive_text_and_others_are_refused_with_the_forms_allowed() {
-        for text in ["file:/a b", "http://c:1/base", "https://c"] {
+        for text in [
+            "file:/a b",
+            "http://c:1/base",
+            "https://c",
+            "nats://c:4222?stream=R",
+        ] {
             assert_eq!(text.parse::<SinkAddress>().unwrap().to_string(), text);
         }
         for text in ["", "file:", "http:", "https://", "ftp://x", "/path"] {

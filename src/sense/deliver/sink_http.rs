@@ -1,18 +1,13 @@
 //! `http(s)://`: `POST {base}/v1/reports`.
 
+use super::gzip::{COMPRESS_FROM, gzip};
 use super::outcome::Outcome;
 use super::sink::{Delivery, Sink};
 use crate::clock;
 use crate::http::{self, Bearer, Client, HttpError};
 use flate2::Compression;
-use flate2::write::GzEncoder;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Bodies from this many bytes on are compressed. Below, as most reports are, compressing would take
-/// more of the sensor's time than everything else it does with a report.
-const COMPRESS_FROM: usize = 256 << 10;
 
 /// Central over HTTP.
 pub(super) struct HttpSink {
@@ -45,7 +40,8 @@ impl Sink for HttpSink {
             Some(Ok(bearer)) => Some(bearer),
             None => None,
         };
-        let packed = (delivery.body.len() >= COMPRESS_FROM).then(|| gzip(&delivery.body));
+        let packed = (delivery.body.len() >= COMPRESS_FROM)
+            .then(|| gzip(&delivery.body, Compression::fast()));
         let mut headers = vec![
             ("Content-Type", "application/json"),
             ("Idempotency-Key", delivery.idempotency_key.as_str()),
@@ -75,11 +71,4 @@ fn classify(error: &HttpError) -> Outcome {
             Outcome::Failed(said)
         }
     }
-}
-
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
-    // Writing into memory does not fail.
-    let _ = encoder.write_all(body);
-    encoder.finish().unwrap_or_default()
 }

@@ -10,6 +10,7 @@ pub mod fixtures;
 pub mod headers;
 pub mod held;
 pub mod mirror;
+pub mod nats_server;
 pub mod program;
 pub mod rpm_root;
 

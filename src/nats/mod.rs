@@ -1,0 +1,76 @@
+//! A NATS server: messages that are answered, which is all that JetStream needs.
+//!
+//! ```text
+//! server ► INFO {"max_payload":..,"tls_required":..,"nonce":..}
+//!   (TLS from here on, where either side wants it)
+//! client ► CONNECT {"auth_token":..}, SUB _INBOX.<ours>.* 1, PING
+//! server ► PONG: we are in                      or  -ERR 'Authorization Violation'
+//! client ► HPUB <subject> _INBOX.<ours>.<n> ..  headers and payload
+//! server ► MSG _INBOX.<ours>.<n> 1 ..           the answer   or  HMSG with status 503: nobody listens
+//! ```
+//!
+//! - One request at a time has a connection to itself: what breaks one connection, or is slow, holds
+//!   up no other. Connections are kept for the next request, for a minute.
+//! - Every request has a deadline, from the name lookup to the last byte of the answer.
+//! - A connection that breaks is tried once more with a new one, so that a restart of the server is
+//!   not seen. What is asked must therefore bear being asked twice.
+//! - What the server may announce has bounds: see [`protocol`].
+//!
+//! The official client is not used: with its regular expressions and Unicode tables, the program
+//! would outgrow its 8 MiB.
+
+mod address;
+mod client;
+mod connection;
+mod credentials;
+pub mod jetstream;
+mod nkey;
+pub mod protocol;
+mod socket;
+
+pub use address::{Address, Host};
+pub use client::{Client, Options};
+
+use std::time::Duration;
+
+/// What is published.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Where to.
+    pub subject: &'a str,
+    /// Names and values; control characters in them are left out.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Any bytes.
+    pub payload: &'a [u8],
+}
+
+/// Why there is no answer, named for what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    /// No connection came about, so nothing was asked: try again.
+    #[error("no connection: {0}")]
+    NoConnection(String),
+    /// The deadline passed; the request may have been carried out.
+    #[error("no answer within {:.1} s", .0.as_secs_f32())]
+    Deadline(Duration),
+    /// The connection broke, or what came is not NATS; the request may have been carried out.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// Credentials or certificates are wrong, so nobody let us in: somebody has to change something.
+    #[error("{0}")]
+    Denied(String),
+    /// We were let in, but may not publish on this subject.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Nobody listens on the subject.
+    #[error("nobody listens on {0}")]
+    NoResponders(String),
+    /// Longer than the server takes: nothing was sent.
+    #[error("{bytes} bytes, and the server takes at most {max} a message")]
+    TooLong {
+        /// Headers and payload together.
+        bytes: usize,
+        /// The server's `max_payload`.
+        max: usize,
+    },
+}

@@ -1,0 +1,274 @@
+//! NATS on the wire: lines, some with a payload behind them.
+//!
+//! A decoder is a function of a buffer. Every length meets its bound before memory is taken.
+
+/// Longest line, in bytes. INFO lists every server of a cluster.
+pub const MAX_LINE: usize = 64 << 10;
+
+/// Longest answer, headers included, in bytes.
+pub const MAX_ANSWER: usize = 1 << 20;
+
+/// What a buffer holds so far.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// More bytes are needed.
+    Incomplete,
+    /// One operation, which takes this many bytes of the buffer.
+    Operation(Operation<'a>, usize),
+}
+
+/// What a server says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Operation<'a> {
+    /// About itself, in JSON.
+    Info(&'a [u8]),
+    /// A message for one of our subscriptions.
+    Message {
+        /// Where it was sent to.
+        subject: &'a str,
+        /// From the first line of its headers; 503 means that nobody listens.
+        status: Option<u16>,
+        /// Its content.
+        payload: &'a [u8],
+    },
+    /// It wants to know whether we are still here.
+    Ping,
+    /// It still is.
+    Pong,
+    /// All is well.
+    Ok,
+    /// Something is not; without the quotes.
+    Error(&'a str),
+}
+
+/// Why bytes are not NATS.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// No end of a line where one must be.
+    #[error("a line of more than {MAX_LINE} bytes")]
+    LineTooLong,
+    /// More than any answer to us is.
+    #[error("a message of {0} bytes, at most {MAX_ANSWER} are allowed")]
+    MessageTooLong(usize),
+    /// Something else.
+    #[error("not NATS: {0:?}")]
+    Malformed(String),
+}
+
+/// Looks at what has arrived so far.
+pub fn decode(buffer: &[u8]) -> Result<Decoded<'_>, ProtocolError> {
+    let Some(end) = buffer.iter().take(MAX_LINE).position(|b| *b == b'\n') else {
+        return match buffer.len() < MAX_LINE {
+            true => Ok(Decoded::Incomplete),
+            false => Err(ProtocolError::LineTooLong),
+        };
+    };
+    let (line, rest) = buffer.split_at(end + 1);
+    let line = std::str::from_utf8(line).map_err(|_| malformed(line))?;
+    let line = line.trim_end_matches(['\r', '\n']);
+    let (verb, operands) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+    let operands = operands.trim();
+    let is = |word: &str| verb.eq_ignore_ascii_case(word);
+    let operation = if is("MSG") || is("HMSG") {
+        return message(operands, is("HMSG"), rest, end + 1)
+            .unwrap_or_else(|| Err(malformed(line.as_bytes())));
+    } else if is("INFO") {
+        Operation::Info(operands.as_bytes())
+    } else if is("PING") {
+        Operation::Ping
+    } else if is("PONG") {
+        Operation::Pong
+    } else if is("+OK") {
+        Operation::Ok
+    } else if is("-ERR") {
+        Operation::Error(operands.trim_matches('\''))
+    } else {
+        return Err(malformed(line.as_bytes()));
+    };
+    Ok(Decoded::Operation(operation, end + 1))
+}
+
+/// `<subject> <sid> [reply to] [bytes of headers] <bytes>`, and what follows the line; `None` when
+/// it is not so.
+fn message<'a>(
+    operands: &'a str,
+    has_headers: bool,
+    rest: &'a [u8],
+    line: usize,
+) -> Option<Result<Decoded<'a>, ProtocolError>> {
+    let words: Vec<&str> = operands.split_ascii_whitespace().take(6).collect();
+    let numbers = if has_headers { 2 } else { 1 };
+    let (names, sizes) = words.split_at_checked(words.len().checked_sub(numbers)?)?;
+    let subject = *names.first().filter(|_| (2..=3).contains(&names.len()))?;
+    let total: usize = sizes.last()?.parse().ok()?;
+    let headers = match has_headers {
+        true => sizes.first()?.parse().ok()?,
+        false => 0,
+    };
+    if total > MAX_ANSWER {
+        return Some(Err(ProtocolError::MessageTooLong(total)));
+    }
+    if rest.len() < total + 2 {
+        return Some(Ok(Decoded::Incomplete));
+    }
+    let (body, after) = rest.split_at_checked(total)?;
+    let (headers, payload) = body.split_at_checked(headers)?;
+    after.starts_with(b"\r\n").then_some(())?;
+    let operation = Operation::Message {
+        subject,
+        status: status(headers),
+        payload,
+    };
+    Some(Ok(Decoded::Operation(operation, line + total + 2)))
+}
+
+/// The number in `NATS/1.0 503 text`.
+fn status(headers: &[u8]) -> Option<u16> {
+    let line = headers.split(|b| *b == b'\r').next()?;
+    let line = std::str::from_utf8(line).ok()?;
+    line.strip_prefix("NATS/1.0")?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn malformed(line: &[u8]) -> ProtocolError {
+    let start = String::from_utf8_lossy(line.get(..line.len().min(80)).unwrap_or_default());
+    ProtocolError::Malformed(start.trim().to_owned())
+}
+
+/// Headers as they travel; control characters in them are left out. Nothing for none.
+pub fn encode_headers(headers: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    if headers.is_empty() {
+        return text;
+    }
+    text.push_str("NATS/1.0\r\n");
+    for (name, value) in headers {
+        text.push_str(name);
+        text.push_str(": ");
+        text.extend(value.chars().filter(|c| !c.is_control()));
+        text.push_str("\r\n");
+    }
+    text.push_str("\r\n");
+    text
+}
+
+/// One message with encoded headers, to be answered at `reply`.
+pub fn encode(subject: &str, reply: &str, headers: &str, payload: &[u8]) -> Vec<u8> {
+    let total = headers.len() + payload.len();
+    let line = match headers.len() {
+        0 => format!("PUB {subject} {reply} {total}\r\n"),
+        len => format!("HPUB {subject} {reply} {len} {total}\r\n"),
+    };
+    let mut bytes = Vec::with_capacity(line.len() + total + 2);
+    bytes.extend_from_slice(line.as_bytes());
+    bytes.extend_from_slice(headers.as_bytes());
+    bytes.extend_from_slice(payload);
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn operations_are_found_in_any_case_and_one_after_the_other() {
+        let mut rest: &[u8] =
+            b"INFO {\"a\":1} \r\nping\r\n+OK\r\n-ERR 'Stale Connection'\r\nPong\n\
+            MSG s.1 1 4\r\na\r\nb\r\nHMSG s.2 1 reply 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n";
+        let message = |subject, status, payload| Operation::Message {
+            subject,
+            status,
+            payload,
+        };
+        for expected in [
+            Operation::Info(b"{\"a\":1}"),
+            Operation::Ping,
+            Operation::Ok,
+            Operation::Error("Stale Connection"),
+            Operation::Pong,
+            message("s.1", None, b"a\r\nb"),
+            message("s.2", Some(503), b"hi"),
+        ] {
+            let Ok(Decoded::Operation(operation, len)) = decode(rest) else {
+                panic!("{:?}", decode(rest));
+            };
+            assert_eq!(operation, expected);
+            rest = &rest[len..];
+        }
+        assert_eq!(decode(rest), Ok(Decoded::Incomplete));
+    }
+
+    #[test]
+    fn lengths_over_their_bounds_are_refused_before_what_they_announce_arrives() {
+        assert_eq!(
+            decode(b"MSG s 1 1048577\r\n"),
+            Err(ProtocolError::MessageTooLong(1_048_577))
+        );
+        assert_eq!(decode(&[b'x'; MAX_LINE]), Err(ProtocolError::LineTooLong));
+    }
+
+    #[test]
+    fn what_is_no_operation_is_refused() {
+        for bytes in [
+            "HTTP/1.1 400 Bad Request\r\n",
+            "MSG s 1\r\n",
+            "MSG s 1 -1\r\n",
+            "MSG 1 2\r\n\r\n\r\n",
+            "MSG a b c d 2\r\nhi\r\n",
+            "MSG s 1 2\r\nhi!!",
+            "HMSG s 1 9 2\r\nhi\r\n",
+            "MSG s 1 99999999999999999999\r\n",
+        ] {
+            let decoded = decode(bytes.as_bytes());
+            assert!(
+                matches!(decoded, Err(ProtocolError::Malformed(_))),
+                "{bytes:?}: {decoded:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_cannot_begin_another_line() {
+        let headers = encode_headers(&[("Id", "a\r\nEvil: b")]);
+        assert_eq!(
+            encode("s", "r", &headers, b"hi"),
+            b"HPUB s r 26 28\r\nNATS/1.0\r\nId: aEvil: b\r\n\r\nhi\r\n"
+        );
+        assert_eq!(encode("s", "r", "", b"hi"), b"PUB s r 2\r\nhi\r\n");
+    }
+
+    proptest! {
+        /// A server may say anything, cut anywhere.
+        #[test]
+        fn no_bytes_panic_and_no_operation_is_longer_than_the_buffer(
+            bytes in prop::collection::vec(
+                prop_oneof![
+                    prop::sample::select(&b"MSG H\r\n 0123456789-+.'INFO"[..]),
+                    any::<u8>()
+                ],
+                0..200,
+            )
+        ) {
+            if let Ok(Decoded::Operation(_, len)) = decode(&bytes) {
+                prop_assert!(len <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn a_message_is_whole_only_with_its_last_byte(payload: Vec<u8>, cut in 0.0..1.0) {
+            let mut bytes = format!("MSG s 1 {}\r\n", payload.len()).into_bytes();
+            bytes.extend(&payload);
+            bytes.extend(b"\r\n");
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+            let short = (bytes.len() as f64 * cut) as usize;
+            prop_assert_eq!(decode(&bytes[..short]), Ok(Decoded::Incomplete));
+            let whole = Operation::Message { subject: "s", status: None, payload: &payload };
+            prop_assert_eq!(decode(&bytes), Ok(Decoded::Operation(whole, bytes.len())));
+        }
+    }
+}
