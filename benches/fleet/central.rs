@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,6 +21,13 @@ struct State {
     accepted: Mutex<Accepted>,
     more: Condvar,
     closed: AtomicBool,
+    /// Answers some deliveries as a Central does that is in trouble.
+    flaps: AtomicBool,
+    /// The newest generation of each guest, and the digest of each report.
+    newest: Mutex<HashMap<u32, u32>>,
+    digests: Mutex<HashMap<(u32, u32), Vec<u8>>>,
+    went_back: AtomicU64,
+    had_two_contents: AtomicU64,
 }
 
 impl Central {
@@ -62,6 +69,20 @@ impl Central {
         self.state.closed.store(true, Ordering::SeqCst);
     }
 
+    /// Refuses, hangs up and asks for patience now and then, from now on or no more.
+    pub fn flap(&self, flaps: bool) {
+        self.state.flaps.store(flaps, Ordering::SeqCst);
+    }
+
+    /// Reports that came after a newer one of their guest, and keys under which two contents came.
+    pub fn wrongs(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        (
+            count(&self.state.went_back),
+            count(&self.state.had_two_contents),
+        )
+    }
+
     pub fn open(&self) {
         self.state.closed.store(false, Ordering::SeqCst);
     }
@@ -74,18 +95,48 @@ pub fn wall_nanos() -> u128 {
         .as_nanos()
 }
 
+impl State {
+    fn check(&self, key: (u32, u32), body: &[u8]) {
+        let mut newest = self.newest.lock().unwrap();
+        let last = newest.insert(key.0, key.1).unwrap_or(0);
+        drop(newest);
+        if last > key.1 {
+            self.went_back.fetch_add(1, Ordering::SeqCst);
+        }
+        let mark = b"\"digest\":\"";
+        let at = body.windows(mark.len()).position(|bytes| bytes == mark);
+        let digest = body[at.unwrap() + mark.len()..][..71].to_vec();
+        let mut digests = self.digests.lock().unwrap();
+        let first = digests.entry(key).or_insert_with(|| digest.clone());
+        if *first != digest {
+            self.had_two_contents.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
 fn converse(stream: &TcpStream, state: &State) {
     stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::with_capacity(64 << 10, stream);
     let mut body = Vec::new();
+    let mut count = 0u32;
     while let Some(key) = request(&mut reader, &mut body) {
         if state.closed.load(Ordering::SeqCst) {
             return;
         }
-        state.accepted.lock().unwrap().insert(key, wall_nanos());
-        state.more.notify_all();
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-        if (&*stream).write_all(answer).is_err() {
+        state.check(key, &body);
+        count += 1;
+        let status = match (state.flaps.load(Ordering::SeqCst), count % 16) {
+            (true, 3) => "500 Trouble",
+            (true, 7) => "429 Slowly\r\nRetry-After: 1",
+            (true, 11) => return,
+            _ => {
+                state.accepted.lock().unwrap().insert(key, wall_nanos());
+                state.more.notify_all();
+                "200 OK"
+            }
+        };
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        if (&*stream).write_all(answer.as_bytes()).is_err() {
             return;
         }
     }

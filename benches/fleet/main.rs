@@ -1,10 +1,15 @@
 //! One real sensor, ten thousand simulated guests in other processes, one Central.
 //!
 //! `cargo bench --bench fleet`. Guests speak the real protocol over unix sockets and have reports of
-//! 600 packages; `FLEET_GUESTS` makes it smaller. What is printed is measured in this run: times at
-//! Central's door, memory and CPU of the sensor's process from /proc.
+//! 600 packages; `FLEET_GUESTS` makes it smaller, `FLEET_KILLS=200` kills the sensor more often. What
+//! is printed is measured in this run: times at Central's door and in the sensor's log, memory and CPU
+//! of the sensor's process from /proc.
 
-#![allow(clippy::print_stdout, reason = "the numbers are the result")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the numbers are the result, and what the sensor complains about belongs beside them"
+)]
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run has no result")]
 #![allow(unreachable_pub, reason = "one program")]
 #![allow(
@@ -61,6 +66,7 @@ fn main() {
     changes(&guests, &central, &sensor, count);
     all_at_once(&guests, &central, &sensor, count);
     restart(&guests, &central, &mut sensor, count);
+    killed(&guests, &central, &mut sensor, count);
     drop(sensor);
     drop(guests);
 
@@ -83,8 +89,14 @@ fn changes(guests: &Guests, central: &Central, sensor: &Sensor, count: u32) {
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     central.wait_for(count as usize);
-    let latencies = latencies(&guests.changes(), &central.accepted(), tenth);
-    print_latencies("change to accepted, amid routine reports", &latencies);
+    let changes = guests.changes();
+    let durable = latencies(&changes, &sensor.durable(), tenth);
+    print_latencies(
+        "change to durable in the sensor, amid routine reports",
+        &durable,
+    );
+    let accepted = latencies(&changes, &central.accepted(), tenth);
+    print_latencies("change to accepted, amid routine reports", &accepted);
     println!("  RSS {} MiB", sensor.rss_mib());
 }
 
@@ -130,6 +142,65 @@ fn restart(guests: &Guests, central: &Central, sensor: &mut Sensor, count: u32) 
         "  {:.0} reports/s",
         f64::from(count) / drained.as_secs_f64()
     );
+}
+
+/// The sensor is killed again and again (`FLEET_KILLS`, 20) while guests change and Central flaps:
+/// the newest report of every guest arrives, none goes back, and equal keys have equal content.
+fn killed(guests: &Guests, central: &Central, sensor: &mut Sensor, count: u32) {
+    let kills: u32 = std::env::var("FLEET_KILLS").map_or(20, |n| n.parse().unwrap());
+    sensor.settle();
+    central.flap(true);
+    let from = Instant::now();
+    for _ in 0..kills {
+        let first = fastrand::u32(..count);
+        guests.tell(&format!(
+            "change {first} {}",
+            count.min(first + count / 50 + 1)
+        ));
+        // Not to wait for something: the moment of the kill is what varies.
+        std::thread::sleep(Duration::from_millis(fastrand::u64(..800)));
+        sensor.kill();
+        sensor.again();
+    }
+    central.flap(false);
+    // One more change each: what a guest made before it may have been superseded.
+    central.forget();
+    let before = guests.changes().len();
+    guests.tell(&format!("change 0 {count}"));
+    while guests.changes().len() < before + count as usize {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let newest = || {
+        let mut newest = HashMap::new();
+        for (guest, generation) in guests.changes().into_keys() {
+            let known = newest.entry(guest).or_insert(generation);
+            *known = generation.max(*known);
+        }
+        newest
+    };
+    loop {
+        let accepted = central.accepted();
+        let newest = newest();
+        let arrived = newest
+            .iter()
+            .filter(|(g, n)| accepted.contains_key(&(**g, **n)));
+        if newest.len() == count as usize && arrived.count() == count as usize {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (went_back, two_contents) = central.wrongs();
+    assert_eq!(
+        (went_back, two_contents),
+        (0, 0),
+        "went back, or two contents"
+    );
+    line(
+        "killed, Central flaps: newest of all accepted",
+        from.elapsed(),
+        sensor,
+    );
+    println!("  {kills} kills: nothing lost, nothing went back, equal keys have equal content");
 }
 
 /// A tenth of the guests hangs at one stage or another; the others start cold.

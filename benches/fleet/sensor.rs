@@ -1,16 +1,23 @@
 //! The sensor's process, as /proc and its own metrics show it.
 
-use std::io::{Read, Write};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 pub struct Sensor {
     child: Child,
     command: Vec<String>,
     port: u16,
+    durable: Durable,
 }
+
+/// When the report of a guest and generation was durable in the sensor, in nanoseconds since 1970, as
+/// its log says.
+type Durable = Arc<Mutex<HashMap<(u32, u32), u128>>>;
 
 impl Sensor {
     /// Starts `afferent sense` on the sockets in `dir/guests`.
@@ -28,11 +35,13 @@ impl Sensor {
             .map(|text| (*text).to_owned())
             .collect();
         command.insert(0, binary().display().to_string());
-        let child = spawn(&command);
+        let durable = Durable::default();
+        let child = spawn(&command, &durable);
         Self {
             child,
             command,
             port,
+            durable,
         }
     }
 
@@ -43,7 +52,7 @@ impl Sensor {
 
     /// Starts it again as it was.
     pub fn again(&mut self) {
-        self.child = spawn(&self.command);
+        self.child = spawn(&self.command, &self.durable);
     }
 
     pub fn rss_mib(&self) -> u64 {
@@ -60,6 +69,11 @@ impl Sensor {
         let fields: Vec<&str> = fields.split_whitespace().collect();
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
         Duration::from_millis(ticks * 10)
+    }
+
+    /// When each report was durable.
+    pub fn durable(&self) -> HashMap<(u32, u32), u128> {
+        self.durable.lock().unwrap().clone()
     }
 
     fn proc(&self, file: &str) -> String {
@@ -117,12 +131,37 @@ fn binary() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_afferent").into(), PathBuf::from)
 }
 
-fn spawn(command: &[String]) -> Child {
-    Command::new("sh")
+fn spawn(command: &[String], durable: &Durable) -> Child {
+    let mut child = Command::new("sh")
         .args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""])
         .args(command)
-        .env("AFFERENT_LOG", "error")
+        .env("AFFERENT_LOG", "error,afferent::sense::pull::run=debug")
         .stdin(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
-        .unwrap()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let durable = durable.clone();
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            if let Some((key, at)) = durable_line(&line) {
+                durable.lock().unwrap().insert(key, at);
+            } else if line.contains("ERROR") {
+                eprintln!("{line}");
+            }
+        }
+    });
+    child
+}
+
+/// `2026-11-21T10:00:00.123456Z DEBUG pending vm=g-7 generation=8:2 class=Reactive`
+fn durable_line(line: &str) -> Option<((u32, u32), u128)> {
+    let (time, rest) = line.split_once(' ')?;
+    let rest = rest.split_once("pending vm=g-")?.1;
+    let (guest, rest) = rest.split_once(" generation=")?;
+    let key = rest.split(' ').next()?;
+    let (_, generation) = key.split_once(':')?;
+    let time = humantime::parse_rfc3339(time).ok()?;
+    let at = time.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+    Some(((guest.parse().ok()?, generation.parse().ok()?), at))
 }
