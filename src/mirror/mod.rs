@@ -31,6 +31,7 @@ pub mod core;
 pub mod cycle;
 pub mod dump;
 pub mod explain;
+pub mod memory;
 pub mod observe;
 pub mod page;
 pub mod plan;
