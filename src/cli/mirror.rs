@@ -8,6 +8,7 @@ mod settings;
 
 use super::options::ConfigError;
 use super::{DONE, FAILED, USAGE, complain, print_with};
+use crate::mirror::memory::Memory;
 use crate::mirror::planfile::{PlanFile, PlanView, Snapshot, preview, show};
 use crate::mirror::report::{Report, Summary};
 use crate::mirror::run::{self, Mirror};
@@ -284,6 +285,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         core: config.core()?,
         policy: config.policy,
         gate: settings::gate(&config.policy),
+        memory: Memory::default(),
     };
     if !args.once {
         return mirror
@@ -346,6 +348,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
         core: Box::new(snapshot),
         policy: saved.policy,
         gate: run::Gate::Unset,
+        memory: Memory::default(),
     };
     let summary = mirror.once();
     Ok(tell(&summary, json))

@@ -51,25 +51,25 @@ impl FromStr for Mac {
             Some(b'.') => 4,
             Some(_) => return Err(MacError::Malformed),
         };
-        let mut digits = Vec::with_capacity(16);
+        let mut bytes = [0; 8];
+        let mut digits = 0;
         for part in text.split(|c: char| separator == u8::try_from(c).ok()) {
-            if part.len() != group || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+            if part.len() != group {
                 return Err(MacError::Malformed);
             }
-            digits.extend(part.chars().filter_map(|c| c.to_digit(16)));
+            for c in part.chars() {
+                let digit = c.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+                let digit = digit.ok_or(MacError::Malformed)?;
+                let byte: &mut u8 = bytes.get_mut(digits / 2).ok_or(MacError::Malformed)?;
+                *byte = (*byte << 4) | digit;
+                digits += 1;
+            }
         }
-        if digits.len() == 16 {
-            return Err(MacError::Eui64);
+        match (digits, bytes) {
+            (16, _) => Err(MacError::Eui64),
+            (12, [a, b, c, d, e, f, ..]) => Self::new([a, b, c, d, e, f]),
+            _ => Err(MacError::Malformed),
         }
-        if digits.len() != 12 {
-            return Err(MacError::Malformed);
-        }
-        let mut bytes = [0; 6];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let value = pair.iter().fold(0, |value, digit| value * 16 + digit);
-            *byte = u8::try_from(value).map_err(|_| MacError::Malformed)?;
-        }
-        Self::new(bytes)
     }
 }
 

@@ -183,16 +183,18 @@ fn present_components(
         return Ok(PresentComponents::default());
     };
     let rows = tables.components(component_type)?;
-    let own: HashSet<Pair<'_>> = rows.iter().filter_map(|row| row.pair()).collect();
     let mut foreign = HashMap::new();
-    for pair in wanted.iter().filter_map(WantedComponent::pair) {
-        if !own.contains(&pair)
-            && let Some(holder) = tables.component_of_pair(pair)?
-        {
-            foreign.insert(pair_key(pair), holder);
+    // Where there are no rows of other types none of them holds anything.
+    if tables.count_components()? > rows.len() {
+        let own: HashSet<Pair<'_>> = rows.iter().filter_map(|row| row.pair()).collect();
+        for pair in wanted.iter().filter_map(WantedComponent::pair) {
+            if !own.contains(&pair)
+                && let Some(holder) = tables.component_of_pair(pair)?
+            {
+                foreign.insert(pair_key(pair), holder);
+            }
         }
     }
-    drop(own);
     let racks = tables.racks()?.into_iter().filter(|rack| rack.is_live());
     Ok(PresentComponents {
         rows,

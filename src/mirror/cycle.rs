@@ -45,6 +45,11 @@ pub struct Cycle<'a> {
 /// Runs one cycle.
 pub fn run_cycle(store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Summary {
     core.begin();
+    begun(store, core, cycle)
+}
+
+/// The same, of what Core was already asked to forget.
+pub(super) fn begun(store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Summary {
     let id = (cycle.new_id)();
     let mut summary = Summary::new(id.to_string());
     summary.mirror_ran = cycle.mirror;

@@ -24,13 +24,15 @@
 //! - Only Host BMCs are touched, and each component has at most the one that Core names.
 //! - Columns with other owners, and DPU rows, are never changed by mirroring. BMC credentials in a
 //!   response are not even read.
-//! - The same response twice writes once; the order of its entries does not matter.
+//! - The same response twice writes once; the order of its entries does not matter. The service does
+//!   not go through a cycle whose outcome it knows: see `memory`.
 
 mod apply;
 pub mod core;
 pub mod cycle;
 pub mod dump;
 pub mod explain;
+pub mod memory;
 pub mod observe;
 pub mod page;
 pub mod plan;

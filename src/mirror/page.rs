@@ -5,11 +5,13 @@
 //! never even taken out of the text.
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// One expected rack, machine, switch or shelf.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -122,21 +124,40 @@ pub struct IdText(pub String);
 
 impl<'de> Deserialize<'de> for IdText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Shape {
-            Text(String),
-            Object {
-                #[serde(default, alias = "value")]
-                id: Option<String>,
-            },
+        struct IdVisitor;
+
+        impl<'de> Visitor<'de> for IdVisitor {
+            type Value = IdText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id as text or as {id}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<IdText, E> {
+                Ok(IdText(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IdText, A::Error> {
+                let mut id = None;
+                while let Some(key) = map.next_key::<Name<'de>>()? {
+                    if !matches!(key.0.as_ref(), "id" | "value") {
+                        map.next_value::<de::IgnoredAny>()?;
+                    } else if id.is_some() {
+                        return Err(de::Error::duplicate_field("id"));
+                    } else {
+                        id = Some(map.next_value::<Option<String>>()?);
+                    }
+                }
+                Ok(IdText(id.flatten().unwrap_or_default()))
+            }
         }
-        Ok(match Shape::deserialize(deserializer)? {
-            Shape::Text(text) => Self(text),
-            Shape::Object { id } => Self(id.unwrap_or_default()),
-        })
+        deserializer.deserialize_any(IdVisitor)
     }
 }
+
+/// The name of a member, left where it is as long as nothing in it is escaped.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A number as text, whatever it was: what it means is decided later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,9 +216,9 @@ impl<'de> Deserialize<'de> for Labels {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
                 let mut labels = Labels::default();
-                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                    if Labels::KNOWN.contains(&key.as_ref()) {
-                        labels.keep(&key, map.next_value::<Scalar>()?.0);
+                while let Some(key) = map.next_key::<Name<'de>>()? {
+                    if Labels::KNOWN.contains(&key.0.as_ref()) {
+                        labels.keep(&key.0, map.next_value::<Scalar>()?.0);
                     } else {
                         map.next_value::<de::IgnoredAny>()?;
                     }
@@ -207,13 +228,14 @@ impl<'de> Deserialize<'de> for Labels {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Labels, A::Error> {
                 #[derive(Deserialize)]
-                struct Label {
-                    key: String,
+                struct Label<'a> {
+                    #[serde(borrow)]
+                    key: Cow<'a, str>,
                     #[serde(default)]
                     value: Option<Scalar>,
                 }
                 let mut labels = Labels::default();
-                while let Some(label) = seq.next_element::<Label>()? {
+                while let Some(label) = seq.next_element::<Label<'de>>()? {
                     labels.keep(&label.key, label.value.and_then(|v| v.0));
                 }
                 Ok(labels)
@@ -267,6 +289,34 @@ fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, 
         }
     }
     deserializer.deserialize_any(ScalarVisitor)
+}
+
+/// All elements of a JSON array, if each is an object that can be read.
+pub fn objects<T: DeserializeOwned>(text: &str) -> Option<Vec<T>> {
+    let objects: Vec<Object<T>> = serde_json::from_str(text).ok()?;
+    Some(objects.into_iter().map(|object| object.0).collect())
+}
+
+/// An object and nothing else: a list would be taken for one, field by field.
+struct Object<T>(T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: DeserializeOwned> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
 }
 
 /// The elements of a JSON array, not yet looked into.

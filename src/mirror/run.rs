@@ -1,7 +1,8 @@
 //! The service: a cycle every interval until told to stop.
 
 use super::core::Core;
-use super::cycle::{Cycle, Gatekeeper, run_cycle};
+use super::cycle::{Cycle, Gatekeeper};
+use super::memory::Memory;
 use super::policy::{Policy, Profile};
 use super::report::{Report, Summary};
 use super::status::Status;
@@ -28,6 +29,8 @@ pub struct Mirror {
     pub policy: Policy,
     /// What the gate says, read from the environment.
     pub gate: Gate,
+    /// What the last cycle said.
+    pub memory: Memory,
 }
 
 /// Whether expected inventory is mirrored at all.
@@ -89,7 +92,9 @@ impl Mirror {
             new_id: &mut Uuid::new_v4,
             gatekeeper,
         };
-        let mut summary = run_cycle(&self.store, self.core.as_mut(), cycle);
+        let mut summary = self
+            .memory
+            .run_cycle(&self.store, self.core.as_mut(), cycle);
         // An approval was given for what was looked at then, not for whatever goes missing later.
         self.policy.approve_deletes = None;
         if let Gate::Unclear(value) = &self.gate {

@@ -20,7 +20,7 @@ use super::codec::{decode, encode};
 use super::inventory_index::{Index, index_entries, key_bytes, pair_value};
 use super::{Store, StoreError, TxError};
 use crate::inventory::{Bmc, Component, ComponentType, Drift, Pair, Rack, Row, RowKey};
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use uuid::Uuid;
@@ -204,6 +204,11 @@ impl<'tx> Tables<'tx> {
     /// Components of all types, by type and id.
     pub(crate) fn all_components(&self) -> Result<Vec<Component>, Fault> {
         all(&self.component)
+    }
+
+    /// How many components of all types there are.
+    pub(crate) fn count_components(&self) -> Result<usize, Fault> {
+        Ok(usize::try_from(self.component.len()?).unwrap_or(usize::MAX))
     }
 
     /// All BMCs, by address.

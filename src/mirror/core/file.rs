@@ -10,6 +10,9 @@ use crate::inventory::Kind;
 use crate::mirror::page::{self, Entry};
 use crate::mirror::report::Report;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::PathBuf;
@@ -33,9 +36,11 @@ pub struct FileCore {
 
 struct Document {
     body: Vec<u8>,
-    /// Where each member's value is in the body.
-    members: HashMap<String, std::ops::Range<usize>>,
+    /// Where each member's value is in the body; not known before somebody asks.
+    members: OnceCell<Result<Members, String>>,
 }
+
+type Members = HashMap<String, std::ops::Range<usize>>;
 
 impl FileCore {
     /// The document at `path`.
@@ -59,13 +64,21 @@ impl FileCore {
     /// Elements of the list under the first of these names that is there, read into `T`.
     fn list<T: serde::de::DeserializeOwned>(&mut self, kind: Kind, names: &[&str]) -> Pull<T> {
         let document = self.document.get_or_insert_with(|| read(&self.place));
-        let document = match document {
-            Ok(document) => document,
-            Err(why) => return Pull::Failed(why.clone()),
+        let members = document
+            .as_ref()
+            .map(|document| (document, document.members()));
+        let (document, members) = match members {
+            Ok((document, Ok(members))) => (document, members),
+            Err(why) | Ok((_, Err(why))) => return Pull::Failed(why.clone()),
         };
-        let Some(value) = names.iter().find_map(|name| document.member(name)) else {
+        let value = |name: &&str| document.value(members.get(*name)?);
+        let Some(value) = names.iter().find_map(value) else {
             return Pull::Absent;
         };
+        if let Some(entries) = page::objects(value) {
+            return Pull::Done(Pulled::whole(entries));
+        }
+        // Something is wrong with it: one by one, to lose no more than that.
         from_result(elements(value).map(|elements| decode(kind, &elements)))
     }
 }
@@ -116,6 +129,12 @@ impl Core for FileCore {
         pull
     }
 
+    fn fingerprint(&mut self) -> Option<[u8; 32]> {
+        let document = self.document.get_or_insert_with(|| read(&self.place));
+        let body = &document.as_ref().ok()?.body;
+        Some(Sha256::digest(body).into())
+    }
+
     fn source(&self) -> String {
         match &self.place {
             Place::File(path) => format!("file:{}", path.display()),
@@ -151,20 +170,20 @@ fn elements(value: &str) -> Result<Vec<&RawValue>, String> {
 }
 
 impl Document {
-    fn new(body: Vec<u8>) -> Result<Self, String> {
-        let begin = body.as_ptr().addr();
-        let members = page::members(&body)?
-            .into_iter()
-            .map(|(name, value)| {
+    fn members(&self) -> Result<&Members, &String> {
+        let find = || {
+            let begin = self.body.as_ptr().addr();
+            let place = |(name, value): (Cow<'_, str>, &RawValue)| {
                 let from = value.get().as_ptr().addr() - begin;
                 (name.into_owned(), from..from + value.get().len())
-            })
-            .collect();
-        Ok(Self { body, members })
+            };
+            Ok(page::members(&self.body)?.into_iter().map(place).collect())
+        };
+        self.members.get_or_init(find).as_ref()
     }
 
-    fn member(&self, name: &str) -> Option<&str> {
-        let value = self.body.get(self.members.get(name)?.clone())?;
+    fn value(&self, place: &std::ops::Range<usize>) -> Option<&str> {
+        let value = self.body.get(place.clone())?;
         std::str::from_utf8(value)
             .ok()
             .filter(|value| *value != "null")
@@ -188,7 +207,10 @@ fn read(place: &Place) -> Result<Document, String> {
         }
         Place::Url(url, client, deadline) => fetch(url, client, *deadline)?,
     };
-    Document::new(body)
+    Ok(Document {
+        body,
+        members: OnceCell::new(),
+    })
 }
 
 fn fetch(url: &str, client: &Client, deadline: Duration) -> Result<Vec<u8>, String> {

@@ -49,6 +49,18 @@ pub struct Pulled<T> {
     pub no_positions: Option<String>,
 }
 
+impl<T> Pulled<T> {
+    /// All there is, and nothing wrong with it.
+    fn whole(entries: Vec<T>) -> Self {
+        Self {
+            entries,
+            complete: true,
+            warnings: Vec::new(),
+            no_positions: None,
+        }
+    }
+}
+
 /// Where expected and observed inventory comes from.
 pub trait Core {
     /// Forgets what was read: the next question asks anew.
@@ -59,6 +71,11 @@ pub trait Core {
     fn observed(&mut self, kind: Kind) -> Pull<Device>;
     /// For the audit log; holds no secret.
     fn source(&self) -> String;
+    /// Digest of everything that will be said until the next beginning, if that can be told
+    /// before it is looked into.
+    fn fingerprint(&mut self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 /// Reads elements one by one: one that cannot be read costs only itself, and completeness.

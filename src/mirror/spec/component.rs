@@ -96,14 +96,14 @@ pub fn wanted(
     let serial = crate::mirror::page::present(entry.serial_number.as_deref());
     let address = entry.bmc_mac_address.as_deref().map(str::trim);
     let address = address.filter(|address| !address.is_empty());
-    let key = match (Pair::of(manufacturer, serial), serial, address) {
+    let key = || match (Pair::of(manufacturer, serial), serial, address) {
         (Some(pair), _, _) => pair.to_string(),
         (None, Some(text), _) | (None, None, Some(text)) => text.to_owned(),
         (None, None, None) => entry.name().unwrap_or_default().to_owned(),
     };
     let mut reports = Vec::new();
     let mut report = |code: &str, message: String| {
-        reports.push(Report::new(code, kind, &key, message));
+        reports.push(Report::new(code, kind, key(), message));
     };
     let mut keep = true;
     let by_pair = policy.identity == Identity::Pair;

@@ -1,6 +1,6 @@
 //! Which entry has which row, pair and BMC: decided before anything is written.
 
-use super::{Planner, find_bmc};
+use super::Planner;
 use crate::inventory::{BmcType, Mac, Pair};
 use crate::mirror::plan::pair_key;
 use crate::mirror::policy::Identity;
@@ -19,7 +19,7 @@ impl<'a> Planner<'a> {
                 let pair = entry.pair().filter(|_| !self.lost_pair[i]);
                 pair.and_then(|pair| self.row_of_pair.get(&pair).copied())
             } else {
-                self.row_of_mac(entry.mac)
+                self.row_of_bmc(i)
             };
             if found.is_some_and(|row| self.claims.claim(i, row)) {
                 self.rules[i] = if by_pair {
@@ -35,7 +35,7 @@ impl<'a> Planner<'a> {
             }
             let found = if by_pair {
                 // Only entries that lost their pair: their row has none either.
-                let row = self.row_of_mac(entry.mac).filter(|_| self.lost_pair[i]);
+                let row = self.row_of_bmc(i).filter(|_| self.lost_pair[i]);
                 row.filter(|row| self.row(*row).is_some_and(|r| r.pair().is_none()))
             } else {
                 let pair = entry.pair();
@@ -58,7 +58,7 @@ impl<'a> Planner<'a> {
         for (i, entry) in self.entries.iter().enumerate() {
             let Some(pair) = entry.pair() else { continue };
             let current = self.row_of_pair.get(&pair);
-            if current.is_some() && self.row_of_mac(entry.mac).as_ref() == current {
+            if current.is_some() && self.row_of_bmc(i).as_ref() == current {
                 owner.entry(pair).or_insert(i);
             }
         }
@@ -103,7 +103,7 @@ impl<'a> Planner<'a> {
             let foreign = || self.input.present.foreign.get(&pair_key(pair));
             let holder = match taken {
                 Some(kind) => Some(kind.name()),
-                None if by_pair && !stored_here => {
+                None if by_pair && !stored_here && !self.input.present.foreign.is_empty() => {
                     let live = foreign().filter(|row| row.is_live());
                     live.map(|row| row.kind.name())
                 }
@@ -126,7 +126,7 @@ impl<'a> Planner<'a> {
         let mut owner: HashMap<Mac, usize> = HashMap::with_capacity(self.entries.len());
         for (i, entry) in self.entries.iter().enumerate() {
             let row = self.claims.row(i);
-            if row.is_some() && self.row_of_mac(entry.mac) == row && !self.out[i] {
+            if row.is_some() && self.row_of_bmc(i) == row && !self.out[i] {
                 owner.insert(entry.mac, i);
             }
         }
@@ -135,23 +135,21 @@ impl<'a> Planner<'a> {
                 self.no_bmc[i] = true;
                 continue;
             }
-            let key = entry.label();
+            let key = || entry.label();
             if let Some(kind) = self.earlier.mac(entry.mac) {
                 self.no_bmc[i] = true;
                 let why = format!("{} already has the BMC {}", kind.name(), entry.mac);
-                self.warn("duplicate_mac_other_type", key, why);
+                self.warn("duplicate_mac_other_type", key(), why);
             } else if *owner.entry(entry.mac).or_insert(i) != i {
                 self.no_bmc[i] = true;
                 let why = format!("another entry has the same BMC {}", entry.mac);
-                self.warn("duplicate_mac", key, why);
-            } else if let Some(bmc) = find_bmc(&self.input.present.bmcs, entry.mac)
-                .filter(|bmc| bmc.kind != BmcType::Host)
-            {
+                self.warn("duplicate_mac", key(), why);
+            } else if let Some(bmc) = self.bmc_of[i].filter(|bmc| bmc.kind != BmcType::Host) {
                 self.no_bmc[i] = true;
                 self.errors.push(Report::new(
                     "bmc_mac_held_by_non_host",
                     self.input.kind,
-                    key,
+                    key(),
                     format!(
                         "{} is a {} BMC; only Host BMCs are touched",
                         entry.mac,

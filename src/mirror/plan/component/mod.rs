@@ -3,12 +3,14 @@
 //! ```text
 //! duplicates.rs  entries that name one component twice
 //! mod.rs         what is there, what was seen, what is deleted
+//! hosts.rs       which row has which Host BMCs
 //! claims.rs      who has which row, pair and BMC
 //! write.rs       the rows as they will be
 //! ```
 
 mod claims;
 mod duplicates;
+mod hosts;
 mod write;
 
 use super::guard::{Candidate, judge};
@@ -19,6 +21,7 @@ use crate::mirror::report::{Counters, Report, Withheld};
 use crate::mirror::spec::component::WantedComponent;
 use crate::mirror::spec::{Seen, Sighting, Skipped};
 use duplicates::without_duplicates;
+use hosts::Hosts;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -73,8 +76,9 @@ struct Planner<'a> {
     no_bmc: Vec<bool>,
     row_of_id: HashMap<Uuid, usize>,
     row_of_pair: HashMap<Pair<'a>, usize>,
-    /// Host BMCs by component.
-    hosts: Vec<(Uuid, Mac)>,
+    /// Each entry's BMC as it is there.
+    bmc_of: Vec<Option<&'a Bmc>>,
+    hosts: Hosts,
     seen: Seen,
     /// BMCs that go to entries.
     taken_macs: HashSet<Mac>,
@@ -145,13 +149,11 @@ impl<'a> Planner<'a> {
     ) -> Self {
         let present = input.present;
         let rows = &present.rows;
-        let mut hosts: Vec<(Uuid, Mac)> = present
-            .bmcs
+        let row_of_id: HashMap<Uuid, usize> = rows
             .iter()
-            .filter(|bmc| bmc.kind == BmcType::Host)
-            .map(|bmc| (bmc.component_id, bmc.mac))
+            .enumerate()
+            .map(|(i, row)| (row.id, i))
             .collect();
-        hosts.sort_unstable();
         Self {
             input,
             earlier,
@@ -161,17 +163,17 @@ impl<'a> Planner<'a> {
             lost_pair: vec![false; entries.len()],
             out: vec![false; entries.len()],
             no_bmc: vec![false; entries.len()],
-            row_of_id: rows
+            bmc_of: entries
                 .iter()
-                .enumerate()
-                .map(|(i, row)| (row.id, i))
+                .map(|entry| find_bmc(&present.bmcs, entry.mac))
                 .collect(),
+            hosts: Hosts::new(&present.bmcs, &row_of_id, rows.len()),
+            row_of_id,
             row_of_pair: rows
                 .iter()
                 .enumerate()
                 .filter_map(|(i, row)| Some((row.pair()?, i)))
                 .collect(),
-            hosts,
             seen: Seen::default(),
             taken_macs: HashSet::with_capacity(entries.len()),
             taken_pairs: HashSet::with_capacity(entries.len()),
@@ -206,9 +208,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The row of this type whose Host BMC this is.
-    fn row_of_mac(&self, mac: Mac) -> Option<usize> {
-        let bmc = find_bmc(&self.input.present.bmcs, mac)?;
+    /// The row of this type whose Host BMC the entry names.
+    fn row_of_bmc(&self, entry: usize) -> Option<usize> {
+        let bmc = self.bmc_of.get(entry).copied().flatten()?;
         if bmc.kind != BmcType::Host {
             return None;
         }
@@ -253,7 +255,7 @@ impl<'a> Planner<'a> {
             || self
                 .hosts_of(row.id)
                 .iter()
-                .any(|(_, mac)| self.seen.mac(*mac) && !self.taken_macs.contains(mac))
+                .any(|mac| self.seen.mac(*mac) && !self.taken_macs.contains(mac))
     }
 
     /// Notes which pairs and BMCs go to entries.
@@ -273,11 +275,11 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn hosts_of(&self, id: Uuid) -> &[(Uuid, Mac)] {
-        let begin = self.hosts.partition_point(|(owner, _)| *owner < id);
-        let rest = self.hosts.get(begin..).unwrap_or_default();
-        let count = rest.partition_point(|(owner, _)| *owner == id);
-        rest.get(..count).unwrap_or_default()
+    /// Host BMCs of a row of this type; a row that is yet to come has none.
+    fn hosts_of(&self, id: Uuid) -> &[Mac] {
+        self.row_of_id
+            .get(&id)
+            .map_or(&[], |row| self.hosts.of(*row))
     }
 
     /// Live rows nobody claimed and nobody saw.

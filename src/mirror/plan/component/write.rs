@@ -88,7 +88,7 @@ impl Planner<'_> {
                     (id, Outcome::Inserted)
                 }
             };
-            let bmc_changed = !self.no_bmc[i] && self.write_bmc(entry, id);
+            let bmc_changed = !self.no_bmc[i] && self.write_bmc(i, entry, id);
             match outcome {
                 Outcome::Inserted => self.counters.inserted += 1,
                 Outcome::Resurrected => self.counters.resurrected += 1,
@@ -243,8 +243,8 @@ impl Planner<'_> {
     }
 
     /// Makes the BMC of `entry` the only Host BMC of component `id`; whether anything changes.
-    fn write_bmc(&mut self, entry: &WantedComponent, id: Uuid) -> bool {
-        let stored = find_bmc(&self.input.present.bmcs, entry.mac).copied();
+    fn write_bmc(&mut self, i: usize, entry: &WantedComponent, id: Uuid) -> bool {
+        let stored = self.bmc_of[i].copied();
         let ip = match (entry.ip, stored) {
             (Address::At(ip), _) => ip,
             (Address::Malformed, Some(stored)) if stored.component_id == id => stored.ip,
@@ -278,7 +278,8 @@ impl Planner<'_> {
                 .draft
                 .put_bmc(None, wanted, Op::BmcInsert, "Core lists it"),
         }
-        for (_, mac) in self.hosts_of(id).to_vec() {
+        let hosts = self.claims.row(i).map(|row| self.hosts.of(row).to_vec());
+        for mac in hosts.unwrap_or_default() {
             // A BMC that another entry has is evicted by that entry.
             if mac == entry.mac || self.taken_macs.contains(&mac) {
                 continue;

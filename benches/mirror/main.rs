@@ -1,0 +1,210 @@
+//! A large fleet mirrored by `afferent`, and by PostgreSQL with the obvious upserts.
+//!
+//! 100,000 machines and 2,000 racks: first load, cycles in which nothing changed, one in which 1 %
+//! did. Both sides begin with the same JSON document in a file and end with everything on disk.
+//!
+//! - Both read and check the document with the same code, that of the mirror.
+//! - Ours is what `mirror run` does in a cycle, on an open store. The first cycle without a change
+//!   compares every row, as PostgreSQL does in all of them. In the next ones the service knows that
+//!   it has seen this very document and that the tables are as they were: only that is checked.
+//! - PostgreSQL gets the checked rows by `COPY` over a connection that stays open, two transactions
+//!   a cycle like ours, racks and machines. It compares every mirrored column, deletes softly what
+//!   is gone, keeps one Host BMC per machine, the same columns, indexes and audit log (a row per
+//!   insert, a row per changed column; see `schema.sql`). It is not asked for what no SQL does
+//!   obviously: swaps of what is unique, duplicates, the delete guard, warnings, a summary.
+//! - It runs durable as it comes, with more memory than it comes with, and is vacuumed and analyzed
+//!   between the cycles, which is not counted.
+//! - Writing the document is counted on neither side. CPU time is of all processes that take part.
+//!
+//! PostgreSQL comes from the distribution's package (`/usr/lib/postgresql/*/bin`, run as user
+//! `postgres` when we are root). `cargo bench --bench mirror`; sizes from `MACHINES` and `RACKS`.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement for people; whatever fails ends it"
+)]
+
+mod postgres;
+
+use afferent::mirror::core::FileCore;
+use afferent::mirror::cycle::{AlwaysOpen, Cycle};
+use afferent::mirror::memory::Memory;
+use afferent::mirror::policy::{Policy, Profile};
+use std::fmt;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const STEPS: [&str; 4] = ["first load", "no change", "no change again", "1 % changed"];
+
+/// The step in which one in a hundred machines has another name.
+const CHANGE: usize = 3;
+
+fn main() {
+    let size = |name: &str, default: usize| {
+        std::env::var(name).map_or(default, |text| text.parse().unwrap())
+    };
+    let sizes = (size("MACHINES", 100_000), size("RACKS", 2_000));
+    let scratch = tempfile::tempdir().unwrap();
+    println!("{} machines, {} racks", sizes.0, sizes.1);
+    let ours = afferent(scratch.path(), sizes);
+    let Some(theirs) = postgres::measure(scratch.path(), sizes) else {
+        println!("PostgreSQL is not installed: nothing to compare with");
+        return;
+    };
+    for (step, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+        println!(
+            "{:<15} {:.1} times as fast as PostgreSQL, with 1/{:.1} of the CPU time",
+            name_of_step(step),
+            theirs.time.as_secs_f64() / ours.time.as_secs_f64(),
+            theirs.cpu.as_secs_f64() / ours.cpu.as_secs_f64().max(0.01)
+        );
+    }
+}
+
+fn name_of_step(step: usize) -> &'static str {
+    STEPS.get(step).unwrap()
+}
+
+/// What a cycle costs.
+struct Cost {
+    time: Duration,
+    cpu: Duration,
+}
+
+impl Cost {
+    /// Of `work`, in this process and in those that `others` counts.
+    fn of(others: impl Fn() -> Duration, work: impl FnOnce()) -> Self {
+        let cpu = || others() + cpu("self");
+        let (begin, used) = (Instant::now(), cpu());
+        work();
+        Self {
+            time: begin.elapsed(),
+            cpu: cpu() - used,
+        }
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:>7.3} s, {:>5.2} s CPU",
+            self.time.as_secs_f64(),
+            self.cpu.as_secs_f64()
+        )
+    }
+}
+
+/// Fields of `/proc/PID/stat` behind the name.
+fn stat(pid: &str) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+/// CPU time of a process and of its children that ended, in steps of 10 ms.
+fn cpu(pid: &str) -> Duration {
+    let fields = stat(pid).unwrap_or_default();
+    let ticks = fields.iter().skip(11).take(4);
+    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Name of machine `n` in a step: one in a hundred changes in the last.
+fn name(n: usize, step: usize) -> String {
+    if step == CHANGE && n.is_multiple_of(100) {
+        format!("renamed-{n}")
+    } else {
+        format!("node-{n}")
+    }
+}
+
+fn mac(n: usize) -> String {
+    format!(
+        "02:00:60:{:02x}:{:02x}:{:02x}",
+        n >> 16,
+        (n >> 8) & 255,
+        n & 255
+    )
+}
+
+fn afferent(scratch: &Path, sizes: (usize, usize)) -> Vec<Cost> {
+    let store = afferent::mirror::open(&scratch.join("state")).unwrap();
+    let policy = Policy::of(Profile::NaturalKey);
+    let path = scratch.join("core.json");
+    let mut core = FileCore::at_path(path.clone(), None);
+    let mut memory = Memory::default();
+    let costs = (0..STEPS.len()).map(|step| {
+        std::fs::write(&path, document(sizes, step)).unwrap();
+        // The peak is that of the cycle, not of writing the document.
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        let mut summary = None;
+        let cost = Cost::of(
+            || Duration::ZERO,
+            || {
+                let cycle = Cycle {
+                    policy: &policy,
+                    mirror: true,
+                    now: "2026-11-21T10:00:00.000Z".into(),
+                    new_id: &mut uuid::Uuid::new_v4,
+                    gatekeeper: &AlwaysOpen,
+                };
+                summary = Some(memory.run_cycle(&store, &mut core, cycle));
+            },
+        );
+        let summary = summary.unwrap();
+        assert!(summary.errors.is_empty(), "{:?}", summary.errors);
+        let counters = &summary.types["Compute"];
+        assert_eq!(counters.pulled, sizes.0 as u64);
+        println!(
+            "afferent     {:<15} {cost}  {} MiB  inserted {} updated {}",
+            name_of_step(step),
+            peak(),
+            counters.inserted,
+            counters.updated
+        );
+        cost
+    });
+    let costs: Vec<Cost> = costs.collect();
+    let bytes = std::fs::metadata(scratch.join("state/mirror.redb"))
+        .unwrap()
+        .len();
+    println!(
+        "afferent     {} MB on disk, the audit log included",
+        bytes / 1_000_000
+    );
+    costs
+}
+
+/// Most memory since it was last asked to forget, in MiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        / 1024
+}
+
+/// What Core says in a step.
+fn document((machines, racks): (usize, usize), step: usize) -> String {
+    let mut text = String::from("{\"expected_racks\":[");
+    for n in 0..racks {
+        let comma = if n > 0 { "," } else { "" };
+        write!(text, r#"{comma}{{"rack_id":{{"id":"rack-{n}"}},"metadata":{{"name":"Rack {n}","labels":[{{"key":"chassis.manufacturer","value":"Quanta"}},{{"key":"chassis.serial-number","value":"QR-{n}"}},{{"key":"location.datacenter","value":"OSL1"}}]}}}}"#).unwrap();
+    }
+    text.push_str("],\"expected_machines\":[");
+    for n in 0..machines {
+        let comma = if n > 0 { "," } else { "" };
+        write!(text, r#"{comma}{{"bmc_mac_address":"{}","bmc_ip_address":"10.{}.{}.{}","chassis_serial_number":"MC-{n}","rack_id":{{"id":"rack-{}"}},"metadata":{{"name":"{}","labels":[{{"key":"manufacturer","value":"Foxwell"}},{{"key":"model","value":"CT-2"}},{{"key":"slot_id","value":"{}"}},{{"key":"tray_idx","value":"{}"}},{{"key":"host_id","value":"0"}}]}}}}"#,
+            mac(n), n >> 16, (n >> 8) & 255, n & 255, n % racks, name(n, step), n % 48, n % 4).unwrap();
+    }
+    text + "]}"
+}
