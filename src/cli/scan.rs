@@ -57,7 +57,7 @@ pub(super) fn run(args: &ScanArgs) -> u8 {
         patience: PATIENCE,
         on_lock: OnLock::Wait,
     };
-    let scanned = match Scanner::new().scan(&request, Mode::Full) {
+    let scanned = match Scanner::new().scan(&request, Mode::Once) {
         Ok(scanned) => scanned,
         Err(error) => return complain(FAILED, &error.to_string()),
     };

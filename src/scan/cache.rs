@@ -171,7 +171,14 @@ impl Cache {
             last_number: database.last_number()?,
         };
         // A damaged index is no reason to lose the headers.
-        let listing = database.listing().unwrap_or_default();
+        let listing = match mode {
+            Mode::Once => None,
+            Mode::Full | Mode::Incremental => database.listing().unwrap_or_default(),
+        };
+        let checks = match (mode, &listing) {
+            (Mode::Once, _) | (_, Some(_)) => Checks::Skip,
+            (_, None) => Checks::Make,
+        };
         let known = mode == Mode::Incremental
             && self.listed == listing.is_some()
             && self
@@ -187,7 +194,7 @@ impl Cache {
                 Some(delta) => delta,
                 None => {
                     let new = self.delta(identity, *stamps, true);
-                    self.walk(new, listing.as_deref(), database)?
+                    self.walk(new, listing.as_deref(), checks, database)?
                 }
             };
             let written = !self
@@ -198,7 +205,7 @@ impl Cache {
             }
         }
         let new = self.delta(identity, *stamps, false);
-        self.walk(new, listing.as_deref(), database)
+        self.walk(new, listing.as_deref(), checks, database)
     }
 
     /// Whether anything known is gone or anything new is there.
@@ -213,14 +220,11 @@ impl Cache {
         &self,
         mut delta: Delta,
         listing: Option<&[Listed]>,
+        checks: Checks,
         database: &mut rpmdb::Database<OpenFile>,
     ) -> Result<Delta, rpmdb::Error> {
         let mut scratch = Scratch::default();
         let mut agreed = 0;
-        let checks = match listing {
-            Some(_) => Checks::Skip,
-            None => Checks::Make,
-        };
         database.headers(checks, &mut |item| {
             delta.headers += 1;
             let listed = listing.and_then(|all| {

@@ -61,6 +61,8 @@ pub enum OnLock {
 /// How much to trust what is known from the scan before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// Every header is read, and nothing looked at that only another scan would need.
+    Once,
     /// Every header is read.
     Full,
     /// Headers known by number and a cheap check are not read again. A database that was rebuilt
