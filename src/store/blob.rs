@@ -57,12 +57,14 @@ impl Sealed {
     /// Does all the work that needs no database.
     pub(crate) fn new(value: &impl Serialize) -> Result<Self, TxError> {
         let plain = codec::encode(value)?;
-        let packed = COMPRESSORS
+        let mut packed = COMPRESSORS
             .with(
                 || zstd::bulk::Compressor::new(ZSTD_LEVEL),
                 |compressor| compressor.compress(&plain),
             )
             .map_err(|error| TxError::Corrupt(format!("cannot compress a value: {error}")))?;
+        // It has room for the worst case, and many wait together for one commit.
+        packed.shrink_to_fit();
         let head = codec::encode(&Head {
             packed: packed.len() as u64,
             unpacked: plain.len() as u64,
@@ -153,8 +155,10 @@ impl OpenBlobs<'_> {
     }
 }
 
-/// Working memory of zstd costs more to make than a report to compress: it is used again, by as
-/// many at a time as there were ever at work together.
+/// Tools that are kept for the next value: about as many as there are processors to use them.
+const MOST_SPARE: usize = 4;
+
+/// Working memory of zstd costs more to make than a report to compress: it is used again.
 struct Spare<T>(Mutex<Vec<T>>);
 
 static COMPRESSORS: Spare<zstd::bulk::Compressor<'static>> = Spare(Mutex::new(Vec::new()));
@@ -170,7 +174,10 @@ impl<T> Spare<T> {
         let mut tool = spare.map_or_else(make, Ok)?;
         let result = work(&mut tool)?;
         // One that failed is not trusted again.
-        self.lock().push(tool);
+        let mut spare = self.lock();
+        if spare.len() < MOST_SPARE {
+            spare.push(tool);
+        }
         Ok(result)
     }
 
