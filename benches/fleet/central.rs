@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,6 +20,8 @@ pub struct Central {
 struct State {
     accepted: Mutex<Accepted>,
     more: Condvar,
+    /// How many are waited for: nobody is woken before.
+    wanted: AtomicUsize,
     closed: AtomicBool,
     /// Answers some deliveries as a Central does that is in trouble.
     flaps: AtomicBool,
@@ -51,6 +53,7 @@ impl Central {
     /// Waits until this many reports were accepted since the last [`Central::forget`].
     pub fn wait_for(&self, count: usize) {
         let mut accepted = self.state.accepted.lock().unwrap();
+        self.state.wanted.store(count, Ordering::SeqCst);
         while accepted.len() < count {
             accepted = self.state.more.wait(accepted).unwrap();
         }
@@ -130,8 +133,11 @@ fn converse(stream: &TcpStream, state: &State) {
             (true, 7) => "429 Slowly\r\nRetry-After: 1",
             (true, 11) => return,
             _ => {
-                state.accepted.lock().unwrap().insert(key, wall_nanos());
-                state.more.notify_all();
+                let mut accepted = state.accepted.lock().unwrap();
+                accepted.insert(key, wall_nanos());
+                if accepted.len() >= state.wanted.load(Ordering::SeqCst) {
+                    state.more.notify_all();
+                }
                 "200 OK"
             }
         };

@@ -48,10 +48,7 @@ fn main() {
     central.wait_for(count as usize);
     let cold = started.elapsed();
     line("cold start: every report accepted", cold, &sensor);
-    println!(
-        "  sensor's CPU for that: {:.1} s",
-        sensor.cpu().as_secs_f64()
-    );
+    print_cpu(sensor.cpu(), count);
 
     sensor.settle();
     let (before, from) = (sensor.cpu(), Instant::now());
@@ -104,24 +101,25 @@ fn changes(guests: &Guests, central: &Central, sensor: &Sensor, count: u32) {
 fn all_at_once(guests: &Guests, central: &Central, sensor: &Sensor, count: u32) {
     sensor.settle();
     central.forget();
-    let reports = sensor.reports();
-    let from = Instant::now();
+    let reports = sensor.durable_count();
+    let (cpu, from) = (sensor.cpu(), Instant::now());
     guests.tell(&format!("change 0 {count}"));
-    while sensor.reports() < reports + u64::from(count) {
+    while sensor.durable_count() < reports + count as usize {
         std::thread::sleep(Duration::from_millis(20));
     }
     line("all change at once: durable here", from.elapsed(), sensor);
     central.wait_for(count as usize);
     line("all change at once: accepted", from.elapsed(), sensor);
+    print_cpu(sensor.cpu() - cpu, count);
 }
 
 /// Central is away, everybody changes, the sensor is killed; then both come back.
 fn restart(guests: &Guests, central: &Central, sensor: &mut Sensor, count: u32) {
     sensor.settle();
     central.close();
-    let reports = sensor.reports();
+    let reports = sensor.durable_count();
     guests.tell(&format!("change 0 {count}"));
-    while sensor.reports() < reports + u64::from(count) {
+    while sensor.durable_count() < reports + count as usize {
         std::thread::sleep(Duration::from_millis(20));
     }
     sensor.kill();
@@ -271,6 +269,15 @@ fn print_latencies(what: &str, sorted: &[Duration]) {
         at(500).unwrap(),
         at(990).unwrap(),
         sorted.last().unwrap()
+    );
+}
+
+/// What of the time was the sensor's own: the guests and Central share the processors with it.
+fn print_cpu(took: Duration, reports: u32) {
+    println!(
+        "  sensor's CPU for that: {:.1} s, {:?} a report",
+        took.as_secs_f64(),
+        took / reports
     );
 }
 

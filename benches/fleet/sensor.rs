@@ -76,13 +76,13 @@ impl Sensor {
         self.durable.lock().unwrap().clone()
     }
 
-    fn proc(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
+    /// How many reports were durable so far, without asking the sensor, whose time is measured.
+    pub fn durable_count(&self) -> usize {
+        self.durable.lock().unwrap().len()
     }
 
-    /// Reports that are durable in the sensor since its start.
-    pub fn reports(&self) -> u64 {
-        self.metric("afferent_pulls_total{outcome=\"report\"} ")
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
     }
 
     fn metric(&self, name: &str) -> u64 {

@@ -26,6 +26,14 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_p
 /// Redirects within one host that are followed before giving up.
 const MAX_REDIRECTS: usize = 3;
 
+/// Connections that are kept for the next request: as many as anybody here has requests under way at
+/// one place, so that none is dialed anew while there is work.
+const KEPT: usize = 20;
+
+/// Each of the two buffers of a connection, in bytes: the longest header fits, and most bodies pass in
+/// one or two parts.
+const BUFFER: usize = 64 << 10;
+
 /// Limits and trust of a [`Client`].
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -246,6 +254,10 @@ fn agent(options: &Options, roots: Option<RootCerts>) -> ureq::Agent {
         .timeout_global(Some(options.deadline))
         .http_status_as_error(false)
         .max_redirects(0)
+        .max_idle_connections(KEPT)
+        .max_idle_connections_per_host(KEPT)
+        .input_buffer_size(BUFFER)
+        .output_buffer_size(BUFFER)
         .user_agent(concat!("afferent/", env!("CARGO_PKG_VERSION")));
     if let Some(roots) = roots {
         config = config.tls_config(

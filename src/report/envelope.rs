@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Why text is not an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,9 +20,9 @@ pub struct IdError {
 /// The sensor's name for a guest: what operators write in a roster and read at Central.
 ///
 /// It becomes part of a NATS subject and of a header, so it holds only letters, digits and
-/// `. _ : @ + -`, and is at most 128 bytes long.
+/// `. _ : @ + -`, and is at most 128 bytes long. Cheap to clone: the sensor's tables share one text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct VmId(String);
+pub struct VmId(#[serde(with = "shared_text")] Arc<str>);
 
 impl VmId {
     /// As it was written.
@@ -44,7 +45,21 @@ impl FromStr for VmId {
                 text: text.chars().take(160).collect(),
             });
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
+    }
+}
+
+/// Shared text at rest: the same bytes as those of a `String`.
+mod shared_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::sync::Arc;
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(from).map(Arc::from)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The one writer of `sense.redb`: a thread that commits together what came together.
 //!
-//! While one commit is on its way to the disk the next changes gather; there is no timer. At most
-//! as many reports wait here as transfers are allowed at once, because each transfer waits for its
-//! report to be durable.
+//! While one commit is on its way to the disk the next changes gather; there is no timer. Few
+//! reports wait here, because each holds one of the places that [`Lanes`] has for them until it is
+//! durable.
+//!
+//! [`Lanes`]: super::pull::exchange::Lanes
 //!
 //! A change that carries no report is owed until it is written: when the disk is full, answers of
 //! Central still have to make room. A report that cannot be written is refused, and its guest is

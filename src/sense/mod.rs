@@ -47,7 +47,7 @@ use tokio::sync::{mpsc, watch};
 pub const DATABASE: &str = "sense.redb";
 
 /// Bound of redb's page cache, in bytes.
-const CACHE: usize = 16 << 20;
+const CACHE: usize = 4 << 20;
 
 /// Between two looks at the sources of the roster.
 const ROSTER_EVERY: Duration = Duration::from_secs(2);

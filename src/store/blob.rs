@@ -9,7 +9,7 @@
 //! own checksums on ordinary reads, so every value is hashed and checked before anybody sees it.
 
 use super::{TxError, codec};
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -33,6 +33,12 @@ pub(super) struct Blobs {
     pub(super) chunks: TableDefinition<'static, (&'static str, u32), &'static [u8]>,
 }
 
+/// The same tables in a transaction that writes.
+pub(super) struct OpenBlobs<'tx> {
+    heads: Table<'tx, &'static str, &'static [u8]>,
+    chunks: Table<'tx, (&'static str, u32), &'static [u8]>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     packed: u64,
@@ -51,12 +57,14 @@ impl Sealed {
     /// Does all the work that needs no database.
     pub(crate) fn new(value: &impl Serialize) -> Result<Self, TxError> {
         let plain = codec::encode(value)?;
-        let packed = COMPRESSORS
+        let mut packed = COMPRESSORS
             .with(
                 || zstd::bulk::Compressor::new(ZSTD_LEVEL),
                 |compressor| compressor.compress(&plain),
             )
             .map_err(|error| TxError::Corrupt(format!("cannot compress a value: {error}")))?;
+        // It has room for the worst case, and many wait together for one commit.
+        packed.shrink_to_fit();
         let head = codec::encode(&Head {
             packed: packed.len() as u64,
             unpacked: plain.len() as u64,
@@ -68,29 +76,12 @@ impl Sealed {
 }
 
 impl Blobs {
-    /// Stores a value in place of what the key held.
-    pub(super) fn put(
-        &self,
-        tx: &WriteTransaction,
-        key: &str,
-        value: &Sealed,
-    ) -> Result<(), TxError> {
-        self.remove(tx, key)?;
-        tx.open_table(self.heads)?
-            .insert(key, value.head.as_slice())?;
-        let mut chunks = tx.open_table(self.chunks)?;
-        for (n, chunk) in (0u32..).zip(value.packed.chunks(CHUNK)) {
-            chunks.insert((key, n), chunk)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets a value; says whether there was one.
-    pub(super) fn remove(&self, tx: &WriteTransaction, key: &str) -> Result<bool, TxError> {
-        let was_there = tx.open_table(self.heads)?.remove(key)?.is_some();
-        tx.open_table(self.chunks)?
-            .retain_in((key, 0)..=(key, u32::MAX), |_, _| false)?;
-        Ok(was_there)
+    /// Opens both tables to be written, once for all values of a transaction.
+    pub(super) fn open<'tx>(&self, tx: &'tx WriteTransaction) -> Result<OpenBlobs<'tx>, TxError> {
+        Ok(OpenBlobs {
+            heads: tx.open_table(self.heads)?,
+            chunks: tx.open_table(self.chunks)?,
+        })
     }
 
     /// Reads a value from open tables, checked against its hash.
@@ -137,8 +128,37 @@ impl Blobs {
     }
 }
 
-/// Working memory of zstd costs more to make than a report to compress: it is used again, by as
-/// many at a time as there were ever at work together.
+impl OpenBlobs<'_> {
+    /// Stores a value in place of what the key held.
+    pub(super) fn put(&mut self, key: &str, value: &Sealed) -> Result<(), TxError> {
+        self.heads.insert(key, value.head.as_slice())?;
+        let mut next = 0;
+        for chunk in value.packed.chunks(CHUNK) {
+            self.chunks.insert((key, next), chunk)?;
+            next += 1;
+        }
+        self.cut(key, next)
+    }
+
+    /// Forgets a value; says whether there was one.
+    pub(super) fn remove(&mut self, key: &str) -> Result<bool, TxError> {
+        let was_there = self.heads.remove(key)?.is_some();
+        self.cut(key, 0)?;
+        Ok(was_there)
+    }
+
+    /// Forgets the chunks of a value from this one on.
+    fn cut(&mut self, key: &str, from: u32) -> Result<(), TxError> {
+        Ok(self
+            .chunks
+            .retain_in((key, from)..=(key, u32::MAX), |_, _| false)?)
+    }
+}
+
+/// Tools that are kept for the next value: about as many as there are processors to use them.
+const MOST_SPARE: usize = 4;
+
+/// Working memory of zstd costs more to make than a report to compress: it is used again.
 struct Spare<T>(Mutex<Vec<T>>);
 
 static COMPRESSORS: Spare<zstd::bulk::Compressor<'static>> = Spare(Mutex::new(Vec::new()));
@@ -154,7 +174,10 @@ impl<T> Spare<T> {
         let mut tool = spare.map_or_else(make, Ok)?;
         let result = work(&mut tool)?;
         // One that failed is not trusted again.
-        self.lock().push(tool);
+        let mut spare = self.lock();
+        if spare.len() < MOST_SPARE {
+            spare.push(tool);
+        }
         Ok(result)
     }
 

@@ -12,11 +12,11 @@
 //! - [`Change::Clear`] takes a report away only if it is still the one that was accepted.
 //! - A report is given out only if its bytes have the hash under which they were stored.
 
-use super::blob::{Blobs, Sealed};
+use super::blob::{Blobs, OpenBlobs, Sealed};
 use super::{Store, StoreError, TxError, codec};
 use crate::clock::WallTime;
 use crate::report::{Digest, Envelope, GuestId, Headline, ReportKey, Trigger, VmId};
-use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
+use redb::{ReadableTable, Table, TableDefinition, TableError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -173,10 +173,13 @@ pub struct Loaded {
 /// Applies all of `changes` in one transaction: all of them are on disk, or none.
 pub fn apply(store: &Store, changes: &[Change]) -> Result<(), StoreError> {
     store.write(|tx| {
-        let mut guests = tx.open_table(GUESTS)?;
-        let mut slots = tx.open_table(SLOTS)?;
+        let mut tables = Tables {
+            guests: tx.open_table(GUESTS)?,
+            slots: tx.open_table(SLOTS)?,
+            blobs: BLOBS.open(tx)?,
+        };
         for change in changes {
-            apply_one(tx, &mut guests, &mut slots, change)?;
+            tables.apply(change)?;
         }
         Ok(())
     })
@@ -184,46 +187,55 @@ pub fn apply(store: &Store, changes: &[Change]) -> Result<(), StoreError> {
 
 type Rows<'tx> = Table<'tx, &'static str, &'static [u8]>;
 
-fn apply_one(
-    tx: &WriteTransaction,
-    guests: &mut Rows<'_>,
-    slots: &mut Rows<'_>,
-    change: &Change,
-) -> Result<(), TxError> {
-    match change {
-        Change::Put {
-            vm,
-            slot,
-            guest,
-            report,
-        } => {
-            put(slots, vm, slot)?;
-            learn(guests, vm, guest)?;
-            BLOBS.put(tx, vm.as_str(), &report.0)
-        }
-        Change::Move { vm, slot } => match get::<SlotRow>(slots, vm)? {
-            Some(held) if held.report == slot.report => put(slots, vm, slot),
-            _ => Ok(()),
-        },
-        Change::Clear { vm, report, at } => {
-            if let Some(mut guest) = get::<GuestRow>(guests, vm)? {
-                guest.accepted = Some((*report, *at));
-                put(guests, vm, &guest)?;
+/// The tables, open to be written.
+struct Tables<'tx> {
+    guests: Rows<'tx>,
+    slots: Rows<'tx>,
+    blobs: OpenBlobs<'tx>,
+}
+
+impl Tables<'_> {
+    fn apply(&mut self, change: &Change) -> Result<(), TxError> {
+        let Self {
+            guests,
+            slots,
+            blobs,
+        } = self;
+        match change {
+            Change::Put {
+                vm,
+                slot,
+                guest,
+                report,
+            } => {
+                put(slots, vm, slot)?;
+                learn(guests, vm, guest)?;
+                blobs.put(vm.as_str(), &report.0)
             }
-            match get::<SlotRow>(slots, vm)? {
-                Some(held) if held.report == *report => {
-                    slots.remove(vm.as_str())?;
-                    BLOBS.remove(tx, vm.as_str()).map(drop)
-                }
+            Change::Move { vm, slot } => match get::<SlotRow>(slots, vm)? {
+                Some(held) if held.report == slot.report => put(slots, vm, slot),
                 _ => Ok(()),
+            },
+            Change::Clear { vm, report, at } => {
+                if let Some(mut guest) = get::<GuestRow>(guests, vm)? {
+                    guest.accepted = Some((*report, *at));
+                    put(guests, vm, &guest)?;
+                }
+                match get::<SlotRow>(slots, vm)? {
+                    Some(held) if held.report == *report => {
+                        slots.remove(vm.as_str())?;
+                        blobs.remove(vm.as_str()).map(drop)
+                    }
+                    _ => Ok(()),
+                }
             }
-        }
-        Change::Learn { vm, guest } => learn(guests, vm, guest),
-        Change::Forget { vm } => {
-            if get::<SlotRow>(slots, vm)?.is_none() {
-                guests.remove(vm.as_str())?;
+            Change::Learn { vm, guest } => learn(guests, vm, guest),
+            Change::Forget { vm } => {
+                if get::<SlotRow>(slots, vm)?.is_none() {
+                    guests.remove(vm.as_str())?;
+                }
+                Ok(())
             }
-            Ok(())
         }
     }
 }

@@ -87,7 +87,7 @@ pub fn begin_epoch(store: &Store, identity: &Identity) -> Result<(), StoreError>
         rows.insert(IDENTITY, codec::encode(identity)?.as_slice())?;
         rows.remove(NEWEST)?;
         drop(rows);
-        BLOBS.remove(tx, NEWEST)?;
+        BLOBS.open(tx)?.remove(NEWEST)?;
         Ok(())
     })
 }
@@ -120,7 +120,7 @@ fn put(
         }
         rows.insert(NEWEST, codec::encode(&stored.row)?.as_slice())?;
         drop(rows);
-        BLOBS.put(tx, NEWEST, &sealed)
+        BLOBS.open(tx)?.put(NEWEST, &sealed)
     })
 }
 

@@ -23,6 +23,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// be six times as long.
 const LONG: usize = 4 << 20;
 
+/// How many times as long most reports are as JSON: room for it is taken at once.
+const AS_JSON: usize = 3;
+
 /// Held by the one that is being delivered.
 static LONG_ONES: Mutex<()> = Mutex::new(());
 
@@ -161,7 +164,10 @@ fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known, is_news: boo
     let outcome = match fetch(store, &vm) {
         Ok(stored) => {
             let _turn = (stored.len() > LONG).then(|| LONG_ONES.lock());
-            match prepare(&stored, &vm, report) {
+            let prepared = prepare(&stored, &vm, report);
+            // Only what is sent stays in memory while Central takes its time.
+            drop(stored);
+            match prepared {
                 Ok((delivery, made)) => {
                     made_at = Some(made);
                     sink.deliver(&delivery)
@@ -203,8 +209,10 @@ fn prepare(
     if (envelope.key, envelope.digest) != (report.key, report.digest) {
         return Err(Outcome::Superseded(Box::new(envelope.headline())));
     }
-    let body = serde_json::to_vec(&Document::from(&envelope))
+    let mut body = Vec::with_capacity(stored.len() * AS_JSON);
+    serde_json::to_writer(&mut body, &Document::from(&envelope))
         .map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
+    body.shrink_to_fit();
     let delivery = Delivery {
         idempotency_key: envelope.idempotency_key(),
         vm: vm.as_str().to_owned(),

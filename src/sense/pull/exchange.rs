@@ -58,10 +58,15 @@ const MOST_SLOW: u32 = 32 << 20;
 /// The same of those that are being received and understood.
 const MOST_AT_ONCE: u32 = 64 << 20;
 
+/// Reports that are understood and wait for the disk: what one commit takes along, and no more.
+const KEEPING: usize = 128;
+
 /// What bounds conversations together.
 pub struct Lanes {
-    /// Reports that are being received and stored.
+    /// Reports that are being received and understood.
     transfers: Semaphore,
+    /// Reports that are being stored: small by then, so that a slow disk is given more at a time.
+    keeping: Semaphore,
     /// Conversations in which a full report is expected: what guests send waits in the kernel.
     pub expected: Semaphore,
     /// Reports that are being understood: no more than there are processors.
@@ -79,6 +84,7 @@ impl Lanes {
     pub fn new(transfers: usize, tls: Option<ClientTls>) -> Self {
         Self {
             transfers: Semaphore::new(transfers),
+            keeping: Semaphore::new(KEEPING),
             expected: Semaphore::new(512),
             hands: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
             room: Semaphore::new(MOST_AT_ONCE as usize),
@@ -94,7 +100,10 @@ impl Lanes {
             .unwrap_or(MOST_AT_ONCE)
             .min(MOST_AT_ONCE);
         let room = self.room.acquire_many(bytes).await.ok();
-        Transfer([one, room])
+        Transfer {
+            turn: one,
+            _room: room,
+        }
     }
 }
 
@@ -110,7 +119,18 @@ pub struct Answer<'a> {
 }
 
 /// One of the transfers that are allowed at a time, and the room for its bytes.
-pub struct Transfer<'a>(#[allow(dead_code)] [Option<SemaphorePermit<'a>>; 2]);
+pub struct Transfer<'a> {
+    turn: Option<SemaphorePermit<'a>>,
+    _room: Option<SemaphorePermit<'a>>,
+}
+
+impl<'a> Transfer<'a> {
+    /// The report is understood: another may be received while it waits for the disk. It keeps its
+    /// room until it is stored.
+    pub async fn keep(&mut self, lanes: &'a Lanes) {
+        self.turn = lanes.keeping.acquire().await.ok();
+    }
+}
 
 /// The bytes of an answer, and for longer ones the transfer that they occupy until it is dropped.
 pub type Received<'a> = (Vec<u8>, Option<Transfer<'a>>);

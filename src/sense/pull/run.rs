@@ -29,9 +29,9 @@ pub struct Book {
 /// A guest that is being asked.
 pub struct Guest {
     /// Where it is.
-    pub entry: Entry,
-    /// What is known of it.
-    pub row: GuestRow,
+    pub entry: Arc<Entry>,
+    /// What is known of it; shared with the conversation, which most guests are always in.
+    pub row: Arc<GuestRow>,
     /// Whether it answered since the start.
     pub heard: bool,
     /// What went wrong last time.
@@ -78,7 +78,7 @@ struct Talk {
 
 enum News {
     Unchanged { waits: bool },
-    Kept { row: Box<GuestRow> },
+    Kept { row: Arc<GuestRow> },
 }
 
 impl Book {
@@ -183,10 +183,10 @@ impl Pulling {
             Ok(News::Unchanged { waits }) => {
                 guest.failure = None;
                 if guest.row.waits != waits {
-                    guest.row.waits = waits;
+                    Arc::make_mut(&mut guest.row).waits = waits;
                     self.keeper.note(Change::Learn {
                         vm: vm.clone(),
-                        guest: guest.row.clone(),
+                        guest: GuestRow::clone(&guest.row),
                     });
                 }
                 let hasty = matches!(asked, Ask::Wait(_)) && took < HASTY;
@@ -198,7 +198,7 @@ impl Pulling {
                 if let Some(then) = changed_machine(&guest.row, row.guest_id.as_ref()) {
                     guest.before = Some((then.clone(), row.full_at));
                 }
-                guest.row = *row;
+                guest.row = row;
                 Heard::Report { waits }
             }
             Err(failure) => {
@@ -233,7 +233,7 @@ impl Pulling {
             let row = match book.guests.get(&vm) {
                 Some(guest) if guest.entry == entry => continue,
                 Some(_) => book.remove(&vm).map(|guest| guest.row),
-                None => stored.remove(&vm),
+                None => stored.remove(&vm).map(Arc::new),
             }
             .unwrap_or_default();
             let memory = Memory {
@@ -288,8 +288,8 @@ impl Book {
 
 /// One conversation, from the first byte to the durable report.
 struct Conversation {
-    entry: Entry,
-    row: GuestRow,
+    entry: Arc<Entry>,
+    row: Arc<GuestRow>,
     ask: Ask,
     desk: Arc<Desk>,
     keeper: Arc<Keeper>,
@@ -319,20 +319,24 @@ impl Conversation {
         let (bytes, transfer) =
             exchange::converse(&self.entry.address, self.ask, self.row.known, &lanes).await?;
         // Apart from the wait, which ten thousand guests are in at a time: it stays small.
-        Box::pin(self.take_in(bytes, transfer)).await
+        Box::pin(self.take_in(bytes, transfer, &lanes)).await
     }
 
     /// What becomes of an answer, up to the durable report.
-    async fn take_in(
+    async fn take_in<'a>(
         self,
         bytes: Vec<u8>,
-        transfer: Option<Transfer<'_>>,
+        mut transfer: Option<Transfer<'a>>,
+        lanes: &'a Lanes,
     ) -> Result<News, Failure> {
         let (started, len) = (clock::now(), bytes.len());
         let Understood { waits, report } = self.understand(bytes).await?;
         let Some((headline, sealed)) = report else {
             return Ok(News::Unchanged { waits });
         };
+        if let Some(transfer) = &mut transfer {
+            transfer.keep(lanes).await;
+        }
         let metrics = self.metrics.clone();
         metrics.triggers.inc(headline.trigger.as_str());
         metrics.report_bytes.observe(len as f64);
@@ -416,7 +420,7 @@ struct Understood {
 struct Arrived {
     vm: VmId,
     /// What was known of the guest.
-    before: GuestRow,
+    before: Arc<GuestRow>,
     /// What is known of it from now on.
     row: GuestRow,
     headline: Headline,
@@ -450,7 +454,7 @@ impl Arrived {
             .map_err(|error| Failure::NotKept(error.to_string()))?;
         desk.enqueue(&vm, arrival, &slot);
         tracing::debug!(%vm, generation = %slot.report.key, ?class, "pending");
-        Ok(News::Kept { row: Box::new(row) })
+        Ok(News::Kept { row: Arc::new(row) })
     }
 }
 

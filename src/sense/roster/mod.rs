@@ -16,6 +16,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A guest to be asked.
@@ -45,8 +46,8 @@ impl FromStr for Entry {
     }
 }
 
-/// Guests by id.
-pub type Guests = BTreeMap<VmId, Entry>;
+/// Guests by id. An entry is shared with everybody who needs it, not copied.
+pub type Guests = BTreeMap<VmId, Arc<Entry>>;
 
 /// Where a part of the roster comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +114,7 @@ impl Stamp {
 
 #[derive(Default)]
 struct Reading {
-    entries: Vec<Entry>,
+    entries: Vec<Arc<Entry>>,
     /// The file or directory as it was then.
     stamp: Option<Stamp>,
     /// What was wrong last time, so that it is said once.
@@ -144,7 +145,7 @@ impl Roster {
                     if reading.error.take().is_some() {
                         tracing::info!(source = source.name(), "roster can be read again");
                     }
-                    reading.entries = entries;
+                    reading.entries = entries.into_iter().map(Arc::new).collect();
                 }
                 Err(error) => {
                     if reading.error.as_ref() != Some(&error) {
