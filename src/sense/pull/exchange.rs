@@ -22,6 +22,7 @@ use crate::wire::message::{
 };
 use crate::wire::response::{DecodeError, Payload, ReportError, Response};
 use crate::wire::{self, frame, method};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -37,11 +38,14 @@ const FIRST_BYTES: Duration = Duration::from_secs(10);
 /// never close its side.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// A guest that is well begins to answer within this time; one that has not holds up no other.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// Longest conversation; of a wait, from the first bytes of its answer on.
 const WHOLE: Duration = Duration::from_secs(30);
 
 /// A guest that needs longer than this for a [`STEP`] gives its transfer to another.
-const SLOW: Duration = Duration::from_millis(250);
+const SLOW: Duration = Duration::from_millis(100);
 
 /// Answers up to this length are no transfers: they fit what arrives with the first read.
 const SMALL: usize = 4 << 10;
@@ -68,7 +72,7 @@ pub struct Lanes {
     /// Reports that are being stored: small by then, so that a slow disk is given more at a time.
     keeping: Semaphore,
     /// Conversations in which a full report is expected: what guests send waits in the kernel.
-    pub expected: Semaphore,
+    expected: Semaphore,
     /// Reports that are being understood: no more than there are processors.
     pub hands: Semaphore,
     /// Bytes of reports that are being received and stored: a long one waits for room.
@@ -143,20 +147,45 @@ pub async fn converse<'a>(
     lanes: &'a Lanes,
 ) -> Result<Received<'a>, Failure> {
     match ask {
-        Ask::Wait(_) => speak(address, ask, known, lanes).await,
+        Ask::Wait(_) => {
+            let (mut stream, len) = say_and_hear(address, ask, known, lanes).await?;
+            listen(&mut stream, len, lanes, None).await
+        }
         Ask::Full | Ask::Get => {
-            let talk = Box::pin(timeout(WHOLE, speak(address, ask, known, lanes)));
+            let mut turn = match ask {
+                Ask::Full => lanes.expected.acquire().await.ok(),
+                Ask::Get | Ask::Wait(_) => None,
+            };
+            let talk = async {
+                let said = say_and_hear(address, ask, known, lanes);
+                let (mut stream, len) = in_turn(&mut turn, said).await?;
+                listen(&mut stream, len, lanes, turn).await
+            };
+            let talk = Box::pin(timeout(WHOLE, talk));
             talk.await.map_err(|_| Failure::Stalled)?
         }
     }
 }
 
-async fn speak<'a>(
+/// Waits for a guest, and lets another have its turn when it needs longer than one that is well.
+async fn in_turn<T>(turn: &mut Option<SemaphorePermit<'_>>, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    match timeout(PROMPT, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            turn.take();
+            work.await
+        }
+    }
+}
+
+/// Dials, says what is asked, and hears how long the answer is.
+async fn say_and_hear(
     address: &DialAddress,
     ask: Ask,
     known: Option<Known>,
-    lanes: &'a Lanes,
-) -> Result<Received<'a>, Failure> {
+    lanes: &Lanes,
+) -> Result<(Stream, usize), Failure> {
     // Dialing and reading have large states of their own; waiting, in which ten thousand are, none.
     let mut stream = timeout(DIAL, Box::pin(dial(address, lanes)))
         .await
@@ -166,10 +195,20 @@ async fn speak<'a>(
         Ask::Full | Ask::Get => FIRST_BYTES,
     };
     let request = frame::encode(&request_for(ask, known));
-    let len = timeout(patience, say_and_hear(&mut stream, &request))
+    let len = timeout(patience, exchange_lengths(&mut stream, &request))
         .await
         .map_err(|_| Failure::NoAnswer)??;
-    timeout(WHOLE, Box::pin(read_body(&mut stream, len, lanes)))
+    Ok((stream, len))
+}
+
+/// Reads the answer, however long that may take.
+async fn listen<'a>(
+    stream: &mut Stream,
+    len: usize,
+    lanes: &'a Lanes,
+    turn: Option<SemaphorePermit<'a>>,
+) -> Result<Received<'a>, Failure> {
+    timeout(WHOLE, Box::pin(read_body(stream, len, lanes, turn)))
         .await
         .map_err(|_| Failure::Stalled)?
 }
@@ -187,8 +226,8 @@ async fn dial(address: &DialAddress, lanes: &Lanes) -> Result<Stream, Failure> {
     }
 }
 
-/// Sends the request, and hears how long the answer is.
-async fn say_and_hear(stream: &mut Stream, request: &[u8]) -> Result<usize, Failure> {
+/// Sends the request, and reads the length of the answer.
+async fn exchange_lengths(stream: &mut Stream, request: &[u8]) -> Result<usize, Failure> {
     // A peer that closes without reading (busy) may break the pipe; its word may still be there.
     let _ = transport::write_frame(stream, request).await;
     transport::read_len(stream, wire::MAX_RESPONSE)
@@ -204,6 +243,7 @@ async fn read_body<'a>(
     stream: &mut (impl AsyncRead + Unpin),
     len: usize,
     lanes: &'a Lanes,
+    turn: Option<SemaphorePermit<'a>>,
 ) -> Result<Received<'a>, Failure> {
     let mut body = Vec::new();
     if len <= SMALL {
@@ -217,7 +257,7 @@ async fn read_body<'a>(
         match timeout(SLOW, read_up_to(stream, &mut body, next)).await {
             Ok(read) => read?,
             Err(_) => {
-                drop(transfer);
+                drop((transfer, turn));
                 return read_slowly(stream, body, len, lanes).await;
             }
         }
@@ -490,7 +530,7 @@ mod tests {
         let dripping = converse(&slow.address, Ask::Get, None, &lanes);
         let other = async {
             // By now the slow one has the only transfer.
-            sleep(Duration::from_millis(100)).await;
+            sleep(SLOW / 2).await;
             for _ in 0..20 {
                 let (bytes, transfer) = converse(&quick.address, Ask::Get, None, &lanes)
                     .await
@@ -503,6 +543,34 @@ mod tests {
         assert!(other < Duration::from_secs(1), "{other:?}");
         assert_eq!(dripped.map(drop), Err(Failure::Stalled));
         assert_eq!(started.elapsed().as_secs(), WHOLE.as_secs());
+    }
+
+    /// Loss prevented: as many hung guests as are asked at a time keep all others from being asked.
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_hangs_keeps_no_turn_from_another() {
+        let mut half = 50_000u32.to_be_bytes().to_vec();
+        half.resize(20_000, 0);
+        let whole = [&50_000u32.to_be_bytes()[..], &[0; 50_000]].concat();
+        let quick = Guest::start(Says(whole, false));
+        for says in [vec![], half] {
+            let hung = Guest::start(Says(says, false));
+            let lanes = Lanes::new(1, None);
+            lanes
+                .expected
+                .forget_permits(lanes.expected.available_permits() - 1);
+            let started = Instant::now();
+            let hanging = converse(&hung.address, Ask::Full, None, &lanes);
+            let other = async {
+                tokio::task::yield_now().await;
+                assert_eq!(lanes.expected.available_permits(), 0, "the turn is taken");
+                let answer = converse(&quick.address, Ask::Full, None, &lanes).await;
+                assert!(answer.is_ok());
+                started.elapsed()
+            };
+            let (hung, other) = tokio::join!(hanging, other);
+            assert!(other <= PROMPT + SLOW, "{other:?}");
+            assert!(hung.is_err() && started.elapsed() >= FIRST_BYTES);
+        }
     }
 
     /// Loss prevented: a few guests with the longest answers take all memory.

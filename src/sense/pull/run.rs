@@ -312,10 +312,6 @@ impl Conversation {
 
     async fn talk(self) -> Result<News, Failure> {
         let lanes = self.lanes.clone();
-        let _expected = match self.ask {
-            Ask::Full => lanes.expected.acquire().await.ok(),
-            Ask::Get | Ask::Wait(_) => None,
-        };
         let (bytes, transfer) =
             exchange::converse(&self.entry.address, self.ask, self.row.known, &lanes).await?;
         // Apart from the wait, which ten thousand guests are in at a time: it stays small.
