@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Whatever a guest does, or does not do, ends as one [`Failure`]. A guest that is slow in the middle
-//! of its report gives its transfer back until it is whole, so that those that hang or drip never
-//! keep the others waiting.
+//! of its report gives its transfer back until it is whole, and one that does not begin to answer
+//! within a second its turn to be asked, so that those that hang or drip never keep the others
+//! waiting.
 
 use super::failure::Failure;
 use super::schedule::Ask;
