@@ -30,7 +30,7 @@ use deliver::sink::{self, SinkAddress, SinkOptions};
 use desk::Desk;
 use keeper::Keeper;
 use metrics::Metrics;
-use pull::exchange::Lanes;
+use pull::lanes::Lanes;
 use pull::run::{Book, Inbox, Pulling};
 use pull::schedule::Timing;
 use roster::{Guests, Roster, Source};
@@ -163,8 +163,10 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         roster_errors: roster_errors.clone(),
         deliver: config.deliver.to_string(),
     });
+    let lanes = Arc::new(Lanes::new(TRANSFERS, tls));
     let delivering = Delivering {
         desk: desk.clone(),
+        lanes: lanes.clone(),
         store: store.clone(),
         sink: sink.into(),
         breaker: breaker.clone(),
@@ -175,7 +177,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         book,
         desk: desk.clone(),
         keeper: keeper.clone(),
-        lanes: Arc::new(Lanes::new(TRANSFERS, tls)),
+        lanes,
         metrics,
     };
     let inbox = Inbox {

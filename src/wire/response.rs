@@ -138,6 +138,14 @@ impl<'a> Response<'a> {
     }
 }
 
+/// What the beginning of an answer says about its report, if all of that is there: our agents send
+/// it first, as protobuf's encoders do with fields of low numbers.
+pub fn leading_meta(head: &[u8]) -> Option<wire::ResponseMeta> {
+    let (number, value) = Fields(head).next()?.ok()?;
+    let mut meta = wire::ResponseMeta::default();
+    (number == 1 && merge(&mut meta, value, &mut MOST_BESIDE.clone()).is_ok()).then_some(meta)
+}
+
 /// Merges what is decoded into memory of its own, of which there is a bounded amount.
 fn merge(
     message: &mut impl prost::Message,

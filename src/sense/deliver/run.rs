@@ -8,6 +8,7 @@ use crate::clock::{self, WallTime};
 use crate::report::VmId;
 use crate::sense::desk::Desk;
 use crate::sense::metrics::Metrics;
+use crate::sense::pull::lanes::{Lanes, Place, Urgency};
 use crate::store::pending_table::{self, Known, StoredEnvelope};
 use crate::store::{Store, StoreError};
 use crate::wire::document::Document;
@@ -33,6 +34,8 @@ static LONG_ONES: Mutex<()> = Mutex::new(());
 pub struct Delivering {
     /// Queue.
     pub desk: Arc<Desk>,
+    /// Shared with pulling: the processors are the same.
+    pub lanes: Arc<Lanes>,
     /// Pending reports.
     pub store: Arc<Store>,
     /// Where they go.
@@ -93,8 +96,19 @@ impl Delivering {
             match self.desk.select(now) {
                 Next::Send(vm, report) => {
                     let (store, sink) = (self.store.clone(), self.sink.clone());
-                    let is_news = self.desk.is_news(&vm);
-                    flights.spawn_blocking(move || deliver(&store, &*sink, vm, report, is_news));
+                    let (lanes, is_news) = (self.lanes.clone(), self.desk.is_news(&vm));
+                    flights.spawn(async move {
+                        let urgency = match is_news {
+                            true => Urgency::Reactive,
+                            false => Urgency::Routine,
+                        };
+                        let hand = lanes.hand(urgency).await;
+                        let fly = move || deliver(&store, &*sink, vm, report, is_news, hand);
+                        match tokio::task::spawn_blocking(fly).await {
+                            Ok(landed) => landed,
+                            Err(error) => std::panic::resume_unwind(error.into_panic()),
+                        }
+                    });
                 }
                 Next::At(at) => return Some(at),
                 Next::Idle => return None,
@@ -157,16 +171,29 @@ impl Delivering {
 }
 
 /// Reads, checks and sends one report; blocks.
-/// `is_news`: it was pulled because its guest changed.
-fn deliver(store: &Store, sink: &dyn Sink, vm: VmId, report: Known, is_news: bool) -> Landed {
+/// `is_news`: it was pulled because its guest changed. `hand`: given back when nothing is left but
+/// to wait for Central.
+fn deliver(
+    store: &Store,
+    sink: &dyn Sink,
+    vm: VmId,
+    report: Known,
+    is_news: bool,
+    hand: Place,
+) -> Landed {
     let started = clock::now();
     let mut made_at = None;
     let outcome = match fetch(store, &vm) {
         Ok(stored) => {
-            let _turn = (stored.len() > LONG).then(|| LONG_ONES.lock());
+            let mut hand = Some(hand);
+            let _turn = (stored.len() > LONG).then(|| {
+                // The one before it may wait for Central for long.
+                hand = None;
+                LONG_ONES.lock()
+            });
             let prepared = prepare(&stored, &vm, report);
             // Only what is sent stays in memory while Central takes its time.
-            drop(stored);
+            drop((stored, hand));
             match prepared {
                 Ok((delivery, made)) => {
                     made_at = Some(made);

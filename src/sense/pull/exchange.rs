@@ -12,21 +12,22 @@
 //! waiting.
 
 use super::failure::Failure;
+use super::lanes::{Lanes, Transfer, Urgency};
 use super::schedule::Ask;
 use crate::report::{
     Digest, Envelope, Epoch, Facts, Generation, GuestId, ReportKey, Trigger, VmId, facts,
 };
 use crate::store::pending_table::{GuestRow, Known};
-use crate::transport::{self, ClientTls, DialAddress, ReadError, Stream};
+use crate::transport::{self, DialAddress, ReadError, Stream};
 use crate::wire::message::{
     ErrorCode, GetReport, RequestMeta, VmServiceRequest, WaitReport, request,
 };
-use crate::wire::response::{DecodeError, Payload, ReportError, Response};
+use crate::wire::response::{self, DecodeError, Payload, ReportError, Response};
 use crate::wire::{self, frame, method};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 /// Longest time until there is a connection.
@@ -51,66 +52,16 @@ const SLOW: Duration = Duration::from_millis(100);
 /// Answers up to this length are no transfers: they fit what arrives with the first read.
 const SMALL: usize = 4 << 10;
 
+/// So much of a longer answer is read before it has a transfer: what an agent says about its report
+/// comes first, and whether it is urgent decides which transfer it gets. Ten thousand may have come
+/// so far.
+const HEAD: usize = 1 << 10;
+
 /// Memory that a transfer takes at once for a body that was announced, in bytes.
 const AT_ONCE: usize = 512 << 10;
 
 /// A body is read in steps of this many bytes, so that memory follows what has arrived.
 const STEP: usize = 64 << 10;
-
-/// Memory that the answers of slow guests may take together, in bytes.
-const MOST_SLOW: u32 = 32 << 20;
-
-/// The same of those that are being received and understood.
-const MOST_AT_ONCE: u32 = 64 << 20;
-
-/// Reports that are understood and wait for the disk: what one commit takes along, and no more.
-const KEEPING: usize = 128;
-
-/// What bounds conversations together.
-pub struct Lanes {
-    /// Reports that are being received and understood.
-    transfers: Semaphore,
-    /// Reports that are being stored: small by then, so that a slow disk is given more at a time.
-    keeping: Semaphore,
-    /// Conversations in which a full report is expected: what guests send waits in the kernel.
-    expected: Semaphore,
-    /// Reports that are being understood: no more than there are processors.
-    pub hands: Semaphore,
-    /// Bytes of reports that are being received and stored: a long one waits for room.
-    room: Semaphore,
-    /// Bytes of reports that come slowly.
-    slow: Semaphore,
-    /// Mutual TLS, where guests ask for it.
-    tls: Option<ClientTls>,
-}
-
-impl Lanes {
-    /// With this many transfers at a time.
-    pub fn new(transfers: usize, tls: Option<ClientTls>) -> Self {
-        Self {
-            transfers: Semaphore::new(transfers),
-            keeping: Semaphore::new(KEEPING),
-            expected: Semaphore::new(512),
-            hands: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
-            room: Semaphore::new(MOST_AT_ONCE as usize),
-            slow: Semaphore::new(MOST_SLOW as usize),
-            tls,
-        }
-    }
-
-    /// A transfer of this many bytes, as soon as it is allowed.
-    async fn transfer(&self, bytes: usize) -> Transfer<'_> {
-        let one = self.transfers.acquire().await.ok();
-        let bytes = u32::try_from(bytes)
-            .unwrap_or(MOST_AT_ONCE)
-            .min(MOST_AT_ONCE);
-        let room = self.room.acquire_many(bytes).await.ok();
-        Transfer {
-            turn: one,
-            _room: room,
-        }
-    }
-}
 
 /// What a guest said.
 #[derive(Debug)]
@@ -123,30 +74,16 @@ pub struct Answer<'a> {
     pub report: Option<Box<Envelope<'a>>>,
 }
 
-/// One of the transfers that are allowed at a time, and the room for its bytes.
-pub struct Transfer<'a> {
-    turn: Option<SemaphorePermit<'a>>,
-    _room: Option<SemaphorePermit<'a>>,
-}
-
-impl<'a> Transfer<'a> {
-    /// The report is understood: another may be received while it waits for the disk. It keeps its
-    /// room until it is stored.
-    pub async fn keep(&mut self, lanes: &'a Lanes) {
-        self.turn = lanes.keeping.acquire().await.ok();
-    }
-}
-
 /// The bytes of an answer, and for longer ones the transfer that they occupy until it is dropped.
-pub type Received<'a> = (Vec<u8>, Option<Transfer<'a>>);
+pub type Received = (Vec<u8>, Option<Transfer>);
 
 /// Asks a guest, and gives the bytes of its answer. Takes as long as the deadlines above allow.
-pub async fn converse<'a>(
+pub async fn converse(
     address: &DialAddress,
     ask: Ask,
     known: Option<Known>,
-    lanes: &'a Lanes,
-) -> Result<Received<'a>, Failure> {
+    lanes: &Lanes,
+) -> Result<Received, Failure> {
     match ask {
         Ask::Wait(_) => {
             let (mut stream, len) = say_and_hear(address, ask, known, lanes).await?;
@@ -203,12 +140,12 @@ async fn say_and_hear(
 }
 
 /// Reads the answer, however long that may take.
-async fn listen<'a>(
+async fn listen(
     stream: &mut Stream,
     len: usize,
-    lanes: &'a Lanes,
-    turn: Option<SemaphorePermit<'a>>,
-) -> Result<Received<'a>, Failure> {
+    lanes: &Lanes,
+    turn: Option<SemaphorePermit<'_>>,
+) -> Result<Received, Failure> {
     timeout(WHOLE, Box::pin(read_body(stream, len, lanes, turn)))
         .await
         .map_err(|_| Failure::Stalled)?
@@ -240,18 +177,25 @@ async fn exchange_lengths(stream: &mut Stream, request: &[u8]) -> Result<usize, 
         })
 }
 
-async fn read_body<'a>(
+async fn read_body(
     stream: &mut (impl AsyncRead + Unpin),
     len: usize,
-    lanes: &'a Lanes,
-    turn: Option<SemaphorePermit<'a>>,
-) -> Result<Received<'a>, Failure> {
+    lanes: &Lanes,
+    turn: Option<SemaphorePermit<'_>>,
+) -> Result<Received, Failure> {
     let mut body = Vec::new();
     if len <= SMALL {
         read_up_to(stream, &mut body, len).await?;
         return Ok((body, None));
     }
-    let transfer = lanes.transfer(len).await;
+    match timeout(SLOW, read_up_to(stream, &mut body, HEAD)).await {
+        Ok(read) => read?,
+        Err(_) => {
+            drop(turn);
+            return read_slowly(stream, body, len, lanes).await;
+        }
+    }
+    let transfer = lanes.transfer(len, urgency_of(&body)).await;
     body.reserve(len.min(AT_ONCE));
     while body.len() < len {
         let next = len.min(body.len() + STEP);
@@ -266,13 +210,26 @@ async fn read_body<'a>(
     Ok((body, Some(transfer)))
 }
 
+/// What the beginning of an answer says of its haste. A guest may lie: it has one exchange at a
+/// time like everybody, and routine reports have places that no urgent one takes.
+fn urgency_of(head: &[u8]) -> Urgency {
+    let is_reactive = response::leading_meta(head).is_some_and(|meta| {
+        let trigger = meta.facts.get(facts::SCAN_TRIGGER).map(String::as_str);
+        Trigger::from_fact(trigger) == Trigger::Reactive
+    });
+    match is_reactive {
+        true => Urgency::Reactive,
+        false => Urgency::Routine,
+    }
+}
+
 /// Reads the rest of a body without a transfer, which is taken when all of it is here.
-async fn read_slowly<'a>(
+async fn read_slowly(
     stream: &mut (impl AsyncRead + Unpin),
     mut body: Vec<u8>,
     len: usize,
-    lanes: &'a Lanes,
-) -> Result<Received<'a>, Failure> {
+    lanes: &Lanes,
+) -> Result<Received, Failure> {
     let bytes = u32::try_from(len.max(body.capacity())).unwrap_or(u32::MAX);
     let room = lanes.slow.try_acquire_many(bytes);
     let _room = room.map_err(|_| Failure::Stalled)?;
@@ -280,7 +237,7 @@ async fn read_slowly<'a>(
         let next = len.min(body.len() + STEP);
         read_up_to(stream, &mut body, next).await?;
     }
-    let transfer = lanes.transfer(len).await;
+    let transfer = lanes.transfer(len, urgency_of(&body)).await;
     Ok((body, Some(transfer)))
 }
 
@@ -451,14 +408,11 @@ fn bounded(facts: Facts) -> Facts {
         .collect()
 }
 
-/// Whether an answer is short enough to be understood where it arrived.
-pub fn is_small(bytes: &[u8]) -> bool {
-    bytes.len() <= SMALL
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::message::{ResponseMeta, VmServiceResponse};
+    use prost::Message as _;
     use std::path::PathBuf;
     use tokio::io::AsyncWriteExt;
     use tokio::net::{UnixListener, UnixStream};
@@ -499,7 +453,7 @@ mod tests {
             let what = format!("{ask:?}, {} bytes, closes: {closes}", says.len());
             assert_eq!(result.map(|(bytes, _)| bytes.len()), Err(failure), "{what}");
             assert_eq!(started.elapsed().as_secs(), seconds, "{what}");
-            assert_eq!(lanes.transfers.available_permits(), 1, "{what}");
+            assert_eq!(lanes.free_transfers(), 1, "{what}");
         }
     }
 
@@ -574,19 +528,43 @@ mod tests {
         }
     }
 
-    /// Loss prevented: a few guests with the longest answers take all memory.
-    #[tokio::test(start_paused = true)]
-    async fn the_longest_answers_wait_for_room() {
-        let lanes = Lanes::new(20, None);
-        let longest = wire::MAX_RESPONSE as usize;
-        let mut held = Vec::new();
-        for _ in 0..4 {
-            held.push(lanes.transfer(longest).await);
+    /// Loss prevented: what agents say about their reports outgrows the head, and news is no more
+    /// urgent than anything else.
+    #[test]
+    fn the_head_of_an_answer_says_whether_it_is_urgent() {
+        let names = facts::CONTENT.into_iter().chain([
+            facts::REPORT_DIGEST,
+            facts::LAST_SCAN_AT,
+            facts::GUEST_ID,
+        ]);
+        // As long as the longest of them, the digest.
+        let mut all: Facts = names.map(|n| (n.to_owned(), "x".repeat(71))).collect();
+        let mut answer = |trigger: &str| {
+            all.insert(facts::SCAN_TRIGGER.into(), trigger.into());
+            let meta = ResponseMeta {
+                agent_version: "1.22.333-rc.4444".into(),
+                report_generated_at: Some(crate::clock::wall_now().into()),
+                report_generation: u32::MAX,
+                supported_methods: vec![method::GET_REPORT.into(), method::WAIT_REPORT.into()],
+                epoch: u32::MAX,
+                facts: all.clone(),
+            };
+            let response = VmServiceResponse {
+                meta: Some(meta),
+                payload: None,
+            };
+            let mut bytes = response.encode_to_vec();
+            bytes.resize(100_000, 0xff);
+            bytes
+        };
+        let (news, routine) = (answer("reactive"), answer("scheduled"));
+        assert_eq!(urgency_of(&news[..HEAD]), Urgency::Reactive);
+        assert_eq!(urgency_of(&routine[..HEAD]), Urgency::Routine);
+        for cut in 0..HEAD {
+            // The whole of it, or nothing: what is cut off is not guessed.
+            urgency_of(&news[..cut]);
+            assert_eq!(urgency_of(&news[cut..]) == Urgency::Reactive, cut == 0);
         }
-        let short = timeout(Duration::from_secs(1), lanes.transfer(1));
-        assert!(short.await.is_err(), "no room is left");
-        held.pop();
-        lanes.transfer(longest).await;
     }
 
     struct Guest {

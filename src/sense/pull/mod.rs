@@ -2,5 +2,6 @@
 
 pub mod exchange;
 pub mod failure;
+pub mod lanes;
 pub mod run;
 pub mod schedule;

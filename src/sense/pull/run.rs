@@ -1,7 +1,8 @@
 //! The loop of pulling: a conversation with every guest whose turn it is, and what came of each.
 
-use super::exchange::{self, Lanes, Transfer};
+use super::exchange;
 use super::failure::Failure;
+use super::lanes::{Lanes, Transfer};
 use super::schedule::{Ask, Heard, Memory, Schedule, Timing};
 use crate::clock::{self, WallTime};
 use crate::report::{GuestId, Headline, VmId};
@@ -311,27 +312,25 @@ impl Conversation {
     }
 
     async fn talk(self) -> Result<News, Failure> {
-        let lanes = self.lanes.clone();
         let (bytes, transfer) =
-            exchange::converse(&self.entry.address, self.ask, self.row.known, &lanes).await?;
+            exchange::converse(&self.entry.address, self.ask, self.row.known, &self.lanes).await?;
         // Apart from the wait, which ten thousand guests are in at a time: it stays small.
-        Box::pin(self.take_in(bytes, transfer, &lanes)).await
+        Box::pin(self.take_in(bytes, transfer)).await
     }
 
     /// What becomes of an answer, up to the durable report.
-    async fn take_in<'a>(
+    async fn take_in(
         self,
         bytes: Vec<u8>,
-        mut transfer: Option<Transfer<'a>>,
-        lanes: &'a Lanes,
+        mut transfer: Option<Transfer>,
     ) -> Result<News, Failure> {
         let (started, len) = (clock::now(), bytes.len());
-        let Understood { waits, report } = self.understand(bytes).await?;
+        let Understood { waits, report } = self.understand(bytes, transfer.as_ref()).await?;
         let Some((headline, sealed)) = report else {
             return Ok(News::Unchanged { waits });
         };
         if let Some(transfer) = &mut transfer {
-            transfer.keep(lanes).await;
+            transfer.keep(&self.lanes).await;
         }
         let metrics = self.metrics.clone();
         metrics.triggers.inc(headline.trigger.as_str());
@@ -356,9 +355,12 @@ impl Conversation {
     }
 
     /// Understands an answer: a short one here, a long one where it holds nobody up.
-    async fn understand(&self, bytes: Vec<u8>) -> Result<Understood, Failure> {
+    async fn understand(
+        &self,
+        bytes: Vec<u8>,
+        transfer: Option<&Transfer>,
+    ) -> Result<Understood, Failure> {
         let (entry, row, ask) = (self.entry.clone(), self.row.clone(), self.ask);
-        let is_small = exchange::is_small(&bytes);
         let work = move || {
             let answer = exchange::understand(&bytes, &entry.vm, &entry.address, &row, ask)?;
             check_machine(entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
@@ -372,10 +374,10 @@ impl Conversation {
             let waits = answer.waits;
             Ok(Understood { waits, report })
         };
-        if is_small {
+        let Some(transfer) = transfer else {
             return work();
-        }
-        let _hand = self.lanes.hands.acquire().await.ok();
+        };
+        let _hand = self.lanes.hand(transfer.urgency).await;
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| Failure::NotKept(error.to_string()))?

@@ -1,0 +1,208 @@
+//! What bounds conversations together: places that are few, and memory.
+//!
+//! Reports that were made because something changed have lanes that routine ones may not use, and
+//! use the others too: a wave of routine reports holds none of them up, and they, however many, none
+//! of the routine ones.
+
+use crate::transport::ClientTls;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Memory that the answers of slow guests may take together, in bytes.
+const MOST_SLOW: usize = 32 << 20;
+
+/// The same of those that are being received and understood.
+const MOST_AT_ONCE: u32 = 64 << 20;
+
+/// Reports that are understood and wait for the disk: what one commit takes along, and no more.
+const KEEPING: usize = 128;
+
+/// Conversations in which a full report is expected.
+const EXPECTED: usize = 512;
+
+/// Of so many transfers one is for urgent reports only.
+const ONE_URGENT_IN: usize = 5;
+
+/// Whether a report may overtake others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// It was made because something changed.
+    Reactive,
+    /// Any other.
+    Routine,
+}
+
+/// A place in a lane, free again when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Places for everybody, given in the order of asking, and some for urgent work only.
+#[derive(Debug)]
+struct Lane {
+    common: Arc<Semaphore>,
+    urgent: Arc<Semaphore>,
+}
+
+impl Lane {
+    fn new(common: usize, urgent: usize) -> Self {
+        Self {
+            common: Arc::new(Semaphore::new(common)),
+            urgent: Arc::new(Semaphore::new(urgent)),
+        }
+    }
+
+    async fn place(&self, urgency: Urgency) -> Place {
+        let common = self.common.clone().acquire_owned();
+        let permit = match urgency {
+            Urgency::Routine => common.await,
+            // Its own first: what is left of the others is for those that have no choice.
+            Urgency::Reactive => tokio::select! {
+                biased;
+                own = self.urgent.clone().acquire_owned() => own,
+                common = common => common,
+            },
+        };
+        Place {
+            _permit: permit.ok(),
+        }
+    }
+
+    #[cfg(test)]
+    fn free(&self) -> usize {
+        self.common.available_permits() + self.urgent.available_permits()
+    }
+}
+
+/// What bounds conversations together.
+pub struct Lanes {
+    /// Reports that are being received and understood.
+    transfers: Lane,
+    /// Reports that are being stored: small by then, so that a slow disk is given more at a time.
+    keeping: Lane,
+    /// Conversations in which a full report is expected: what guests send waits in the kernel.
+    pub expected: Semaphore,
+    /// Work for a processor: one place each, and one more that only the urgent share them with.
+    hands: Lane,
+    /// Bytes of reports that are being received and stored: a long one waits for room.
+    room: Arc<Semaphore>,
+    /// Bytes of reports that come slowly.
+    pub slow: Semaphore,
+    /// Mutual TLS, where guests ask for it.
+    pub tls: Option<ClientTls>,
+}
+
+impl Lanes {
+    /// With this many transfers at a time.
+    pub fn new(transfers: usize, tls: Option<ClientTls>) -> Self {
+        let urgent = transfers / ONE_URGENT_IN;
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            transfers: Lane::new(transfers - urgent, urgent),
+            keeping: Lane::new(KEEPING, KEEPING / ONE_URGENT_IN),
+            expected: Semaphore::new(EXPECTED),
+            hands: Lane::new(processors, 1),
+            room: Arc::new(Semaphore::new(MOST_AT_ONCE as usize)),
+            slow: Semaphore::new(MOST_SLOW),
+            tls,
+        }
+    }
+
+    /// A transfer of this many bytes, as soon as it is allowed.
+    pub async fn transfer(&self, bytes: usize, urgency: Urgency) -> Transfer {
+        let place = self.transfers.place(urgency).await;
+        let bytes = u32::try_from(bytes)
+            .unwrap_or(MOST_AT_ONCE)
+            .min(MOST_AT_ONCE);
+        let room = self.room.clone().acquire_many_owned(bytes).await;
+        Transfer {
+            urgency,
+            place: Some(place),
+            _room: room.ok(),
+        }
+    }
+
+    /// Leave to keep a processor busy for a moment.
+    pub async fn hand(&self, urgency: Urgency) -> Place {
+        self.hands.place(urgency).await
+    }
+
+    /// Transfers that nobody has.
+    #[cfg(test)]
+    pub fn free_transfers(&self) -> usize {
+        self.transfers.free()
+    }
+}
+
+/// One of the transfers that are allowed at a time, and the room for its bytes.
+#[derive(Debug)]
+pub struct Transfer {
+    /// Of the report.
+    pub urgency: Urgency,
+    place: Option<Place>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Transfer {
+    /// The report is understood: another may be received while it waits for the disk. It keeps its
+    /// room until it is stored.
+    pub async fn keep(&mut self, lanes: &Lanes) {
+        let place = lanes.keeping.place(self.urgency).await;
+        self.place = Some(place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    const MOMENT: Duration = Duration::from_secs(1);
+
+    /// Loss prevented: a few guests with the longest answers take all memory.
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_answers_wait_for_room() {
+        let lanes = Lanes::new(20, None);
+        let longest = wire::MAX_RESPONSE as usize;
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(lanes.transfer(longest, Urgency::Routine).await);
+        }
+        let short = timeout(MOMENT, lanes.transfer(1, Urgency::Routine));
+        assert!(short.await.is_err(), "no room is left");
+        held.pop();
+        lanes.transfer(longest, Urgency::Routine).await;
+    }
+
+    /// Loss prevented: news waits behind a wave of routine reports, or routine reports behind a
+    /// guest that calls everything news.
+    #[tokio::test(start_paused = true)]
+    async fn neither_routine_nor_urgent_reports_take_every_transfer() {
+        for (crowd, other, places) in [
+            (Urgency::Routine, Urgency::Reactive, 16),
+            (Urgency::Reactive, Urgency::Routine, 20),
+        ] {
+            let lanes = Lanes::new(20, None);
+            let mut held = Vec::new();
+            while let Ok(transfer) = timeout(MOMENT, lanes.transfer(1, crowd)).await {
+                held.push(transfer);
+            }
+            assert_eq!(held.len(), places, "{crowd:?}");
+            let waiting = lanes.transfer(1, other);
+            tokio::pin!(waiting);
+            let at_once = timeout(MOMENT, &mut waiting).await.is_ok();
+            assert_eq!(at_once, other == Urgency::Reactive, "{other:?}");
+            if !at_once {
+                // Others of the crowd that come later do not overtake it in the common places.
+                let late = lanes.transfer(1, crowd);
+                tokio::pin!(late);
+                assert!(timeout(MOMENT, &mut late).await.is_err());
+                held.truncate(0);
+                waiting.await;
+            }
+        }
+    }
+}
