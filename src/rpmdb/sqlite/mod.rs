@@ -4,7 +4,7 @@
 //! rpmdb.sqlite          pages; page 1 starts with the file header and holds the schema table
 //! rpmdb.sqlite-wal      newer versions of pages: committed frames count         wal.rs
 //! rpmdb.sqlite-journal  older ones, of a transaction that died                   journal.rs
-//! Pager                 page number -> bytes, from one of these or the file          pager.rs
+//! Pager                 page number -> bytes, from one of these or the file  pager.rs, run.rs
 //! walk                  table b-tree, row by row, overflow chains on demand     btree.rs
 //! record                columns of a row                                        record.rs
 //! schema                names of tables and columns -> root page and position   schema.rs, sql.rs
@@ -17,6 +17,7 @@ mod btree;
 mod journal;
 mod pager;
 mod record;
+mod run;
 mod schema;
 mod sql;
 mod wal;
@@ -343,6 +344,11 @@ struct Column<'a, S> {
 impl<S: ReadAt> Blob for Column<'_, S> {
     fn length(&self) -> u64 {
         self.length
+    }
+
+    fn announce(&mut self, end: u64) {
+        self.row
+            .announce(self.offset.saturating_add(end.min(self.length)));
     }
 
     fn chunk(&mut self, offset: u64) -> Result<&[u8], Error> {
