@@ -323,6 +323,7 @@ impl Cache {
     pub(super) fn changes(&self, delta: &Delta, packages: &[Package]) -> bool {
         match &delta.kept {
             Some(kept) => !delta.new.is_empty() || kept.iter().any(|kept| !kept),
+            None if delta.new.len() != packages.len() => true,
             None => {
                 let mut new: Vec<&Package> = delta.new.iter().map(|(package, _)| package).collect();
                 new.sort();
@@ -331,8 +332,7 @@ impl Cache {
                     (&a.name, &a.evr, &a.arch, &a.source_rpm, &a.modularity_label)
                         == (&b.name, &b.evr, &b.arch, &b.source_rpm, &b.modularity_label)
                 };
-                new.len() != packages.len()
-                    || !new.into_iter().zip(packages).all(|(a, b)| same(a, b))
+                !new.into_iter().zip(packages).all(|(a, b)| same(a, b))
             }
         }
     }
@@ -358,10 +358,16 @@ impl Cache {
             .zip(std::mem::take(&mut self.packages))
             .filter(|_| kept.next().unwrap_or(false))
             .collect();
-        all.extend(delta.new);
+        if all.is_empty() {
+            // The room of the first scan is used once, not twice.
+            all = delta.new;
+        } else {
+            all.extend(delta.new);
+        }
         // Nearly sorted already, which this sort takes advantage of.
         all.sort_by(|(a, x), (b, y)| a.cmp(b).then(x.number.cmp(&y.number)));
-        (*packages, self.packages) = all.into_iter().unzip();
+        self.packages = all.iter().map(|(_, known)| *known).collect();
+        *packages = all.into_iter().map(|(package, _)| package).collect();
         self.places = self
             .packages
             .iter()
