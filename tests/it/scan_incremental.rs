@@ -81,6 +81,35 @@ fn a_rescan_after_a_scan_meant_to_be_the_only_one_is_right() {
     }
 }
 
+// The loss: a list out of order, so that the report differs from the one of a restarted agent.
+#[test]
+fn few_new_packages_are_put_where_a_full_scan_puts_them() {
+    let root = RpmRoot::new();
+    import(&root, (0..30).map(|i| Fields::named(&format!("p{i:02}"))));
+    let main = root.dbpath().join("rpmdb.sqlite");
+    let writer = rusqlite::Connection::open(main).unwrap();
+    let prepare = "PRAGMA foreign_keys=OFF; DROP TABLE Name";
+    writer.execute_batch(prepare).unwrap();
+    let mut scanner = Scanner::new();
+    let scan = |scanner: &mut Scanner, mode| scanner.scan(&request(root.path()), mode).unwrap();
+    scan(&mut scanner, Mode::Incremental);
+    for round in 0..12u32 {
+        // Also before all others, behind them, and the same as one that is there.
+        for name in ["a", "p07", "p29", "zz"].iter().skip(round as usize % 3) {
+            let mut fields = Fields::named(name);
+            fields.version = format!("{}", round % 2).into();
+            let insert = "INSERT INTO Packages(blob) VALUES (?1)";
+            writer.execute(insert, [fields.blob()]).unwrap();
+        }
+        let erase = "DELETE FROM Packages WHERE hnum % 11 = ?1";
+        writer.execute(erase, [round]).unwrap();
+        let rescanned = scan(&mut scanner, Mode::Incremental);
+        assert!(rescanned.stats.parsed <= 4, "round {round}");
+        let full = scan(&mut Scanner::new(), Mode::Full);
+        assert_eq!(rescanned.report, full.report, "round {round}");
+    }
+}
+
 // The loss: a list pieced together from two databases.
 #[test]
 fn a_rebuilt_or_replaced_database_is_read_in_full() {
