@@ -8,7 +8,7 @@
 //! `benches/peers`, its own workspace: `cargo build --release --manifest-path
 //! benches/peers/Cargo.toml`. Peers get a copy, because some write to what they read; afferent gets
 //! another one, because a file that was written page by page is cached page by page, and read at a
-//! third of the speed.
+//! half of the speed.
 
 #![allow(
     clippy::unwrap_used,
