@@ -9,6 +9,7 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::ops::Range;
 
 /// The columns of `rpm -qa --qf
 /// '%{NAME}\t%{EPOCHNUM}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\t%{SOURCERPM}\t%{MODULARITYLABEL}\n'`,
@@ -17,30 +18,44 @@ use std::io::{self, Write};
 /// # Errors
 /// What `out` says.
 pub fn tsv(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let mut lines: Vec<String> = report.packages.iter().map(tsv_line).collect();
-    lines.sort_unstable();
+    // All lines in one piece: a list of thousands takes memory once.
+    let mut text = String::with_capacity(report.packages.len() * USUAL_LINE);
+    let mut lines = Vec::with_capacity(report.packages.len());
+    for package in &report.packages {
+        let start = text.len();
+        tsv_line(package, &mut text);
+        lines.push(start..text.len());
+    }
+    let line = |range: &Range<usize>| text.get(range.clone()).unwrap_or_default();
+    lines.sort_unstable_by(|a, b| line(a).cmp(line(b)));
     lines
         .iter()
-        .try_for_each(|line| out.write_all(line.as_bytes()))
+        .try_for_each(|range| out.write_all(line(range).as_bytes()))
 }
 
-fn tsv_line(package: &Package) -> String {
-    let absent = |field: &Option<String>| -> Cow<'_, str> {
-        match field {
-            Some(text) => Cow::Owned(plain(text).into_owned()),
-            None => Cow::Borrowed("(none)"),
-        }
+/// Few lines are longer.
+const USUAL_LINE: usize = 96;
+
+fn tsv_line(package: &Package, text: &mut String) {
+    let absent = |field: &Option<String>, text: &mut String| match field {
+        Some(field) => text.push_str(&plain(field)),
+        None => text.push_str("(none)"),
     };
-    format!(
-        "{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
-        plain(&package.name),
-        package.evr.epoch,
-        plain(&package.evr.version),
-        plain(&package.evr.release),
-        absent(&package.arch),
-        absent(&package.source_rpm),
-        absent(&package.modularity_label),
-    )
+    text.push_str(&plain(&package.name));
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\t{}\t", package.evr.epoch);
+    text.push_str(&plain(&package.evr.version));
+    text.push('\t');
+    text.push_str(&plain(&package.evr.release));
+    for field in [
+        &package.arch,
+        &package.source_rpm,
+        &package.modularity_label,
+    ] {
+        text.push('\t');
+        absent(field, text);
+    }
+    text.push('\n');
 }
 
 /// Aligned columns: name, version, architecture, repository, module.
@@ -104,7 +119,11 @@ pub fn json(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 /// The text with control characters made visible.
 pub fn plain(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    // Nearly all text is plain ASCII, and all of its bytes are looked at together.
+    let odd = text
+        .bytes()
+        .fold(false, |odd, byte| odd | !matches!(byte, b' '..=b'~'));
+    if !odd || !text.contains(char::is_control) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);

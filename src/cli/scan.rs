@@ -67,7 +67,10 @@ pub(super) fn run(args: &ScanArgs) -> u8 {
         return complain(FAILED, &format!("{path}: {why}"));
     }
     remarks(&scanned);
-    print_with(|out| write(&scanned.report, args.format, out))
+    let code = print_with(|out| write(&scanned.report, args.format, out));
+    // The process ends now: nobody needs the memory of thousands of strings given back one by one.
+    std::mem::forget(scanned);
+    code
 }
 
 fn write(report: &Report, format: Format, out: &mut dyn Write) -> io::Result<()> {

@@ -16,11 +16,15 @@
 use super::error::{Error, Place};
 use super::source::number::be_u32;
 use crate::report::{Evr, Package};
+use std::ffi::CStr;
 
 /// The bytes of one header, wherever in the database they lie.
 pub trait Blob {
     /// Length in bytes.
     fn length(&self) -> u64;
+
+    /// Says that bytes up to `end` will be asked for, so that they can be fetched together.
+    fn announce(&mut self, _end: u64) {}
 
     /// Bytes from `offset` on, as many as lie together; never none while `offset` is inside.
     ///
@@ -66,6 +70,8 @@ const MAX_DATA: u32 = 256 * 1024 * 1024 - 1;
 /// Longest wanted string; far beyond any real one, small enough for a report.
 const MAX_TEXT: usize = 4096;
 const ENTRY: u64 = 16;
+/// Few wanted strings are longer.
+const USUAL_TEXT: u64 = 128;
 
 const TYPE_INT32: u32 = 4;
 const TYPE_STRING: u32 = 6;
@@ -117,7 +123,8 @@ impl Entry {
         let length = u64::from(self.count) * u64::from(size);
         (1..=data).contains(&self.count)
             && u64::from(self.offset) + length.max(1) <= u64::from(data)
-            && (size == 0 || self.offset.is_multiple_of(size))
+            // Sizes are powers of two, and 0 divides everything here.
+            && self.offset & size.saturating_sub(1) == 0
     }
 
     /// Whether what it holds can be what `slot` is for; `None` when it can be left out.
@@ -142,6 +149,15 @@ pub fn read(blob: &mut dyn Blob, hnum: u32, scratch: &mut Scratch) -> Result<Des
     Reader { blob, hnum }.read(scratch)
 }
 
+/// As UTF-8, with replacement where it is not. Nearly all of it is, and that is told faster than
+/// mended.
+fn owned(text: &[u8]) -> String {
+    match str::from_utf8(text) {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(text).into_owned(),
+    }
+}
+
 struct Reader<'a> {
     blob: &'a mut dyn Blob,
     hnum: u32,
@@ -158,6 +174,9 @@ impl Reader<'_> {
         // Read in the order in which they lie: the way to a byte leads over the ones before it.
         let mut order: [usize; WANTED] = std::array::from_fn(|slot| slot);
         order.sort_by_key(|slot| wanted.get(*slot).copied().flatten().map(|e| e.offset));
+        let last = wanted.iter().flatten().map(|entry| entry.offset).max();
+        self.blob
+            .announce(data_at + u64::from(last.unwrap_or(0)) + USUAL_TEXT);
         let mut texts: [Option<String>; WANTED] = Default::default();
         let mut epoch = 0;
         for slot in order {
@@ -288,15 +307,15 @@ impl Reader<'_> {
             let chunk = self.blob.chunk(at)?;
             let rest = usize::try_from(end - at).unwrap_or(usize::MAX);
             let chunk = chunk.get(..chunk.len().min(rest)).unwrap_or_default();
-            if let Some(piece) = chunk.split(|b| *b == 0).next()
-                && piece.len() < chunk.len()
-                && scratch.text.len() + piece.len() <= MAX_TEXT
+            if let Ok(piece) = CStr::from_bytes_until_nul(chunk)
+                && scratch.text.len() + piece.count_bytes() <= MAX_TEXT
             {
+                let piece = piece.to_bytes();
                 if scratch.text.is_empty() {
-                    return Ok(Some(String::from_utf8_lossy(piece).into_owned()));
+                    return Ok(Some(owned(piece)));
                 }
                 scratch.text.extend_from_slice(piece);
-                return Ok(Some(String::from_utf8_lossy(&scratch.text).into_owned()));
+                return Ok(Some(owned(&scratch.text)));
             }
             if chunk.is_empty() || scratch.text.len() + chunk.len() > MAX_TEXT {
                 break;

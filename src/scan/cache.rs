@@ -323,6 +323,7 @@ impl Cache {
     pub(super) fn changes(&self, delta: &Delta, packages: &[Package]) -> bool {
         match &delta.kept {
             Some(kept) => !delta.new.is_empty() || kept.iter().any(|kept| !kept),
+            None if delta.new.len() != packages.len() => true,
             None => {
                 let mut new: Vec<&Package> = delta.new.iter().map(|(package, _)| package).collect();
                 new.sort();
@@ -331,8 +332,7 @@ impl Cache {
                     (&a.name, &a.evr, &a.arch, &a.source_rpm, &a.modularity_label)
                         == (&b.name, &b.evr, &b.arch, &b.source_rpm, &b.modularity_label)
                 };
-                new.len() != packages.len()
-                    || !new.into_iter().zip(packages).all(|(a, b)| same(a, b))
+                !new.into_iter().zip(packages).all(|(a, b)| same(a, b))
             }
         }
     }
@@ -352,16 +352,32 @@ impl Cache {
 
     /// Brings the known headers and the packages of the report up to date, sorted alike.
     pub(super) fn apply(&mut self, delta: Delta, packages: &mut Vec<Package>) {
-        let mut kept = delta.kept.unwrap_or_default().into_iter();
-        let mut all: Vec<(Package, Known)> = std::mem::take(packages)
-            .into_iter()
-            .zip(std::mem::take(&mut self.packages))
-            .filter(|_| kept.next().unwrap_or(false))
-            .collect();
-        all.extend(delta.new);
-        // Nearly sorted already, which this sort takes advantage of.
-        all.sort_by(|(a, x), (b, y)| a.cmp(b).then(x.number.cmp(&y.number)));
-        (*packages, self.packages) = all.into_iter().unzip();
+        match delta.kept {
+            Some(kept) if delta.new.len() <= FEW => {
+                keep(packages, &kept);
+                keep(&mut self.packages, &kept);
+                for (package, known) in delta.new {
+                    self.insert(package, known, packages);
+                }
+            }
+            kept => {
+                let mut kept = kept.unwrap_or_default().into_iter();
+                let mut all: Vec<(Package, Known)> = std::mem::take(packages)
+                    .into_iter()
+                    .zip(std::mem::take(&mut self.packages))
+                    .filter(|_| kept.next().unwrap_or(false))
+                    .collect();
+                if all.is_empty() {
+                    // The room of the first scan is used once, not twice.
+                    all = delta.new;
+                } else {
+                    all.extend(delta.new);
+                }
+                all.sort_by(|(a, x), (b, y)| a.cmp(b).then(x.number.cmp(&y.number)));
+                self.packages = all.iter().map(|(_, known)| *known).collect();
+                *packages = all.into_iter().map(|(package, _)| package).collect();
+            }
+        }
         self.places = self
             .packages
             .iter()
@@ -374,6 +390,29 @@ impl Cache {
         self.stamps = Some(delta.stamps);
         self.listed = delta.listed;
     }
+
+    /// Puts a package where sorting would.
+    fn insert(&mut self, package: Package, known: Known, packages: &mut Vec<Package>) {
+        let before = |other: &Package| other.cmp(&package);
+        let (mut from, to) = (
+            packages.partition_point(|other| before(other).is_lt()),
+            packages.partition_point(|other| before(other).is_le()),
+        );
+        // The same package several times: by number.
+        let same = self.packages.get(from..to).unwrap_or_default();
+        from += same.partition_point(|other| other.number < known.number);
+        packages.insert(from, package);
+        self.packages.insert(from, known);
+    }
+}
+
+/// New packages that are put in their places one by one rather than sorted in.
+const FEW: usize = 16;
+
+/// Leaves out what is not kept.
+fn keep<T>(all: &mut Vec<T>, kept: &[bool]) {
+    let mut kept = kept.iter();
+    all.retain(|_| kept.next().copied().unwrap_or(false));
 }
 
 /// Of a header in a format that lists nothing beside it.
@@ -384,9 +423,11 @@ fn own_check(item: &Item<'_>) -> u64 {
 /// The architecture that most packages are of, `noarch` aside; empty when there is none.
 pub(super) fn main_arch(packages: &[Package]) -> String {
     let mut counts: HashMap<&str, usize> = HashMap::new();
-    for arch in packages.iter().filter_map(|p| p.arch.as_deref()) {
-        if arch != "noarch" && !arch.is_empty() {
-            *counts.entry(arch).or_default() += 1;
+    // Neighbours mostly have the same one.
+    for same in packages.chunk_by(|a, b| a.arch == b.arch) {
+        let arch = same.first().and_then(|p| p.arch.as_deref());
+        if let Some(arch) = arch.filter(|arch| *arch != "noarch" && !arch.is_empty()) {
+            *counts.entry(arch).or_default() += same.len();
         }
     }
     counts

@@ -19,6 +19,7 @@ mod mirror_knobs;
 mod mirror_properties;
 mod mirror_scenarios;
 mod mirror_survives;
+mod rpmdb_chains;
 mod rpmdb_nasty;
 mod rpmdb_real;
 mod rpmdb_sqlite;

@@ -3,7 +3,7 @@
 use crate::scan_live::{request, tsv};
 use crate::support::headers::Fields;
 use crate::support::rpm_root::{self, RpmRoot, Spec};
-use afferent::scan::{Mode, Scanner, fingerprint, locate};
+use afferent::scan::{Mode, Scanned, Scanner, fingerprint, locate};
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -47,6 +47,67 @@ fn a_rescan_reads_only_what_changed_and_equals_a_full_scan() {
     assert_eq!(first.report.packages.len(), 300);
     let again = scanner.scan(&request(root.path()), Mode::Full).unwrap();
     assert_eq!((again.stats.parsed, again.changed), (299, false));
+}
+
+// The loss: a first scan that looked at less than a rescan needs is taken for all there is to know.
+#[test]
+fn a_rescan_after_a_scan_meant_to_be_the_only_one_is_right() {
+    for damage in ["", "DROP TABLE Name"] {
+        let root = RpmRoot::new();
+        import(&root, (0..60).map(|i| Fields::named(&format!("p{i:02}"))));
+        let main = root.dbpath().join("rpmdb.sqlite");
+        let writer = rusqlite::Connection::open(main).unwrap();
+        writer.execute_batch("PRAGMA foreign_keys=OFF").unwrap();
+        writer.execute_batch(damage).unwrap();
+        for changed in [false, true] {
+            let mut scanner = Scanner::new();
+            let once = scanner.scan(&request(root.path()), Mode::Once).unwrap();
+            let full = |scanned: &Scanned| {
+                let full = Scanner::new().scan(&request(root.path()), Mode::Full);
+                assert_eq!(scanned.report, full.unwrap().report, "{damage:?}");
+            };
+            full(&once);
+            if changed {
+                let erase = "DELETE FROM Packages WHERE hnum % 7 = 3";
+                assert!(writer.execute(erase, []).unwrap() > 0);
+            }
+            let mut rescan = || {
+                let mode = Mode::Incremental;
+                scanner.scan(&request(root.path()), mode).unwrap()
+            };
+            full(&rescan());
+            full(&rescan());
+        }
+    }
+}
+
+// The loss: a list out of order, so that the report differs from the one of a restarted agent.
+#[test]
+fn few_new_packages_are_put_where_a_full_scan_puts_them() {
+    let root = RpmRoot::new();
+    import(&root, (0..30).map(|i| Fields::named(&format!("p{i:02}"))));
+    let main = root.dbpath().join("rpmdb.sqlite");
+    let writer = rusqlite::Connection::open(main).unwrap();
+    let prepare = "PRAGMA foreign_keys=OFF; DROP TABLE Name";
+    writer.execute_batch(prepare).unwrap();
+    let mut scanner = Scanner::new();
+    let scan = |scanner: &mut Scanner, mode| scanner.scan(&request(root.path()), mode).unwrap();
+    scan(&mut scanner, Mode::Incremental);
+    for round in 0..12u32 {
+        // Also before all others, behind them, and the same as one that is there.
+        for name in ["a", "p07", "p29", "zz"].iter().skip(round as usize % 3) {
+            let mut fields = Fields::named(name);
+            fields.version = format!("{}", round % 2).into();
+            let insert = "INSERT INTO Packages(blob) VALUES (?1)";
+            writer.execute(insert, [fields.blob()]).unwrap();
+        }
+        let erase = "DELETE FROM Packages WHERE hnum % 11 = ?1";
+        writer.execute(erase, [round]).unwrap();
+        let rescanned = scan(&mut scanner, Mode::Incremental);
+        assert!(rescanned.stats.parsed <= 4, "round {round}");
+        let full = scan(&mut Scanner::new(), Mode::Full);
+        assert_eq!(rescanned.report, full.report, "round {round}");
+    }
 }
 
 // The loss: a list pieced together from two databases.
@@ -147,6 +208,7 @@ fn indexes_that_disagree_with_the_headers_are_not_trusted() {
         let root = RpmRoot::new();
         import(&root, (0..40).map(|i| Fields::named(&format!("p{i:02}"))));
         let writer = rusqlite::Connection::open(root.dbpath().join("rpmdb.sqlite")).unwrap();
+        writer.execute_batch("PRAGMA foreign_keys=OFF").unwrap();
         writer.execute_batch("PRAGMA foreign_keys=OFF").unwrap();
         writer.execute_batch(damage).unwrap();
         let mut scanner = Scanner::new();

@@ -9,6 +9,7 @@
 
 use super::pager::{CHAIN_POINTER, Pager};
 use super::record::varint;
+use super::run::Ahead;
 use crate::rpmdb::error::{Error, Place};
 use crate::rpmdb::header::Blob;
 use crate::rpmdb::source::ReadAt;
@@ -19,6 +20,8 @@ use std::ops::ControlFlow;
 const MAX_DEPTH: usize = 20;
 /// Longest payload that sqlite accepts.
 const MAX_PAYLOAD: u64 = 0x7fff_ffff;
+/// Fetched around a wanted byte in the middle of an overflow page: a string or two.
+const WINDOW: usize = 512;
 const INTERIOR: u8 = 0x05;
 const LEAF: u8 = 0x0d;
 
@@ -215,6 +218,7 @@ impl Node {
             local,
             length,
             first: overflow,
+            announced: 0,
             chain,
             pager,
         };
@@ -247,6 +251,8 @@ pub(super) struct Payload<'a, S> {
     length: u64,
     /// First overflow page; 0 when there is none.
     first: u32,
+    /// Bytes up to here will be asked for.
+    announced: u64,
     /// Overflow pages known so far, in order.
     chain: &'a mut Vec<u32>,
     pager: &'a mut Pager<S>,
@@ -266,6 +272,7 @@ impl<S: ReadAt> Payload<'_, S> {
         into: &mut Vec<u8>,
     ) -> Result<(), Error> {
         into.clear();
+        self.announce(offset.saturating_add(length as u64));
         while into.len() < length && offset + (into.len() as u64) < self.length {
             let chunk = self.chunk(offset + into.len() as u64)?;
             let n = chunk.len().min(length - into.len());
@@ -280,6 +287,10 @@ impl<S: ReadAt> Blob for Payload<'_, S> {
         self.length
     }
 
+    fn announce(&mut self, end: u64) {
+        self.announced = end.min(self.length);
+    }
+
     fn chunk(&mut self, offset: u64) -> Result<&[u8], Error> {
         let inside = self.local.len() as u64;
         if offset < inside {
@@ -289,29 +300,67 @@ impl<S: ReadAt> Blob for Payload<'_, S> {
         let Some(rest) = self.length.checked_sub(offset).filter(|rest| *rest > 0) else {
             return Err(Error::damaged(Place::Offset(offset), "is past the row"));
         };
-        let per_page = self.pager.usable() - CHAIN_POINTER;
-        let beyond = offset - inside;
-        let index = usize::try_from(beyond / per_page as u64).unwrap_or(usize::MAX);
-        let within = usize::try_from(beyond % per_page as u64).unwrap_or(usize::MAX);
-        let page = self.page(index)?;
-        let bytes = self.pager.part(page, CHAIN_POINTER + within)?;
+        let (index, within) = self.in_chain(offset);
+        // Without a word about what follows: a string or two, or all of a page at its start.
+        let most = self.pager.usable() - within;
+        let guess = if within == CHAIN_POINTER {
+            most
+        } else {
+            WINDOW.min(most)
+        };
+        let end = self.announced.max(offset + guess as u64).min(self.length);
+        let (last, end) = self.in_chain(end - 1);
+        let wanted = Wanted { last, end: end + 1 };
+        let page = self.page(index, wanted)?;
+        let bytes = self.pager.part(page, within, wanted.after(index))?;
         let length = bytes.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
         Ok(bytes.get(..length).unwrap_or_default())
     }
 }
 
 impl<S: ReadAt> Payload<'_, S> {
+    /// Which page of the chain a byte is in, and where in it.
+    fn in_chain(&self, offset: u64) -> (usize, usize) {
+        let per_page = (self.pager.usable() - CHAIN_POINTER) as u64;
+        let beyond = offset - self.local.len() as u64;
+        let index = usize::try_from(beyond / per_page).unwrap_or(usize::MAX);
+        let within = usize::try_from(beyond % per_page).unwrap_or(usize::MAX);
+        (index, CHAIN_POINTER + within)
+    }
+
     /// Number of the overflow page at `index` in the chain, following it as far as needed.
-    fn page(&mut self, index: usize) -> Result<u32, Error> {
+    fn page(&mut self, index: usize, wanted: Wanted) -> Result<u32, Error> {
         while self.chain.len() <= index {
             let next = match self.chain.last() {
-                Some(last) => self.pager.next_in_chain(*last)?,
+                Some(last) => {
+                    let ahead = wanted.after(self.chain.len() - 1);
+                    self.pager.next_in_chain(*last, ahead)?
+                }
                 None => self.first,
             };
             self.pager.visit(next)?;
             self.chain.push(next);
         }
         Ok(self.chain.get(index).copied().unwrap_or(0))
+    }
+}
+
+/// The last byte that is wanted of a chain.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// Which page of the chain it is in.
+    last: usize,
+    /// Where in that page it ends.
+    end: usize,
+}
+
+impl Wanted {
+    /// As seen from the page at `index`.
+    fn after(self, index: usize) -> Ahead {
+        Ahead {
+            pages: u32::try_from(self.last.saturating_sub(index)).unwrap_or(u32::MAX),
+            end: self.end,
+        }
     }
 }
 

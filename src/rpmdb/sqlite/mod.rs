@@ -4,9 +4,10 @@
 //! rpmdb.sqlite          pages; page 1 starts with the file header and holds the schema table
 //! rpmdb.sqlite-wal      newer versions of pages: committed frames count         wal.rs
 //! rpmdb.sqlite-journal  older ones, of a transaction that died                   journal.rs
-//! Pager                 page number -> bytes, from one of these or the file          pager.rs
+//! Pager                 page number -> bytes, from one of these or the file  pager.rs, run.rs
 //! walk                  table b-tree, row by row, overflow chains on demand     btree.rs
 //! record                columns of a row                                        record.rs
+//! listing               headers by rpm's own indexes                            listing.rs
 //! schema                names of tables and columns -> root page and position   schema.rs, sql.rs
 //! ```
 //!
@@ -15,8 +16,10 @@
 
 mod btree;
 mod journal;
+mod listing;
 mod pager;
 mod record;
+mod run;
 mod schema;
 mod sql;
 mod wal;
@@ -183,66 +186,6 @@ impl<S: ReadAt> Database<S> {
         Ok((table.root, column))
     }
 
-    /// What rpm's own indexes say of each header, sorted by number: a hundredth of the pages that
-    /// the headers themselves take. `None` when the indexes are missing or contradict themselves.
-    ///
-    /// rpm writes them in the transaction that writes the header.
-    pub(super) fn listing(&mut self) -> Result<Option<Vec<super::Listed>>, Error> {
-        let (Some(names), Some(times)) = (
-            self.table("Name").cloned(),
-            self.table("Installtid").cloned(),
-        ) else {
-            return Ok(None);
-        };
-        let number = |value: &Value| value.integer().and_then(|n| u32::try_from(n).ok());
-        let mut listing: Vec<super::Listed> = Vec::new();
-        let mut sound = true;
-        self.rows(&names, &["key", "hnum"], &mut |_, values| {
-            match values {
-                [Value::Text(name), hnum] if listing.len() < super::MAX_HEADERS => {
-                    let name = super::check(name.as_bytes());
-                    listing.extend(number(hnum).map(|number| super::Listed {
-                        number,
-                        name,
-                        check: name,
-                    }));
-                }
-                _ => sound = false,
-            }
-            ControlFlow::Continue(())
-        })?;
-        listing.sort_unstable_by_key(|listed| listed.number);
-        sound &= listing.is_sorted_by(|a, b| a.number < b.number);
-        // Not every header has a digest; where it has, the digest tells one version from another.
-        let digests = self.table("Sigmd5").cloned();
-        for table in std::iter::once(times).chain(digests) {
-            self.rows(&table, &["key", "hnum"], &mut |_, values| {
-                let listed = match values {
-                    [_, hnum] => number(hnum)
-                        .and_then(|n| listing.binary_search_by_key(&n, |l| l.number).ok())
-                        .and_then(|at| listing.get_mut(at)),
-                    _ => None,
-                };
-                // rpm stores the time as four bytes; an integer would do as well.
-                let key = match values.first() {
-                    Some(Value::Blob(bytes)) => Some(super::check(bytes)),
-                    Some(Value::Text(text)) => Some(super::check(text.as_bytes())),
-                    Some(Value::Integer(time)) => Some(time.cast_unsigned()),
-                    _ => None,
-                };
-                match (listed, key) {
-                    (Some(listed), Some(key)) => {
-                        let both = [listed.check.to_le_bytes(), key.to_le_bytes()];
-                        listed.check = super::check(both.as_flattened());
-                    }
-                    _ => sound = false,
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        Ok(sound.then_some(listing))
-    }
-
     /// The highest number that the table ever gave to a row; `None` when it never held one.
     ///
     /// # Errors
@@ -343,6 +286,11 @@ struct Column<'a, S> {
 impl<S: ReadAt> Blob for Column<'_, S> {
     fn length(&self) -> u64 {
         self.length
+    }
+
+    fn announce(&mut self, end: u64) {
+        self.row
+            .announce(self.offset.saturating_add(end.min(self.length)));
     }
 
     fn chunk(&mut self, offset: u64) -> Result<&[u8], Error> {

@@ -1,15 +1,17 @@
 //! Pages of a database, with newer versions of them laid over the main file.
 //!
 //! A page is taken from the overlay (committed frames of the `-wal`, or the originals kept in a hot
-//! `-journal`) where it has one, else from the main file. A walk along a chain of overflow pages
-//! reads only the pointers until it is where the wanted bytes are.
+//! `-journal`) where it has one, else from the main file.
+//!
+//! A chain of overflow pages is read in runs: sqlite mostly gives a chain consecutive pages, so the
+//! pages behind the one asked for are fetched with it. That is a guess about speed only. What was
+//! fetched is kept by page number, and which page comes next is always read from the page itself.
 
+use super::run::{Ahead, Run, Streak};
 use crate::rpmdb::error::{Error, Place};
 use crate::rpmdb::source::number::{be_u16, be_u32};
 use crate::rpmdb::source::{ReadAt, read_up_to};
 
-/// Fetched around a wanted byte in the middle of an overflow page: a string or two.
-const WINDOW: usize = 512;
 /// Bytes at the start of an overflow page that point to the next.
 pub(super) const CHAIN_POINTER: usize = 4;
 const HEADER: usize = 100;
@@ -29,6 +31,13 @@ impl<S> Overlay<S> {
     fn find(&self, page: u32) -> Option<u64> {
         let at = self.pages.binary_search_by_key(&page, |(p, _)| *p).ok()?;
         self.pages.get(at).map(|(_, offset)| *offset)
+    }
+
+    /// How many pages from `page` on are not kept here, `most` at the most.
+    fn absent(&self, page: u32, most: u32) -> u32 {
+        let next = self.pages.partition_point(|(p, _)| *p < page);
+        let free = self.pages.get(next).map_or(most, |(p, _)| p - page);
+        free.min(most)
     }
 }
 
@@ -91,17 +100,45 @@ impl FileHeader {
     }
 }
 
-/// Reads pages by number.
+/// The main file and what is laid over it.
 #[derive(Debug)]
-pub(super) struct Pager<S> {
+struct Files<S> {
     main: S,
     overlay: Option<Overlay<S>>,
     header: FileHeader,
+}
+
+impl<S> Files<S> {
+    /// Where the newest version of `page` is.
+    fn place(&self, page: u32) -> (&S, u64) {
+        match self.overlay.as_ref().and_then(|o| Some((o, o.find(page)?))) {
+            Some((overlay, offset)) => (&overlay.source, offset),
+            None => {
+                let before = u64::from(page.saturating_sub(1));
+                (&self.main, before * u64::from(self.header.page_size))
+            }
+        }
+    }
+
+    /// How many pages from `page` on lie in one piece, `most` at the most. In an overlay each
+    /// stands alone.
+    fn together(&self, page: u32, most: u32) -> u32 {
+        match &self.overlay {
+            Some(overlay) => overlay.absent(page, most).max(1),
+            None => most,
+        }
+    }
+}
+
+/// Reads pages by number.
+#[derive(Debug)]
+pub(super) struct Pager<S> {
+    files: Files<S>,
     page_count: u32,
-    /// The bytes of an overflow page that were fetched last, and where in it they begin.
-    part: Vec<u8>,
-    part_page: u32,
-    part_at: usize,
+    /// What was fetched last of a chain of overflow pages.
+    run: Run,
+    /// How far such chains were consecutive lately.
+    streak: Streak,
     /// A bit for each page, set when the current walk came by: every page belongs to one place
     /// only, so one met twice is damage, and no walk is longer than the file.
     visited: Vec<u64>,
@@ -134,25 +171,27 @@ impl<S: ReadAt> Pager<S> {
             }
             None => header.page_count.unwrap_or(in_file).min(in_file),
         };
+        let page_size = header.page_size as usize;
         Ok(Self {
-            main,
-            overlay,
-            header,
+            run: Run::new(page_size, page_size - usize::from(header.reserved)),
+            files: Files {
+                main,
+                overlay,
+                header,
+            },
             page_count,
-            part: Vec::new(),
-            part_page: 0,
-            part_at: 0,
+            streak: Streak::default(),
             visited: Vec::new(),
         })
     }
 
     pub(super) fn encoding(&self) -> Encoding {
-        self.header.encoding
+        self.files.header.encoding
     }
 
     /// Bytes of a page that hold content.
     pub(super) fn usable(&self) -> usize {
-        (self.header.page_size - u32::from(self.header.reserved)) as usize
+        (self.files.header.page_size - u32::from(self.files.header.reserved)) as usize
     }
 
     /// Begins a walk, in which every page may be visited once.
@@ -180,65 +219,69 @@ impl<S: ReadAt> Pager<S> {
     /// Replaces `into` by the usable bytes of `page`.
     pub(super) fn read(&self, page: u32, into: &mut Vec<u8>) -> Result<(), Error> {
         into.resize(self.usable(), 0);
-        let (source, offset) = self.place(page);
+        let (source, offset) = self.files.place(page);
         if read_up_to(source, into, offset)? < into.len() {
             return Err(past_the_end(page));
         }
         Ok(())
     }
 
-    /// The page that follows `page` in its chain; 0 after the last.
-    pub(super) fn next_in_chain(&self, page: u32) -> Result<u32, Error> {
-        if let Some(bytes) = self.seen(page, 0) {
-            return Ok(be_u32(bytes, 0).unwrap_or(0));
+    /// The page that follows `page` in its chain, 0 after the last, when bytes `ahead` of it are
+    /// what is wanted in the end.
+    pub(super) fn next_in_chain(&mut self, page: u32, ahead: Ahead) -> Result<u32, Error> {
+        if self.run.seen(page, 0).is_none() && self.trusted(page, ahead) > 0 {
+            self.fetch(page, 0, ahead)?;
         }
-        // Four bytes of a page cost a third of the whole page.
-        let mut bytes = [0; 4];
-        let (source, offset) = self.place(page);
+        let next = match self.run.seen(page, 0).and_then(|bytes| be_u32(bytes, 0)) {
+            Some(next) => next,
+            None => self.pointer(page)?,
+        };
+        self.streak.followed(page, next);
+        Ok(next)
+    }
+
+    /// Bytes of `page` from `at` on: as many as lie in it, or fewer. With them comes what is wanted
+    /// `ahead` of it.
+    pub(super) fn part(&mut self, page: u32, at: usize, ahead: Ahead) -> Result<&[u8], Error> {
+        if self.run.seen(page, at).is_none() {
+            let whole = at <= CHAIN_POINTER || self.trusted(page, ahead) > 0;
+            self.fetch(page, if whole { 0 } else { at }, ahead)?;
+        }
+        self.run.seen(page, at).ok_or(past_the_end(page))
+    }
+
+    /// Pages behind `page` that are worth fetching with it.
+    fn trusted(&self, page: u32, ahead: Ahead) -> u32 {
+        let most = ahead
+            .pages
+            .min(self.streak.pages(self.files.header.page_size));
+        if most == 0 {
+            return 0;
+        }
+        let there = self.page_count.saturating_sub(page).min(most);
+        self.files.together(page, there + 1) - 1
+    }
+
+    /// Fetches a run that begins at byte `at` of `page`.
+    fn fetch(&mut self, page: u32, at: usize, ahead: Ahead) -> Result<(), Error> {
+        let more = self.trusted(page, ahead);
+        let end = match ahead.pages {
+            pages if pages == more => ahead.end.min(self.usable()),
+            _ => self.usable(),
+        };
+        let length = more as usize * self.files.header.page_size as usize + end.max(at + 1) - at;
+        self.run.fetch(self.files.place(page), (page, at), length)?;
+        Ok(())
+    }
+
+    /// The first bytes of an overflow page alone: they cost a third of the whole page.
+    fn pointer(&self, page: u32) -> Result<u32, Error> {
+        let mut bytes = [0; CHAIN_POINTER];
+        let (source, offset) = self.files.place(page);
         if read_up_to(source, &mut bytes, offset)? < bytes.len() {
             return Err(past_the_end(page));
         }
         Ok(u32::from_be_bytes(bytes))
-    }
-
-    /// Bytes of `page` from `at` on: all of them from its start, else a window of them.
-    pub(super) fn part(&mut self, page: u32, at: usize) -> Result<&[u8], Error> {
-        if self.seen(page, at).is_none() {
-            let from = if at <= CHAIN_POINTER { 0 } else { at };
-            let rest = self.usable().saturating_sub(from);
-            let most = if from == 0 { rest } else { rest.min(WINDOW) };
-            let mut part = std::mem::take(&mut self.part);
-            part.resize(most, 0);
-            let (source, offset) = self.place(page);
-            let got = read_up_to(source, &mut part, offset.saturating_add(from as u64));
-            self.part = part;
-            (self.part_page, self.part_at) = (0, from);
-            if got? < most {
-                return Err(past_the_end(page));
-            }
-            self.part_page = page;
-        }
-        self.seen(page, at).ok_or(past_the_end(page))
-    }
-
-    /// Bytes from `at` on, when the last part fetched has them.
-    fn seen(&self, page: u32, at: usize) -> Option<&[u8]> {
-        let within = at.checked_sub(self.part_at)?;
-        self.part
-            .get(within..)
-            .filter(|bytes| self.part_page == page && !bytes.is_empty())
-    }
-
-    /// The newest version of `page`.
-    fn place(&self, page: u32) -> (&S, u64) {
-        match self.overlay.as_ref().and_then(|o| Some((o, o.find(page)?))) {
-            Some((overlay, offset)) => (&overlay.source, offset),
-            None => (&self.main, self.offset(page)),
-        }
-    }
-
-    fn offset(&self, page: u32) -> u64 {
-        u64::from(page.saturating_sub(1)) * u64::from(self.header.page_size)
     }
 }
 

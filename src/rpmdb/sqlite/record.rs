@@ -39,6 +39,10 @@ impl Value {
 
 /// A variable-length number and the count of bytes it takes, 1 to 9.
 pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    // Nearly all of them are below 128.
+    if let [byte @ ..0x80, ..] = bytes {
+        return Some((u64::from(*byte), 1));
+    }
     let mut value: u64 = 0;
     for (i, byte) in bytes.iter().take(9).enumerate() {
         if i == 8 {
