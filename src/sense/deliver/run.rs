@@ -27,6 +27,10 @@ const LONG: usize = 4 << 20;
 /// How many times as long most reports are as JSON: room for it is taken at once.
 const AS_JSON: usize = 3;
 
+/// Deliveries at the same time while guests stand in line to be heard: what is durable here can
+/// wait, what only its guest has may be lost with it.
+const FEW: usize = 2;
+
 /// Held by the one that is being delivered.
 static LONG_ONES: Mutex<()> = Mutex::new(());
 
@@ -87,6 +91,10 @@ impl Delivering {
     /// Starts what may start; gives the time of the next decision.
     fn start(&self, flights: &mut JoinSet<Landed>) -> Option<Instant> {
         loop {
+            if flights.len() >= FEW && self.lanes.are_full() {
+                // The next of them that lands asks again.
+                return None;
+            }
             let now = clock::now();
             match self.breaker().gate(now, flights.len()) {
                 Gate::Open | Gate::Probe => {}

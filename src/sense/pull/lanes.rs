@@ -123,6 +123,11 @@ impl Lanes {
         }
     }
 
+    /// Whether every transfer that is for everybody is taken.
+    pub fn are_full(&self) -> bool {
+        self.transfers.common.available_permits() == 0
+    }
+
     /// Leave to keep a processor busy for a moment.
     pub async fn hand(&self, urgency: Urgency) -> Place {
         self.hands.place(urgency).await
