@@ -60,6 +60,7 @@ fn main() {
         sensor.rss_mib()
     );
 
+    status(&sensor);
     changes(&guests, &central, &sensor, count);
     all_at_once(&guests, &central, &sensor, count);
     restart(&guests, &central, &mut sensor, count);
@@ -69,6 +70,16 @@ fn main() {
 
     hanging(count, cold);
     polling(&central, count);
+}
+
+/// What a person sees who asks for all of them: whole processes.
+fn status(sensor: &Sensor) {
+    for (label, format) in [("", &[][..]), (" --json", &["--json"])] {
+        let mut times: Vec<(Duration, usize)> = (0..5).map(|_| sensor.status(format)).collect();
+        times.sort();
+        let (median, bytes) = times[2];
+        println!("afferent status{label}: {median:.0?}, {bytes} bytes");
+    }
 }
 
 /// A tenth of the guests changes within ten seconds, while all others send routine reports.

@@ -55,6 +55,20 @@ impl Sensor {
         self.child = spawn(&self.command, &self.durable);
     }
 
+    /// How long `afferent status` takes, and how much it says.
+    pub fn status(&self, format: &[&str]) -> (Duration, usize) {
+        let at = self.command.iter().position(|word| word == "--state-dir");
+        let state = &self.command[at.unwrap() + 1];
+        let from = Instant::now();
+        let said = Command::new(binary())
+            .args(["status", "--state-dir", state])
+            .args(format)
+            .output()
+            .unwrap();
+        assert!(said.status.success(), "{said:?}");
+        (from.elapsed(), said.stdout.len())
+    }
+
     pub fn rss_mib(&self) -> u64 {
         let status = self.proc("status");
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();

@@ -17,7 +17,7 @@ pub mod rpm_root;
 use std::time::{Duration, Instant};
 
 /// What can be observed is waited for this long: far longer than it takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Looks again and again until there is something to see.
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
