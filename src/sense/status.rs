@@ -12,6 +12,8 @@ use crate::clock::{self, WallTime};
 use crate::report::VmId;
 use crate::telemetry::metrics::Page;
 use crate::telemetry::scrape::Health;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,6 +49,22 @@ struct Totals {
     routine: u32,
     dead: u32,
     oldest: Option<WallTime>,
+}
+
+/// The answer to `afferent status`. Guests are text at once: as a tree of values ten thousand of
+/// them would take ten times the memory, and the process would keep it.
+#[derive(Serialize)]
+pub struct Answer {
+    #[serde(flatten)]
+    head: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guests: Option<Vec<Box<RawValue>>>,
+}
+
+impl From<Value> for Answer {
+    fn from(head: Value) -> Self {
+        Self { head, guests: None }
+    }
 }
 
 impl View {
@@ -107,7 +125,7 @@ impl View {
         trouble
     }
 
-    fn status(&self, only_dead: bool) -> Value {
+    fn status(&self, only_dead: bool) -> Answer {
         let totals = self.totals();
         let reasons = self.trouble(&totals);
         let mut guests = Vec::new();
@@ -118,20 +136,21 @@ impl View {
             let slot = board.queue.slot(vm);
             if !only_dead || slot.is_some_and(|slot| slot.state == State::Dead) {
                 let state = state_of(&book, vm, guest);
-                guests.push(guest_json(vm, Some(guest), state, &board, now));
+                guests.push((vm.clone(), guest_json(vm, Some(guest), state, &board, now)));
             }
         }
         // Guests that left the roster with something undelivered.
         for (vm, slot) in board.queue.slots() {
             let departed = book.guest(vm).is_none();
             if departed && (!only_dead || slot.state == State::Dead) {
-                guests.push(guest_json(vm, None, "departed", &board, now));
+                guests.push((vm.clone(), guest_json(vm, None, "departed", &board, now)));
             }
         }
         drop((book, board));
-        guests.sort_by(|a, b| a["vm"].as_str().cmp(&b["vm"].as_str()));
+        guests.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let guests = guests.into_iter().filter_map(|(_, row)| row).collect();
         let worst = self.desk.board().queue.worst_case_wait();
-        json!({
+        let head = json!({
             "service": "sense",
             "version": env!("CARGO_PKG_VERSION"),
             "state": if reasons.is_empty() { "ok" } else { "degraded" },
@@ -152,8 +171,11 @@ impl View {
                 "silent": totals.silent,
                 "new": totals.new,
             },
-            "guests": guests,
-        })
+        });
+        Answer {
+            head,
+            guests: Some(guests),
+        }
     }
 }
 
@@ -179,7 +201,7 @@ fn guest_json(
     state: &str,
     board: &Board,
     now: WallTime,
-) -> Value {
+) -> Option<Box<RawValue>> {
     let row = guest.map(|guest| &guest.row);
     let pending = board
         .queue
@@ -187,7 +209,7 @@ fn guest_json(
         .map(|slot| pending_json(vm, slot, board, now));
     let known = row.and_then(|row| row.known);
     let accepted = board.accepted(vm);
-    json!({
+    let row = json!({
         "vm": vm.as_str(),
         "address": guest.map(|guest| guest.entry.address.to_string()),
         "state": state,
@@ -208,7 +230,9 @@ fn guest_json(
         })),
         "pending": pending,
         "error": guest.and_then(|guest| guest.failure.as_ref()).map(ToString::to_string),
-    })
+    });
+    // Fails for no value of this kind.
+    to_raw_value(&row).ok()
 }
 
 fn pending_json(vm: &VmId, slot: &Slot, board: &Board, now: WallTime) -> Value {
@@ -236,17 +260,18 @@ fn age(since: Option<WallTime>, now: WallTime) -> Duration {
 
 impl View {
     /// The answer to the words of `afferent status`.
-    pub fn answer(&self, words: &[&str]) -> Value {
-        match words {
-            ["status"] => self.status(false),
-            ["status", "dead"] => self.status(true),
+    pub fn answer(&self, words: &[&str]) -> Answer {
+        let said = match words {
+            ["status"] => return self.status(false),
+            ["status", "dead"] => return self.status(true),
             ["retry"] => json!({ "retried": self.desk.revive(None) }),
             ["retry", vm] => match vm.parse() {
                 Ok(vm) => json!({ "retried": self.desk.revive(Some(&vm)) }),
                 Err(error) => json!({ "error": error.to_string() }),
             },
             _ => json!({ "error": "sense answers: status, status dead, retry, retry VM" }),
-        }
+        };
+        said.into()
     }
 }
 

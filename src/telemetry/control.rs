@@ -11,6 +11,7 @@
 //! `service`, `state` (`ok` or `degraded`) and `reasons` are common to all. The socket is its
 //! owner's alone (mode 0600).
 
+use serde::Serialize;
 use serde_json::Value;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -66,7 +67,7 @@ impl Control {
     }
 
     /// Answers, one conversation after the other, until dropped.
-    pub async fn answer(self, answer: impl Fn(&[&str]) -> Value) {
+    pub async fn answer<A: Serialize>(self, answer: impl Fn(&[&str]) -> A) {
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 // No descriptors left; others need them more.
@@ -87,7 +88,10 @@ impl Drop for Control {
     }
 }
 
-async fn converse(stream: UnixStream, answer: &impl Fn(&[&str]) -> Value) -> io::Result<()> {
+async fn converse<A: Serialize>(
+    stream: UnixStream,
+    answer: &impl Fn(&[&str]) -> A,
+) -> io::Result<()> {
     let mut line = String::new();
     let (from, mut to) = stream.into_split();
     tokio::io::BufReader::new(from.take(LONGEST_LINE))
