@@ -75,6 +75,46 @@ fn each_way_to_misbehave_has_its_own_name_and_none_harms_the_others() {
     assert!(sense.terminate().success());
 }
 
+/// Loss prevented: domains that libvirt starts, stops or gives another's context id are not followed.
+#[test]
+fn the_domains_that_libvirt_runs_are_the_guests() {
+    let dir = tempfile::tempdir().unwrap();
+    let (domains, state) = (dir.path().join("domains"), dir.path().join("state"));
+    std::fs::create_dir(&domains).unwrap();
+    let write = |name: &str, run_state: &str, cid: u32| {
+        let text = format!(
+            "<domstatus state='{run_state}' reason='booted' pid='1'><domain type='kvm' id='1'>\
+             <name>{name}</name><devices><vsock model='virtio'><cid auto='yes' address='{cid}'/>\
+             </vsock></devices></domain></domstatus>"
+        );
+        std::fs::write(domains.join(format!("{name}.xml")), text).unwrap();
+    };
+    // Numbers that no machine has here: that nobody answers is seen, and what is asked is the point.
+    write("web", "running", 40_001);
+    write("db", "shutoff", 40_002);
+    let central = Central::start();
+    let discover = format!("libvirt:{}", domains.display());
+    let mut sense = Program::sense(&state, &central.url, &["--discover", &discover]);
+    let address = |name: &str| Some(guest(&state, name)?["address"].as_str()?.to_owned());
+    let at = |name: &str, wanted: Option<&str>| {
+        eventually(&format!("{name} is at {wanted:?}"), || {
+            (status(&state, &[]).0["service"] == "sense" && address(name).as_deref() == wanted)
+                .then_some(())
+        });
+    };
+    at("web", Some("vsock:40001:818"));
+    at("db", None);
+    eventually("that nobody answers is said", || {
+        guest(&state, "web")?["error"].as_str().map(drop)
+    });
+    // The one ends, the other starts and is given its number.
+    std::fs::remove_file(domains.join("web.xml")).unwrap();
+    write("db", "running", 40_001);
+    at("web", None);
+    at("db", Some("vsock:40001:818"));
+    assert!(sense.terminate().success());
+}
+
 /// Loss prevented: some guests that were taken over by somebody take all memory of the host.
 #[test]
 fn the_worst_answers_of_many_guests_at_once_fit_into_memory() {
