@@ -5,7 +5,7 @@ use afferent_fuzz::report::facts;
 use afferent_fuzz::wire::message::{
     GetReportResponse, VmServiceRequest, VmServiceResponse, response,
 };
-use afferent_fuzz::wire::response::{Answer, Payload, Response};
+use afferent_fuzz::wire::response::{Answer, Payload, Response, leading_meta};
 use afferent_fuzz::wire::{MAX_REQUEST, frame, report_to_wire};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
@@ -19,11 +19,15 @@ fuzz_target!(|data: &[u8]| {
         let again = VmServiceRequest::decode(request.encode_to_vec().as_slice());
         assert_eq!(again.as_ref(), Ok(&request));
     }
+    // Of any beginning, and of any end.
+    let _ = leading_meta(data);
     let Ok(response) = Response::decode(data) else {
         return;
     };
     // What both readers take means the same to both.
     if let Ok(theirs) = VmServiceResponse::decode(data) {
+        // An encoder says first what is about the report.
+        assert_eq!(leading_meta(&theirs.encode_to_vec()), theirs.meta);
         assert_eq!(response.meta, theirs.meta.unwrap_or_default());
         let ours = matches!(response.payload, Some(Payload::Report(_)));
         let theirs = matches!(theirs.payload, Some(response::Payload::GetReport(_)));
