@@ -33,7 +33,10 @@ fuzz_target!(|data: &[u8]| {
         let theirs = matches!(theirs.payload, Some(response::Payload::GetReport(_)));
         assert_eq!(ours, theirs);
     }
-    let Some(Payload::Report(Answer { index: Some(index), .. })) = response.payload else {
+    let Some(Payload::Report(Answer {
+        index: Some(index), ..
+    })) = response.payload
+    else {
         return;
     };
     // A report that is taken can be sent on, and is the same report then.
@@ -49,10 +52,15 @@ fuzz_target!(|data: &[u8]| {
         }
         .encode_to_vec();
         let again = Response::decode(&sent).expect("an answer of our own");
-        let Some(Payload::Report(Answer { index: Some(index), .. })) = again.payload else {
+        let Some(Payload::Report(Answer {
+            index: Some(index), ..
+        })) = again.payload
+        else {
             panic!("a report became something else");
         };
-        let again = index.into_report(ours.facts.clone()).expect("a report that was taken");
+        let again = index
+            .into_report(ours.facts.clone())
+            .expect("a report that was taken");
         assert_eq!(again.digest(), report.digest());
     }
 });
