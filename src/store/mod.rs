@@ -26,6 +26,8 @@ pub mod inventory_table;
 pub mod pending_table;
 pub mod report_table;
 pub mod schema;
+#[cfg(test)]
+mod torn_disk;
 
 pub use codec::CodecError;
 
@@ -308,10 +310,7 @@ fn open_or_create(path: &Path, cache_bytes: usize) -> Result<redb::Database, Sto
             .open(path)
             .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
             .map_err(StorageError::from)?;
-        Ok(redb::Builder::new()
-            .set_cache_size(cache_bytes)
-            .set_check_integrity_on_open(true)
-            .create(path)?)
+        Ok(builder(cache_bytes).create(path)?)
     };
     let db = match catch_unwind(|| open().and_then(|db| compact::if_sparse(path, db, open))) {
         Ok(Ok(db)) => db,
@@ -327,6 +326,14 @@ fn open_or_create(path: &Path, cache_bytes: usize) -> Result<redb::Database, Sto
                 known: schema::FORMAT,
             })
         })
+}
+
+fn builder(cache_bytes: usize) -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder
+        .set_cache_size(cache_bytes)
+        .set_check_integrity_on_open(true);
+    builder
 }
 
 fn move_aside(path: &Path, now: WallTime) -> Result<PathBuf, StoreError> {
@@ -381,6 +388,20 @@ fn explain(path: &Path, error: TxError) -> StoreError {
             source: io::Error::other("an earlier write failed"),
         },
         other => corrupt(&path, &other.to_string()),
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// A store on a disk that a test can fail, opened as a file is.
+    fn on(disk: &torn_disk::TornDisk) -> Result<Self, TxError> {
+        let db = builder(1 << 20).create_with_backend(disk.clone())?;
+        schema::check(&db)?;
+        Ok(Self {
+            path: PathBuf::from("torn disk"),
+            cache_bytes: 1 << 20,
+            state: RwLock::new(Some(Handle { db, failed: false })),
+        })
     }
 }
 

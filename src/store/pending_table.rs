@@ -340,8 +340,14 @@ pub fn read(store: &Store, vm: &VmId) -> Result<Option<StoredEnvelope>, StoreErr
 mod tests {
     use super::*;
     use crate::report::{Epoch, Facts, Generation, Package, Report};
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::sync::LazyLock;
+
+    static NOISE: LazyLock<String> = LazyLock::new(|| {
+        let mut random = fastrand::Rng::with_seed(1);
+        std::iter::repeat_with(|| random.alphanumeric())
+            .take(150_000)
+            .collect()
+    });
 
     #[test]
     fn a_report_its_slot_and_the_known_generation_arrive_together() {
@@ -426,166 +432,17 @@ mod tests {
         assert!(read.open(&vm("a")).unwrap_err().is_corrupt());
     }
 
-    #[derive(Clone, Copy, Debug)]
-    enum Op {
-        Arrive {
-            guest: u8,
-        },
-        Move {
-            guest: u8,
-            behind: u32,
-        },
-        Clear {
-            guest: u8,
-            behind: u32,
-        },
-        Forget {
-            guest: u8,
-        },
-        /// What was given since the last one is one transaction.
-        Commit,
-        /// What was given since the last commit is lost with the process.
-        Crash,
-    }
-
-    /// Loss prevented: a report that was durable and is not, one that was accepted and comes back,
-    /// or a newer one that goes with the answer to an older one.
-    #[test]
-    fn random_changes_with_crashes_leave_what_a_simple_model_says() {
-        let guest = 0u8..3;
-        let op = prop_oneof![
-            5 => guest.clone().prop_map(|guest| Op::Arrive { guest }),
-            2 => (guest.clone(), 0u32..2).prop_map(|(guest, behind)| Op::Move { guest, behind }),
-            4 => (guest.clone(), 0u32..2).prop_map(|(guest, behind)| Op::Clear { guest, behind }),
-            1 => guest.prop_map(|guest| Op::Forget { guest }),
-            4 => Just(Op::Commit),
-            1 => Just(Op::Crash),
-        ];
-        let config = ProptestConfig::with_cases(40);
-        proptest!(config, |(ops in proptest::collection::vec(op, 1..60))| {
-            let dir = tempfile::tempdir().unwrap();
-            let mut store = open(&dir);
-            let mut generations = [0u32; 3];
-            let mut batch = Vec::new();
-            let mut durable = Model::default();
-            let mut model = Model::default();
-            for op in ops {
-                match op {
-                    Op::Commit => {
-                        apply(&store, &std::mem::take(&mut batch)).unwrap();
-                        durable = model.clone();
-                    }
-                    Op::Crash => {
-                        batch.clear();
-                        model = durable.clone();
-                        drop(store);
-                        store = open(&dir);
-                    }
-                    op => batch.extend(model.step(op, &mut generations)),
-                }
-                if batch.is_empty() {
-                    durable.check(&store);
-                }
-            }
-        });
-    }
-
-    /// Generation of the pending report and whether it was moved; and the guests that are known.
-    #[derive(Clone, Default)]
-    struct Model {
-        pending: BTreeMap<String, (u32, bool)>,
-        known: BTreeMap<String, (Option<u32>, Option<u32>)>,
-    }
-
-    impl Model {
-        fn step(&mut self, op: Op, generations: &mut [u32; 3]) -> Option<Change> {
-            let name = |guest: u8| format!("g{guest}");
-            match op {
-                Op::Arrive { guest } => {
-                    let (id, generation) = (name(guest), &mut generations[usize::from(guest)]);
-                    *generation += 1;
-                    self.pending.insert(id.clone(), (*generation, false));
-                    self.known.entry(id.clone()).or_default().0 = Some(*generation);
-                    Some(arrival(&id, *generation))
-                }
-                Op::Move { guest, behind } => {
-                    let generation = generations[usize::from(guest)].checked_sub(behind)?.max(1);
-                    let id = name(guest);
-                    if let Some(held) = self.pending.get_mut(&id).filter(|h| h.0 == generation) {
-                        held.1 = true;
-                    }
-                    let mut moved = slot(&id, generation);
-                    moved.attempts = 1;
-                    Some(Change::Move {
-                        vm: vm(&id),
-                        slot: moved,
-                    })
-                }
-                Op::Clear { guest, behind } => {
-                    let generation = generations[usize::from(guest)].checked_sub(behind)?.max(1);
-                    let id = name(guest);
-                    if let Some(known) = self.known.get_mut(&id) {
-                        known.1 = Some(generation);
-                    }
-                    if self
-                        .pending
-                        .get(&id)
-                        .is_some_and(|held| held.0 == generation)
-                    {
-                        self.pending.remove(&id);
-                    }
-                    Some(clear(&id, generation))
-                }
-                Op::Forget { guest } => {
-                    let id = name(guest);
-                    if !self.pending.contains_key(&id) {
-                        self.known.remove(&id);
-                    }
-                    Some(Change::Forget { vm: vm(&id) })
-                }
-                Op::Commit | Op::Crash => None,
-            }
-        }
-
-        fn check(&self, store: &Store) {
-            let loaded = load(store).unwrap();
-            let number = |known: Known| known.key.generation.get();
-            let pending: BTreeMap<_, _> = loaded
-                .slots
-                .iter()
-                .map(|(vm, slot)| (vm.to_string(), (number(slot.report), slot.attempts == 1)))
-                .collect();
-            assert_eq!(pending, self.pending);
-            let known: BTreeMap<_, _> = loaded
-                .guests
-                .iter()
-                .map(|(vm, row)| {
-                    let accepted = row.accepted.map(|(known, _)| number(known));
-                    (vm.to_string(), (row.known.map(number), accepted))
-                })
-                .collect();
-            assert_eq!(known, self.known);
-            for id in ["g0", "g1", "g2"] {
-                let vm = vm(id);
-                let read = read(store, &vm).unwrap();
-                let held = self.pending.get(id).map(|held| held.0);
-                let read = read.map(|stored| stored.open(&vm).unwrap().key.generation.get());
-                assert_eq!(read, held);
-            }
-        }
-    }
-
-    fn open(dir: &tempfile::TempDir) -> Store {
+    pub(super) fn open(dir: &tempfile::TempDir) -> Store {
         Store::open(dir.path(), "sense.redb", 1 << 20)
             .unwrap()
             .store
     }
 
-    fn vm(id: &str) -> VmId {
+    pub(super) fn vm(id: &str) -> VmId {
         id.parse().unwrap()
     }
 
-    fn clear(id: &str, generation: u32) -> Change {
+    pub(super) fn clear(id: &str, generation: u32) -> Change {
         Change::Clear {
             vm: vm(id),
             report: report(id, generation),
@@ -593,7 +450,7 @@ mod tests {
         }
     }
 
-    fn arrival(id: &str, generation: u32) -> Change {
+    pub(super) fn arrival(id: &str, generation: u32) -> Change {
         let content = content(generation);
         let envelope = envelope(&content, id, generation);
         Change::Put {
@@ -607,7 +464,7 @@ mod tests {
         }
     }
 
-    fn slot(id: &str, generation: u32) -> SlotRow {
+    pub(super) fn slot(id: &str, generation: u32) -> SlotRow {
         SlotRow {
             report: report(id, generation),
             trigger: Trigger::Reactive,
@@ -626,7 +483,7 @@ mod tests {
         }
     }
 
-    fn report(id: &str, generation: u32) -> Known {
+    pub(super) fn report(id: &str, generation: u32) -> Known {
         let content = content(generation);
         let envelope = envelope(&content, id, generation);
         Known {
@@ -635,17 +492,19 @@ mod tests {
         }
     }
 
-    fn content(generation: u32) -> Report {
+    /// Of a few bytes, or some that do not compress: a page of them, or more than a chunk.
+    pub(super) fn content(generation: u32) -> Report {
+        let noise = [0, 5_000, 0, 150_000][generation as usize % 4];
         Report {
             packages: vec![Package {
-                name: format!("package-{generation}"),
+                name: format!("package-{generation}-{}", &NOISE[..noise]),
                 ..Package::default()
             }],
             ..Report::default()
         }
     }
 
-    fn envelope<'a>(report: &'a Report, id: &str, generation: u32) -> Envelope<'a> {
+    pub(super) fn envelope<'a>(report: &'a Report, id: &str, generation: u32) -> Envelope<'a> {
         Envelope {
             vm: vm(id),
             address: "unix:/a".into(),
@@ -663,3 +522,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -108,6 +108,16 @@ impl Slot {
         self.is_news = arrival.is_news;
     }
 
+    /// A report that came during the flight takes over the places of the one that was sent. Says
+    /// whether there was one.
+    pub(super) fn goes_on_with_newer(&mut self) -> bool {
+        let Some(newer) = self.newer.take() else {
+            return false;
+        };
+        self.take_on(&newer, taken_over(self.place, &newer));
+        true
+    }
+
     /// Whether it waits because Central asked for patience: its places are not lost.
     pub(super) fn is_held(&self) -> bool {
         matches!(self.state, State::Backoff(_)) && !self.place.is_none()

@@ -1,0 +1,246 @@
+//! What pending holds after random changes, and after crashes and power cuts among them, against a
+//! simple model of it.
+
+use super::super::torn_disk::TornDisk;
+use super::tests::{arrival, clear, content, envelope, open, report, slot, vm};
+use super::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const GUESTS: u8 = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Arrive { guest: u8 },
+    Move { guest: u8, behind: u32 },
+    Clear { guest: u8, behind: u32 },
+    Learn { guest: u8 },
+    Forget { guest: u8 },
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// One transaction.
+    Commit(Vec<Op>),
+    /// The process is killed.
+    Crash,
+}
+
+/// Loss prevented: a report that was durable and is not, one that was accepted and comes back, or a
+/// newer one that goes with the answer to an older one.
+#[test]
+fn random_changes_with_crashes_leave_what_a_simple_model_says() {
+    let step = prop_oneof![
+        4 => vec(op(), 0..6).prop_map(Step::Commit),
+        1 => Just(Step::Crash),
+    ];
+    let config = ProptestConfig::with_cases(40);
+    proptest!(config, |(steps in vec(step, 1..20))| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(&dir);
+        let mut generations = Generations::default();
+        let mut model = Model::default();
+        for step in steps {
+            match step {
+                Step::Commit(ops) => {
+                    apply(&store, &model.batch(ops, &mut generations)).unwrap();
+                }
+                Step::Crash => {
+                    drop(store);
+                    store = open(&dir);
+                }
+            }
+            prop_assert!(model.is_in(&store));
+        }
+    });
+}
+
+/// Loss prevented: a power cut, or one more while the store recovers from it, takes a batch that was
+/// durable, leaves half of one, or makes the whole file a damaged one.
+#[test]
+fn after_power_cuts_the_last_batch_is_there_as_a_whole_or_not_at_all() {
+    let batches = vec(vec(op(), 1..6), 20..40);
+    let cuts = vec((1usize..60, any::<u64>()), 1..8);
+    let config = ProptestConfig::with_cases(100);
+    proptest!(config, |(batches in batches, cuts in cuts)| {
+        let disk = TornDisk::new();
+        drop(Store::on(&disk).unwrap());
+        let mut batches = batches.into_iter();
+        let mut generations = Generations::default();
+        let mut possible = vec![Model::default()];
+        for (operations, seed) in cuts {
+            disk.fail_after(operations);
+            possible = live(&disk, possible, &mut batches, &mut generations);
+            disk.fail_after(0);
+            disk.recover(&mut fastrand::Rng::with_seed(seed));
+        }
+        live(&disk, possible, &mut batches, &mut generations);
+    });
+}
+
+/// Lives until the power fails or all is done; gives what may be on the disk then.
+fn live(
+    disk: &TornDisk,
+    mut possible: Vec<Model>,
+    batches: &mut impl Iterator<Item = Vec<Op>>,
+    generations: &mut Generations,
+) -> Vec<Model> {
+    let store = match Store::on(disk) {
+        Ok(store) => store,
+        Err(error) => {
+            assert!(disk.is_dark(), "not opened after a power cut: {error}");
+            return possible;
+        }
+    };
+    possible.retain(|model| model.is_in(&store));
+    let mut model = possible
+        .pop()
+        .expect("neither with the last batch nor without it");
+    for ops in batches {
+        let before = model.clone();
+        let batch = model.batch(ops, generations);
+        if apply(&store, &batch).is_err() {
+            assert!(disk.is_dark());
+            disk.fail_after(0);
+            return vec![before, model];
+        }
+        assert!(model.is_in(&store));
+    }
+    disk.fail_after(0);
+    vec![model]
+}
+
+/// The newest generation of each guest, whether it was written or lost.
+#[derive(Default)]
+struct Generations([u32; GUESTS as usize]);
+
+impl Generations {
+    fn next(&mut self, guest: u8) -> u32 {
+        self.0[usize::from(guest)] += 1;
+        self.0[usize::from(guest)]
+    }
+
+    fn behind(&self, guest: u8, behind: u32) -> u32 {
+        self.0[usize::from(guest)].saturating_sub(behind).max(1)
+    }
+}
+
+/// The rows of both tables.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    slots: BTreeMap<VmId, SlotRow>,
+    guests: BTreeMap<VmId, GuestRow>,
+}
+
+impl Model {
+    fn batch(&mut self, ops: Vec<Op>, generations: &mut Generations) -> Vec<Change> {
+        ops.into_iter()
+            .map(|op| self.step(op, generations))
+            .collect()
+    }
+
+    fn step(&mut self, op: Op, generations: &mut Generations) -> Change {
+        match op {
+            Op::Arrive { guest } => {
+                let (id, generation) = (id(guest), generations.next(guest));
+                self.slots.insert(vm(&id), slot(&id, generation));
+                self.learn(
+                    GuestRow {
+                        known: Some(report(&id, generation)),
+                        ..GuestRow::default()
+                    },
+                    &id,
+                );
+                arrival(&id, generation)
+            }
+            Op::Move { guest, behind } => {
+                let (id, generation) = (id(guest), generations.behind(guest, behind));
+                let mut moved = slot(&id, generation);
+                moved.attempts = 1;
+                if self.holds(&id, generation) {
+                    self.slots.insert(vm(&id), moved.clone());
+                }
+                Change::Move {
+                    vm: vm(&id),
+                    slot: moved,
+                }
+            }
+            Op::Clear { guest, behind } => {
+                let (id, generation) = (id(guest), generations.behind(guest, behind));
+                if let Some(row) = self.guests.get_mut(&vm(&id)) {
+                    row.accepted = Some((report(&id, generation), WallTime::from_unix_ms(9)));
+                }
+                if self.holds(&id, generation) {
+                    self.slots.remove(&vm(&id));
+                }
+                clear(&id, generation)
+            }
+            Op::Learn { guest } => {
+                let id = id(guest);
+                let mut row = self.guests.get(&vm(&id)).cloned().unwrap_or_default();
+                row.waits = !row.waits;
+                row.accepted = None;
+                self.learn(row.clone(), &id);
+                Change::Learn {
+                    vm: vm(&id),
+                    guest: row,
+                }
+            }
+            Op::Forget { guest } => {
+                let vm = vm(&id(guest));
+                if !self.slots.contains_key(&vm) {
+                    self.guests.remove(&vm);
+                }
+                Change::Forget { vm }
+            }
+        }
+    }
+
+    fn holds(&self, id: &str, generation: u32) -> bool {
+        let held = self.slots.get(&vm(id));
+        held.is_some_and(|held| held.report == report(id, generation))
+    }
+
+    fn learn(&mut self, row: GuestRow, id: &str) {
+        let held = self.guests.get(&vm(id));
+        let accepted = held.and_then(|held| held.accepted);
+        self.guests.insert(vm(id), GuestRow { accepted, ..row });
+    }
+
+    /// Whether this, and nothing else, is stored. Every report has to be the one of its slot.
+    fn is_in(&self, store: &Store) -> bool {
+        let loaded = load(store).unwrap();
+        let found = Self {
+            slots: loaded.slots.into_iter().collect(),
+            guests: loaded.guests.into_iter().collect(),
+        };
+        for guest in 0..GUESTS {
+            let (id, vm) = (id(guest), vm(&id(guest)));
+            let stored = read(store, &vm).unwrap();
+            let report = stored.as_ref().map(|stored| stored.open(&vm).unwrap());
+            let generation = found.slots.get(&vm).map(|slot| slot.report.key.generation);
+            let content = generation.map(|generation| content(generation.get()));
+            let expected = generation.zip(content.as_ref());
+            let expected = expected.map(|(n, content)| envelope(content, &id, n.get()));
+            assert_eq!(report, expected);
+        }
+        found == *self
+    }
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let guest = 0..GUESTS;
+    let old = (guest.clone(), 0u32..2);
+    prop_oneof![
+        5 => guest.clone().prop_map(|guest| Op::Arrive { guest }),
+        2 => old.clone().prop_map(|(guest, behind)| Op::Move { guest, behind }),
+        4 => old.prop_map(|(guest, behind)| Op::Clear { guest, behind }),
+        1 => guest.clone().prop_map(|guest| Op::Learn { guest }),
+        1 => guest.prop_map(|guest| Op::Forget { guest }),
+    ]
+}
+
+fn id(guest: u8) -> String {
+    format!("g{guest}")
+}
