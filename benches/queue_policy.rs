@@ -1,9 +1,10 @@
 //! The policy of the pending queue in virtual time: two days of ten thousand guests in seconds.
 //!
 //! `cargo bench --bench queue_policy`. The code that decides is the sensor's own, and most rows only
-//! change its numbers; two simpler lines stand beside it, for what it is not. Central takes 0.3 reports a second and 200 at once; every guest refreshes
-//! every 4 h and changes about monthly; there are two patch waves of 300 guests in ten minutes,
-//! 5 guests that change every 20 s, and 50 that Central always refuses.
+//! change its numbers; two simpler lines stand beside it, for what it is not. Central takes 0.3
+//! reports a second and 200 at once; every guest refreshes every 4 h and changes about monthly; there
+//! are two patch waves of 300 guests in ten minutes, 5 guests that change every 20 s, and 50 that
+//! Central always refuses.
 
 #![allow(clippy::print_stdout, reason = "the table is the result")]
 
