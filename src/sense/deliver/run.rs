@@ -110,7 +110,7 @@ impl Delivering {
                             true => Urgency::Reactive,
                             false => Urgency::Routine,
                         };
-                        let hand = lanes.hand(urgency).await;
+                        let hand = lanes.sender(urgency).await;
                         let fly = move || deliver(&store, &*sink, vm, report, is_news, hand);
                         match tokio::task::spawn_blocking(fly).await {
                             Ok(landed) => landed,

@@ -85,6 +85,9 @@ pub struct Lanes {
     pub expected: Semaphore,
     /// Work for a processor: one place each, and one more that only the urgent share them with.
     hands: Lane,
+    /// The same for what is sent. Twice as many: a place that gets free is known to the next only
+    /// when the loop comes by, and Central must not wait for that.
+    senders: Lane,
     /// Bytes of reports that are being received and stored: a long one waits for room.
     room: Arc<Semaphore>,
     /// Bytes of reports that come slowly.
@@ -103,6 +106,7 @@ impl Lanes {
             keeping: Lane::new(KEEPING, KEEPING / ONE_URGENT_IN),
             expected: Semaphore::new(EXPECTED),
             hands: Lane::new(processors, 1),
+            senders: Lane::new(2 * processors, 2),
             room: Arc::new(Semaphore::new(MOST_AT_ONCE as usize)),
             slow: Semaphore::new(MOST_SLOW),
             tls,
@@ -131,6 +135,11 @@ impl Lanes {
     /// Leave to keep a processor busy for a moment.
     pub async fn hand(&self, urgency: Urgency) -> Place {
         self.hands.place(urgency).await
+    }
+
+    /// The same, to prepare what is sent.
+    pub async fn sender(&self, urgency: Urgency) -> Place {
+        self.senders.place(urgency).await
     }
 
     /// Transfers that nobody has.
