@@ -16,6 +16,7 @@
 
 mod convert;
 pub mod document;
+mod fields;
 pub mod frame;
 pub mod message;
 pub mod response;

@@ -6,6 +6,7 @@
 //! would be most of its work.
 
 use super::convert::repo_in_hint;
+use super::fields::{Fields, Value};
 use super::message as wire;
 use crate::report::{Distribution, Facts, PackageView, ReportView, Repository, SourcePackage};
 use std::borrow::Cow;
@@ -354,102 +355,6 @@ fn repository(r: wire::Repository) -> Repository {
         key: r.key,
         uri: r.uri,
         cpe: r.cpe,
-    }
-}
-
-/// The fields of a message, one after the other; ends after the first that is none.
-///
-/// <https://protobuf.dev/programming-guides/encoding/>. Groups, which no peer of this protocol
-/// sends, are not read.
-struct Fields<'a>(&'a [u8]);
-
-/// A field's value.
-enum Value<'a> {
-    Varint(u64),
-    Bytes(&'a [u8]),
-    /// Of a fixed width, which no field here has.
-    Fixed,
-}
-
-impl<'a> Fields<'a> {
-    fn varint(&mut self) -> Result<u64, DecodeError> {
-        let mut value = 0;
-        for n in 0..10 {
-            let (&byte, rest) = self.0.split_first().ok_or(Malformed)?;
-            self.0 = rest;
-            let bits = u64::from(byte & 0x7f);
-            value |= bits << (7 * n);
-            if byte < 0x80 {
-                // The tenth byte has room for one bit.
-                return if n < 9 || bits < 2 {
-                    Ok(value)
-                } else {
-                    Err(Malformed)
-                };
-            }
-        }
-        Err(Malformed)
-    }
-
-    fn take(&mut self, len: u64) -> Result<&'a [u8], DecodeError> {
-        let len = usize::try_from(len).map_err(|_| Malformed)?;
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn field(&mut self) -> Result<(u64, Value<'a>), DecodeError> {
-        let key = self.varint()?;
-        let value = match key & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => self.take(8).map(|_| Value::Fixed)?,
-            2 => {
-                let len = self.varint()?;
-                Value::Bytes(self.take(len)?)
-            }
-            5 => self.take(4).map(|_| Value::Fixed)?,
-            _ => return Err(Malformed),
-        };
-        // Numbers have 29 bits, and begin at 1.
-        if key > u64::from(u32::MAX) || key < 8 {
-            return Err(Malformed);
-        }
-        Ok((key >> 3, value))
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Value<'a>), DecodeError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.0 = &[];
-        }
-        Some(field)
-    }
-}
-
-impl<'a> Value<'a> {
-    fn bytes(self) -> Result<&'a [u8], DecodeError> {
-        match self {
-            Self::Bytes(bytes) => Ok(bytes),
-            Self::Varint(_) | Self::Fixed => Err(Malformed),
-        }
-    }
-
-    fn text(self) -> Result<&'a str, DecodeError> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)
-    }
-
-    fn flag(self) -> Result<bool, DecodeError> {
-        match self {
-            Self::Varint(value) => Ok(value != 0),
-            Self::Bytes(_) | Self::Fixed => Err(Malformed),
-        }
     }
 }
 
