@@ -1,4 +1,4 @@
-//! What bounds conversations together: places that are few, and memory.
+//! What bounds conversations and deliveries together: places that are few, and memory.
 //!
 //! Reports that were made because something changed have lanes that routine ones may not use, and
 //! use the others too: a wave of routine reports holds none of them up, and they, however many, none
@@ -30,6 +30,16 @@ pub enum Urgency {
     Reactive,
     /// Any other.
     Routine,
+}
+
+impl Urgency {
+    /// `is_news`: the report was made because something changed.
+    pub fn of_news(is_news: bool) -> Self {
+        match is_news {
+            true => Self::Reactive,
+            false => Self::Routine,
+        }
+    }
 }
 
 /// A place in a lane, free again when it is dropped.
@@ -85,7 +95,7 @@ pub struct Lanes {
     pub expected: Semaphore,
     /// Work for a processor: one place each, and one more that only the urgent share them with.
     hands: Lane,
-    /// The same for what is sent. Twice as many: a place that gets free is known to the next only
+    /// The same, to prepare what is sent. Twice as many: a place that gets free is known to the next only
     /// when the loop comes by, and Central must not wait for that.
     senders: Lane,
     /// Bytes of reports that are being received and stored: a long one waits for room.

@@ -7,8 +7,8 @@ use super::sink::{Delivery, Sink};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
 use crate::sense::desk::Desk;
+use crate::sense::lanes::{Lanes, Place, Urgency};
 use crate::sense::metrics::Metrics;
-use crate::sense::pull::lanes::{Lanes, Place, Urgency};
 use crate::store::pending_table::{self, Known, StoredEnvelope};
 use crate::store::{Store, StoreError};
 use crate::wire::document::Document;
@@ -38,7 +38,7 @@ static LONG_ONES: Mutex<()> = Mutex::new(());
 pub struct Delivering {
     /// Queue.
     pub desk: Arc<Desk>,
-    /// Shared with pulling: the processors are the same.
+    /// Shared with pulling: they tell when guests stand in line.
     pub lanes: Arc<Lanes>,
     /// Pending reports.
     pub store: Arc<Store>,
@@ -106,12 +106,8 @@ impl Delivering {
                     let (store, sink) = (self.store.clone(), self.sink.clone());
                     let (lanes, is_news) = (self.lanes.clone(), self.desk.is_news(&vm));
                     flights.spawn(async move {
-                        let urgency = match is_news {
-                            true => Urgency::Reactive,
-                            false => Urgency::Routine,
-                        };
-                        let hand = lanes.sender(urgency).await;
-                        let fly = move || deliver(&store, &*sink, vm, report, is_news, hand);
+                        let place = lanes.sender(Urgency::of_news(is_news)).await;
+                        let fly = move || deliver(&store, &*sink, vm, report, is_news, place);
                         match tokio::task::spawn_blocking(fly).await {
                             Ok(landed) => landed,
                             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -179,7 +175,7 @@ impl Delivering {
 }
 
 /// Reads, checks and sends one report; blocks.
-/// `is_news`: it was pulled because its guest changed. `hand`: given back when nothing is left but
+/// `is_news`: it was pulled because its guest changed. `place`: given back when nothing is left but
 /// to wait for Central.
 fn deliver(
     store: &Store,
@@ -187,21 +183,21 @@ fn deliver(
     vm: VmId,
     report: Known,
     is_news: bool,
-    hand: Place,
+    place: Place,
 ) -> Landed {
     let started = clock::now();
     let mut made_at = None;
     let outcome = match fetch(store, &vm) {
         Ok(stored) => {
-            let mut hand = Some(hand);
+            let mut place = Some(place);
             let _turn = (stored.len() > LONG).then(|| {
                 // The one before it may wait for Central for long.
-                hand = None;
+                place = None;
                 LONG_ONES.lock()
             });
             let prepared = prepare(&stored, &vm, report);
             // Only what is sent stays in memory while Central takes its time.
-            drop((stored, hand));
+            drop((stored, place));
             match prepared {
                 Ok((delivery, made)) => {
                     made_at = Some(made);

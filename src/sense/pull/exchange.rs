@@ -12,18 +12,13 @@
 //! waiting.
 
 use super::failure::Failure;
-use super::lanes::{Lanes, Transfer, Urgency};
 use super::schedule::Ask;
-use crate::report::{
-    Digest, Envelope, Epoch, Facts, Generation, GuestId, ReportKey, Trigger, VmId, facts,
-};
-use crate::store::pending_table::{GuestRow, Known};
+use crate::report::{Trigger, facts};
+use crate::sense::lanes::{Lanes, Transfer, Urgency};
+use crate::store::pending_table::Known;
 use crate::transport::{self, DialAddress, ReadError, Stream};
-use crate::wire::message::{
-    ErrorCode, GetReport, RequestMeta, VmServiceRequest, WaitReport, request,
-};
-use crate::wire::response::{self, DecodeError, Payload, ReportError, Response};
-use crate::wire::{self, frame, method};
+use crate::wire::message::{GetReport, RequestMeta, VmServiceRequest, WaitReport, request};
+use crate::wire::{self, frame, response};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -62,17 +57,6 @@ const AT_ONCE: usize = 512 << 10;
 
 /// A body is read in steps of this many bytes, so that memory follows what has arrived.
 const STEP: usize = 64 << 10;
-
-/// What a guest said.
-#[derive(Debug)]
-pub struct Answer<'a> {
-    /// Whether it can hold a wait.
-    pub waits: bool,
-    /// Which machine it is, if it says so.
-    pub guest_id: Option<GuestId>,
-    /// A report, or word that nothing changed.
-    pub report: Option<Box<Envelope<'a>>>,
-}
 
 /// The bytes of an answer, and for longer ones the transfer that they occupy until it is dropped.
 pub type Received = (Vec<u8>, Option<Transfer>);
@@ -213,14 +197,10 @@ async fn read_body(
 /// What the beginning of an answer says of its haste. A guest may lie: it has one exchange at a
 /// time like everybody, and routine reports have places that no urgent one takes.
 fn urgency_of(head: &[u8]) -> Urgency {
-    let is_reactive = response::leading_meta(head).is_some_and(|meta| {
+    Urgency::of_news(response::leading_meta(head).is_some_and(|meta| {
         let trigger = meta.facts.get(facts::SCAN_TRIGGER).map(String::as_str);
         Trigger::from_fact(trigger) == Trigger::Reactive
-    });
-    match is_reactive {
-        true => Urgency::Reactive,
-        false => Urgency::Routine,
-    }
+    }))
 }
 
 /// Reads the rest of a body without a transfer, which is taken when all of it is here.
@@ -283,135 +263,12 @@ fn request_for(ask: Ask, known: Option<Known>) -> VmServiceRequest {
     }
 }
 
-/// What the bytes of an answer mean. `row` is what is known of the guest; `ask` what was asked.
-pub fn understand<'a>(
-    bytes: &'a [u8],
-    vm: &VmId,
-    address: &DialAddress,
-    row: &GuestRow,
-    ask: Ask,
-) -> Result<Answer<'a>, Failure> {
-    let response = Response::decode(bytes).map_err(|error| match error {
-        DecodeError::Malformed => Failure::Malformed,
-        DecodeError::TooMuch => Failure::TooLarge,
-    })?;
-    let meta = response.meta;
-    let said = match response.payload {
-        Some(Payload::Report(said)) => said,
-        Some(Payload::Error(error)) => {
-            return Err(match ErrorCode::try_from(error.code) {
-                Ok(ErrorCode::Busy) => Failure::Busy,
-                Ok(ErrorCode::NotReady) => Failure::NotReady,
-                Ok(ErrorCode::UnknownMethod) => Failure::UnknownMethod,
-                _ => Failure::AgentError(error.message.chars().take(200).collect()),
-            });
-        }
-        None => return Err(Failure::Malformed),
-    };
-    let guest_id = meta
-        .facts
-        .get(facts::GUEST_ID)
-        .and_then(|id| id.parse::<GuestId>().ok());
-    let waits = meta
-        .supported_methods
-        .iter()
-        .any(|m| m == method::WAIT_REPORT);
-    let epoch = Epoch::new(meta.epoch);
-    let generation = Generation::new(meta.report_generation);
-    let generated_at = meta.report_generated_at.map(Into::into).unwrap_or_default();
-    if said.unchanged {
-        let claim = Claim {
-            key: generation.map(|generation| ReportKey { epoch, generation }),
-            digest: meta
-                .facts
-                .get(facts::REPORT_DIGEST)
-                .and_then(|d| d.parse().ok()),
-            guest_id: guest_id.as_ref(),
-            generated_at,
-        };
-        if ask == Ask::Full || !claim.may_be(row) {
-            return Err(Failure::FalseUnchanged);
-        }
-        return Ok(Answer {
-            waits,
-            guest_id,
-            report: None,
-        });
-    }
-    let index = said.index.ok_or(Failure::Malformed)?;
-    let generation = generation.ok_or(Failure::Malformed)?;
-    let content = facts::content_of(&meta.facts);
-    let report = index.into_report(content).map_err(|error| match error {
-        ReportError::Empty => Failure::EmptyReport,
-        ReportError::Nameless { .. } => Failure::Malformed,
-        ReportError::Unsuccessful(why) => Failure::ScanFailed(why.chars().take(200).collect()),
-    })?;
-    let envelope = Envelope {
-        vm: vm.clone(),
-        address: address.to_string(),
-        guest_id: guest_id.clone(),
-        key: ReportKey { epoch, generation },
-        digest: report.digest(),
-        trigger: Trigger::from_fact(meta.facts.get(facts::SCAN_TRIGGER).map(String::as_str)),
-        generated_at,
-        agent_version: meta.agent_version.chars().take(64).collect(),
-        facts: bounded(meta.facts),
-        report,
-    };
-    Ok(Answer {
-        waits,
-        guest_id,
-        report: Some(Box::new(envelope)),
-    })
-}
-
-/// What an agent says that has nothing new.
-struct Claim<'a> {
-    key: Option<ReportKey>,
-    digest: Option<Digest>,
-    guest_id: Option<&'a GuestId>,
-    generated_at: crate::clock::WallTime,
-}
-
-impl Claim<'_> {
-    /// Whether it can be true: an agent that restarted and counts anew, or another machine behind
-    /// the same address, must not pass for the one that is known.
-    fn may_be(&self, row: &GuestRow) -> bool {
-        let Some(known) = row.known else {
-            return false;
-        };
-        let same_machine = match (self.guest_id, &row.guest_id) {
-            (Some(now), Some(then)) => now == then,
-            _ => true,
-        };
-        let same_content = match self.digest {
-            Some(digest) => digest == known.digest,
-            None => self.key == Some(known.key),
-        };
-        let has_epoch = self.key.is_some_and(|key| key.epoch.is_some());
-        let same_scan = has_epoch
-            || self.digest.is_some()
-            || self.generated_at == crate::clock::WallTime::default()
-            || self.generated_at == row.generated_at;
-        same_machine && same_content && same_scan
-    }
-}
-
-/// Facts that are kept: enough for any agent, too few to fill a disk with.
-fn bounded(facts: Facts) -> Facts {
-    const MOST: usize = 64;
-    const LONGEST: usize = 1024;
-    facts
-        .into_iter()
-        .filter(|(name, value)| name.len() <= LONGEST && value.len() <= LONGEST)
-        .take(MOST)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Facts;
     use crate::wire::message::{ResponseMeta, VmServiceResponse};
+    use crate::wire::method;
     use prost::Message as _;
     use std::path::PathBuf;
     use tokio::io::AsyncWriteExt;
@@ -554,15 +411,16 @@ mod tests {
                 payload: None,
             };
             let mut bytes = response.encode_to_vec();
+            let end = bytes.len();
             bytes.resize(100_000, 0xff);
-            bytes
+            (bytes, end)
         };
-        let (news, routine) = (answer("reactive"), answer("scheduled"));
+        let ((news, end), (routine, _)) = (answer("reactive"), answer("scheduled"));
         assert_eq!(urgency_of(&news[..HEAD]), Urgency::Reactive);
         assert_eq!(urgency_of(&routine[..HEAD]), Urgency::Routine);
         for cut in 0..HEAD {
             // The whole of it, or nothing: what is cut off is not guessed.
-            urgency_of(&news[..cut]);
+            assert_eq!(urgency_of(&news[..cut]) == Urgency::Reactive, cut >= end);
             assert_eq!(urgency_of(&news[cut..]) == Urgency::Reactive, cut == 0);
         }
     }

@@ -1,13 +1,14 @@
 //! The loop of pulling: a conversation with every guest whose turn it is, and what came of each.
 
+use super::answer;
 use super::exchange;
 use super::failure::Failure;
-use super::lanes::{Lanes, Transfer};
 use super::schedule::{Ask, Heard, Memory, Schedule, Timing};
 use crate::clock::{self, WallTime};
 use crate::report::{GuestId, Headline, VmId};
 use crate::sense::desk::{self, Desk};
 use crate::sense::keeper::Keeper;
+use crate::sense::lanes::{Lanes, Transfer};
 use crate::sense::metrics::Metrics;
 use crate::sense::roster::{Entry, Guests};
 use crate::store::pending_table::{Change, GuestRow, Known, SealedReport};
@@ -362,7 +363,7 @@ impl Conversation {
     ) -> Result<Understood, Failure> {
         let (entry, row, ask) = (self.entry.clone(), self.row.clone(), self.ask);
         let work = move || {
-            let answer = exchange::understand(&bytes, &entry.vm, &entry.address, &row, ask)?;
+            let answer = answer::understand(&bytes, &entry.vm, &entry.address, &row, ask)?;
             check_machine(entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
             let report = match &answer.report {
                 Some(envelope) => {
