@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: demo test static rpm release vm bench fuzz lint check-packaging check-reproducible help
+.PHONY: demo test static rpm release vm bench fuzz lint check-packaging check-reproducible v0.1.0 help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -57,6 +57,10 @@ lint:
 #: make check-reproducible   builds the static binary again in another place and compares (ARCH=aarch64)
 check-reproducible:
 	packaging/check-reproducible.sh $(ARCH)
+
+#: make v0.1.0    version 0.1.0, built from this repository's history: target/v0.1.0/afferent, which tests compare with
+v0.1.0:
+	packaging/build-old.sh
 
 #: make check-packaging   installs, upgrades and erases the RPM in scratch roots
 check-packaging:
