@@ -33,11 +33,15 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "xz") {
-            let mut packed = BufReader::new(fs::File::open(&path).unwrap());
-            let target = to.join(path.file_stem().unwrap());
-            let mut out = BufWriter::new(fs::File::create(target).unwrap());
-            lzma_rs::xz_decompress(&mut packed, &mut out).unwrap();
-            out.flush().unwrap();
+            unpack_file(&path, &to.join(path.file_stem().unwrap()));
         }
     }
+}
+
+/// Unpacks what `xz` packed.
+pub fn unpack_file(packed: &Path, target: &Path) {
+    let mut packed = BufReader::new(fs::File::open(packed).unwrap());
+    let mut out = BufWriter::new(fs::File::create(target).unwrap());
+    lzma_rs::xz_decompress(&mut packed, &mut out).unwrap();
+    out.flush().unwrap();
 }

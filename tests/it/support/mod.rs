@@ -11,6 +11,7 @@ pub mod headers;
 pub mod held;
 pub mod mirror;
 pub mod nats_server;
+pub mod old;
 pub mod program;
 pub mod rpm_root;
 
