@@ -42,3 +42,4 @@ mod serve_protocol;
 mod serve_reload;
 mod serve_rpm;
 mod serve_service;
+mod v0_1_0;
