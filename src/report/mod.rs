@@ -13,6 +13,7 @@
 //!
 //! Plain values: no IO, no clock, no knowledge of any format on disk or wire.
 
+pub mod cpe;
 mod digest;
 mod envelope;
 pub mod facts;
