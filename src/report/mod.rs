@@ -16,6 +16,7 @@
 pub mod cpe;
 mod digest;
 mod envelope;
+pub mod escape;
 pub mod facts;
 mod generation;
 mod package;
