@@ -27,6 +27,11 @@ impl Digest {
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// The first 16 hex digits: enough to tell the contents of one generation apart.
+    pub fn short(&self) -> String {
+        self.0.iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
 }
 
 impl TryFrom<&[u8]> for Digest {

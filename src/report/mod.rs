@@ -20,6 +20,7 @@ pub mod escape;
 pub mod facts;
 mod generation;
 mod package;
+mod token;
 mod view;
 
 pub use digest::{Digest, DigestError};
@@ -27,6 +28,7 @@ pub use envelope::{Envelope, GuestId, Headline, IdError, Trigger, VmId};
 pub use facts::Facts;
 pub use generation::{Epoch, Generation, ReportKey};
 pub use package::{Evr, Package, SourcePackage};
+pub use token::{Token, TokenError};
 pub use view::{PackageView, ReportView};
 
 use serde::{Deserialize, Serialize};
