@@ -14,7 +14,7 @@ use afferent::sense::bucket::Bucket;
 use afferent::sense::deliver::policy::{Policy, Rate};
 use afferent::sense::deliver::queue::{Next, Queue};
 use afferent::sense::deliver::slot::{Class, Nack};
-use afferent::store::pending_table::Known;
+use afferent::store::pending_table::DocumentId;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
@@ -240,7 +240,7 @@ impl SensorQueue {
         }
     }
 
-    fn sent(&self, guest: u32) -> (&VmId, Known) {
+    fn sent(&self, guest: u32) -> (&VmId, DocumentId) {
         let vm = &self.vms[guest as usize];
         (vm, self.queue.slot(vm).expect("it was sent").report)
     }
@@ -397,12 +397,13 @@ impl Line for ByDue {
     }
 }
 
-fn known(generation: u32) -> Known {
-    Known {
+fn known(generation: u32) -> DocumentId {
+    DocumentId {
         key: ReportKey {
             epoch: Epoch::new(1),
             generation: Generation::new(generation).expect("not 0"),
         },
         digest: Report::default().digest(),
+        facts: None,
     }
 }

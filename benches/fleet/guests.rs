@@ -5,7 +5,7 @@
 
 use super::central::wall_nanos;
 use afferent::clock;
-use afferent::report::{Evr, Package, Report};
+use afferent::report::{Evr, Origin, Package, Report};
 use afferent::transport::{ListenAddress, Listener, Stream, read_frame, write_frame};
 use afferent::wire::message::{
     GetReportResponse, ResponseMeta, VmServiceRequest, VmServiceResponse, request, response,
@@ -224,7 +224,9 @@ impl Template {
             arch: Some("x86_64".into()),
             source_rpm: Some(format!("source-name-{:04}-1.{n}.0-{n}.el9.src.rpm", n / 3)),
             modularity_label: None,
-            repo: Some(
+            vendor: Some("Example, Inc.".into()),
+            license: Some("GPLv2+ and MIT".into()),
+            origin: Origin::Repository(
                 if n.is_multiple_of(3) {
                     "baseos"
                 } else {
@@ -279,6 +281,7 @@ impl Template {
                 supported_methods: methods,
                 facts,
                 epoch: n + 1,
+                ..ResponseMeta::default()
             }),
             payload: None,
         };

@@ -1,9 +1,11 @@
 //! How packages are written: a table for people, tab-separated lines and JSON for programs.
 //!
 //! Strings come from the guest. Control characters in them, which no real package has, are written
-//! as `\x..`, so that a name can neither forge a line nor speak to a terminal.
+//! as `\x..`, so that a name can neither forge a line nor speak to a terminal. Bytes that are not
+//! UTF-8 are written as they are in the lines for programs, as rpm does, and as `\x..` for people.
 
-use crate::report::{Facts, Package, Report};
+use crate::report::escape::unescape;
+use crate::report::{ABSENT, Facts, Package, Report};
 use crate::wire::document::ReportDocument;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -19,7 +21,7 @@ use std::ops::Range;
 /// What `out` says.
 pub fn tsv(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     // All lines in one piece: a list of thousands takes memory once.
-    let mut text = String::with_capacity(report.packages.len() * USUAL_LINE);
+    let mut text = Vec::with_capacity(report.packages.len() * USUAL_LINE);
     let mut lines = Vec::with_capacity(report.packages.len());
     for package in &report.packages {
         let start = text.len();
@@ -30,32 +32,45 @@ pub fn tsv(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     lines.sort_unstable_by(|a, b| line(a).cmp(line(b)));
     lines
         .iter()
-        .try_for_each(|range| out.write_all(line(range).as_bytes()))
+        .try_for_each(|range| out.write_all(line(range)))
 }
 
 /// Few lines are longer.
 const USUAL_LINE: usize = 96;
 
-fn tsv_line(package: &Package, text: &mut String) {
-    let absent = |field: &Option<String>, text: &mut String| match field {
-        Some(field) => text.push_str(&plain(field)),
-        None => text.push_str("(none)"),
+fn tsv_line(package: &Package, text: &mut Vec<u8>) {
+    let absent = |field: &Option<String>, text: &mut Vec<u8>| match field {
+        Some(field) => push_bytes(field, text),
+        None => text.extend_from_slice(ABSENT.as_bytes()),
     };
-    text.push_str(&plain(&package.name));
-    // Writing to a String cannot fail.
+    push_bytes(&package.name, text);
+    // Writing to a Vec cannot fail.
     let _ = write!(text, "\t{}\t", package.evr.epoch);
-    text.push_str(&plain(&package.evr.version));
-    text.push('\t');
-    text.push_str(&plain(&package.evr.release));
+    push_bytes(&package.evr.version, text);
+    text.push(b'\t');
+    push_bytes(&package.evr.release, text);
     for field in [
         &package.arch,
         &package.source_rpm,
         &package.modularity_label,
     ] {
-        text.push('\t');
+        text.push(b'\t');
         absent(field, text);
     }
-    text.push('\n');
+    text.push(b'\n');
+}
+
+/// Appends the header's own bytes of a field, with control characters made visible.
+fn push_bytes(field: &str, text: &mut Vec<u8>) {
+    match unescape(field) {
+        Cow::Borrowed(_) => text.extend_from_slice(plain(field).as_bytes()),
+        Cow::Owned(bytes) => {
+            for chunk in bytes.utf8_chunks() {
+                text.extend_from_slice(plain(chunk.valid()).as_bytes());
+                text.extend_from_slice(chunk.invalid());
+            }
+        }
+    }
 }
 
 /// Aligned columns: name, version, architecture, repository, module.
@@ -69,7 +84,7 @@ pub fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             plain(&package.name).into_owned(),
             plain(&package.evr.to_string()).into_owned(),
             plain(package.arch.as_deref().unwrap_or("-")).into_owned(),
-            plain(package.repo.as_deref().unwrap_or("-")).into_owned(),
+            plain(package.origin.repository().unwrap_or("-")).into_owned(),
             plain(package.module().unwrap_or("-")).into_owned(),
         ]
     };
@@ -140,7 +155,8 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Evr;
+    use crate::report::escape::escape;
+    use crate::report::{Evr, Origin};
 
     #[test]
     fn a_name_cannot_forge_a_line() {
@@ -159,6 +175,69 @@ mod tests {
             text,
             "a\\x090\\x091\\x0ab\\x1b[2J\t0\t1\t1\t(none)\t(none)\t(none)\n"
         );
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_written_and_sorted_as_they_are() {
+        let package = |name: &[u8]| Package {
+            name: escape(name).into_owned(),
+            evr: Evr::parse("1-1"),
+            ..Package::default()
+        };
+        let names = [
+            &b"caf\xe9"[..],
+            "caf\u{e9}".as_bytes(),
+            b"caf\\x",
+            b"a\x07\xe9",
+        ];
+        let report = Report {
+            packages: names.map(package).into(),
+            ..Report::default()
+        };
+        let mut out = Vec::new();
+        tsv(&report, &mut out).unwrap();
+        let written: Vec<&[u8]> = out
+            .split(|b| *b == b'\n')
+            .filter_map(|line| line.split(|b| *b == b'\t').next())
+            .filter(|name| !name.is_empty())
+            .collect();
+        assert_eq!(
+            written,
+            [
+                &b"a\\x07\xe9"[..],
+                b"caf\\x",
+                "caf\u{e9}".as_bytes(),
+                b"caf\xe9"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_table_shows_a_repository_and_a_dash_for_every_origin_without_one() {
+        let with = |origin| Package {
+            name: "a".into(),
+            evr: Evr::parse("1-1"),
+            origin,
+            ..Package::default()
+        };
+        let report = Report {
+            packages: vec![
+                with(Origin::Unrecorded),
+                with(Origin::Unknown),
+                with(Origin::recorded("@System")),
+                with(Origin::recorded("baseos")),
+            ],
+            ..Report::default()
+        };
+        let mut out = Vec::new();
+        table(&report, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let shown: Vec<_> = text
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().nth(3))
+            .collect();
+        assert_eq!(shown, ["-", "-", "-", "baseos"]);
     }
 
     #[test]

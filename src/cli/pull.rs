@@ -2,15 +2,15 @@
 
 use super::{FAILED, USAGE, complain, format, print_with};
 use crate::clock::{WallTime, parse_duration};
-use crate::report::{Epoch, Generation, Report, ReportKey, Trigger, facts};
+use crate::report::{Epoch, Generation, Report, ReportKey, Token, Trigger, facts};
 use crate::transport::{ClientTls, DialAddress, TlsFiles, dial, read_frame, write_frame};
+use crate::wire::MAX_RESPONSE;
 use crate::wire::document::{MetaDocument, ReportDocument};
-use crate::wire::message::{
-    ErrorCode, GetReport, RequestMeta, ResponseMeta, VmServiceRequest, WaitReport, request,
-};
+use crate::wire::message::ErrorCode;
+use crate::wire::meta::Meta;
+use crate::wire::request::{self, Knowledge};
 use crate::wire::response::{Payload, Response};
-use crate::wire::{MAX_RESPONSE, frame};
-use argh::FromArgs;
+use argh::{FromArgValue, FromArgs};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -30,9 +30,10 @@ pub(super) struct PullArgs {
     /// where the agent is: vsock:CID:PORT, unix:PATH or hybrid:PATH:PORT
     #[argh(positional, arg_name = "ADDR")]
     address: DialAddress,
-    /// report that is known already, as EPOCH:GENERATION: the answer is short if it is still that
-    #[argh(option, arg_name = "EPOCH:GENERATION")]
-    known: Option<ReportKey>,
+    /// report that is known already, as EPOCH:GENERATION or as the agent's token: the answer is short if
+    /// it is still that
+    #[argh(option, arg_name = "EPOCH:GENERATION|TOKEN")]
+    known: Option<KnownReport>,
     /// wait this long for another report than the known one
     #[argh(option, arg_name = "DURATION", from_str_fn(parse_duration))]
     wait: Option<Duration>,
@@ -56,7 +57,7 @@ enum Format {
     Json,
 }
 
-impl argh::FromArgValue for Format {
+impl FromArgValue for Format {
     fn from_arg_value(value: &str) -> Result<Self, String> {
         match value {
             "table" => Ok(Self::Table),
@@ -66,9 +67,49 @@ impl argh::FromArgValue for Format {
     }
 }
 
+/// The report that is known already.
+#[derive(Clone, Debug)]
+enum KnownReport {
+    Pair(ReportKey),
+    Token(String),
+}
+
+impl FromArgValue for KnownReport {
+    fn from_arg_value(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(key) => Ok(Self::Pair(key)),
+            Err(_) if text.is_empty() => Err("neither EPOCH:GENERATION nor a token".into()),
+            Err(_) => Ok(Self::Token(text.to_owned())),
+        }
+    }
+}
+
+impl PullArgs {
+    fn request(&self) -> Vec<u8> {
+        let pair = |key: ReportKey| Knowledge {
+            generation: key.generation.get(),
+            epoch: key.epoch_or_zero(),
+            ..Knowledge::default()
+        };
+        let known = match &self.known {
+            None => Knowledge::default(),
+            Some(KnownReport::Pair(key)) => pair(*key),
+            Some(KnownReport::Token(token)) => match (self.wait, token.parse::<Token>()) {
+                // A request to wait names a report by its key.
+                (Some(_), Ok(token)) => pair(token.key),
+                _ => Knowledge {
+                    token,
+                    ..Knowledge::default()
+                },
+            },
+        };
+        request::encode(known, self.wait)
+    }
+}
+
 /// What came back, and is worth showing.
 struct Answer {
-    meta: ResponseMeta,
+    meta: Meta,
     /// `None`: it is still the known one.
     report: Option<Report>,
 }
@@ -116,7 +157,7 @@ async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String
             let shaken = tls.connect(stream).await;
             stream = shaken.map_err(|error| format!("TLS: {error}"))?;
         }
-        write_frame(&mut stream, &frame::encode(&asked(args)))
+        write_frame(&mut stream, &args.request())
             .await
             .map_err(|error| error.to_string())?;
         read_frame(&mut stream, MAX_RESPONSE)
@@ -145,30 +186,6 @@ async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String
     Ok(Answer { meta, report })
 }
 
-fn asked(args: &PullArgs) -> VmServiceRequest {
-    let generation = args.known.map_or(0, |known| known.generation.get());
-    let known_epoch = args.known.map_or(0, ReportKey::epoch_or_zero);
-    VmServiceRequest {
-        meta: Some(RequestMeta {
-            request_id: "pull".into(),
-            ..RequestMeta::default()
-        }),
-        method: Some(match args.wait {
-            None => request::Method::GetReport(GetReport {
-                last_known_generation: generation,
-                known_epoch,
-                known_digest: Vec::new(),
-            }),
-            Some(wait) => request::Method::WaitReport(WaitReport {
-                last_known_generation: generation,
-                known_epoch,
-                known_digest: Vec::new(),
-                timeout_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
-            }),
-        }),
-    }
-}
-
 fn table(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
     let meta = &answer.meta;
     let state = if answer.report.is_some() {
@@ -176,11 +193,10 @@ fn table(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
     } else {
         ", unchanged"
     };
-    writeln!(
-        out,
-        "report {}:{}{state}",
-        meta.epoch, meta.report_generation
-    )?;
+    match meta.has_only_token() {
+        true => writeln!(out, "report {}{state}", format::plain(&meta.token))?,
+        false => writeln!(out, "report {}:{}{state}", meta.epoch, meta.generation)?,
+    }
     writeln!(
         out,
         "made at {} by afferent {}",
@@ -220,7 +236,7 @@ fn meta_document(answer: &Answer) -> Option<MetaDocument<'_>> {
     let meta = &answer.meta;
     let key = ReportKey {
         epoch: Epoch::new(meta.epoch),
-        generation: Generation::new(meta.report_generation)?,
+        generation: Generation::new(meta.generation)?,
     };
     let said = meta.facts.get(facts::REPORT_DIGEST);
     let digest = said
@@ -238,8 +254,6 @@ fn meta_document(answer: &Answer) -> Option<MetaDocument<'_>> {
     ))
 }
 
-fn generated_at(meta: &ResponseMeta) -> WallTime {
-    meta.report_generated_at
-        .map(WallTime::from)
-        .unwrap_or_default()
+fn generated_at(meta: &Meta) -> WallTime {
+    meta.generated_at.map(WallTime::from).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! `afferent sense`: flags as typed.
 
 use super::options::{ConfigError, Origin, Setting, Settings, parse};
+use crate::report::VmId;
 use crate::sense::deliver::policy::Rate;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
 use crate::sense::roster::{Entry, Source, file};
@@ -45,6 +46,9 @@ pub(super) struct SenseArgs {
     /// authorities whose certificates guests must show (PEM)
     #[argh(option, arg_name = "FILE")]
     tls_ca: Option<String>,
+    /// names this sensor in the documents it delivers (default: this machine's name)
+    #[argh(option, arg_name = "ID")]
+    sensor_id: Option<String>,
     /// where the queue is kept (default /var/lib/afferent)
     #[argh(option, arg_name = "DIR")]
     state_dir: Option<String>,
@@ -134,6 +138,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "authorities whose certificates guests must show (PEM)",
     },
     Setting {
+        name: "sensor-id",
+        value: "ID",
+        default: None,
+        many: false,
+        help: "names this sensor in the documents it delivers; this machine's name if nothing is given",
+    },
+    Setting {
         name: "state-dir",
         value: "DIR",
         default: Some("/var/lib/afferent"),
@@ -207,6 +218,7 @@ fn gather(
         ("tls-cert", one(args.tls_cert)),
         ("tls-key", one(args.tls_key)),
         ("tls-ca", one(args.tls_ca)),
+        ("sensor-id", one(args.sensor_id)),
         ("state-dir", one(args.state_dir)),
         ("poll-interval", one(args.poll_interval)),
         ("refresh-interval", one(args.refresh_interval)),
@@ -246,6 +258,9 @@ pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
             ca_file: settings.optional("ca-file", parse::path)?,
         },
         tls: settings.tls("tls-cert", "tls-key", "tls-ca")?,
+        sensor_id: settings
+            .optional("sensor-id", sensor_id)?
+            .unwrap_or_else(host_name),
         state_dir: settings.one("state-dir", parse::path)?,
         poll_interval: settings.one(
             "poll-interval",
@@ -262,6 +277,23 @@ pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
         }),
         metrics: settings.optional("metrics", scrape::address)?,
     })
+}
+
+/// The same letters as a guest's id.
+fn sensor_id(text: &str) -> Result<String, String> {
+    let id: VmId = text.parse().map_err(|_| {
+        format!("{text:?} is not an id: 1 to 128 of letters, digits and . _ : @ + -")
+    })?;
+    Ok(id.to_string())
+}
+
+/// This machine's name, as the kernel has it.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match sensor_id(name.trim()) {
+        Ok(name) => name,
+        Err(_) => "localhost".into(),
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {

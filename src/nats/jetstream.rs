@@ -118,10 +118,10 @@ pub fn create_subject(stream: &str) -> String {
 }
 
 /// What makes the stream: on disk, the newest message of every subject.
-pub fn create_request(address: &Address, subjects: &str) -> Vec<u8> {
+pub fn create_request(address: &Address, subjects: &[String]) -> Vec<u8> {
     json!({
         "name": address.stream,
-        "subjects": [subjects],
+        "subjects": subjects,
         "retention": "limits",
         "storage": "file",
         "discard": "old",

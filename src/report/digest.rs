@@ -2,7 +2,11 @@
 //!
 //! SHA-256 over a canonical byte form. Every field is written with its length in front, every list
 //! with its count, so that no two different reports have the same bytes. Only what travels is
-//! digested, in the form in which it travels, so that agent and sensor compute the same digest.
+//! digested.
+//!
+//! An agent's digest names its own content, and the sensor sends it back as it came. The sensor's own
+//! hash over what it received decides whether Central must be told. The two may be of different
+//! forms when one side is of another version: nobody compares them.
 
 use super::{Distribution, PackageView, Report, ReportView, Repository};
 use serde::{Deserialize, Serialize};
@@ -10,8 +14,13 @@ use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
-/// Names the canonical form; a change of the form is a change of every digest, once.
-const FORM: &str = "afferent report 1";
+/// Number of the canonical form, as the fact `digest_form` carries it. Form 1, of version 0.1, lacks
+/// vendor, licence and the difference between an unknown origin and none. A change of the form changes
+/// every digest, so a new form needs a new number.
+pub const FORM: u8 = 2;
+
+/// Separates digests of this form from all other hashes.
+const DOMAIN: &str = "afferent report 2";
 
 /// SHA-256 over the canonical content of a report.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,7 +94,7 @@ pub(super) fn of_view(view: &ReportView<'_>) -> Digest {
         hash: Sha256::new(),
         gathered: Vec::with_capacity(2 * GATHER),
     };
-    canon.text(FORM);
+    canon.text(DOMAIN);
     canon.count(view.packages.len());
     view.packages.iter().for_each(|p| canon.package(p));
     canon.distribution(&view.distribution);
@@ -133,16 +142,19 @@ impl Canon {
             .as_ref()
             .map_or(("", ""), |s| (s.name, s.version));
         for text in [
-            package.name,
+            &package.name,
             &package.version,
             package.arch,
             source.0,
             source.1,
             package.module,
+            package.vendor,
+            package.license,
             &package.repo,
         ] {
             self.text(text);
         }
+        self.count(package.is_recorded.into());
     }
 
     fn distribution(&mut self, d: &Distribution) {
@@ -170,7 +182,7 @@ impl Canon {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Package;
+    use crate::report::{Origin, Package};
 
     #[test]
     fn the_order_in_which_packages_are_listed_is_no_change() {
@@ -184,10 +196,14 @@ mod tests {
     #[test]
     fn every_field_counts() {
         let before = sample().digest();
-        let changes: [fn(&mut Report); 7] = [
+        let changes: [fn(&mut Report); 11] = [
             |r| r.packages[0].evr.release = "2".into(),
             |r| r.packages[0].arch = None,
-            |r| r.packages[0].repo = Some("baseos".into()),
+            |r| r.packages[0].origin = Origin::Repository("baseos".into()),
+            |r| r.packages[0].origin = Origin::Unknown,
+            |r| r.packages[0].vendor = Some("v".into()),
+            |r| r.packages[0].license = Some("l".into()),
+            |r| r.packages[0].name = "\\xe9".into(),
             |r| r.distribution.version_id = "9.5".into(),
             |r| r.repositories.push(Repository::default()),
             |r| r.package_db = "ndb:var/lib/rpm".into(),

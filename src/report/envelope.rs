@@ -1,6 +1,6 @@
 //! The unit that travels and waits: a report with everything needed to deliver it.
 
-use super::{Digest, Facts, ReportKey, ReportView};
+use super::{Digest, Facts, FactsHash, ReportKey, ReportView};
 use crate::clock::WallTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -154,8 +154,10 @@ pub struct Envelope<'a> {
     pub guest_id: Option<GuestId>,
     /// Which report of that guest.
     pub key: ReportKey,
-    /// Over the content.
+    /// The sensor's own hash over the content.
     pub digest: Digest,
+    /// The sensor's clock when the pull ended, later than that of every earlier document of the sensor.
+    pub seen_at: WallTime,
     /// Why the scan ran.
     pub trigger: Trigger,
     /// When the agent made this report.
@@ -164,20 +166,29 @@ pub struct Envelope<'a> {
     pub agent_version: String,
     /// Facts as the agent sent them, content and scan alike.
     pub facts: Facts,
-    /// The content.
+    /// The content; `None` in a document that only brings facts that changed after the report.
     #[serde(borrow)]
-    pub report: ReportView<'a>,
+    pub report: Option<ReportView<'a>>,
 }
 
 impl Envelope<'_> {
-    /// `<vm id>/<epoch>/<generation>`: equal for every delivery of the same report.
+    /// `<vm id>/<epoch>/<generation>/<16 hex digits of the content hash>`, and behind it
+    /// `/facts/<8 hex digits>` for facts alone. One key never stands for two contents.
     pub fn idempotency_key(&self) -> String {
-        format!(
-            "{}/{}/{}",
-            self.vm,
-            self.key.epoch_or_zero(),
-            self.key.generation
-        )
+        let Self { vm, key, .. } = self;
+        let (epoch, generation) = (key.epoch_or_zero(), key.generation);
+        let report = format!("{vm}/{epoch}/{generation}/{}", self.digest.short());
+        match self.facts_alone() {
+            None => report,
+            Some(facts) => format!("{report}/facts/{facts}"),
+        }
+    }
+
+    fn facts_alone(&self) -> Option<FactsHash> {
+        match self.report {
+            Some(_) => None,
+            None => Some(FactsHash::of(&self.facts)),
+        }
     }
 
     /// What the queue knows of it.
@@ -188,7 +199,12 @@ impl Envelope<'_> {
             digest: self.digest,
             trigger: self.trigger,
             generated_at: self.generated_at,
-            packages: u32::try_from(self.report.packages.len()).unwrap_or(u32::MAX),
+            seen_at: self.seen_at,
+            packages: self.report.as_ref().map_or(0, |report| {
+                u32::try_from(report.packages.len()).unwrap_or(u32::MAX)
+            }),
+            facts: FactsHash::of(&self.facts),
+            facts_alone: self.facts_alone(),
         }
     }
 }
@@ -206,8 +222,14 @@ pub struct Headline {
     pub trigger: Trigger,
     /// When the agent made this report.
     pub generated_at: WallTime,
+    /// The sensor's clock when the pull ended.
+    pub seen_at: WallTime,
     /// Number of packages in it.
     pub packages: u32,
+    /// Over its facts.
+    pub facts: FactsHash,
+    /// The same for a document that brings facts alone.
+    pub facts_alone: Option<FactsHash>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 //! Some are content (a change makes a new generation), some only describe the scan; the two lists
 //! below say which. Names and values of the first six are those of StackRox's VM agent.
 
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Facts by name, sorted.
 pub type Facts = BTreeMap<String, String>;
@@ -12,7 +15,7 @@ pub type Facts = BTreeMap<String, String>;
 
 /// `RHEL` or `UNKNOWN`.
 pub const DETECTED_OS: &str = "detected_os";
-/// `VERSION_ID` of os-release.
+/// `VERSION_ID` of os-release, after its `ID` unless that is `rhel`; empty without one.
 pub const OS_VERSION: &str = "os_version";
 /// `ACTIVE`, `INACTIVE` or `ACTIVATION_UNSPECIFIED`: is there an entitlement certificate with its key.
 pub const ACTIVATION_STATUS: &str = "activation_status";
@@ -33,6 +36,11 @@ pub const SCAN_TRIGGER: &str = "scan_trigger";
 pub const REPORT_DIGEST: &str = "report_digest";
 /// RFC 3339 time of the newest scan, also when it found nothing new.
 pub const LAST_SCAN_AT: &str = "last_scan_at";
+/// Number of the form of `report_digest`; absent in version 0.1, which had form 1.
+pub const DIGEST_FORM: &str = "digest_form";
+/// What became of the package manager's history and of the mapping to CPEs: `ok`, or why repositories
+/// or CPEs are missing.
+pub const PROVENANCE: &str = "provenance";
 /// 32 hex digits that stay with a machine; see [`crate::report::GuestId`].
 pub const GUEST_ID: &str = "guest_id";
 
@@ -47,6 +55,33 @@ pub const CONTENT: [&str; 7] = [
     SKIPPED_HEADERS,
 ];
 
+/// The facts that differ from one scan to the next although nothing changed.
+const PASSING: [&str; 3] = [LAST_SCAN_AT, SCAN_TRIGGER, REPORT_DIGEST];
+
+/// Hash over the facts whose change Central is told: the first 4 bytes of SHA-256 over the sorted lines
+/// `name=value`, without `last_scan_at`, `scan_trigger` and `report_digest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FactsHash([u8; 4]);
+
+impl FactsHash {
+    /// Over these facts.
+    pub fn of(facts: &Facts) -> Self {
+        let lines = facts
+            .iter()
+            .filter(|(name, _)| !PASSING.contains(&name.as_str()))
+            .map(|(name, value)| format!("{name}={value}\n"));
+        let hash = lines.fold(Sha256::new(), Sha256::chain_update).finalize();
+        Self(std::array::from_fn(|n| hash.get(n).copied().unwrap_or(0)))
+    }
+}
+
+/// 8 hex digits.
+impl fmt::Display for FactsHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
 /// Those of `facts` that are content.
 pub fn content_of(facts: &Facts) -> Facts {
     facts
@@ -54,4 +89,32 @@ pub fn content_of(facts: &Facts) -> Facts {
         .filter(|(name, _)| CONTENT.contains(&name.as_str()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_facts_is_over_those_that_central_is_told() {
+        let facts = |pairs: &[(&str, &str)]| -> Facts {
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let hash = FactsHash::of(&facts(&[("boot_id", "a"), ("os_version", "9.4")]));
+        // printf 'boot_id=a\nos_version=9.4\n' | sha256sum
+        assert_eq!(hash.to_string(), "af21e31b");
+        let again = facts(&[
+            ("boot_id", "a"),
+            ("os_version", "9.4"),
+            (LAST_SCAN_AT, "now"),
+            (SCAN_TRIGGER, "reactive"),
+            (REPORT_DIGEST, "sha256:0"),
+        ]);
+        assert_eq!(FactsHash::of(&again), hash);
+        let other = facts(&[("boot_id", "b"), ("os_version", "9.4")]);
+        assert_ne!(FactsHash::of(&other), hash);
+    }
 }

@@ -23,15 +23,16 @@ mod package;
 mod token;
 mod view;
 
-pub use digest::{Digest, DigestError};
+pub use digest::{Digest, DigestError, FORM as DIGEST_FORM};
 pub use envelope::{Envelope, GuestId, Headline, IdError, Trigger, VmId};
-pub use facts::Facts;
+pub use facts::{Facts, FactsHash};
 pub use generation::{Epoch, Generation, ReportKey};
-pub use package::{Evr, Package, SourcePackage};
+pub use package::{ABSENT, Evr, Origin, Package, SourcePackage};
 pub use token::{Token, TokenError};
 pub use view::{PackageView, ReportView};
 
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// Everything installed in a guest at one moment.
 ///
@@ -85,6 +86,26 @@ pub struct Distribution {
     pub cpe: String,
     /// `PRETTY_NAME`.
     pub pretty_name: String,
+}
+
+/// The architecture that most packages are of, `noarch` aside; empty when there is none.
+pub fn main_arch<'a>(archs: impl Iterator<Item = &'a str>) -> &'a str {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    // Neighbours mostly have the same one.
+    let (mut last, mut run) = ("", 0);
+    for arch in archs.filter(|arch| !arch.is_empty() && *arch != "noarch") {
+        if arch != last {
+            *counts.entry(last).or_default() += run;
+            (last, run) = (arch, 0);
+        }
+        run += 1;
+    }
+    *counts.entry(last).or_default() += run;
+    counts.remove("");
+    counts
+        .into_iter()
+        .max_by(|a, b| a.1.cmp(&b.1).then(b.0.cmp(a.0)))
+        .map_or("", |(arch, _)| arch)
 }
 
 /// A repository that packages came from.

@@ -1,11 +1,14 @@
 //! One installed package and its version.
 //!
-//! Strings are what the header says, converted to UTF-8 with replacement where it is not (Latin-1
-//! occurs in old packages): a report never fails for a letter.
+//! Strings of the header are [escaped](super::escape): they are text, and the header's own bytes can
+//! be had from them, so that two packages whose Latin-1 names differ in one byte stay two.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
+
+/// What `rpm -q` shows for a tag that is not there.
+pub const ABSENT: &str = "(none)";
 
 /// Epoch, version and release of a package.
 ///
@@ -91,6 +94,55 @@ pub struct SourcePackage<'a> {
     pub version: &'a str,
 }
 
+/// What the package manager's history says of where a package came from.
+///
+/// StackRox treats all three cases differently: a package without an entry may be from any mapped
+/// repository, one with an entry is from that repository or from none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Origin {
+    /// No history has an entry for the package, or there is no history.
+    #[default]
+    Unrecorded,
+    /// An entry that names no repository: the package was removed, and put back by rpm alone.
+    Unknown,
+    /// An entry with this repository id, which is never empty. An id that begins with `@`
+    /// (`@System`, `@commandline`) names no repository that anybody could enable.
+    Repository(String),
+}
+
+impl Origin {
+    /// An entry with this repository id; empty where the entry has none.
+    pub fn recorded(id: &str) -> Self {
+        match id {
+            "" => Self::Unknown,
+            id => Self::Repository(id.to_owned()),
+        }
+    }
+
+    /// Whether a history has an entry for the package.
+    pub fn is_recorded(&self) -> bool {
+        *self != Self::Unrecorded
+    }
+
+    /// The id in the entry, also of a local origin; empty where there is none.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Repository(id) => id,
+            Self::Unrecorded | Self::Unknown => "",
+        }
+    }
+
+    /// The repository that people are shown: not a local origin.
+    pub fn repository(&self) -> Option<&str> {
+        Some(repository_in(self.id())).filter(|id| !id.is_empty())
+    }
+}
+
+/// The id of a repository as people are shown it: empty for a local origin.
+pub(super) fn repository_in(id: &str) -> &str {
+    if id.starts_with('@') { "" } else { id }
+}
+
 /// One installed package.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Package {
@@ -104,8 +156,12 @@ pub struct Package {
     pub source_rpm: Option<String>,
     /// `name:stream:version:context` of the module it came from.
     pub modularity_label: Option<String>,
-    /// Id of the repository it was installed from, when the package manager kept it.
-    pub repo: Option<String>,
+    /// Who built it, for example `Red Hat, Inc.`.
+    pub vendor: Option<String>,
+    /// As the header has it, for example `GPLv3+`.
+    pub license: Option<String>,
+    /// Where it came from.
+    pub origin: Origin,
 }
 
 impl Package {

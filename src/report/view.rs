@@ -4,16 +4,20 @@
 //! passes them on without a copy of each. A [`Report`] of our own looks the same through
 //! [`PackageView::of`], so there is one digest and one document for both.
 
-use super::{Digest, Distribution, Evr, Facts, Package, Report, Repository, SourcePackage, digest};
+use super::package::repository_in;
+use super::{
+    Digest, Distribution, Evr, Facts, Origin, Package, Report, Repository, SourcePackage, digest,
+};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// A package in the form in which it travels.
+/// A package in the form in which it travels; texts are [escaped](super::escape).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageView<'a> {
     /// Name without version.
-    pub name: &'a str,
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
     /// `[epoch:]version-release`, as [`Evr`] writes it.
     #[serde(borrow)]
     pub version: Cow<'a, str>,
@@ -24,7 +28,13 @@ pub struct PackageView<'a> {
     pub source: Option<SourcePackage<'a>>,
     /// `name:stream`; empty when absent.
     pub module: &'a str,
-    /// Id of the repository; empty when not known.
+    /// Who built it; empty when not known.
+    pub vendor: &'a str,
+    /// As the header has it; empty when not known.
+    pub license: &'a str,
+    /// Whether the package manager's history has an entry for it.
+    pub is_recorded: bool,
+    /// Id of the repository in that entry; empty when not known.
     #[serde(borrow)]
     pub repo: Cow<'a, str>,
 }
@@ -50,12 +60,15 @@ impl<'a> PackageView<'a> {
     /// and version.
     pub fn of(package: &'a Package) -> Self {
         Self {
-            name: &package.name,
+            name: Cow::Borrowed(&package.name),
             version: Self::version_of_evr(&package.evr),
             arch: package.arch.as_deref().unwrap_or_default(),
             source: package.source(),
             module: package.module().unwrap_or_default(),
-            repo: Cow::Borrowed(package.repo.as_deref().unwrap_or_default()),
+            vendor: package.vendor.as_deref().unwrap_or_default(),
+            license: package.license.as_deref().unwrap_or_default(),
+            is_recorded: package.origin.is_recorded(),
+            repo: Cow::Borrowed(package.origin.id()),
         }
     }
 
@@ -73,17 +86,27 @@ impl<'a> PackageView<'a> {
         Evr::canonical(text)
     }
 
+    /// The repository that people are shown; empty where there is none or a local origin.
+    pub fn repository(&self) -> &str {
+        repository_in(&self.repo)
+    }
+
     /// The package of which this is a view, as far as it travelled.
     fn to_package(&self) -> Package {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let file = |s: &SourcePackage<'_>| format!("{}-{}.src.rpm", s.name, s.version);
         Package {
-            name: self.name.to_owned(),
+            name: self.name.clone().into_owned(),
             evr: Evr::parse(&self.version),
             arch: some(self.arch),
             source_rpm: self.source.as_ref().map(file),
             modularity_label: some(self.module),
-            repo: some(&self.repo),
+            vendor: some(self.vendor),
+            license: some(self.license),
+            origin: match self.is_recorded {
+                true => Origin::recorded(&self.repo),
+                false => Origin::Unrecorded,
+            },
         }
     }
 
@@ -96,11 +119,14 @@ impl<'a> PackageView<'a> {
         };
         // Names are seldom equal, and all but the version hardly ever.
         self.name
-            .cmp(other.name)
+            .cmp(&other.name)
             .then_with(|| Evr::split(&self.version).cmp(&Evr::split(&other.version)))
             .then_with(|| self.arch.cmp(other.arch))
             .then_with(|| source(self).cmp(&source(other)))
             .then_with(|| self.module.cmp(other.module))
+            .then_with(|| self.vendor.cmp(other.vendor))
+            .then_with(|| self.license.cmp(other.license))
+            .then_with(|| self.is_recorded.cmp(&other.is_recorded))
             .then_with(|| self.repo.cmp(&other.repo))
     }
 }
@@ -168,8 +194,16 @@ mod tests {
     /// Many that differ in one field only.
     fn package() -> impl Strategy<Value = Package> {
         let texts = ("[ab]", "[0-2:]{0,2}[.+~a1]{1,2}(-[.+1]{1,2})?");
-        let options = ("[xy]?", "([st]-1-[12])?", "(m:[12])?", "[rs]?");
-        (texts, options).prop_map(|((name, version), (arch, source, module, repo))| {
+        let options = (
+            "[xy]?",
+            "([st]-1-[12])?",
+            "(m:[12])?",
+            "[vw]?",
+            "[vw]?",
+            "[@rs]?",
+        );
+        (texts, options, any::<bool>()).prop_map(|((name, version), options, is_recorded)| {
+            let (arch, source, module, vendor, license, repo) = options;
             let some = |text: String| (!text.is_empty()).then_some(text);
             Package {
                 name,
@@ -177,7 +211,12 @@ mod tests {
                 arch: some(arch),
                 source_rpm: some(source).map(|s| format!("{s}.src.rpm")),
                 modularity_label: some(module),
-                repo: some(repo),
+                vendor: some(vendor),
+                license: some(license),
+                origin: match is_recorded {
+                    true => Origin::recorded(&repo),
+                    false => Origin::Unrecorded,
+                },
             }
         })
     }

@@ -15,7 +15,8 @@
 
 use super::error::{Error, Place};
 use super::source::number::be_u32;
-use crate::report::{Evr, Package};
+use crate::report::escape::escape;
+use crate::report::{ABSENT, Evr, Origin, Package};
 use std::ffi::CStr;
 
 /// The bytes of one header, wherever in the database they lie.
@@ -49,6 +50,10 @@ impl Blob for &[u8] {
 
 /// What a header describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are packages, and each is moved once"
+)]
 pub enum Described {
     /// An installed package.
     Package(Package),
@@ -81,9 +86,6 @@ const TYPE_I18N: u32 = 9;
 /// INT32, INT64, STRING, BIN, STRING_ARRAY, I18NSTRING.
 const SIZES: [u32; 10] = [0, 1, 1, 2, 4, 8, 0, 1, 0, 0];
 
-/// What `rpm -q` shows for a tag that is not there.
-const ABSENT: &str = "(none)";
-
 const NAME: usize = 0;
 const VERSION: usize = 1;
 const RELEASE: usize = 2;
@@ -91,7 +93,9 @@ const EPOCH: usize = 3;
 const ARCH: usize = 4;
 const SOURCERPM: usize = 5;
 const MODULARITYLABEL: usize = 6;
-const WANTED: usize = 7;
+const VENDOR: usize = 7;
+const LICENSE: usize = 8;
+const WANTED: usize = 9;
 
 fn slot(tag: u32) -> Option<usize> {
     Some(match tag {
@@ -99,6 +103,8 @@ fn slot(tag: u32) -> Option<usize> {
         1001 => VERSION,
         1002 => RELEASE,
         1003 => EPOCH,
+        1011 => VENDOR,
+        1014 => LICENSE,
         1022 => ARCH,
         1044 => SOURCERPM,
         5096 => MODULARITYLABEL,
@@ -132,6 +138,8 @@ impl Entry {
         match (slot, self.kind) {
             (EPOCH, TYPE_INT32) => Some(true),
             (EPOCH, _) => Some(false),
+            (VENDOR | LICENSE, TYPE_STRING | TYPE_I18N) => Some(true),
+            (VENDOR | LICENSE, _) => None,
             (_, TYPE_STRING | TYPE_STRING_ARRAY | TYPE_I18N) => Some(true),
             // A number in packages of the last century.
             (ARCH, 1..TYPE_STRING) => None,
@@ -149,13 +157,8 @@ pub fn read(blob: &mut dyn Blob, hnum: u32, scratch: &mut Scratch) -> Result<Des
     Reader { blob, hnum }.read(scratch)
 }
 
-/// As UTF-8, with replacement where it is not. Nearly all of it is, and that is told faster than
-/// mended.
 fn owned(text: &[u8]) -> String {
-    match str::from_utf8(text) {
-        Ok(text) => text.to_owned(),
-        Err(_) => String::from_utf8_lossy(text).into_owned(),
-    }
+    escape(text).into_owned()
 }
 
 struct Reader<'a> {
@@ -185,6 +188,12 @@ impl Reader<'_> {
             };
             if slot == EPOCH {
                 epoch = self.int32(entry, data_at, data, scratch)?;
+            } else if matches!(slot, VENDOR | LICENSE) {
+                // What only people read costs no package when it is damaged or far too long.
+                let text = self.text(entry, data_at, data, scratch);
+                if let Some(place) = texts.get_mut(slot) {
+                    *place = text.unwrap_or_default();
+                }
             } else if let Some(text) = texts.get_mut(slot) {
                 *text = self.text(entry, data_at, data, scratch)?;
             }
@@ -197,6 +206,8 @@ impl Reader<'_> {
             arch,
             source_rpm,
             modularity_label,
+            vendor,
+            license,
         ] = texts;
         let name = name
             .filter(|n| !n.is_empty())
@@ -214,7 +225,9 @@ impl Reader<'_> {
             arch,
             source_rpm,
             modularity_label,
-            repo: None,
+            vendor,
+            license,
+            origin: Origin::Unrecorded,
         }))
     }
 
@@ -287,7 +300,7 @@ impl Reader<'_> {
         be_u32(&scratch.text, 0).ok_or_else(|| self.damaged("a number lies outside its data"))
     }
 
-    /// The first string of an entry, converted to UTF-8 with replacement.
+    /// The first string of an entry, escaped.
     fn text(
         &mut self,
         entry: Entry,

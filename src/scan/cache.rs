@@ -327,10 +327,11 @@ impl Cache {
             None => {
                 let mut new: Vec<&Package> = delta.new.iter().map(|(package, _)| package).collect();
                 new.sort();
-                // The repository is found out later and is no part of a header.
+                // The origin is found out later and is no part of a header.
                 let same = |a: &Package, b: &Package| {
                     (&a.name, &a.evr, &a.arch, &a.source_rpm, &a.modularity_label)
                         == (&b.name, &b.evr, &b.arch, &b.source_rpm, &b.modularity_label)
+                        && (&a.vendor, &a.license) == (&b.vendor, &b.license)
                 };
                 !new.into_iter().zip(packages).all(|(a, b)| same(a, b))
             }

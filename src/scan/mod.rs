@@ -28,7 +28,7 @@ pub use database::{Fingerprint, Located, PLACES, fingerprint, locate};
 pub use error::ScanError;
 pub use lock::{LOCK_FILE, Lock, probe as probe_lock};
 
-use crate::report::{Distribution, Package, Report, facts as names};
+use crate::report::{Distribution, Origin, Package, Report, facts as names};
 use cache::Cache;
 use provenance::Provenance;
 use std::io;
@@ -190,8 +190,9 @@ impl Scanner {
 impl Scanner {
     /// Gives every package the repository it came from; whether that changed anything.
     fn assign_repositories(&mut self) -> bool {
-        let right =
-            |package: &Package| package.repo.as_deref() == self.provenance.repository_of(package);
+        let right = |package: &Package| {
+            package.origin.repository() == self.provenance.repository_of(package)
+        };
         if self.last.packages.iter().all(right) {
             return false;
         }
@@ -199,7 +200,10 @@ impl Scanner {
         // have the same.
         let report = Arc::make_mut(&mut self.last);
         for package in &mut report.packages {
-            package.repo = self.provenance.repository_of(package).map(str::to_owned);
+            package.origin = self
+                .provenance
+                .repository_of(package)
+                .map_or(Origin::Unrecorded, Origin::recorded);
         }
         true
     }

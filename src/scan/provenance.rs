@@ -98,7 +98,10 @@ impl Provenance {
 
 /// The repositories that packages came from, each once, sorted.
 pub(super) fn repositories(packages: &[Package]) -> Vec<Repository> {
-    let ids: BTreeSet<&str> = packages.iter().filter_map(|p| p.repo.as_deref()).collect();
+    let ids: BTreeSet<&str> = packages
+        .iter()
+        .filter_map(|p| p.origin.repository())
+        .collect();
     ids.into_iter()
         .map(|id| Repository {
             id: id.to_owned(),

@@ -10,7 +10,7 @@ use super::deliver::slot::{Arrival, Class, Nack, Slot, State};
 use super::keeper::Keeper;
 use crate::clock::{self, WallTime};
 use crate::report::{Headline, Trigger, VmId};
-use crate::store::pending_table::{Change, Known, SlotRow};
+use crate::store::pending_table::{Change, DocumentId, SlotRow};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,7 +33,9 @@ pub struct Board {
     pub queue: Queue,
     details: HashMap<VmId, Detail>,
     /// What Central accepted last of each guest.
-    accepted: HashMap<VmId, (Known, WallTime)>,
+    accepted: HashMap<VmId, (DocumentId, WallTime)>,
+    /// Why facts alone were not sent the last time, if they never are.
+    pub facts_skipped: Option<String>,
 }
 
 /// What people want to know of a pending report.
@@ -55,13 +57,14 @@ impl Desk {
         policy: Policy,
         keeper: Arc<Keeper>,
         stored: Vec<(VmId, SlotRow)>,
-        accepted: HashMap<VmId, (Known, WallTime)>,
+        accepted: HashMap<VmId, (DocumentId, WallTime)>,
     ) -> Self {
         let (now, wall) = (clock::now(), clock::wall_now());
         let mut board = Board {
             queue: Queue::new(policy, now),
             details: HashMap::new(),
             accepted,
+            facts_skipped: None,
         };
         for (vm, row) in stored {
             let state = if row.dead.is_some() {
@@ -96,7 +99,7 @@ impl Desk {
 
     /// Prepares the arrival of a report; gives the row to be written with it.
     pub fn admit(&self, vm: &VmId, headline: &Headline, class: Class) -> (Arrival, SlotRow) {
-        let report = Known::from(headline);
+        let report = DocumentId::from(headline);
         let mut board = self.board();
         let arrival = board
             .queue
@@ -163,8 +166,15 @@ impl Desk {
         self.board().queue.slot(vm).is_some_and(|slot| slot.is_news)
     }
 
+    /// Whether this is the report that Central accepted last of the guest.
+    pub fn is_accepted(&self, vm: &VmId, report: DocumentId) -> bool {
+        self.board()
+            .accepted(vm)
+            .is_some_and(|(accepted, _)| accepted == report)
+    }
+
     /// What becomes of a report after `outcome`; `counts` says whether it is held against it.
-    pub fn settle(&self, vm: &VmId, report: Known, outcome: &Outcome, counts: bool) {
+    pub fn settle(&self, vm: &VmId, report: DocumentId, outcome: &Outcome, counts: bool) {
         let now = clock::now();
         let mut board = self.board();
         if let (Some(said), Some(detail)) = (outcome.said(), board.details.get_mut(vm)) {
@@ -174,7 +184,18 @@ impl Desk {
             Outcome::Accepted => {
                 if board.queue.ack(vm, report) {
                     let at = clock::wall_now();
-                    board.accepted.insert(vm.clone(), (report, at));
+                    if report.facts.is_none() {
+                        board.accepted.insert(vm.clone(), (report, at));
+                    }
+                    let vm = vm.clone();
+                    self.keeper.note(Change::Clear { vm, report, at });
+                }
+                None
+            }
+            Outcome::Skipped(why) => {
+                board.facts_skipped = Some(why.clone());
+                if board.queue.ack(vm, report) {
+                    let at = clock::wall_now();
                     let vm = vm.clone();
                     self.keeper.note(Change::Clear { vm, report, at });
                 }
@@ -198,7 +219,7 @@ impl Desk {
                 None
             }
             Outcome::Superseded(found) => {
-                let known = Known::from(&**found);
+                let known = DocumentId::from(&**found);
                 if board.queue.supplant(vm, report, known, found.trigger)
                     && let Some(detail) = board.details.get_mut(vm)
                 {
@@ -271,7 +292,7 @@ impl Board {
     }
 
     /// What Central accepted last of a guest, and when.
-    pub fn accepted(&self, vm: &VmId) -> Option<(Known, WallTime)> {
+    pub fn accepted(&self, vm: &VmId) -> Option<(DocumentId, WallTime)> {
         self.accepted.get(vm).copied()
     }
 
@@ -304,13 +325,12 @@ fn row_of(slot: &Slot, detail: &Detail, now: Instant) -> SlotRow {
     }
 }
 
-/// The class of a report: urgent only if something changed, and not at the first meeting, when
+/// The class of a document: urgent only if something changed, and not at the first meeting, when
 /// everything is new.
-pub fn class_of(trigger: Trigger, known: Option<Known>, report: Known) -> Class {
+pub fn class_of(headline: &Headline, known: Option<DocumentId>) -> Class {
+    let is_reactive = headline.facts_alone.is_none() && headline.trigger == Trigger::Reactive;
     match known {
-        Some(known) if known.digest != report.digest && trigger == Trigger::Reactive => {
-            Class::Reactive
-        }
+        Some(known) if known.digest != headline.digest && is_reactive => Class::Reactive,
         _ => Class::Routine,
     }
 }

@@ -17,6 +17,7 @@ pub mod lanes;
 pub mod metrics;
 pub mod pull;
 pub mod roster;
+pub mod seen;
 pub mod status;
 
 use crate::store::pending_table::{self, GuestRow, Loaded};
@@ -35,6 +36,7 @@ use metrics::Metrics;
 use pull::run::{Book, Inbox, Pulling};
 use pull::schedule::Timing;
 use roster::{Guests, Roster, Source};
+use seen::SeenClock;
 use status::View;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -70,6 +72,8 @@ pub struct Config {
     pub sink: SinkOptions,
     /// Mutual TLS with guests.
     pub tls: Option<TlsFiles>,
+    /// Names this sensor in documents.
+    pub sensor_id: String,
     /// Directory of the database.
     pub state_dir: PathBuf,
     /// Between two polls of a guest that cannot hold a wait.
@@ -121,7 +125,11 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     let metrics = Arc::new(Metrics::new());
     let Opened { store, moved_aside } = Store::open(&config.state_dir, DATABASE, CACHE)?;
     let store = Arc::new(store);
-    let Loaded { guests, slots } = load(&store, &metrics)?;
+    let Loaded {
+        guests,
+        slots,
+        seen_at,
+    } = load(&store, &metrics)?;
     if moved_aside.is_some() {
         metrics.moved_aside.inc();
     }
@@ -172,6 +180,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         sink: sink.into(),
         breaker: breaker.clone(),
         metrics: metrics.clone(),
+        sensor: config.sensor_id.as_str().into(),
         ask_full: ask_full_tx,
     };
     let pulling = Pulling {
@@ -180,6 +189,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         keeper: keeper.clone(),
         lanes,
         metrics,
+        seen: Arc::new(SeenClock::new(seen_at)),
     };
     let inbox = Inbox {
         roster: roster_rx,

@@ -150,12 +150,14 @@ impl View {
         guests.sort_by(|(a, _), (b, _)| a.cmp(b));
         let guests = guests.into_iter().filter_map(|(_, row)| row).collect();
         let worst = self.desk.board().queue.worst_case_wait();
+        let facts_skipped = self.desk.board().facts_skipped.clone();
         let head = json!({
             "service": "sense",
             "version": env!("CARGO_PKG_VERSION"),
             "state": if reasons.is_empty() { "ok" } else { "degraded" },
             "reasons": reasons,
             "deliver": self.deliver,
+            "facts_skipped": facts_skipped,
             "pending": {
                 "reactive": totals.reactive,
                 "routine": totals.routine,
@@ -245,6 +247,7 @@ fn pending_json(vm: &VmId, slot: &Slot, board: &Board, now: WallTime) -> Value {
     };
     json!({
         "key": slot.newest().key.to_string(),
+        "facts_alone": slot.newest().facts.is_some(),
         "trigger": slot.trigger.as_str(),
         "state": state,
         "attempts": slot.attempts,

@@ -6,7 +6,7 @@
 //! epoch of its own from memory, and goes on trying.
 
 use crate::clock::WallTime;
-use crate::report::{Epoch, Generation, GuestId, Report, ReportKey, Trigger};
+use crate::report::{DIGEST_FORM, Epoch, Generation, GuestId, Report, ReportKey, Trigger};
 use crate::store::report_table::{self, Identity, ReportRow, StoredReport};
 use crate::store::{Store, StoreError};
 use std::path::{Path, PathBuf};
@@ -91,6 +91,9 @@ impl Keeper {
                 );
             }
             Ok((None, _)) => {}
+            Err(error) if error.is_row() => {
+                tracing::error!(%error, "the stored report cannot be read, a new epoch begins");
+            }
             Err(error) if error.is_corrupt() => {
                 let aside = store.begin_anew()?;
                 tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new epoch begins");
@@ -117,7 +120,8 @@ impl Keeper {
         self.moved_aside.as_deref()
     }
 
-    /// Keeps `report`, which must be normalized, if it is another one than before.
+    /// Keeps `report`, which must be normalized, if it is another one than before, or if the one before
+    /// has a digest of another form: its generation must not stand for two digests.
     ///
     /// On an error nothing has changed: the key is free, the old report stands.
     pub fn record(
@@ -128,12 +132,14 @@ impl Keeper {
         draw: impl FnOnce() -> Epoch,
     ) -> Result<Recorded, StoreError> {
         let digest = report.digest();
-        if self.newest.as_ref().is_some_and(|row| row.digest == digest) && self.is_durable() {
+        let is_same = |row: &ReportRow| row.digest == digest && row.digest_form == DIGEST_FORM;
+        let same = self.newest.as_ref().is_some_and(is_same);
+        if same && self.is_durable() {
             return Ok(Recorded::Same);
         }
         let generation = match &self.newest {
             None => Generation::FIRST,
-            Some(row) if row.digest == digest => row.key.generation,
+            Some(row) if is_same(row) => row.key.generation,
             Some(row) => match row.key.generation.next() {
                 Some(next) => next,
                 None => {
@@ -142,7 +148,6 @@ impl Keeper {
                 }
             },
         };
-        let same = self.newest.as_ref().is_some_and(|row| row.digest == digest);
         let stored = StoredReport {
             row: ReportRow {
                 key: ReportKey {
@@ -150,6 +155,7 @@ impl Keeper {
                     generation,
                 },
                 digest,
+                digest_form: DIGEST_FORM,
                 trigger,
                 generated_at,
             },
@@ -165,6 +171,34 @@ impl Keeper {
         } else {
             Recorded::New(Box::new(stored))
         })
+    }
+
+    /// Begins a new epoch whose first report is the newest one: a peer knows a report of the old epoch
+    /// that this agent never made, so this machine was put back to an earlier state, and the keys that
+    /// it would give out next were given out before. Gives the report's new row, if there is one.
+    ///
+    /// On an error nothing has changed.
+    pub fn renew(&mut self, epoch: Epoch) -> Result<Option<ReportRow>, StoreError> {
+        let identity = Identity {
+            epoch,
+            ..self.identity.clone()
+        };
+        let renewed = self.newest.clone().map(|row| ReportRow {
+            key: ReportKey {
+                epoch: Some(epoch),
+                generation: Generation::FIRST,
+            },
+            ..row
+        });
+        if let Some(store) = &self.store {
+            match &renewed {
+                Some(row) => report_table::rename(store, &identity, row)?,
+                None => report_table::begin_epoch(store, &identity)?,
+            }
+        }
+        self.identity = identity;
+        self.newest = renewed.clone();
+        Ok(renewed)
     }
 
     fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), StoreError> {
@@ -229,6 +263,33 @@ mod tests {
         assert_eq!(loaded.unwrap().row.key.generation.get(), 1);
         assert_eq!(record(&mut keeper, "a"), Recorded::Same);
         assert_eq!(generation(record(&mut keeper, "b")), Some(2));
+    }
+
+    #[test]
+    fn a_renewed_epoch_begins_with_the_same_report_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, _) = open(&dir, "m");
+        record(&mut keeper, "a");
+        record(&mut keeper, "b");
+        let before = keeper.newest.clone().unwrap();
+        let row = keeper.renew(epoch()).unwrap().unwrap();
+        assert_ne!(row.key.epoch, before.key.epoch);
+        assert_eq!((row.key.generation.get(), row.digest), (1, before.digest));
+        assert_eq!(record(&mut keeper, "b"), Recorded::Same);
+        drop(keeper);
+        let (mut keeper, loaded) = open(&dir, "m");
+        assert_eq!(loaded.unwrap().row, row);
+        assert_eq!(generation(record(&mut keeper, "c")), Some(2));
+    }
+
+    #[test]
+    fn a_digest_of_another_form_takes_the_next_generation_with_the_same_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, _) = open(&dir, "m");
+        record(&mut keeper, "a");
+        keeper.newest.as_mut().unwrap().digest_form = 1;
+        assert_eq!(generation(record(&mut keeper, "a")), Some(2));
+        assert_eq!(record(&mut keeper, "a"), Recorded::Same);
     }
 
     #[test]

@@ -13,12 +13,14 @@
 mod admission;
 pub mod keep;
 mod refresh;
+mod renewal;
 pub mod repo_cpe;
 pub mod rescan;
 pub mod respond;
 mod run;
 mod server;
 mod status;
+mod timer;
 mod worker;
 
 pub use rescan::Pace;

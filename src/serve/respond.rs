@@ -1,16 +1,21 @@
 //! What an agent answers: a request and the published report in, a response out.
 //!
-//! "Unchanged" is said only when it is certainly true: the same digest where the peer sent one,
-//! else the same generation of the same epoch (or of an epoch the peer does not know of).
+//! "Unchanged" is said only when it is certainly true: the token or digest that this agent issued came
+//! back, else the same generation of the same epoch (or of an epoch the peer does not know of). A digest
+//! counts only from a peer that sends back what it was sent: sensors of version 0.1 computed their own,
+//! in a form that is not this agent's.
+//!
+//! A peer that knows a report which this agent cannot have made proves that the agent was put back to
+//! an earlier state: see [`Verdict::Impossible`].
 
+use super::worker::Scan;
 use crate::clock::WallTime;
-use crate::report::{Digest, Facts, GuestId, Report, ReportKey, Trigger, facts};
+use crate::report::{Digest, Facts, GuestId, Report, ReportKey, Token, Trigger, facts};
 use crate::store::report_table::{ReportRow, StoredReport};
-use crate::wire::message::{
-    self as wire, ErrorCode, GetReport, ResponseMeta, VmServiceRequest, VmServiceResponse,
-    WaitReport, request, response,
-};
-use crate::wire::{frame, method, report_to_wire};
+use crate::wire::message::{self as wire, ErrorCode, ResponseMeta, VmServiceResponse, response};
+use crate::wire::meta::{self, REPORT_V1};
+use crate::wire::request::{Knowledge, Method, Request};
+use crate::wire::{method, report_to_wire};
 use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,32 +24,62 @@ use std::time::Duration;
 pub const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// A report as it is served: encoded once, sent many times.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Published {
     row: ReportRow,
-    /// Facts that go into the meta of every answer, but for the time of the last scan.
+    /// Facts that go into the meta of every answer, but for those of the last scan.
     facts: Facts,
-    last_scan_at: WallTime,
+    last_scan: Scan,
     packages: usize,
+    update_path: UpdatePath,
     /// Field 2 of the response, tag and length included.
     payload: Arc<[u8]>,
 }
 
-/// What the peer has already.
+/// Who brings the mapping from repositories to CPEs, as StackRox numbers it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpdatePath {
+    /// Nobody.
+    #[default]
+    Unspecified = 0,
+    /// A file or URL of the agent's own.
+    Url = 2,
+}
+
+/// What the peer has already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     generation: u32,
     epoch: u32,
+    /// Only of a peer that sends back what it was sent.
     digest: Option<Digest>,
+    /// What is in the token; `None` also for one that this agent did not issue.
+    token: Option<Token>,
+    /// Whether the peer has a token at all.
+    has_token: bool,
 }
 
-/// What a request asks for.
+/// What it means that a peer knows a certain report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// An answer at once.
-    Get(Known),
-    /// An answer as soon as the report is another one, or this time is over.
-    Wait(Known, Duration),
+pub enum Verdict {
+    /// It is the published one.
+    Same,
+    /// It is another one, or none.
+    Other,
+    /// This agent counted it before it was put back to an earlier state: the generation is higher than
+    /// the published one, or the same with other content.
+    Impossible,
+}
+
+/// A request that is understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// What the peer has already.
+    pub known: Known,
+    /// How long to hold the request while nothing else is there; `None`: not at all.
+    pub wait: Option<Duration>,
+    /// The peer reads both generations of the protocol.
+    pub is_report_v1: bool,
 }
 
 /// Why a request gets an error for an answer.
@@ -54,6 +89,8 @@ pub struct Refusal {
     pub code: ErrorCode,
     /// For people.
     pub message: String,
+    /// The peer reads both generations of the protocol.
+    pub is_report_v1: bool,
 }
 
 impl Refusal {
@@ -62,6 +99,15 @@ impl Refusal {
         Self {
             code,
             message: message.into(),
+            is_report_v1: false,
+        }
+    }
+
+    /// The same for a peer that may read both generations of the protocol.
+    pub fn to(self, is_report_v1: bool) -> Self {
+        Self {
+            is_report_v1,
+            ..self
         }
     }
 
@@ -75,82 +121,90 @@ impl Refusal {
 }
 
 /// Reads the body of a request frame.
+///
+/// # Errors
+/// With the error that the peer gets.
 pub fn understand(body: &[u8]) -> Result<Asked, Refusal> {
-    let request = VmServiceRequest::decode(body)
-        .map_err(|error| Refusal::new(ErrorCode::MalformedRequest, error.to_string()))?;
-    let known = |generation, epoch, digest: &[u8]| {
-        let digest = (!digest.is_empty())
-            .then(|| Digest::try_from(digest))
-            .transpose();
-        digest
-            .map(|digest| Known {
-                generation,
-                epoch,
-                digest,
-            })
-            .map_err(|error| Refusal::new(ErrorCode::MalformedRequest, error.to_string()))
+    let malformed = |error: &dyn std::fmt::Display| {
+        Refusal::new(ErrorCode::MalformedRequest, error.to_string())
     };
-    match request.method {
-        Some(request::Method::GetReport(GetReport {
-            last_known_generation,
-            known_epoch,
-            known_digest,
-        })) => Ok(Asked::Get(known(
-            last_known_generation,
-            known_epoch,
-            &known_digest,
-        )?)),
-        Some(request::Method::WaitReport(WaitReport {
-            last_known_generation,
-            known_epoch,
-            known_digest,
-            timeout_ms,
-        })) => Ok(Asked::Wait(
-            known(last_known_generation, known_epoch, &known_digest)?,
-            Duration::from_millis(timeout_ms.into()).min(LONGEST_WAIT),
-        )),
-        None => Err(Refusal::new(
-            ErrorCode::UnknownMethod,
-            "this agent knows get_report and wait_report",
-        )),
-    }
+    let request = Request::decode(body).map_err(|error| malformed(&error))?;
+    let is_report_v1 = request.is_report_v1;
+    let (knowledge, wait) = match request.method {
+        Some(Method::GetReport(known)) => (known, None),
+        Some(Method::WaitReport(known, timeout_ms)) => {
+            let wait = Duration::from_millis(timeout_ms.into()).min(LONGEST_WAIT);
+            (known, Some(wait))
+        }
+        None => {
+            let message = "this agent knows get_report and wait_report";
+            return Err(Refusal::new(ErrorCode::UnknownMethod, message).to(is_report_v1));
+        }
+    };
+    let Knowledge {
+        generation,
+        epoch,
+        digest,
+        token,
+    } = knowledge;
+    let digest = match digest {
+        [] => None,
+        bytes => Some(Digest::try_from(bytes).map_err(|error| malformed(&error))?),
+    };
+    Ok(Asked {
+        known: Known {
+            generation,
+            epoch,
+            digest: digest.filter(|_| is_report_v1),
+            token: token.parse().ok(),
+            has_token: !token.is_empty(),
+        },
+        wait,
+        is_report_v1,
+    })
 }
 
 impl Published {
     /// Makes a stored report ready for being served.
-    pub fn new(stored: &StoredReport, guest_id: Option<&GuestId>, last_scan_at: WallTime) -> Self {
+    pub fn new(
+        stored: &StoredReport,
+        guest_id: Option<&GuestId>,
+        last_scan: Scan,
+        update_path: UpdatePath,
+    ) -> Self {
         let mut facts = stored.report.facts.clone();
-        facts.insert(
-            facts::SCAN_TRIGGER.into(),
-            stored.row.trigger.as_str().into(),
-        );
-        facts.insert(facts::REPORT_DIGEST.into(), stored.row.digest.to_string());
         if let Some(id) = guest_id {
             facts.insert(facts::GUEST_ID.into(), id.to_string());
         }
         Self {
             row: stored.row.clone(),
             facts,
-            last_scan_at,
+            last_scan,
             packages: stored.report.packages.len(),
+            update_path,
             payload: payload(&stored.report).into(),
         }
     }
 
     /// The same report, scanned again.
-    pub fn scanned_again(&self, last_scan_at: WallTime) -> Self {
+    pub fn scanned_again(&self, last_scan: Scan) -> Self {
         Self {
-            row: self.row.clone(),
-            facts: self.facts.clone(),
-            last_scan_at,
-            packages: self.packages,
-            payload: Arc::clone(&self.payload),
+            last_scan,
+            ..self.clone()
+        }
+    }
+
+    /// The same report under another key.
+    pub fn renamed(&self, row: ReportRow) -> Self {
+        Self {
+            row,
+            ..self.clone()
         }
     }
 
     /// When its content was last found to be what is installed.
     pub fn last_scan_at(&self) -> WallTime {
-        self.last_scan_at
+        self.last_scan.at
     }
 
     /// Over its content.
@@ -173,27 +227,47 @@ impl Published {
         self.row.key
     }
 
-    /// Whether the peer has it already.
-    pub fn is_known(&self, known: Known) -> bool {
-        if known.generation == 0 {
-            return false;
+    /// What it means that a peer has this.
+    pub fn compare(&self, known: &Known) -> Verdict {
+        if known.has_token {
+            let token = self.token();
+            return match &known.token {
+                Some(theirs) if *theirs == token => Verdict::Same,
+                Some(theirs) if theirs.key.epoch == token.key.epoch => {
+                    match theirs.key.generation >= token.key.generation {
+                        true => Verdict::Impossible,
+                        false => Verdict::Other,
+                    }
+                }
+                _ => Verdict::Other,
+            };
         }
-        match known.digest {
-            Some(digest) => digest == self.row.digest,
-            None => {
-                known.generation == self.row.key.generation.get()
-                    && (known.epoch == 0 || known.epoch == self.row.key.epoch_or_zero())
+        let (epoch, generation) = (self.key().epoch_or_zero(), self.key().generation.get());
+        let same_digest = known.digest.map(|digest| digest == self.row.digest);
+        let ours = known.epoch == epoch;
+        match known.generation {
+            0 => Verdict::Other,
+            theirs if ours && theirs > generation => Verdict::Impossible,
+            theirs if ours && theirs == generation && same_digest == Some(false) => {
+                Verdict::Impossible
+            }
+            theirs => {
+                let same_key = theirs == generation && (ours || known.epoch == 0);
+                match same_digest.unwrap_or(same_key) {
+                    true => Verdict::Same,
+                    false => Verdict::Other,
+                }
             }
         }
     }
 
+    fn token(&self) -> Token {
+        Token::new(self.row.key, &self.row.digest)
+    }
+
     /// The frame that brings the report, in two parts that are sent one after the other.
-    pub fn full(&self) -> (Vec<u8>, &[u8]) {
-        let meta = VmServiceResponse {
-            meta: Some(self.meta()),
-            payload: None,
-        };
-        let meta = meta.encode_to_vec();
+    pub fn full(&self, is_report_v1: bool) -> (Vec<u8>, &[u8]) {
+        let meta = self.meta(is_report_v1);
         let len = u32::try_from(meta.len() + self.payload.len()).unwrap_or(u32::MAX);
         let mut head = len.to_be_bytes().to_vec();
         head.extend(meta);
@@ -201,26 +275,39 @@ impl Published {
     }
 
     /// The frame that says that nothing changed.
-    pub fn unchanged(&self) -> Vec<u8> {
-        frame::encode(&VmServiceResponse {
-            meta: Some(self.meta()),
-            payload: Some(response::Payload::GetReport(wire::GetReportResponse {
-                index_report: None,
-                unchanged: true,
-            })),
-        })
+    pub fn unchanged(&self, is_report_v1: bool) -> Vec<u8> {
+        let payload = response::Payload::GetReport(wire::GetReportResponse {
+            index_report: None,
+            unchanged: true,
+        });
+        framed(&self.meta(is_report_v1), payload)
     }
 
-    fn meta(&self) -> ResponseMeta {
+    /// Field 1 of the response.
+    fn meta(&self, is_report_v1: bool) -> Vec<u8> {
         let mut facts = self.facts.clone();
-        facts.insert(facts::LAST_SCAN_AT.into(), self.last_scan_at.to_string());
-        ResponseMeta {
+        facts.extend(self.last_scan.facts.clone());
+        facts.extend([
+            (facts::LAST_SCAN_AT.into(), self.last_scan.at.to_string()),
+            (facts::SCAN_TRIGGER.into(), self.row.trigger.as_str().into()),
+        ]);
+        // A sensor of version 0.1 compares it with a digest of its own, in another form.
+        if is_report_v1 {
+            facts.insert(facts::REPORT_DIGEST.into(), self.row.digest.to_string());
+        }
+        if self.row.digest_form > 1 {
+            facts.insert(facts::DIGEST_FORM.into(), self.row.digest_form.to_string());
+        }
+        let meta = ResponseMeta {
             report_generated_at: Some(self.row.generated_at.into()),
             report_generation: self.row.key.generation.get(),
             epoch: self.row.key.epoch_or_zero(),
             facts,
+            update_path: self.update_path as u32,
             ..bare_meta()
-        }
+        };
+        let token = is_report_v1.then(|| self.token().to_string());
+        meta::encode(&meta, token.as_deref())
     }
 
     /// When the scan ran that found it.
@@ -231,20 +318,32 @@ impl Published {
 
 /// The frame of an error.
 pub fn refuse(refusal: &Refusal) -> Vec<u8> {
-    frame::encode(&VmServiceResponse {
-        meta: Some(bare_meta()),
-        payload: Some(response::Payload::Error(wire::Error {
-            code: refusal.code.into(),
-            message: refusal.message.clone(),
-            details: Default::default(),
-        })),
-    })
+    let token = refusal.is_report_v1.then_some("");
+    let payload = response::Payload::Error(wire::Error {
+        code: refusal.code.into(),
+        message: refusal.message.clone(),
+        details: Default::default(),
+    });
+    framed(&meta::encode(&bare_meta(), token), payload)
+}
+
+/// A frame of a meta, as it is encoded, and what follows it.
+fn framed(meta: &[u8], payload: response::Payload) -> Vec<u8> {
+    let payload = VmServiceResponse {
+        meta: None,
+        payload: Some(payload),
+    }
+    .encode_to_vec();
+    let len = u32::try_from(meta.len() + payload.len()).unwrap_or(u32::MAX);
+    [&len.to_be_bytes()[..], meta, &payload].concat()
 }
 
 fn bare_meta() -> ResponseMeta {
     ResponseMeta {
         agent_version: env!("CARGO_PKG_VERSION").into(),
         supported_methods: vec![method::GET_REPORT.into(), method::WAIT_REPORT.into()],
+        mapping_hash: Some(String::new()),
+        capabilities: vec![REPORT_V1.into()],
         ..ResponseMeta::default()
     }
 }
@@ -265,12 +364,14 @@ fn payload(report: &Report) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::report::{Epoch, Generation, Package};
+    use crate::wire::frame;
+    use crate::wire::request;
     use proptest::prelude::*;
 
     #[test]
     fn a_full_answer_is_one_frame_with_meta_and_report() {
         let published = sample();
-        let (head, tail) = published.full();
+        let (head, tail) = published.full(false);
         let bytes = [&head[..], tail].concat();
         let frame::Decoded::Frame { body_len } = frame::decode(&bytes, 1 << 20).unwrap() else {
             panic!("not a whole frame");
@@ -301,23 +402,101 @@ mod tests {
         let published = sample();
         let digest = Some(published.row.digest);
         let other = Some(Report::default().digest());
-        for (generation, epoch, digest, known) in [
-            (12, 77, None, true),
-            (12, 0, None, true),
-            (12, 78, None, false),
-            (11, 77, None, false),
-            (0, 77, None, false),
-            (0, 77, digest, false),
-            (3, 5, digest, true),
-            (12, 77, other, false),
+        use Verdict::{Impossible, Other, Same};
+        for (generation, epoch, digest, verdict) in [
+            (12, 77, None, Same),
+            (12, 0, None, Same),
+            (12, 78, None, Other),
+            (11, 77, None, Other),
+            (13, 77, None, Impossible),
+            (13, 0, None, Other),
+            (13, 78, None, Other),
+            (0, 77, None, Other),
+            (0, 77, digest, Other),
+            (3, 5, digest, Same),
+            (13, 77, digest, Impossible),
+            (12, 77, digest, Same),
+            (12, 77, other, Impossible),
+            (11, 77, other, Other),
+            (12, 78, other, Other),
         ] {
-            let asked = Known {
+            let known = Known {
                 generation,
                 epoch,
                 digest,
+                ..Known::default()
             };
-            assert_eq!(published.is_known(asked), known, "{asked:?}");
+            assert_eq!(published.compare(&known), verdict, "{known:?}");
         }
+    }
+
+    #[test]
+    fn a_token_is_the_published_report_an_earlier_one_or_one_that_was_never_made() {
+        let published = sample();
+        let own = published.token().to_string();
+        let digest = published.row.digest.short();
+        use Verdict::{Impossible, Other, Same};
+        for (token, verdict) in [
+            (own, Same),
+            (format!("77:11:{digest}"), Other),
+            (format!("77:13:{digest}"), Impossible),
+            ("77:12:0000000000000000".into(), Impossible),
+            (format!("78:12:{digest}"), Other),
+            ("0123456789abcdef".into(), Other),
+        ] {
+            let known = Knowledge {
+                token: &token,
+                ..Knowledge::default()
+            };
+            let asked = understand(&request::encode(known, None)[frame::HEADER..]).unwrap();
+            assert_eq!(published.compare(&asked.known), verdict, "{token}");
+        }
+    }
+
+    /// A sensor of version 0.1 sends a digest that it computed in a form of its own.
+    #[test]
+    fn the_digest_of_a_peer_without_report_v1_is_ignored() {
+        let published = sample();
+        let digest = Report::default().digest();
+        let request = wire::VmServiceRequest {
+            meta: None,
+            method: Some(wire::request::Method::GetReport(wire::GetReport {
+                last_known_generation: 12,
+                known_epoch: 77,
+                known_digest: digest.as_bytes().to_vec(),
+            })),
+        };
+        let asked = understand(&request.encode_to_vec()).unwrap();
+        assert_eq!(published.compare(&asked.known), Verdict::Same);
+        assert!(!asked.is_report_v1);
+    }
+
+    #[test]
+    fn a_peer_without_report_v1_gets_the_first_layout_and_no_digest() {
+        let published = sample();
+        let meta = |is_report_v1| {
+            let bytes = published.unchanged(is_report_v1);
+            crate::wire::response::Response::decode(&bytes[frame::HEADER..])
+                .unwrap()
+                .meta
+        };
+        let (old, new) = (meta(false), meta(true));
+        assert_eq!(
+            (old.generation, old.epoch, old.token.as_str()),
+            (12, 77, "")
+        );
+        assert!(!old.facts.contains_key(facts::REPORT_DIGEST));
+        assert_eq!((new.generation, new.epoch), (12, 77));
+        assert_eq!(new.token, published.token().to_string());
+        assert_eq!(
+            new.facts[facts::REPORT_DIGEST],
+            published.row.digest.to_string()
+        );
+        assert_eq!(new.facts[facts::DIGEST_FORM], "2");
+        // What version 0.1 reads it with.
+        let bytes = published.unchanged(false);
+        let prost = VmServiceResponse::decode(&bytes[frame::HEADER..]).unwrap();
+        assert_eq!(prost.meta.unwrap().report_generation, 12);
     }
 
     #[test]
@@ -325,19 +504,19 @@ mod tests {
         let code = |body: &[u8]| understand(body).unwrap_err().code;
         assert_eq!(code(b""), ErrorCode::UnknownMethod);
         assert_eq!(code(b"\xff\xff\xff"), ErrorCode::MalformedRequest);
-        let short_digest = request(request::Method::GetReport(GetReport {
-            known_digest: vec![1, 2],
-            ..GetReport::default()
-        }));
-        assert_eq!(code(&short_digest), ErrorCode::MalformedRequest);
-        let wait = request(request::Method::WaitReport(WaitReport {
-            timeout_ms: u32::MAX,
-            ..WaitReport::default()
-        }));
+        let known = |digest| Knowledge {
+            digest,
+            ..Knowledge::default()
+        };
+        let short_digest = request::encode(known(&[1, 2]), None);
         assert_eq!(
-            understand(&wait),
-            Ok(Asked::Wait(Known::default(), LONGEST_WAIT))
+            code(&short_digest[frame::HEADER..]),
+            ErrorCode::MalformedRequest
         );
+        let wait = request::encode(known(&[]), Some(Duration::MAX));
+        let asked = understand(&wait[frame::HEADER..]).unwrap();
+        assert_eq!(asked.known, Known::default());
+        assert_eq!(asked.wait, Some(LONGEST_WAIT));
     }
 
     proptest! {
@@ -345,14 +524,6 @@ mod tests {
         fn no_bytes_make_it_panic(body: Vec<u8>) {
             let _ = understand(&body);
         }
-    }
-
-    fn request(method: request::Method) -> Vec<u8> {
-        VmServiceRequest {
-            meta: None,
-            method: Some(method),
-        }
-        .encode_to_vec()
     }
 
     fn sample() -> Published {
@@ -369,13 +540,15 @@ mod tests {
                 generation: Generation::new(12).unwrap(),
             },
             digest: report.digest(),
+            digest_form: 2,
             trigger: Trigger::Reactive,
             generated_at: WallTime::from_unix_ms(5),
         };
-        Published::new(
-            &StoredReport { row, report },
-            None,
-            WallTime::from_unix_ms(6),
-        )
+        let scan = Scan {
+            at: WallTime::from_unix_ms(6),
+            facts: Facts::new(),
+        };
+        let stored = StoredReport { row, report };
+        Published::new(&stored, None, scan, UpdatePath::Url)
     }
 }

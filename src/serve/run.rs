@@ -3,11 +3,13 @@
 use super::Config;
 use super::keep::Recorded;
 use super::refresh::Mapping;
+use super::renewal::{Renewal, Renewed};
 use super::rescan::{Ended, Next, Rescan};
 use super::respond::Published;
 use super::server::{Rules, Server};
 use super::status::Status;
-use super::worker::{Outcome, Worker};
+use super::timer::{Ticker, joined};
+use super::worker::{self, Outcome, Worker};
 use crate::clock;
 use crate::scan;
 use crate::store::StoreError;
@@ -19,9 +21,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Answers under way when the service is told to stop are waited for this long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -87,6 +89,7 @@ struct Agent {
     rules: watch::Sender<Rules>,
     reread: Reread,
     scan: Option<JoinHandle<Outcome>>,
+    renewal: Renewal,
     /// When the newest scan began.
     scan_began: std::time::Instant,
     /// Of the files as the newest scan found them.
@@ -100,12 +103,14 @@ impl Agent {
         let (published, subscriber) = watch::channel(stored.map(Arc::new));
         let (stop, stopping) = watch::channel(false);
         let (rules, rules_changed) = watch::channel(rules_of(&config));
+        let (rolled_back_tx, rolled_back) = mpsc::channel(1);
         let mut servers = JoinSet::new();
         let server = Arc::new(Server::new(
             subscriber,
             stopping,
             rules_changed,
             config.tls.clone().map(ServerTls::load).transpose()?,
+            rolled_back_tx,
         ));
         for address in &config.listen {
             let listener = Listener::bind(address)
@@ -144,6 +149,7 @@ impl Agent {
             published,
             rules,
             scan: None,
+            renewal: Renewal::default(),
             scan_began: clock::now(),
             config,
             reread,
@@ -153,7 +159,7 @@ impl Agent {
         notify(&[NotifyState::Ready]);
         agent.tell_status();
         let control = agent.open_control();
-        agent.live().await?;
+        agent.live(rolled_back).await?;
         drop(control);
         tracing::info!("stopping");
         notify(&[NotifyState::Stopping]);
@@ -188,7 +194,7 @@ impl Agent {
     }
 
     /// Until the service is told to stop.
-    async fn live(&mut self) -> Result<(), ServeError> {
+    async fn live(&mut self, mut rolled_back: mpsc::Receiver<()>) -> Result<(), ServeError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
@@ -203,6 +209,8 @@ impl Agent {
             tokio::select! {
                 touch = self.watch.touched() => self.touched(touch),
                 outcome = finished(&mut self.scan) => self.scanned(outcome),
+                Some(()) = rolled_back.recv() => self.rolled_back(),
+                result = joined(&mut self.renewal.running) => self.renewed(result),
                 () = sleep_until(until) => {}
                 is_new = mapping.refreshed() => if is_new { self.rescan.wanted(clock::now()) },
                 () = poll.tick() => {
@@ -251,6 +259,9 @@ impl Agent {
     /// Does all that is due, and gives the time of the next thing.
     fn step(&mut self) -> Instant {
         loop {
+            if self.scan.is_none() && self.renewal.is_under_way() {
+                return Instant::from_std(clock::now()) + self.config.pace.interval;
+            }
             match self.rescan.next(clock::now()) {
                 Next::WaitUntil(at) => return at.into(),
                 Next::WaitForScan => {
@@ -351,11 +362,55 @@ impl Agent {
         }
     }
 
+    /// A peer knows a report that this agent never made.
+    fn rolled_back(&mut self) {
+        if self.renewal.want(clock::now()) {
+            self.renew();
+        }
+    }
+
+    /// Begins a new epoch, when no scan is under way whose report would get a key of the old one.
+    fn renew(&mut self) {
+        if self.scan.is_none() && self.renewal.take() {
+            let renew = self.worker.renew();
+            self.renewal.running = Some(tokio::task::spawn_blocking(renew));
+        }
+    }
+
+    fn renewed(&mut self, result: Renewed) {
+        let row = match result {
+            Ok(Ok(row)) => row,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a new epoch cannot be begun");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, "a new epoch cannot be begun");
+                return;
+            }
+        };
+        let (epoch, ..) = self.worker.kept();
+        tracing::warn!(
+            %epoch,
+            "a peer knows a report that this agent never made: the machine was put back to an earlier state, a new epoch begins"
+        );
+        locked(&self.status).epoch = epoch;
+        if let Some(row) = row {
+            self.published.send_if_modified(|published| {
+                *published = published.as_ref().map(|p| Arc::new(p.renamed(row)));
+                true
+            });
+        }
+        self.tell_status();
+    }
+
     fn scanned(&mut self, outcome: Outcome) {
         let is_told = self.remember(&outcome);
         let ended = match outcome {
-            Outcome::Found(Recorded::New(stored), at) => {
-                let published = Published::new(&stored, self.worker.guest_id(), at);
+            Outcome::Found(Recorded::New(stored), scan) => {
+                let guest_id = self.worker.guest_id();
+                let published =
+                    Published::new(&stored, guest_id, scan, worker::update_path(&self.config));
                 tracing::info!(
                     key = %published.key(),
                     trigger = stored.row.trigger.as_str(),
@@ -365,9 +420,9 @@ impl Agent {
                 self.published.send_replace(Some(Arc::new(published)));
                 Ended::Done
             }
-            Outcome::Found(Recorded::Same, at) => {
+            Outcome::Found(Recorded::Same, scan) => {
                 self.published.send_if_modified(|published| {
-                    *published = published.as_ref().map(|p| Arc::new(p.scanned_again(at)));
+                    *published = published.as_ref().map(|p| Arc::new(p.scanned_again(scan)));
                     // Nobody waits for this: it is no other report.
                     false
                 });
@@ -392,6 +447,7 @@ impl Agent {
         };
         self.tell_status();
         self.rescan.ended(clock::now(), ended);
+        self.renew();
     }
 }
 
@@ -408,28 +464,8 @@ fn rules_of(config: &Config) -> Rules {
 
 /// The outcome of the running scan, when there is one.
 async fn finished(scan: &mut Option<JoinHandle<Outcome>>) -> Outcome {
-    let Some(running) = scan else {
-        return std::future::pending().await;
-    };
-    let outcome = running.await;
-    *scan = None;
+    let outcome = joined(scan).await;
     outcome.unwrap_or_else(|error| Outcome::ScanFailed(format!("the scan broke off: {error}")))
-}
-
-/// Fires once in a period, and not at once.
-struct Ticker(tokio::time::Interval);
-
-impl Ticker {
-    fn every(period: Duration) -> Self {
-        let mut interval =
-            tokio::time::interval_at(Instant::from_std(clock::now()) + period, period);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self(interval)
-    }
-
-    async fn tick(&mut self) {
-        self.0.tick().await;
-    }
 }
 
 /// Tells systemd, when there is one that listens.

@@ -1,7 +1,7 @@
 //! The pull server: one request a connection, within a deadline, from peers that are allowed.
 
 use super::admission::{Admission, Place};
-use super::respond::{self, Asked, Known, Published, Refusal};
+use super::respond::{self, Asked, Published, Refusal, Verdict};
 use crate::clock;
 use crate::transport::{
     Listener, Peer, ReadError, ServerTls, Stream, read_body, read_len, write_frame,
@@ -12,9 +12,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// A request longer than this is read only while few others are: a real one has some 100 bytes.
 const ORDINARY_REQUEST: usize = 4096;
@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Between two log lines about the same kind of trouble with peers.
 const QUIET: Duration = Duration::from_secs(60);
+
+/// A peer that knows what this agent never made waits this long for a new epoch before it is answered.
+const NEW_EPOCH: Duration = Duration::from_secs(2);
 
 /// After an accept that failed (no descriptors left), until the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -55,6 +58,8 @@ pub(super) struct Server {
     pub(super) admission: Admission,
     pub(super) large_requests: Semaphore,
     pub(super) tls: Option<ServerTls>,
+    /// Tells that a peer knows what this agent never made.
+    pub(super) rolled_back: mpsc::Sender<()>,
 }
 
 impl Server {
@@ -63,6 +68,7 @@ impl Server {
         stopping: watch::Receiver<bool>,
         rules: watch::Receiver<Rules>,
         tls: Option<ServerTls>,
+        rolled_back: mpsc::Sender<()>,
     ) -> Self {
         Self {
             published,
@@ -71,6 +77,7 @@ impl Server {
             admission: Admission::default(),
             large_requests: Semaphore::new(LARGE_REQUESTS),
             tls,
+            rolled_back,
         }
     }
 
@@ -151,17 +158,15 @@ impl Server {
             return;
         }
         let converse = async {
-            match asked {
-                Asked::Get(known) => self.answer(&mut stream, &mut place, known, deadline).await,
-                Asked::Wait(known, time) => {
-                    if !self.wait(&mut stream, &mut place, known, time).await {
-                        return;
-                    }
-                    place.waited(clock::now());
-                    let deadline = Instant::from_std(clock::now()) + self.deadline();
-                    self.answer(&mut stream, &mut place, known, deadline).await;
+            let mut deadline = deadline;
+            if let Some(time) = asked.wait {
+                if !self.wait(&mut stream, &mut place, &asked, time).await {
+                    return;
                 }
+                place.waited(clock::now());
+                deadline = Instant::from_std(clock::now()) + self.deadline();
             }
+            self.answer(&mut stream, &mut place, &asked, deadline).await;
         };
         tokio::select! {
             () = converse => {}
@@ -223,13 +228,13 @@ impl Server {
         &self,
         stream: &mut Stream,
         place: &mut Place,
-        known: Known,
+        asked: &Asked,
         time: Duration,
     ) -> bool {
         let news = |published: &Option<Arc<Published>>| {
             published
                 .as_ref()
-                .is_none_or(|published| !published.is_known(known))
+                .is_none_or(|published| published.compare(&asked.known) != Verdict::Same)
         };
         let mut published = self.published.clone();
         if news(&published.borrow_and_update()) {
@@ -239,7 +244,8 @@ impl Server {
             let busy = Refusal::new(
                 ErrorCode::Busy,
                 "too many requests wait already; poll instead",
-            );
+            )
+            .to(asked.is_report_v1);
             let _ = write_frame(stream, &respond::refuse(&busy)).await;
             return false;
         }
@@ -256,18 +262,27 @@ impl Server {
         &self,
         stream: &mut Stream,
         place: &mut Place,
-        known: Known,
+        asked: &Asked,
         deadline: Instant,
     ) {
-        let published = self.published.borrow().clone();
+        let is_report_v1 = asked.is_report_v1;
+        let mut published = self.published.borrow().clone();
+        let verdict = published.as_ref().map(|p| p.compare(&asked.known));
+        if verdict == Some(Verdict::Impossible) {
+            self.new_epoch(asked).await;
+            published = self.published.borrow().clone();
+        }
         let sent = timeout_at(deadline, async {
             match published {
-                None => write_frame(stream, &respond::refuse(&Refusal::not_ready())).await,
-                Some(published) if published.is_known(known) => {
-                    write_frame(stream, &published.unchanged()).await
+                None => {
+                    let refusal = Refusal::not_ready().to(is_report_v1);
+                    write_frame(stream, &respond::refuse(&refusal)).await
+                }
+                Some(published) if verdict == Some(Verdict::Same) => {
+                    write_frame(stream, &published.unchanged(is_report_v1)).await
                 }
                 Some(published) => {
-                    let (head, payload) = published.full();
+                    let (head, payload) = published.full(is_report_v1);
                     write_frame(stream, &head).await?;
                     for part in payload.chunks(PART) {
                         write_frame(stream, part).await?;
@@ -282,6 +297,21 @@ impl Server {
             Ok(Err(error)) => tracing::debug!(%error, "the peer did not take its answer"),
             Err(_) => tracing::debug!("the peer did not take its answer in time"),
         }
+    }
+}
+
+impl Server {
+    /// Asks for a new epoch, and waits for it for a moment: there may be none, since they are limited.
+    async fn new_epoch(&self, asked: &Asked) {
+        // Full: somebody else has asked.
+        let _ = self.rolled_back.try_send(());
+        let mut published = self.published.clone();
+        let begun = published.wait_for(|published| {
+            published
+                .as_ref()
+                .is_none_or(|p| p.compare(&asked.known) != Verdict::Impossible)
+        });
+        let _ = timeout(NEW_EPOCH, begun).await;
     }
 }
 

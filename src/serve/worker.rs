@@ -3,11 +3,12 @@
 use super::Config;
 use super::keep::{Keeper, Recorded};
 use super::repo_cpe::RepoCpe;
-use super::respond::Published;
+use super::respond::{Published, UpdatePath};
 use crate::clock::{self, WallTime};
-use crate::report::{Epoch, GuestId, Trigger};
+use crate::report::{Epoch, Facts, GuestId, Trigger};
 use crate::scan::{self, Mode, OnLock, ScanError, Scanner, Skipped};
 use crate::store::StoreError;
+use crate::store::report_table::ReportRow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,14 +19,23 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How a scan ended.
 pub(super) enum Outcome {
-    /// It was read at this time, and is on disk if it is new.
-    Found(Recorded, WallTime),
+    /// It was read, and is on disk if it is new.
+    Found(Recorded, Scan),
     /// A transaction began or went on meanwhile.
     Overtaken,
     /// The database could not be read.
     ScanFailed(String),
     /// It could be read but not kept.
     StoreFailed(String),
+}
+
+/// What is known of a scan beside its report.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// When it began.
+    pub at: WallTime,
+    /// Facts about it, which are not content.
+    pub facts: Facts,
 }
 
 /// Scans and keeps, one at a time.
@@ -49,7 +59,11 @@ impl Worker {
         let (keeper, stored) = Keeper::open(&config.state_dir, guest_id.clone(), draw_epoch)?;
         let published = stored.map(|stored| {
             tracing::info!(key = %stored.row.key, "serving the report kept from before");
-            Published::new(&stored, guest_id.as_ref(), stored.row.generated_at)
+            let scan = Scan {
+                at: stored.row.generated_at,
+                facts: Facts::new(),
+            };
+            Published::new(&stored, guest_id.as_ref(), scan, update_path(config))
         });
         let inner = Inner {
             scanner: Scanner::new(),
@@ -77,6 +91,17 @@ impl Worker {
         let keeper = &inner.keeper;
         let moved_aside = keeper.moved_aside().map(Path::to_owned);
         (keeper.epoch(), keeper.is_durable(), moved_aside)
+    }
+
+    /// Begins a new epoch, to be run on a thread of its own; see [`Keeper::renew`].
+    pub(super) fn renew(
+        &self,
+    ) -> impl FnOnce() -> Result<Option<ReportRow>, StoreError> + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        move || {
+            let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.keeper.renew(draw_epoch())
+        }
     }
 
     /// The process that runs an rpm transaction now, if one does. Cheap enough for the loop.
@@ -134,6 +159,7 @@ impl Inner {
             }
         }
         self.told.0 = scanned.skipped;
+        let facts = Facts::new();
         let mut report = scanned.report;
         let without = self
             .repo_cpe
@@ -145,9 +171,17 @@ impl Inner {
         }
         self.told.1 = without;
         match self.keeper.record(&report, trigger, at, draw_epoch) {
-            Ok(recorded) => Outcome::Found(recorded, at),
+            Ok(recorded) => Outcome::Found(recorded, Scan { at, facts }),
             Err(error) => Outcome::StoreFailed(error.to_string()),
         }
+    }
+}
+
+/// Who brings the mapping from repositories to CPEs.
+pub(super) fn update_path(config: &Config) -> UpdatePath {
+    match config.repo_cpe {
+        None => UpdatePath::Unspecified,
+        Some(_) => UpdatePath::Url,
     }
 }
 

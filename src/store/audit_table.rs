@@ -9,7 +9,8 @@
 //! back.
 
 use super::TxError;
-use super::codec::{decode, encode};
+use super::codec::{decode, encode, encode_version};
+use super::row::Row;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -73,7 +74,8 @@ impl<'tx> Audit<'tx> {
         let number = self.number(run)?;
         let next = self.rows.last()?.map_or(0, |(key, _)| key.value() + 1);
         for (next, row) in (next..).zip(rows) {
-            self.rows.insert(next, encode(&(number, row))?.as_slice())?;
+            let bytes = encode_version(<(u64, AuditRow)>::VERSION, &(number, row))?;
+            self.rows.insert(next, bytes.as_slice())?;
         }
         Ok(())
     }

@@ -8,9 +8,9 @@
 //! redb rounds a value up to a power of two pages, so long ones are cut; and it does not verify its
 //! own checksums on ordinary reads, so every value is hashed and checked before anybody sees it.
 
+use super::row::Row;
 use super::{TxError, codec};
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::io;
@@ -39,12 +39,17 @@ pub(super) struct OpenBlobs<'tx> {
     chunks: Table<'tx, (&'static str, u32), &'static [u8]>,
 }
 
+/// The row of `heads`.
 #[derive(Serialize, Deserialize)]
 struct Head {
     packed: u64,
     unpacked: u64,
     chunks: u32,
     sha256: [u8; 32],
+}
+
+impl Row<'_> for Head {
+    const VERSION: u8 = 1;
 }
 
 /// A value made ready outside of any transaction: encoded, compressed, hashed.
@@ -55,7 +60,7 @@ pub(crate) struct Sealed {
 
 impl Sealed {
     /// Does all the work that needs no database.
-    pub(crate) fn new(value: &impl Serialize) -> Result<Self, TxError> {
+    pub(crate) fn new<'a>(value: &impl Row<'a>) -> Result<Self, TxError> {
         let plain = codec::encode(value)?;
         let mut packed = COMPRESSORS
             .with(
@@ -84,17 +89,7 @@ impl Blobs {
         })
     }
 
-    /// Reads a value from open tables, checked against its hash.
-    pub(super) fn get<T: DeserializeOwned>(
-        heads: &impl ReadableTable<&'static str, &'static [u8]>,
-        chunks: &impl ReadableTable<(&'static str, u32), &'static [u8]>,
-        key: &str,
-    ) -> Result<Option<T>, TxError> {
-        let plain = Self::get_plain(heads, chunks, key)?;
-        Ok(plain.map(|plain| codec::decode(&plain)).transpose()?)
-    }
-
-    /// The same, not yet decoded.
+    /// Reads a value from open tables, checked against its hash and not yet decoded.
     pub(super) fn get_plain(
         heads: &impl ReadableTable<&'static str, &'static [u8]>,
         chunks: &impl ReadableTable<(&'static str, u32), &'static [u8]>,

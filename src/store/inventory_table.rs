@@ -18,6 +18,7 @@
 use super::audit_table::{Audit, AuditRow, AuditRun};
 use super::codec::{decode, encode};
 use super::inventory_index::{Index, index_entries, key_bytes, pair_value};
+use super::row::Row as Stored;
 use super::{Store, StoreError, TxError};
 use crate::inventory::{Bmc, Component, ComponentType, Drift, Pair, Rack, Row, RowKey};
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
@@ -196,7 +197,7 @@ impl<'tx> Tables<'tx> {
         let end = [kind.tag() + 1];
         let mut rows = Vec::new();
         for entry in self.component.range(begin.as_slice()..end.as_slice())? {
-            rows.push(decode(entry?.1.value()).map_err(TxError::from)?);
+            rows.push(row(entry?)?);
         }
         Ok(rows)
     }
@@ -302,7 +303,7 @@ impl<'tx> Tables<'tx> {
         if list.is_empty() {
             self.meta.remove(name)?;
         } else {
-            let bytes = encode(&list).map_err(TxError::from)?;
+            let bytes = encode(&list.to_vec()).map_err(TxError::from)?;
             self.meta.insert(name, bytes.as_slice())?;
         }
         Ok(())
@@ -413,22 +414,38 @@ impl<'tx> Tables<'tx> {
     }
 }
 
-fn all<T: serde::de::DeserializeOwned>(
+fn all<T: for<'a> Stored<'a>>(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
 ) -> Result<Vec<T>, Fault> {
     let mut rows = Vec::new();
     for entry in table.iter()? {
-        rows.push(decode(entry?.1.value()).map_err(TxError::from)?);
+        rows.push(row(entry?)?);
     }
     Ok(rows)
 }
 
+/// The value of an entry. One that cannot be read ends the run, since what the table says would not be
+/// all of it, and is named.
+fn row<T: for<'a> Stored<'a>>(entry: Entry<'_>) -> Result<T, TxError> {
+    let (key, value) = entry;
+    decode(value.value()).map_err(|error| {
+        let key: String = key.value().iter().map(|b| format!("{b:02x}")).collect();
+        let table = std::any::type_name::<T>().rsplit("::").next();
+        TxError::Row(format!("{} {key}: {error}", table.unwrap_or_default()))
+    })
+}
+
+type Entry<'a> = (
+    redb::AccessGuard<'a, &'static [u8]>,
+    redb::AccessGuard<'a, &'static [u8]>,
+);
+
 fn encode_row(row: &Row) -> Result<Vec<u8>, TxError> {
     Ok(match row {
-        Row::Rack(row) => encode(row),
-        Row::Component(row) => encode(row),
+        Row::Rack(row) => encode(row.as_ref()),
+        Row::Component(row) => encode(row.as_ref()),
         Row::Bmc(row) => encode(row),
-        Row::Drift(row) => encode(row),
+        Row::Drift(row) => encode(row.as_ref()),
     }?)
 }
 

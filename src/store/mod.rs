@@ -25,6 +25,7 @@ mod inventory_index;
 pub mod inventory_table;
 pub mod pending_table;
 pub mod report_table;
+mod row;
 pub mod schema;
 #[cfg(test)]
 mod torn_disk;
@@ -73,6 +74,14 @@ pub enum StoreError {
         /// What it said.
         source: io::Error,
     },
+    /// One row cannot be read; the rest of the file can.
+    #[error("{}: a row cannot be read: {what}", path.display())]
+    Row {
+        /// The database file.
+        path: PathBuf,
+        /// Which, and why.
+        what: String,
+    },
     /// The content is not what was written.
     #[error("{}: damaged: {what}", path.display())]
     Corrupt {
@@ -88,6 +97,11 @@ impl StoreError {
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Self::Corrupt { .. })
     }
+
+    /// Whether a single row is at fault: the file stays, and whoever needs the row does without it.
+    pub fn is_row(&self) -> bool {
+        matches!(self, Self::Row { .. })
+    }
 }
 
 /// What goes wrong inside a transaction, before the path is known.
@@ -97,6 +111,9 @@ pub(crate) enum TxError {
     Redb(#[from] redb::Error),
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// A row that cannot be read, by its name.
+    #[error("{0}")]
+    Row(String),
     #[error("{0}")]
     Corrupt(String),
 }
@@ -312,20 +329,24 @@ fn open_or_create(path: &Path, cache_bytes: usize) -> Result<redb::Database, Sto
             .map_err(StorageError::from)?;
         Ok(builder(cache_bytes).create(path)?)
     };
-    let db = match catch_unwind(|| open().and_then(|db| compact::if_sparse(path, db, open))) {
-        Ok(Ok(db)) => db,
-        Ok(Err(error)) => return Err(explain(path, error)),
-        Err(_) => return Err(corrupt(path, "redb gave up on opening it")),
-    };
-    schema::check(&db)
-        .map_err(|error| explain(path, error))?
-        .map_or(Ok(db), |found| {
-            Err(StoreError::Newer {
-                path: path.to_owned(),
-                found,
-                known: schema::FORMAT,
-            })
-        })
+    // The format first: a newer file is not compacted.
+    let opened = catch_unwind(|| {
+        let db = open()?;
+        match schema::check(&db)? {
+            Some(found) => Ok(Err(found)),
+            None => compact::if_sparse(path, db, open).map(Ok),
+        }
+    });
+    match opened {
+        Ok(Ok(Ok(db))) => Ok(db),
+        Ok(Ok(Err(found))) => Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+            known: schema::FORMAT,
+        }),
+        Ok(Err(error)) => Err(explain(path, error)),
+        Err(_) => Err(corrupt(path, "redb gave up on opening it")),
+    }
 }
 
 fn builder(cache_bytes: usize) -> redb::Builder {
@@ -352,6 +373,13 @@ fn move_aside(path: &Path, now: WallTime) -> Result<PathBuf, StoreError> {
     Ok(aside)
 }
 
+fn unreadable(path: &Path, what: String) -> StoreError {
+    StoreError::Row {
+        path: path.to_owned(),
+        what,
+    }
+}
+
 fn corrupt(path: &Path, what: &str) -> StoreError {
     StoreError::Corrupt {
         path: path.to_owned(),
@@ -362,7 +390,8 @@ fn corrupt(path: &Path, what: &str) -> StoreError {
 fn explain(path: &Path, error: TxError) -> StoreError {
     let error = match error {
         TxError::Redb(error) => error,
-        TxError::Codec(error) => return corrupt(path, &error.to_string()),
+        TxError::Codec(error) => return unreadable(path, error.to_string()),
+        TxError::Row(what) => return unreadable(path, what),
         TxError::Corrupt(what) => return corrupt(path, &what),
     };
     let path = path.to_owned();

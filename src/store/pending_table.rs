@@ -5,43 +5,81 @@
 //! guests    vm id -> GuestRow      known generation, whose machine it is, when it was last heard
 //! slots     vm id -> SlotRow       place in the queue, attempts, why it is a dead letter
 //! blobs     vm id -> Envelope      the report itself, at most one per guest
+//! meta      seen_at                the highest of all documents; dropping a guest never lowers it
 //! ```
 //!
+//! - A row that cannot be read is that guest's failure: it counts as absent, and the guest is asked for
+//!   a full report.
 //! - A report, its slot and the guest's known generation change in one transaction: a generation is
 //!   known only when its report is here or was accepted by Central.
 //! - [`Change::Clear`] takes a report away only if it is still the one that was accepted.
 //! - A report is given out only if its bytes have the hash under which they were stored.
 
 use super::blob::{Blobs, OpenBlobs, Sealed};
-use super::{Store, StoreError, TxError, codec};
+use super::row::Row;
+use super::{CodecError, Store, StoreError, TxError, codec};
 use crate::clock::WallTime;
-use crate::report::{Digest, Envelope, GuestId, Headline, ReportKey, Trigger, VmId};
-use redb::{ReadableTable, Table, TableDefinition, TableError};
-use serde::de::DeserializeOwned;
+use crate::report::{Digest, Envelope, FactsHash, GuestId, Headline, ReportKey, Trigger, VmId};
+use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 const GUESTS: TableDefinition<&str, &[u8]> = TableDefinition::new("sense_guests");
 const SLOTS: TableDefinition<&str, &[u8]> = TableDefinition::new("pending_slots");
+/// One row, [`SEEN_AT`].
+const META: TableDefinition<&str, u64> = TableDefinition::new("sense_meta");
+/// The highest `seen_at` of any document that was ever pending, in milliseconds since 1970.
+const SEEN_AT: &str = "seen_at";
 const BLOBS: Blobs = Blobs {
     heads: TableDefinition::new("pending_heads"),
     chunks: TableDefinition::new("pending_chunks"),
 };
 
-/// One report of a guest, by name and content.
+/// Names one document about a guest: a report, or the facts that changed after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Known {
+pub struct DocumentId {
     /// Epoch and generation, as the guest counts.
     pub key: ReportKey,
-    /// Over the content.
+    /// The sensor's own hash over the content of the report.
     pub digest: Digest,
+    /// Set for a document of facts alone: the hash over them.
+    pub facts: Option<FactsHash>,
 }
 
-impl From<&Headline> for Known {
+impl DocumentId {
+    /// The report, for whose facts this may be.
+    pub fn report(self) -> Self {
+        Self {
+            facts: None,
+            ..self
+        }
+    }
+}
+
+/// What an agent said last of its report, to be sent back to it as it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Echo {
+    /// No report of it is known.
+    #[default]
+    Nothing,
+    /// Its generation and epoch, and the fact `report_digest`.
+    Pair {
+        /// Generation and epoch.
+        key: ReportKey,
+        /// As the agent issued it; `None` where it did not say.
+        digest: Option<Digest>,
+    },
+    /// The token of an agent that counts no generations.
+    Token(String),
+}
+
+impl From<&Headline> for DocumentId {
     fn from(headline: &Headline) -> Self {
         Self {
             key: headline.key,
             digest: headline.digest,
+            facts: headline.facts_alone,
         }
     }
 }
@@ -50,7 +88,9 @@ impl From<&Headline> for Known {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestRow {
     /// The newest report that is, or was, in pending.
-    pub known: Option<Known>,
+    pub known: Option<DocumentId>,
+    /// What its agent said of that report.
+    pub echo: Echo,
     /// The machine that answered last.
     pub guest_id: Option<GuestId>,
     /// Whether it can hold a wait.
@@ -60,7 +100,11 @@ pub struct GuestRow {
     /// When it last sent a whole report.
     pub full_at: WallTime,
     /// The report that Central accepted last, and when; kept up by [`Change::Clear`] alone.
-    pub accepted: Option<(Known, WallTime)>,
+    pub accepted: Option<(DocumentId, WallTime)>,
+    /// Over the facts in the newest document that is, or was, in pending.
+    pub facts: Option<FactsHash>,
+    /// Number of different tokens of an agent that counts no generations.
+    pub tokens: u32,
 }
 
 /// Places in the two rings of the queue; lower goes first.
@@ -83,7 +127,7 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRow {
     /// Which report.
-    pub report: Known,
+    pub report: DocumentId,
     /// Why its scan ran.
     pub trigger: Trigger,
     /// When the agent made it.
@@ -119,6 +163,10 @@ impl SealedReport {
 }
 
 /// One change; several are applied together.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "few exist at a time, and nearly all are of the large kind"
+)]
 pub enum Change {
     /// A report arrived: it replaces the one before it.
     Put {
@@ -130,6 +178,8 @@ pub enum Change {
         guest: GuestRow,
         /// The report.
         report: SealedReport,
+        /// When it was seen.
+        seen_at: WallTime,
     },
     /// The slot has another place or state; nothing happens when it holds another report by now.
     Move {
@@ -143,7 +193,7 @@ pub enum Change {
         /// The guest.
         vm: VmId,
         /// What was accepted.
-        report: Known,
+        report: DocumentId,
         /// When.
         at: WallTime,
     },
@@ -168,6 +218,8 @@ pub struct Loaded {
     pub guests: Vec<(VmId, GuestRow)>,
     /// Slots, by guest.
     pub slots: Vec<(VmId, SlotRow)>,
+    /// The highest `seen_at` that was ever given.
+    pub seen_at: WallTime,
 }
 
 /// Applies all of `changes` in one transaction: all of them are on disk, or none.
@@ -181,8 +233,22 @@ pub fn apply(store: &Store, changes: &[Change]) -> Result<(), StoreError> {
         for change in changes {
             tables.apply(change)?;
         }
-        Ok(())
+        raise_seen_at(tx, changes)
     })
+}
+
+/// The mark is as high as the documents of this transaction, whatever it was.
+fn raise_seen_at(tx: &WriteTransaction, changes: &[Change]) -> Result<(), TxError> {
+    let highest = changes.iter().filter_map(|change| match change {
+        Change::Put { seen_at, .. } => Some(seen_at.unix_ms()),
+        _ => None,
+    });
+    if let Some(highest) = highest.max() {
+        let mut meta = tx.open_table(META)?;
+        let before = meta.get(SEEN_AT)?.map_or(0, |mark| mark.value());
+        meta.insert(SEEN_AT, highest.max(before))?;
+    }
+    Ok(())
 }
 
 type Rows<'tx> = Table<'tx, &'static str, &'static [u8]>;
@@ -207,6 +273,7 @@ impl Tables<'_> {
                 slot,
                 guest,
                 report,
+                seen_at: _,
             } => {
                 put(slots, vm, slot)?;
                 learn(guests, vm, guest)?;
@@ -217,7 +284,9 @@ impl Tables<'_> {
                 _ => Ok(()),
             },
             Change::Clear { vm, report, at } => {
-                if let Some(mut guest) = get::<GuestRow>(guests, vm)? {
+                if report.facts.is_none()
+                    && let Some(mut guest) = get::<GuestRow>(guests, vm)?
+                {
                     guest.accepted = Some((*report, *at));
                     put(guests, vm, &guest)?;
                 }
@@ -233,6 +302,10 @@ impl Tables<'_> {
             Change::Forget { vm } => {
                 if get::<SlotRow>(slots, vm)?.is_none() {
                     guests.remove(vm.as_str())?;
+                    // What is there all the same cannot be read.
+                    if slots.remove(vm.as_str())?.is_some() {
+                        blobs.remove(vm.as_str())?;
+                    }
                 }
                 Ok(())
             }
@@ -250,19 +323,26 @@ fn learn(guests: &mut Rows<'_>, vm: &VmId, guest: &GuestRow) -> Result<(), TxErr
     put(guests, vm, &guest)
 }
 
-fn put(rows: &mut Rows<'_>, vm: &VmId, row: &impl Serialize) -> Result<(), TxError> {
+fn put<'a, T: Row<'a>>(rows: &mut Rows<'_>, vm: &VmId, row: &T) -> Result<(), TxError> {
     rows.insert(vm.as_str(), codec::encode(row)?.as_slice())?;
     Ok(())
 }
 
-fn get<T: DeserializeOwned>(rows: &Rows<'_>, vm: &VmId) -> Result<Option<T>, TxError> {
-    match rows.get(vm.as_str())? {
-        Some(bytes) => Ok(Some(codec::decode(bytes.value())?)),
-        None => Ok(None),
-    }
+/// The row of a guest; `None` also when it cannot be read.
+fn get<T: for<'a> Row<'a>>(rows: &Rows<'_>, vm: &VmId) -> Result<Option<T>, TxError> {
+    Ok(rows
+        .get(vm.as_str())?
+        .and_then(|bytes| readable(vm.as_str(), codec::decode(bytes.value()))))
 }
 
-/// Reads all rows, as a sensor does when it starts.
+/// The value, unless it cannot be read, which is logged.
+fn readable<T>(vm: &str, row: Result<T, CodecError>) -> Option<T> {
+    row.inspect_err(|error| tracing::error!(vm, %error, "a stored row of this guest is left out"))
+        .ok()
+}
+
+/// Reads all rows, as a sensor does when it starts. A guest one of whose rows cannot be read counts as
+/// one whose report is not known.
 pub fn load(store: &Store) -> Result<Loaded, StoreError> {
     store.read(|tx| {
         let (guests, slots) = match (tx.open_table(GUESTS), tx.open_table(SLOTS)) {
@@ -271,31 +351,65 @@ pub fn load(store: &Store) -> Result<Loaded, StoreError> {
             | (_, Err(TableError::TableDoesNotExist(_))) => return Ok(Loaded::default()),
             (Err(error), _) | (_, Err(error)) => return Err(error.into()),
         };
+        let slots = all::<SlotRow>(&slots)?;
+        let mut guests = all::<GuestRow>(&guests)?.readable;
+        for (vm, row) in &mut guests {
+            if slots.unreadable.contains(vm) {
+                row.known = None;
+            }
+        }
+        // A file of format 1 has no mark: documents of it were seen when their guests sent them.
+        let earlier = guests.iter().map(|(_, row)| row.full_at).max();
+        let mark = match tx.open_table(META) {
+            Ok(meta) => meta.get(SEEN_AT)?.map(|mark| mark.value()),
+            Err(TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
         Ok(Loaded {
-            guests: all(&guests)?,
-            slots: all(&slots)?,
+            guests,
+            slots: slots.readable,
+            seen_at: mark
+                .map(WallTime::from_unix_ms)
+                .or(earlier)
+                .unwrap_or_default(),
         })
     })
 }
 
-fn all<T: DeserializeOwned>(
+/// The rows of a table.
+struct Read<T> {
+    readable: Vec<(VmId, T)>,
+    /// Guests whose rows cannot be read.
+    unreadable: HashSet<VmId>,
+}
+
+/// Reads all rows.
+fn all<T: for<'a> Row<'a>>(
     rows: &impl ReadableTable<&'static str, &'static [u8]>,
-) -> Result<Vec<(VmId, T)>, TxError> {
-    rows.iter()?
-        .map(|row| {
-            let (vm, bytes) = row?;
-            let vm = vm
-                .value()
-                .parse()
-                .map_err(|_| TxError::Corrupt("a row under no VM id".into()))?;
-            Ok((vm, codec::decode(bytes.value())?))
-        })
-        .collect()
+) -> Result<Read<T>, TxError> {
+    let mut read = Read {
+        readable: Vec::new(),
+        unreadable: HashSet::new(),
+    };
+    for row in rows.iter()? {
+        let (key, bytes) = row?;
+        let Ok(vm) = key.value().parse::<VmId>() else {
+            tracing::error!(key = ?key.value(), "a stored row under no VM id is left out");
+            continue;
+        };
+        match readable(vm.as_str(), codec::decode(bytes.value())) {
+            Some(row) => read.readable.push((vm, row)),
+            None => drop(read.unreadable.insert(vm)),
+        }
+    }
+    Ok(read)
 }
 
 /// A pending report as it was stored, checked against its hash.
 pub struct StoredEnvelope {
     plain: Vec<u8>,
+    /// When its guest last sent a whole report.
+    full_at: WallTime,
     path: PathBuf,
 }
 
@@ -311,8 +425,12 @@ impl StoredEnvelope {
     /// # Errors
     /// When it is another's, or cannot be read: the file is damaged.
     pub fn open(&self, vm: &VmId) -> Result<Envelope<'_>, StoreError> {
-        let envelope: Envelope<'_> = codec::decode_borrowed(&self.plain)
-            .map_err(|error| super::explain(&self.path, error.into()))?;
+        let mut envelope: Envelope<'_> =
+            codec::decode(&self.plain).map_err(|error| super::explain(&self.path, error.into()))?;
+        if envelope.seen_at == WallTime::default() {
+            // Of a file of format 1, which did not say.
+            envelope.seen_at = self.full_at;
+        }
         if envelope.vm != *vm {
             let what = TxError::Corrupt(format!("the report of {vm} is another's"));
             return Err(super::explain(&self.path, what));
@@ -323,205 +441,35 @@ impl StoredEnvelope {
 
 /// The pending report of a guest.
 pub fn read(store: &Store, vm: &VmId) -> Result<Option<StoredEnvelope>, StoreError> {
-    let plain = store.read(|tx| {
+    let stored = store.read(|tx| {
         let (heads, chunks) = match (tx.open_table(BLOBS.heads), tx.open_table(BLOBS.chunks)) {
             (Ok(heads), Ok(chunks)) => (heads, chunks),
             (Err(TableError::TableDoesNotExist(_)), _)
             | (_, Err(TableError::TableDoesNotExist(_))) => return Ok(None),
             (Err(error), _) | (_, Err(error)) => return Err(error.into()),
         };
-        Blobs::get_plain(&heads, &chunks, vm.as_str())
+        let Some(plain) = Blobs::get_plain(&heads, &chunks, vm.as_str())? else {
+            return Ok(None);
+        };
+        let row = tx
+            .open_table(GUESTS)?
+            .get(vm.as_str())?
+            .and_then(|bytes| readable::<GuestRow>(vm.as_str(), codec::decode(bytes.value())));
+        Ok(Some((
+            plain,
+            row.map_or_else(WallTime::default, |row| row.full_at),
+        )))
     })?;
     let path = store.path().to_owned();
-    Ok(plain.map(|plain| StoredEnvelope { plain, path }))
+    Ok(stored.map(|(plain, full_at)| StoredEnvelope {
+        plain,
+        full_at,
+        path,
+    }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::{Epoch, Facts, Generation, Package, Report};
-    use std::sync::LazyLock;
-
-    static NOISE: LazyLock<String> = LazyLock::new(|| {
-        let mut random = fastrand::Rng::with_seed(1);
-        std::iter::repeat_with(|| random.alphanumeric())
-            .take(150_000)
-            .collect()
-    });
-
-    #[test]
-    fn a_report_its_slot_and_the_known_generation_arrive_together() {
-        let dir = tempfile::tempdir().unwrap();
-        {
-            let store = open(&dir);
-            assert!(load(&store).unwrap().slots.is_empty());
-            apply(&store, &[arrival("a", 1), arrival("b", 1), arrival("a", 2)]).unwrap();
-        }
-        let store = open(&dir);
-        let loaded = load(&store).unwrap();
-        let known: Vec<_> = loaded
-            .guests
-            .iter()
-            .map(|(_, g)| g.known.unwrap())
-            .collect();
-        let held: Vec<_> = loaded.slots.iter().map(|(_, s)| s.report).collect();
-        assert_eq!(known, [report("a", 2), report("b", 1)]);
-        assert_eq!(known, held);
-        let read = read(&store, &vm("a")).unwrap().unwrap();
-        assert_eq!(read.open(&vm("a")).unwrap().key, report("a", 2).key);
-    }
-
-    /// Otherwise the newer report would be lost with the answer to the older one.
-    #[test]
-    fn an_answer_to_an_older_report_leaves_the_newer_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
-        apply(&store, &[arrival("a", 1), arrival("a", 2), clear("a", 1)]).unwrap();
-        assert!(read(&store, &vm("a")).unwrap().is_some());
-        apply(&store, &[clear("a", 2)]).unwrap();
-        assert!(read(&store, &vm("a")).unwrap().is_none());
-        let loaded = load(&store).unwrap();
-        assert!(loaded.slots.is_empty());
-        let (accepted, _) = loaded.guests[0].1.accepted.unwrap();
-        assert_eq!(accepted, report("a", 2));
-    }
-
-    #[test]
-    fn moving_a_slot_that_holds_another_report_by_now_changes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
-        let mut late = slot("a", 1);
-        late.dead = Some("refused".into());
-        let changes = [
-            arrival("a", 2),
-            Change::Move {
-                vm: vm("a"),
-                slot: late,
-            },
-        ];
-        apply(&store, &changes).unwrap();
-        assert_eq!(load(&store).unwrap().slots[0].1, slot("a", 2));
-    }
-
-    #[test]
-    fn a_guest_with_something_pending_is_not_forgotten() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
-        let forget = || Change::Forget { vm: vm("a") };
-        apply(&store, &[arrival("a", 1), forget()]).unwrap();
-        assert_eq!(load(&store).unwrap().guests.len(), 1);
-        apply(&store, &[clear("a", 1), forget()]).unwrap();
-        assert!(load(&store).unwrap().guests.is_empty());
-    }
-
-    #[test]
-    fn the_report_of_another_guest_is_never_given_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
-        let Change::Put { slot, guest, .. } = arrival("a", 1) else {
-            unreachable!()
-        };
-        let mixed_up = Change::Put {
-            vm: vm("a"),
-            slot,
-            guest,
-            report: SealedReport::new(&envelope(&content(1), "b", 1)).unwrap(),
-        };
-        apply(&store, &[mixed_up]).unwrap();
-        let read = read(&store, &vm("a")).unwrap().unwrap();
-        assert!(read.open(&vm("a")).unwrap_err().is_corrupt());
-    }
-
-    pub(super) fn open(dir: &tempfile::TempDir) -> Store {
-        Store::open(dir.path(), "sense.redb", 1 << 20)
-            .unwrap()
-            .store
-    }
-
-    pub(super) fn vm(id: &str) -> VmId {
-        id.parse().unwrap()
-    }
-
-    pub(super) fn clear(id: &str, generation: u32) -> Change {
-        Change::Clear {
-            vm: vm(id),
-            report: report(id, generation),
-            at: WallTime::from_unix_ms(9),
-        }
-    }
-
-    pub(super) fn arrival(id: &str, generation: u32) -> Change {
-        let content = content(generation);
-        let envelope = envelope(&content, id, generation);
-        Change::Put {
-            vm: vm(id),
-            slot: slot(id, generation),
-            guest: GuestRow {
-                known: Some(report(id, generation)),
-                ..GuestRow::default()
-            },
-            report: SealedReport::new(&envelope).unwrap(),
-        }
-    }
-
-    pub(super) fn slot(id: &str, generation: u32) -> SlotRow {
-        SlotRow {
-            report: report(id, generation),
-            trigger: Trigger::Reactive,
-            generated_at: WallTime::default(),
-            since: WallTime::default(),
-            packages: 1,
-            place: Place {
-                reactive: Some(3),
-                routine: None,
-            },
-            attempts: 0,
-            not_before: WallTime::default(),
-            demoted: false,
-            dead: None,
-            last_error: None,
-        }
-    }
-
-    pub(super) fn report(id: &str, generation: u32) -> Known {
-        let content = content(generation);
-        let envelope = envelope(&content, id, generation);
-        Known {
-            key: envelope.key,
-            digest: envelope.digest,
-        }
-    }
-
-    /// Of a few bytes, or some that do not compress: a page of them, or more than a chunk.
-    pub(super) fn content(generation: u32) -> Report {
-        let noise = [0, 5_000, 0, 150_000][generation as usize % 4];
-        Report {
-            packages: vec![Package {
-                name: format!("package-{generation}-{}", &NOISE[..noise]),
-                ..Package::default()
-            }],
-            ..Report::default()
-        }
-    }
-
-    pub(super) fn envelope<'a>(report: &'a Report, id: &str, generation: u32) -> Envelope<'a> {
-        Envelope {
-            vm: vm(id),
-            address: "unix:/a".into(),
-            guest_id: None,
-            key: ReportKey {
-                epoch: Epoch::new(1),
-                generation: Generation::new(generation).unwrap(),
-            },
-            digest: report.digest(),
-            trigger: Trigger::Reactive,
-            generated_at: WallTime::default(),
-            agent_version: String::new(),
-            facts: Facts::new(),
-            report: report.view(),
-        }
-    }
-}
+mod tests;
 
 #[cfg(test)]
 mod properties;

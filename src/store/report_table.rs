@@ -6,7 +6,7 @@
 use super::blob::{Blobs, Sealed};
 use super::{Store, StoreError, codec};
 use crate::clock::WallTime;
-use crate::report::{Digest, Epoch, GuestId, Report, ReportKey, Trigger};
+use crate::report::{DIGEST_FORM, Digest, Epoch, GuestId, Report, ReportKey, Trigger};
 use redb::{TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ pub struct ReportRow {
     pub key: ReportKey,
     /// Over the content.
     pub digest: Digest,
+    /// Form of the digest, see [`crate::report::DIGEST_FORM`].
+    pub digest_form: u8,
     /// Why the scan ran that found it.
     pub trigger: Trigger,
     /// When that was.
@@ -66,10 +68,15 @@ pub fn load(store: &Store) -> Result<(Option<Identity>, Option<StoredReport>), S
         };
         let row: ReportRow = codec::decode(bytes.value())?;
         let (heads, chunks) = (tx.open_table(BLOBS.heads)?, tx.open_table(BLOBS.chunks)?);
-        let report = Blobs::get::<Report>(&heads, &chunks, NEWEST)?;
+        let plain = Blobs::get_plain(&heads, &chunks, NEWEST)?;
+        let report = plain
+            .map(|plain| codec::decode::<Report>(&plain))
+            .transpose()?;
         Ok((identity, report.map(|report| StoredReport { row, report })))
     })?;
+    // A digest of another form cannot be computed again; the hash of the bytes was checked.
     if let (_, Some(stored)) = &loaded
+        && stored.row.digest_form == DIGEST_FORM
         && stored.report.digest() != stored.row.digest
     {
         return Err(StoreError::Corrupt {
@@ -88,6 +95,17 @@ pub fn begin_epoch(store: &Store, identity: &Identity) -> Result<(), StoreError>
         rows.remove(NEWEST)?;
         drop(rows);
         BLOBS.open(tx)?.remove(NEWEST)?;
+        Ok(())
+    })
+}
+
+/// Begins an epoch whose first report is the stored one, under the key in `row`: both are there, or
+/// neither.
+pub fn rename(store: &Store, identity: &Identity, row: &ReportRow) -> Result<(), StoreError> {
+    store.write(|tx| {
+        let mut rows = tx.open_table(ROWS)?;
+        rows.insert(IDENTITY, codec::encode(identity)?.as_slice())?;
+        rows.insert(NEWEST, codec::encode(row)?.as_slice())?;
         Ok(())
     })
 }
@@ -202,6 +220,7 @@ mod tests {
                     generation: Generation::new(generation).unwrap(),
                 },
                 digest: report.digest(),
+                digest_form: DIGEST_FORM,
                 trigger: Trigger::Reactive,
                 generated_at: WallTime::from_unix_ms(5),
             },

@@ -13,15 +13,32 @@ use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 use std::fmt::Display;
 
-/// One delivery.
+/// One delivery: a report, or facts that changed after it.
 #[derive(Debug, Serialize)]
 pub struct Document<'a> {
+    /// `facts` for facts alone; a report has no type.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
     /// Who it is about.
     pub vm: VmDocument<'a>,
     /// Which report it is.
     pub meta: MetaDocument<'a>,
     /// What is installed.
-    pub report: ReportDocument<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<ReportDocument<'a>>,
+}
+
+/// One delivery of a report that the sink has already, for a sink that keeps every line.
+#[derive(Debug, Serialize)]
+pub struct UnchangedDocument<'a> {
+    /// Idempotency key of the report.
+    pub key: &'a str,
+    /// `true`.
+    pub unchanged: bool,
+    /// Who it is about.
+    pub vm: VmDocument<'a>,
+    /// Which report it is.
+    pub meta: MetaDocument<'a>,
 }
 
 /// A guest as the sensor knows it.
@@ -36,6 +53,16 @@ pub struct VmDocument<'a> {
 /// Everything about a report but its content.
 #[derive(Debug, Serialize)]
 pub struct MetaDocument<'a> {
+    /// Id of the sensor, where one is between the agent and the reader.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sensor: Option<&'a str>,
+    /// When the sensor saw it: RFC 3339, UTC, milliseconds. Of two documents about a guest the one
+    /// with the higher `seen_at` counts.
+    #[serde(
+        serialize_with = "shown_if_there",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub seen_at: Option<WallTime>,
     /// Version of the agent.
     pub agent_version: &'a str,
     /// 0 for foreign agents that have none.
@@ -113,27 +140,55 @@ struct RepositoryDocument<'a> {
     cpe: &'a str,
 }
 
-impl<'a> From<&'a Envelope<'a>> for Document<'a> {
+impl<'a> Document<'a> {
+    /// The document of this sensor.
+    pub fn new(envelope: &'a Envelope<'a>, sensor: &'a str) -> Self {
+        Self {
+            kind: envelope.report.is_none().then_some("facts"),
+            vm: envelope.into(),
+            meta: MetaDocument::of(envelope, sensor),
+            report: envelope.report.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl<'a> UnchangedDocument<'a> {
+    /// The document of this sensor; `key` is the idempotency key.
+    pub fn new(envelope: &'a Envelope<'a>, sensor: &'a str, key: &'a str) -> Self {
+        Self {
+            key,
+            unchanged: true,
+            vm: envelope.into(),
+            meta: MetaDocument::of(envelope, sensor),
+        }
+    }
+}
+
+impl<'a> From<&'a Envelope<'a>> for VmDocument<'a> {
     fn from(envelope: &'a Envelope<'a>) -> Self {
         Self {
-            vm: VmDocument {
-                id: envelope.vm.as_str(),
-                address: &envelope.address,
-            },
-            meta: MetaDocument::new(
+            id: envelope.vm.as_str(),
+            address: &envelope.address,
+        }
+    }
+}
+
+impl<'a> MetaDocument<'a> {
+    fn of(envelope: &'a Envelope<'a>, sensor: &'a str) -> Self {
+        Self {
+            sensor: Some(sensor),
+            seen_at: Some(envelope.seen_at),
+            ..Self::new(
                 &envelope.agent_version,
                 envelope.key,
                 envelope.digest,
                 envelope.trigger,
                 envelope.generated_at,
                 &envelope.facts,
-            ),
-            report: (&envelope.report).into(),
+            )
         }
     }
-}
 
-impl<'a> MetaDocument<'a> {
     /// From the parts, for whoever has a report but no [`Envelope`].
     pub fn new(
         agent_version: &'a str,
@@ -144,6 +199,8 @@ impl<'a> MetaDocument<'a> {
         facts: &'a Facts,
     ) -> Self {
         Self {
+            sensor: None,
+            seen_at: None,
             agent_version,
             epoch: key.epoch_or_zero(),
             generation: key.generation.get(),
@@ -193,14 +250,14 @@ impl<'a> From<&'a Distribution> for DistributionDocument<'a> {
 impl<'a> From<&'a PackageView<'a>> for PackageDocument<'a> {
     fn from(package: &'a PackageView<'a>) -> Self {
         Self {
-            name: package.name,
+            name: &package.name,
             version: &package.version,
             arch: package.arch,
             source: package
                 .source
                 .map(|SourcePackage { name, version }| SourceDocument { name, version }),
             module: package.module,
-            repo: &package.repo,
+            repo: package.repository(),
         }
     }
 }
@@ -233,6 +290,13 @@ fn repositories<S: Serializer>(repositories: &[Repository], to: S) -> Result<S::
     }))
 }
 
+fn shown_if_there<S: Serializer>(value: &Option<WallTime>, to: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => to.collect_str(value),
+        None => to.serialize_none(),
+    }
+}
+
 fn shown<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
@@ -240,7 +304,7 @@ fn shown<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Epoch, Evr, Generation};
+    use crate::report::{Epoch, Evr, Generation, Origin};
 
     /// Central and everybody's scripts read this: a change of it is a change of a contract.
     #[test]
@@ -252,8 +316,8 @@ mod tests {
                     evr: Evr::parse("5.1.8-6.el9"),
                     arch: Some("x86_64".into()),
                     source_rpm: Some("bash-5.1.8-6.el9.src.rpm".into()),
-                    modularity_label: None,
-                    repo: Some("baseos".into()),
+                    origin: Origin::Repository("baseos".into()),
+                    ..Package::default()
                 },
                 Package {
                     name: "nodejs".into(),
@@ -282,16 +346,17 @@ mod tests {
                 generation: Generation::new(12).unwrap(),
             },
             digest: report.digest(),
+            seen_at: "2026-11-21T10:00:00.240Z".parse().unwrap(),
             trigger: Trigger::Reactive,
             generated_at: "2026-11-21T10:00:00.123Z".parse().unwrap(),
             agent_version: "0.1.0".into(),
             facts: Facts::from([("detected_os".into(), "RHEL".into())]),
-            report: report.view(),
+            report: Some(report.view()),
         };
         let expected = format!(
             concat!(
                 r#"{{"vm":{{"id":"web-1","address":"vsock:3:818"}},"#,
-                r#""meta":{{"agent_version":"0.1.0","epoch":77,"generation":12,"digest":"{}","#,
+                r#""meta":{{"sensor":"host-7","seen_at":"2026-11-21T10:00:00.240Z","agent_version":"0.1.0","epoch":77,"generation":12,"digest":"{}","#,
                 r#""trigger":"reactive","generated_at":"2026-11-21T10:00:00.123Z","facts":{{"detected_os":"RHEL"}}}},"#,
                 r#""report":{{"packages":["#,
                 r#"{{"name":"bash","version":"5.1.8-6.el9","arch":"x86_64","source":{{"name":"bash","version":"5.1.8-6.el9"}},"module":"","repo":"baseos"}},"#,
@@ -302,7 +367,7 @@ mod tests {
             envelope.digest
         );
         assert_eq!(
-            serde_json::to_string(&Document::from(&envelope)).unwrap(),
+            serde_json::to_string(&Document::new(&envelope, "host-7")).unwrap(),
             expected
         );
     }

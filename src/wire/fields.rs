@@ -100,3 +100,9 @@ impl<'a> Value<'a> {
         }
     }
 }
+
+/// A `uint32`: protobuf takes the low half of a longer number.
+#[allow(clippy::cast_possible_truncation, reason = "as protobuf says")]
+pub(super) fn low_half(number: u64) -> u32 {
+    number as u32
+}

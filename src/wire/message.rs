@@ -37,6 +37,23 @@ pub struct RequestMeta {
     pub facts: BTreeMap<String, String>,
 }
 
+/// A request that names the known report by a token, as newer peers do: field 1 of `GetReport` is then
+/// a string.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TokenRequest {
+    #[prost(message, optional, tag = "1")]
+    pub meta: Option<RequestMeta>,
+    #[prost(message, optional, tag = "2")]
+    pub get_report: Option<GetReportByToken>,
+}
+
+/// The report, unless it is still the one with this token. An empty token forces it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GetReportByToken {
+    #[prost(string, tag = "1")]
+    pub last_known_token: String,
+}
+
 /// The report, unless the sensor knows it already. Generation 0 forces it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct GetReport {
@@ -80,6 +97,8 @@ pub mod response {
     }
 }
 
+/// In the layout of the first generation of peers. The second one has other types under the numbers
+/// 3, 6 and 7; [`super::meta`] writes and reads both.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ResponseMeta {
     #[prost(string, tag = "1")]
@@ -94,6 +113,14 @@ pub struct ResponseMeta {
     pub facts: BTreeMap<String, String>,
     #[prost(uint32, tag = "6")]
     pub epoch: u32,
+    /// Of the mapping from repositories to CPEs: sent also when it is empty.
+    #[prost(string, optional, tag = "7")]
+    pub mapping_hash: Option<String>,
+    /// Who brings that mapping: 0 not said, 1 the sensor, 2 a URL or file.
+    #[prost(uint32, tag = "8")]
+    pub update_path: u32,
+    #[prost(string, repeated, tag = "1000")]
+    pub capabilities: Vec<String>,
 }
 
 /// `google.protobuf.Timestamp`.
@@ -153,6 +180,8 @@ pub enum ErrorCode {
     MalformedRequest = 4,
     RequestTooLarge = 5,
     Busy = 6,
+    MappingRequired = 7,
+    MappingNotSensorManaged = 8,
 }
 
 impl ErrorCode {
@@ -166,6 +195,8 @@ impl ErrorCode {
             Self::MalformedRequest => "MALFORMED_REQUEST",
             Self::RequestTooLarge => "REQUEST_TOO_LARGE",
             Self::Busy => "BUSY",
+            Self::MappingRequired => "MAPPING_REQUIRED",
+            Self::MappingNotSensorManaged => "MAPPING_NOT_SENSOR_MANAGED",
         }
     }
 }
@@ -194,6 +225,9 @@ pub struct Contents {
     pub repositories: BTreeMap<String, Repository>,
     #[prost(btree_map = "string, message", tag = "8")]
     pub environments: BTreeMap<String, EnvironmentList>,
+    /// Repositories without a CPE: among [`Self::repositories`] they would count as scanned.
+    #[prost(btree_map = "string, message", tag = "1000")]
+    pub unmapped: BTreeMap<String, Repository>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -218,6 +252,13 @@ pub struct Package {
     pub arch: String,
     #[prost(string, tag = "12")]
     pub cpe: String,
+    #[prost(string, tag = "1000")]
+    pub vendor: String,
+    #[prost(string, tag = "1001")]
+    pub license: String,
+    /// The name, when it is not UTF-8; `name` is its escape then.
+    #[prost(bytes = "vec", tag = "1002")]
+    pub raw_name: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -240,6 +281,15 @@ pub struct Distribution {
     pub cpe: String,
     #[prost(string, tag = "9")]
     pub pretty_name: String,
+    /// `VERSION`, where `version` is not all of it.
+    #[prost(string, optional, tag = "1000")]
+    pub version_verbatim: Option<String>,
+    /// `VERSION_ID`, where `version_id` is not all of it.
+    #[prost(string, optional, tag = "1001")]
+    pub version_id_verbatim: Option<String>,
+    /// `CPE_NAME`, where `cpe` is in another form or says nothing.
+    #[prost(string, optional, tag = "1002")]
+    pub cpe_verbatim: Option<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -272,4 +322,20 @@ pub struct Environment {
     pub distribution_id: String,
     #[prost(string, repeated, tag = "4")]
     pub repository_ids: Vec<String>,
+    #[prost(enumeration = "Origin", tag = "1000")]
+    pub origin: i32,
+}
+
+/// What a history of the package manager says of where a package came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum Origin {
+    /// The agent does not say.
+    Unspecified = 0,
+    /// There is no entry for the package.
+    NoEntry = 1,
+    /// Its entry names a repository without a CPE, or none.
+    Unmapped = 2,
+    /// Its entry names a repository with a CPE.
+    Mapped = 3,
 }

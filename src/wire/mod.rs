@@ -19,9 +19,11 @@ pub mod document;
 mod fields;
 pub mod frame;
 pub mod message;
+pub mod meta;
+pub mod request;
 pub mod response;
 
-pub use convert::report_to_wire;
+pub use convert::{MAPPED_KEY, hint_of, report_to_wire};
 
 /// Largest request an agent reads, in bytes.
 pub const MAX_REQUEST: u32 = 1 << 20;

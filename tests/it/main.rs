@@ -29,6 +29,7 @@ mod scan_live;
 mod scan_provenance;
 mod sense_central;
 mod sense_delivers;
+mod sense_facts;
 mod sense_faults;
 mod sense_guests;
 mod sense_nats;

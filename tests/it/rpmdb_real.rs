@@ -2,6 +2,7 @@
 
 use crate::support::{fixtures, rpm_root};
 use afferent::cli::format;
+use afferent::report::escape::escape;
 use afferent::scan::{Mode, OnLock, Request, ScanError, Scanned, Scanner};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -97,5 +98,5 @@ fn scan(root: &Path) -> Result<Scanned, ScanError> {
 fn tsv(scanned: &Scanned) -> String {
     let mut out = Vec::new();
     format::tsv(&scanned.report, &mut out).unwrap();
-    String::from_utf8(out).unwrap()
+    escape(&out).into_owned()
 }

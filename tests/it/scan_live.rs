@@ -4,7 +4,9 @@ use crate::support::fixtures;
 use crate::support::headers::Fields;
 use crate::support::rpm_root::{RpmRoot, Spec};
 use afferent::cli::format;
+use afferent::report::escape::escape;
 use afferent::scan::{Lock, Mode, OnLock, Request, ScanError, Scanned, Scanner, probe_lock};
+use rusqlite::Connection;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +30,36 @@ fn scan(root: &RpmRoot) -> Scanned {
 pub fn tsv(scanned: &Scanned) -> String {
     let mut out = Vec::new();
     format::tsv(&scanned.report, &mut out).unwrap();
-    String::from_utf8(out).unwrap()
+    escape(&out).into_owned()
+}
+
+// The loss: two packages that become one, and a list that no script can compare with rpm's own.
+#[test]
+fn names_that_are_not_utf8_are_listed_byte_for_byte_as_rpm_does() {
+    let root = RpmRoot::new();
+    let database = Connection::open(root.dbpath().join("rpmdb.sqlite")).unwrap();
+    let mut headers: Vec<Fields> = [
+        &b"caf\xe9"[..],
+        b"caf\xe8",
+        "caf\u{e9}".as_bytes(),
+        b"back\\xe9",
+    ]
+    .map(|name| Fields {
+        name: name.into(),
+        ..Fields::named("")
+    })
+    .into();
+    headers[0].version = b"1\xff".into();
+    headers[0].modularity_label = Some(b"m:\xe4:2:c".into());
+    for header in headers {
+        let insert = "INSERT INTO Packages(blob) VALUES (?1)";
+        database.execute(insert, [header.blob()]).unwrap();
+    }
+    drop(database);
+    let list = root.rpm_qa();
+    assert_eq!(list.lines().count(), 4);
+    assert!(list.starts_with("back\\\\xe9\t"), "{list}");
+    assert_eq!(tsv(&scan(&root)), list);
 }
 
 // The loss: a package list that differs from what the system itself says.

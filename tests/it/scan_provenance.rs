@@ -228,7 +228,7 @@ fn repositories(root: &Path, scanner: &mut Scanner) -> BTreeMap<String, String> 
     assert_eq!(scanned.report.packages.len(), 6);
     let packages = scanned.report.packages.iter();
     packages
-        .filter_map(|p| Some((p.name.clone(), p.repo.clone()?)))
+        .filter_map(|p| Some((p.name.clone(), p.origin.repository()?.to_owned())))
         .collect()
 }
 

@@ -234,7 +234,7 @@ fn name(agent: &FakeAgent) -> String {
 }
 
 fn accepted(central: &Central, key: &str) -> bool {
-    let is_it = |r: &Received| r.key == key && matches!(r.answered, 200..300 | 409);
+    let is_it = |r: &Received| r.report() == key && matches!(r.answered, 200..300 | 409);
     central.received().iter().any(is_it)
 }
 

@@ -55,7 +55,7 @@ fn what_was_pending_when_it_was_killed_is_delivered_after_the_restart() {
     let before = agent.seen().len();
     let mut sense = Program::sense(&state, &central.url, &["--vm", &agent.vm("a")]);
     let received = eventually("the delivery", || central.received().pop());
-    assert_eq!(received.key, "a/77/1");
+    assert_eq!(received.report(), "a/77/1");
     eventually("the next wait", || {
         agent.seen()[before..].iter().any(|s| s.wait).then_some(())
     });
@@ -69,7 +69,7 @@ fn what_was_pending_when_it_was_killed_is_delivered_after_the_restart() {
         central
             .received()
             .iter()
-            .any(|r| r.key == "a/77/2")
+            .any(|r| r.report() == "a/77/2")
             .then_some(())
     });
     assert_eq!(central.received().len(), 2);
@@ -96,7 +96,7 @@ fn a_refused_report_is_asked_for_in_full_and_the_others_go_on() {
         central
             .received()
             .iter()
-            .any(|r| r.key == "a/77/2")
+            .any(|r| r.report() == "a/77/2")
             .then_some(())
     });
     assert!(a.seen().iter().filter(|s| s.generation == 0).count() >= 1);

@@ -200,7 +200,7 @@ impl World {
                 let all = self.central.received();
                 all.into_iter()
                     .rev()
-                    .find(|r| r.key == key && r.answered == 200)
+                    .find(|r| r.report() == key && r.answered == 200)
             });
             assert_eq!(packages_of(&last), packages);
         }

@@ -62,7 +62,7 @@ fn each_way_to_misbehave_has_its_own_name_and_none_harms_the_others() {
         central
             .received()
             .iter()
-            .any(|r| r.key == "good/77/2")
+            .any(|r| r.report() == "good/77/2")
             .then_some(())
     });
     assert_eq!(
@@ -165,7 +165,7 @@ fn guests_are_found_behind_the_sockets_of_their_hypervisors() {
             central
                 .received()
                 .iter()
-                .any(|r| r.key == key)
+                .any(|r| r.report() == key)
                 .then_some(())
         });
     }
@@ -178,7 +178,7 @@ fn guests_are_found_behind_the_sockets_of_their_hypervisors() {
         central
             .received()
             .iter()
-            .any(|r| r.key == "a/77/2")
+            .any(|r| r.report() == "a/77/2")
             .then_some(())
     });
     drop(closed);
@@ -211,7 +211,7 @@ fn a_generation_that_is_used_again_in_a_new_epoch_is_another_report() {
                 .into_iter()
                 .find(|r| r.body["report"]["packages"][0]["name"] == "another")
         });
-        assert_eq!(last.key, format!("a/{epoch}/1"));
+        assert_eq!(last.report(), format!("a/{epoch}/1"));
         assert!(sense.terminate().success());
     }
 }
@@ -294,7 +294,7 @@ fn a_guest_that_left_the_roster_keeps_its_report_until_it_is_delivered() {
     eventually("delivered", || {
         let all = central.received();
         all.iter()
-            .any(|r| r.key == "a/77/1" && r.answered == 200)
+            .any(|r| r.report() == "a/77/1" && r.answered == 200)
             .then_some(())
     });
     eventually("gone", || guest(&state, "a").is_none().then_some(()));

@@ -183,7 +183,7 @@ fn an_agent_killed_at_any_call_of_a_commit_has_the_old_report_or_the_new_one() {
             let answer = agent.get();
             guest.see(&answer);
             assert_eq!(answer.meta.epoch, before.meta.epoch);
-            assert!(answer.meta.report_generation >= before.meta.report_generation);
+            assert!(answer.meta.generation >= before.meta.generation);
             let answer = agent.wait_for_rpm(&guest.root);
             guest.see(&answer);
             agent.kill();
@@ -260,10 +260,7 @@ fn with_a_full_disk_it_goes_on_serving_and_recovers_by_itself() {
     disk.free();
     let after = agent.wait_for_rpm(&guest.root);
     assert_eq!(after.meta.epoch, before.meta.epoch);
-    assert_eq!(
-        after.meta.report_generation,
-        before.meta.report_generation + 1
-    );
+    assert_eq!(after.meta.generation, before.meta.generation + 1);
 }
 
 // The loss: a guest that never reports because its disk is full, or one in a loop of restarts.

@@ -21,7 +21,12 @@ struct Client {
 }
 
 impl Client {
+    /// Of the first generation of the protocol.
     fn of(socket: &Path) -> Self {
+        Self::of_generation(socket, "first")
+    }
+
+    fn of_generation(socket: &Path, generation: &str) -> Self {
         let script = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/tests/it/support/pull_client.py"
@@ -30,6 +35,7 @@ impl Client {
         let mut child = Command::new("/usr/bin/python3")
             .arg(script)
             .arg(socket)
+            .arg(generation)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -46,10 +52,16 @@ impl Client {
     }
 
     fn receive(&mut self) -> Value {
+        let answer = self.receive_any();
+        assert_eq!(answer["unknown_fields"], Value::Null, "{answer}");
+        answer
+    }
+
+    /// An answer that may have fields of the other generation in it.
+    fn receive_any(&mut self) -> Value {
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
         let answer: Value = serde_json::from_str(&line).expect("an answer from the client");
-        assert_eq!(answer["unknown_fields"], Value::Null, "{answer}");
         assert_eq!(answer["failed"], Value::Null, "{answer}");
         answer
     }
@@ -63,6 +75,13 @@ impl Client {
         self.ask(&json!({ "meta": {"request_id": "t"}, "get_report": fields }))
     }
 
+    /// As a peer that reads both generations.
+    fn get_report_v1(&mut self, fields: &Value) -> Value {
+        let meta = json!({ "request_id": "t", "capabilities": ["report_v1"] });
+        self.send(&json!({ "meta": meta, "get_report": fields }));
+        self.receive_any()
+    }
+
     fn refusal(&mut self, request: &Value) -> String {
         let answer = self.ask(request);
         assert_eq!(answer["get_report"], Value::Null, "{answer}");
@@ -70,6 +89,9 @@ impl Client {
         answer["error"]["code"].as_str().unwrap().to_owned()
     }
 }
+
+/// The CPE of everything.
+const WILDCARD: &str = "cpe:2.3:*:*:*:*:*:*:*:*:*:*:*";
 
 impl Drop for Client {
     fn drop(&mut self) {
@@ -149,7 +171,13 @@ fn a_foreign_client_reads_every_field_of_a_report() {
         (&index["state"], &index["success"]),
         (&json!("IndexFinished"), &json!(true))
     );
-    assert_eq!(index["hash_id"], meta["facts"]["report_digest"]);
+    // A sensor of version 0.1 would compare it with a digest of another form.
+    assert_eq!(meta["facts"]["report_digest"], Value::Null);
+    let told = client.get_report_v1(&json!({}));
+    assert_eq!(
+        index["hash_id"], told["meta"]["facts"]["report_digest"],
+        "{told}"
+    );
     let contents = &index["contents"];
     assert_eq!(contents["distributions"]["1"]["did"], "rhel");
     let packages: Vec<&Value> = contents["packages"].as_object().unwrap().values().collect();
@@ -159,8 +187,9 @@ fn a_foreign_client_reads_every_field_of_a_report() {
         **special,
         json!({
             "id": special["id"], "name": "special", "version": "3:2.0~rc1-1", "kind": "binary",
-            "source": {"name": "special", "version": "2.0~rc1-1", "kind": "source"},
+            "source": {"name": "special", "version": "2.0~rc1-1", "kind": "source", "cpe": WILDCARD},
             "package_db": "sqlite:var/lib/rpm", "module": "mod:stream", "arch": "x86_64",
+            "cpe": WILDCARD, "license": "MIT",
         })
     );
 }
@@ -175,7 +204,7 @@ fn unchanged_is_said_only_to_one_who_has_this_very_report() {
     let _idle = agent.connect().unwrap();
     let mut client = Client::of(agent.socket());
 
-    let full = client.get(&json!({}));
+    let full = client.get_report_v1(&json!({}));
     let (epoch, generation) = (epoch(&full), generation(&full));
     let digest = full["meta"]["facts"]["report_digest"].as_str().unwrap();
     let digest = base64(digest.strip_prefix("sha256:").unwrap());
@@ -192,7 +221,7 @@ fn unchanged_is_said_only_to_one_who_has_this_very_report() {
             false,
         ),
         (
-            json!({"last_known_generation": generation + 1, "known_epoch": epoch}),
+            json!({"last_known_generation": generation + 1, "known_epoch": epoch ^ 1}),
             false,
         ),
         (
@@ -203,17 +232,13 @@ fn unchanged_is_said_only_to_one_who_has_this_very_report() {
             json!({"last_known_generation": 0, "known_epoch": epoch, "known_digest": digest}),
             false,
         ),
-        // A rolled back guest: the digest decides, whatever the counters say.
+        // The same content under another key.
         (
-            json!({"last_known_generation": 9, "known_epoch": epoch, "known_digest": digest}),
+            json!({"last_known_generation": 9, "known_epoch": epoch ^ 1, "known_digest": digest}),
             true,
         ),
-        (
-            json!({"last_known_generation": generation, "known_epoch": epoch, "known_digest": other}),
-            false,
-        ),
     ] {
-        let answer = client.get(&fields);
+        let answer = client.get_report_v1(&fields);
         assert_eq!(
             (is_unchanged(&answer), is_full(&answer)),
             (unchanged, !unchanged),
@@ -221,6 +246,57 @@ fn unchanged_is_said_only_to_one_who_has_this_very_report() {
         );
         assert_eq!(answer["meta"]["report_generation"], generation);
     }
+    // Version 0.1 sends a digest that it computed in a form of its own.
+    let fields =
+        json!({"last_known_generation": generation, "known_epoch": epoch, "known_digest": other});
+    assert!(is_unchanged(&client.get(&fields)));
+    // The same from a peer that sends back what it was sent: this agent never said that.
+    let answer = client.get_report_v1(&fields);
+    assert!(is_full(&answer), "{answer}");
+    assert_ne!(self::epoch(&answer), epoch);
+    assert_eq!(self::generation(&answer), 1);
+}
+
+// The loss: a peer of the one or the other generation that is refused, or reads something else.
+#[test]
+fn clients_of_both_generations_read_the_same_answer() {
+    let root = root_with(&[Spec::default()]);
+    let launch = Launch::on(root.path());
+    let agent = launch.start();
+    agent.wait_for_rpm(&root);
+    let mut first = Client::of(agent.socket());
+    let mut second = Client::of_generation(agent.socket(), "second");
+    let by_first = first.get_report_v1(&json!({}));
+    let by_second = second.get_report_v1(&json!({"last_known_token": ""}));
+    assert_eq!(by_first["get_report"], by_second["get_report"]);
+    for field in ["agent_version", "supported_methods", "facts"] {
+        assert_eq!(by_first["meta"][field], by_second["meta"][field], "{field}");
+    }
+    let digest = by_first["meta"]["facts"]["report_digest"].as_str().unwrap();
+    let token = format!("{}:{}:{}", epoch(&by_first), 1, &digest[7..23]);
+    assert_eq!(by_second["meta"]["token"], token);
+
+    let unchanged = |client: &mut Client, token: &str| {
+        let answer = client.get_report_v1(&json!({"last_known_token": token}));
+        assert_ne!(is_unchanged(&answer), is_full(&answer), "{answer}");
+        is_unchanged(&answer)
+    };
+    assert!(unchanged(&mut second, &token));
+    for other in ["0123456789abcdef", "1:1:0123456789abcdef", "é"] {
+        assert!(!unchanged(&mut second, other), "{other}");
+    }
+    // One that is not known to read both gets the first generation's answer to a token as well.
+    second.send(&json!({"meta": {}, "get_report": {"last_known_token": ""}}));
+    let plain = second.receive_any();
+    assert_eq!(plain["meta"]["token"], Value::Null, "{plain}");
+    assert!(is_full(&plain));
+
+    root.add(&Spec {
+        name: "another",
+        ..Spec::default()
+    });
+    agent.wait_for_rpm(&root);
+    assert!(!unchanged(&mut second, &token));
 }
 
 // The loss: a peer that cannot tell what it did wrong, or one bad peer that harms the others.
@@ -348,7 +424,7 @@ fn an_agent_that_stops_answers_those_who_wait() {
     let first = agent.wait_for_rpm(&root);
     let mut client = Client::of(agent.socket());
     client.send(&json!({"wait_report": {
-        "last_known_generation": first.meta.report_generation, "timeout_ms": 60_000,
+        "last_known_generation": first.meta.generation, "timeout_ms": 60_000,
     }}));
     eventually("the wait has arrived", || {
         (agent.connections() == 1).then_some(())
@@ -375,7 +451,7 @@ fn a_peer_that_ends_its_sending_side_still_hears_of_a_change() {
     let first = agent.wait_for_rpm(&root);
     let mut peer = agent.connect().unwrap();
     let wait = request::Method::WaitReport(WaitReport {
-        last_known_generation: first.meta.report_generation,
+        last_known_generation: first.meta.generation,
         known_epoch: first.meta.epoch,
         known_digest: Vec::new(),
         timeout_ms: 60_000,

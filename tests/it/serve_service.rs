@@ -96,7 +96,7 @@ fn status_says_how_old_the_report_is_and_4_when_something_is_wrong() {
         (&well["service"], &well["state"]),
         (&"serve".into(), &"ok".into())
     );
-    assert_eq!(well["report"]["generation"], answer.meta.report_generation);
+    assert_eq!(well["report"]["generation"], answer.meta.generation);
     assert_eq!(well["report"]["digest"], answer.digest());
     assert!(well["report"]["age_seconds"].is_u64());
     assert_eq!(well["watching"], "inotify");
@@ -111,7 +111,7 @@ fn status_says_how_old_the_report_is_and_4_when_something_is_wrong() {
     assert_eq!(ill["state"], "degraded");
     let reasons = ill["reasons"].to_string();
     assert!(reasons.contains("scan failed"), "{reasons}");
-    assert_eq!(ill["report"]["generation"], answer.meta.report_generation);
+    assert_eq!(ill["report"]["generation"], answer.meta.generation);
     assert_eq!(agent.get().list(), answer.list(), "the last report stays");
     let (code, table) = status(&launch, &[]);
     assert_eq!(code, Some(4));
@@ -135,12 +135,19 @@ fn get_as_one_who_has(socket: &Path, known: &Answer) -> Answer {
     let digest: Digest = known.digest().parse().unwrap();
     let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
     let get = GetReport {
-        last_known_generation: known.meta.report_generation,
+        last_known_generation: known.meta.generation,
         known_epoch: known.meta.epoch,
         known_digest: digest.as_bytes().to_vec(),
     };
     send(&mut stream, request::Method::GetReport(get)).unwrap();
     receive(&mut stream).unwrap()
+}
+
+/// The same answer, of so many generations later.
+fn known_in(answer: &Answer, generations: u32) -> Answer {
+    let mut later = answer.clone();
+    later.meta.generation += generations;
+    later
 }
 
 fn add(root: &RpmRoot, name: &str) {
@@ -166,13 +173,10 @@ fn a_clone_counts_in_an_epoch_of_its_own() {
     add(&root, "clone");
     let agent = launch.start();
     let clone = agent.wait_for_rpm(&root);
-    assert_eq!(
-        clone.meta.report_generation,
-        original.meta.report_generation
-    );
+    assert_eq!(clone.meta.generation, original.meta.generation);
     assert_ne!(clone.meta.epoch, original.meta.epoch);
     assert_ne!(clone.fact("guest_id"), original.fact("guest_id"));
-    let (generation, epoch) = (original.meta.report_generation, original.meta.epoch);
+    let (generation, epoch) = (original.meta.generation, original.meta.epoch);
     let answer = agent.try_get(generation, epoch).unwrap();
     assert_eq!(answer.list(), root.rpm_qa());
 }
@@ -201,18 +205,23 @@ fn after_a_return_to_a_snapshot_nobody_who_knows_the_digest_is_told_unchanged() 
     let agent = launch.start();
     let back = agent.wait_for_rpm(&root);
     assert_eq!(
-        get_as_one_who_has(agent.socket(), &known).list(),
-        back.list()
+        (back.key().0, back.key().1 + 1),
+        known.key(),
+        "the counter went back: else nothing was tested"
     );
+    // Its key is given out a second time, with other content.
     add(&root, "after");
     let other = agent.wait_for_rpm(&root);
-    assert_eq!(
-        other.key(),
-        known.key(),
-        "the counters do not tell: nothing was tested"
-    );
-    assert_eq!(
-        get_as_one_who_has(agent.socket(), &known).list(),
-        other.list()
-    );
+    assert_eq!(other.key(), known.key());
+    let told = get_as_one_who_has(agent.socket(), &known);
+    assert_eq!(told.list(), other.list());
+    assert_ne!(told.key().0, known.key().0, "a new epoch");
+    agent.wait_until_said("put back to an earlier state");
+    // Once a minute, whoever else knows too much.
+    let again = get_as_one_who_has(agent.socket(), &known_in(&told, 9));
+    assert_eq!((again.key(), again.list()), (told.key(), other.list()));
+    // The new epoch is on disk.
+    agent.kill();
+    let agent = launch.start();
+    assert_eq!(agent.wait_for_rpm(&root).key(), told.key());
 }

@@ -79,7 +79,7 @@ impl Breaker {
                 (self.streak, self.busy, self.trip) = (0, 0, None);
                 true
             }
-            Outcome::Superseded(_) | Outcome::Damaged(_) => false,
+            Outcome::Skipped(_) | Outcome::Superseded(_) | Outcome::Damaged(_) => false,
             Outcome::Failed(_) => {
                 self.streak += 1;
                 if self.trip.is_none() && self.streak < STREAK {

@@ -31,6 +31,8 @@ pub enum Outcome {
     Unreachable(String),
     /// Something went wrong with this one; perhaps with Central.
     Failed(String),
+    /// The sink takes no facts alone: forget these.
+    Skipped(String),
     /// Pending holds this other report by now: nothing was sent.
     Superseded(Box<Headline>),
     /// Pending does not hold what was stored: nothing was sent.
@@ -39,7 +41,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every word of [`Outcome::label`].
-    pub const LABELS: [&'static str; 9] = [
+    pub const LABELS: [&'static str; 10] = [
         "accepted",
         "refused",
         "refused_for_good",
@@ -47,6 +49,7 @@ impl Outcome {
         "busy",
         "unreachable",
         "failed",
+        "skipped",
         "superseded",
         "damaged",
     ];
@@ -77,6 +80,7 @@ impl Outcome {
             Self::Busy { .. } => "busy",
             Self::Unreachable(_) => "unreachable",
             Self::Failed(_) => "failed",
+            Self::Skipped(_) => "skipped",
             Self::Superseded(_) => "superseded",
             Self::Damaged(_) => "damaged",
         }
@@ -92,6 +96,7 @@ impl Outcome {
             | Self::Busy { said, .. }
             | Self::Unreachable(said)
             | Self::Failed(said)
+            | Self::Skipped(said)
             | Self::Damaged(said) => Some(said),
         }
     }

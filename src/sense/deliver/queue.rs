@@ -22,7 +22,7 @@ use super::policy::Policy;
 use super::rings::Rings;
 use super::slot::{Arrival, Class, Nack, Slot, State, fresh, taken_over};
 use crate::report::{Trigger, VmId};
-use crate::store::pending_table::{Known, Place};
+use crate::store::pending_table::{DocumentId, Place};
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Send this one; it is in flight from now on.
-    Send(VmId, Known),
+    Send(VmId, DocumentId),
     /// Nothing before this time.
     At(Instant),
     /// Nothing until something happens.
@@ -86,7 +86,7 @@ impl Queue {
     pub fn admit(
         &mut self,
         vm: &VmId,
-        report: Known,
+        report: DocumentId,
         trigger: Trigger,
         wanted: Class,
         now: Instant,
@@ -254,7 +254,7 @@ impl Queue {
     }
 
     /// Central has this report. Says whether it was the one in flight.
-    pub fn ack(&mut self, vm: &VmId, report: Known) -> bool {
+    pub fn ack(&mut self, vm: &VmId, report: DocumentId) -> bool {
         let Some(slot) = self.land(vm, report) else {
             return false;
         };
@@ -267,7 +267,14 @@ impl Queue {
 
     /// Central does not have this report. Says whether it was the one in flight. `dice` is uniform
     /// in 0..1.
-    pub fn nack(&mut self, vm: &VmId, report: Known, nack: Nack, now: Instant, dice: f64) -> bool {
+    pub fn nack(
+        &mut self,
+        vm: &VmId,
+        report: DocumentId,
+        nack: Nack,
+        now: Instant,
+        dice: f64,
+    ) -> bool {
         let (limit, backoff) = (self.policy.attempts, self.policy.backoff);
         let Some(slot) = self.land(vm, report) else {
             return false;
@@ -292,7 +299,7 @@ impl Queue {
 
     /// This report was not sent, or Central was too busy for it: it goes back to its place and
     /// nothing is counted. Says whether it was the one in flight.
-    pub fn put_back(&mut self, vm: &VmId, report: Known) -> bool {
+    pub fn put_back(&mut self, vm: &VmId, report: DocumentId) -> bool {
         let Some(slot) = self.land(vm, report) else {
             return false;
         };
@@ -309,7 +316,7 @@ impl Queue {
     /// Central asked for patience with this report: it is not sent before `until`, then from the tail
     /// of each ring it was in, behind those that may fare better. Nothing is counted. Says whether
     /// it was the one in flight.
-    pub fn hold(&mut self, vm: &VmId, report: Known, until: Instant) -> bool {
+    pub fn hold(&mut self, vm: &VmId, report: DocumentId, until: Instant) -> bool {
         let Some(slot) = self.land(vm, report) else {
             return false;
         };
@@ -322,7 +329,7 @@ impl Queue {
 
     /// Something is wrong with Central, or with this report alone: the next probe must be another's.
     /// It goes to the tail of T, and nothing is counted. Says whether it was the one in flight.
-    pub fn step_aside(&mut self, vm: &VmId, report: Known) -> bool {
+    pub fn step_aside(&mut self, vm: &VmId, report: DocumentId) -> bool {
         let Some(slot) = self.land(vm, report) else {
             return false;
         };
@@ -338,7 +345,13 @@ impl Queue {
 
     /// Pending holds `found` in place of the report that was to be sent, and nobody said so: a write
     /// that seemed to fail did not, or word of it is still to come. It stands where the other stood.
-    pub fn supplant(&mut self, vm: &VmId, report: Known, found: Known, trigger: Trigger) -> bool {
+    pub fn supplant(
+        &mut self,
+        vm: &VmId,
+        report: DocumentId,
+        found: DocumentId,
+        trigger: Trigger,
+    ) -> bool {
         let Some(slot) = self.slots.get_mut(vm) else {
             return false;
         };
@@ -358,7 +371,7 @@ impl Queue {
     }
 
     /// The slot, if exactly this report is in flight from it; it is not any more.
-    fn land(&mut self, vm: &VmId, report: Known) -> Option<&mut Slot> {
+    fn land(&mut self, vm: &VmId, report: DocumentId) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(vm)?;
         if slot.state != State::InFlight || slot.report != report {
             return None;
@@ -608,17 +621,18 @@ mod tests {
         format!("vm-{n}").parse().unwrap()
     }
 
-    pub(super) fn known(generation: u32) -> Known {
+    pub(super) fn known(generation: u32) -> DocumentId {
         let report = Report {
             package_db: generation.to_string(),
             ..Report::default()
         };
-        Known {
+        DocumentId {
             key: ReportKey {
                 epoch: Epoch::new(1),
                 generation: Generation::new(generation).unwrap(),
             },
             digest: report.digest(),
+            facts: None,
         }
     }
 }

@@ -3,15 +3,15 @@
 use super::breaker::{Breaker, Gate};
 use super::outcome::Outcome;
 use super::queue::Next;
-use super::sink::{Delivery, Sink};
+use super::sink::{Delivery, Kind, Sink};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
 use crate::sense::desk::Desk;
 use crate::sense::lanes::{Lanes, Place, Urgency};
 use crate::sense::metrics::Metrics;
-use crate::store::pending_table::{self, Known, StoredEnvelope};
+use crate::store::pending_table::{self, DocumentId, StoredEnvelope};
 use crate::store::{Store, StoreError};
-use crate::wire::document::Document;
+use crate::wire::document::{Document, UnchangedDocument};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -48,13 +48,15 @@ pub struct Delivering {
     pub breaker: Arc<Mutex<Breaker>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Id of this sensor.
+    pub sensor: Arc<str>,
     /// Guests that must be asked for a full report.
     pub ask_full: mpsc::UnboundedSender<VmId>,
 }
 
 struct Landed {
     vm: VmId,
-    report: Known,
+    report: DocumentId,
     outcome: Outcome,
     took: Duration,
     /// When the agent made the report, if it was made because something changed.
@@ -103,11 +105,19 @@ impl Delivering {
             }
             match self.desk.select(now) {
                 Next::Send(vm, report) => {
-                    let (store, sink) = (self.store.clone(), self.sink.clone());
-                    let (lanes, is_news) = (self.lanes.clone(), self.desk.is_news(&vm));
+                    let lanes = self.lanes.clone();
+                    let job = Job {
+                        is_news: self.desk.is_news(&vm),
+                        is_accepted: self.desk.is_accepted(&vm, report),
+                        store: self.store.clone(),
+                        sink: self.sink.clone(),
+                        sensor: self.sensor.clone(),
+                        vm,
+                        report,
+                    };
                     flights.spawn(async move {
-                        let place = lanes.sender(Urgency::of_news(is_news)).await;
-                        let fly = move || deliver(&store, &*sink, vm, report, is_news, place);
+                        let place = lanes.sender(Urgency::of_news(job.is_news)).await;
+                        let fly = move || job.deliver(place);
                         match tokio::task::spawn_blocking(fly).await {
                             Ok(landed) => landed,
                             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -134,7 +144,6 @@ impl Delivering {
             changed_at,
         } = landed;
         let now = clock::now();
-        self.metrics.deliveries.inc(outcome.label());
         self.metrics.delivery_seconds.observe_time(took);
         if let (Outcome::Accepted, Some(at)) = (&outcome, changed_at) {
             let latency = clock::wall_now().since(at);
@@ -142,6 +151,14 @@ impl Delivering {
         }
         let was_in_trouble = self.breaker().trouble().is_some();
         let counts = self.breaker().note(&outcome, now, fastrand::f64());
+        let outcome = match outcome {
+            // A consumer of an older kind: the next report brings them.
+            Outcome::Refused(said) | Outcome::RefusedForGood(said) if report.facts.is_some() => {
+                Outcome::Skipped(said)
+            }
+            outcome => outcome,
+        };
+        self.metrics.deliveries.inc(outcome.label());
         self.say(&vm, report, &outcome, took, was_in_trouble);
         self.desk.settle(&vm, report, &outcome, counts);
         if matches!(
@@ -153,7 +170,14 @@ impl Delivering {
         }
     }
 
-    fn say(&self, vm: &VmId, report: Known, outcome: &Outcome, took: Duration, in_trouble: bool) {
+    fn say(
+        &self,
+        vm: &VmId,
+        report: DocumentId,
+        outcome: &Outcome,
+        took: Duration,
+        in_trouble: bool,
+    ) {
         let (result, said) = (outcome.label(), outcome.said().unwrap_or_default());
         match outcome {
             Outcome::Accepted => {
@@ -163,6 +187,12 @@ impl Delivering {
                 tracing::debug!(%vm, generation = %report.key, took_ms = took.as_millis(), "accepted");
             }
             Outcome::Superseded(_) => {}
+            Outcome::Skipped(_) => {
+                let known = self.desk.board().facts_skipped.clone();
+                if known.as_deref() != Some(said) {
+                    tracing::warn!(%vm, said, "facts that change alone are not taken; reports still bring them");
+                }
+            }
             Outcome::Unreachable(_) | Outcome::Unauthorized(_) | Outcome::Busy { .. }
                 if in_trouble => {}
             _ => tracing::warn!(%vm, generation = %report.key, result, said, "not delivered"),
@@ -174,46 +204,82 @@ impl Delivering {
     }
 }
 
-/// Reads, checks and sends one report; blocks.
-/// `is_news`: it was pulled because its guest changed. `place`: given back when nothing is left but
-/// to wait for Central.
-fn deliver(
-    store: &Store,
-    sink: &dyn Sink,
+/// One delivery.
+struct Job {
+    store: Arc<Store>,
+    sink: Arc<dyn Sink>,
+    sensor: Arc<str>,
     vm: VmId,
-    report: Known,
+    report: DocumentId,
+    /// It was pulled because its guest changed.
     is_news: bool,
-    place: Place,
-) -> Landed {
-    let started = clock::now();
-    let mut made_at = None;
-    let outcome = match fetch(store, &vm) {
-        Ok(stored) => {
-            let mut place = Some(place);
-            let _turn = (stored.len() > LONG).then(|| {
-                // The one before it may wait for Central for long.
-                place = None;
-                LONG_ONES.lock()
-            });
-            let prepared = prepare(&stored, &vm, report);
-            // Only what is sent stays in memory while Central takes its time.
-            drop((stored, place));
-            match prepared {
-                Ok((delivery, made)) => {
-                    made_at = Some(made);
-                    sink.deliver(&delivery)
+    /// Central accepted the same report before.
+    is_accepted: bool,
+}
+
+impl Job {
+    /// Reads, checks and sends one document; blocks. `place`: given back when nothing is left but to
+    /// wait for Central.
+    fn deliver(self, place: Place) -> Landed {
+        let started = clock::now();
+        let mut made_at = None;
+        let outcome = match fetch(&self.store, &self.vm) {
+            Ok(stored) => {
+                let mut place = Some(place);
+                let _turn = (stored.len() > LONG).then(|| {
+                    // The one before it may wait for Central for long.
+                    place = None;
+                    LONG_ONES.lock()
+                });
+                let prepared = self.prepare(&stored);
+                // Only what is sent stays in memory while Central takes its time.
+                drop((stored, place));
+                match prepared {
+                    Ok((delivery, made)) => {
+                        made_at = Some(made);
+                        self.sink.deliver(&delivery)
+                    }
+                    Err(outcome) => outcome,
                 }
-                Err(outcome) => outcome,
             }
+            Err(outcome) => outcome,
+        };
+        Landed {
+            vm: self.vm,
+            report: self.report,
+            outcome,
+            took: clock::now().saturating_duration_since(started),
+            changed_at: made_at.filter(|_| self.is_news),
         }
-        Err(outcome) => outcome,
-    };
-    Landed {
-        vm,
-        report,
-        outcome,
-        took: clock::now().saturating_duration_since(started),
-        changed_at: made_at.filter(|_| is_news),
+    }
+
+    /// A pending document as it is sent, and when its agent made it.
+    fn prepare(&self, stored: &StoredEnvelope) -> Result<(Delivery, WallTime), Outcome> {
+        let envelope = stored.open(&self.vm).map_err(|error| unreadable(&error))?;
+        let headline = envelope.headline();
+        if DocumentId::from(&headline) != self.report {
+            return Err(Outcome::Superseded(Box::new(headline)));
+        }
+        let idempotency_key = envelope.idempotency_key();
+        let mut body = Vec::with_capacity(stored.len() * AS_JSON);
+        let written = if self.is_accepted && self.sink.shortens_unchanged() {
+            let document = UnchangedDocument::new(&envelope, &self.sensor, &idempotency_key);
+            serde_json::to_writer(&mut body, &document)
+        } else {
+            serde_json::to_writer(&mut body, &Document::new(&envelope, &self.sensor))
+        };
+        written.map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
+        body.shrink_to_fit();
+        let delivery = Delivery {
+            kind: match envelope.report {
+                Some(_) => Kind::Report,
+                None => Kind::Facts,
+            },
+            idempotency_key,
+            vm: self.vm.as_str().to_owned(),
+            body,
+        };
+        Ok((delivery, envelope.generated_at))
     }
 }
 
@@ -224,32 +290,10 @@ fn fetch(store: &Store, vm: &VmId) -> Result<StoredEnvelope, Outcome> {
 }
 
 fn unreadable(error: &StoreError) -> Outcome {
-    match error.is_corrupt() {
+    match error.is_corrupt() || error.is_row() {
         true => Outcome::Damaged(error.to_string()),
         false => Outcome::Failed(error.to_string()),
     }
-}
-
-/// A pending report as it is sent, and when its agent made it.
-fn prepare(
-    stored: &StoredEnvelope,
-    vm: &VmId,
-    report: Known,
-) -> Result<(Delivery, WallTime), Outcome> {
-    let envelope = stored.open(vm).map_err(|error| unreadable(&error))?;
-    if (envelope.key, envelope.digest) != (report.key, report.digest) {
-        return Err(Outcome::Superseded(Box::new(envelope.headline())));
-    }
-    let mut body = Vec::with_capacity(stored.len() * AS_JSON);
-    serde_json::to_writer(&mut body, &Document::from(&envelope))
-        .map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
-    body.shrink_to_fit();
-    let delivery = Delivery {
-        idempotency_key: envelope.idempotency_key(),
-        vm: vm.as_str().to_owned(),
-        body,
-    };
-    Ok((delivery, envelope.generated_at))
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -9,9 +9,20 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// What a delivery brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A report, whole or as the short line of a sink that has it already.
+    Report,
+    /// Facts that changed after the report.
+    Facts,
+}
+
 /// A report ready to be sent.
 pub struct Delivery {
-    /// `<vm>/<epoch>/<generation>`: equal for every delivery of the same report.
+    /// What is in the body.
+    pub kind: Kind,
+    /// See [`crate::report::Envelope::idempotency_key`]: one key never stands for two contents.
     pub idempotency_key: String,
     /// The guest.
     pub vm: String,
@@ -21,8 +32,13 @@ pub struct Delivery {
 
 /// Takes reports. Blocks until the report is durable there, or is not.
 pub trait Sink: Send + Sync {
-    /// Delivers one report.
+    /// Delivers one document.
     fn deliver(&self, delivery: &Delivery) -> Outcome;
+
+    /// Whether it keeps every document, so that a report that it has already is a short line.
+    fn shortens_unchanged(&self) -> bool {
+        false
+    }
 }
 
 /// Where to, as it is written: `file:PATH`, `http(s)://...`, `nats://...?stream=NAME`.

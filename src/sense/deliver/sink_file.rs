@@ -1,5 +1,6 @@
-//! `file:PATH`: one line of JSON per report.
+//! `file:PATH`: one line of JSON per document.
 //!
+//! - A report that was accepted before is a short line: the file has it already.
 //! - A line is on disk (fsync) before it counts as accepted; those that come together share one.
 //! - A line that a crash cut short is ended when the file is opened, so that it is never merged
 //!   with the next one. A reader skips it: its report was not accepted, and follows again whole.
@@ -42,6 +43,10 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
+    fn shortens_unchanged(&self) -> bool {
+        true
+    }
+
     fn deliver(&self, delivery: &Delivery) -> Outcome {
         let (written, answer) = sync_channel(1);
         let mut bytes = Vec::with_capacity(delivery.body.len() + 1);
@@ -158,6 +163,7 @@ fn end_last_line(file: &mut File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::deliver::sink::Kind;
     use std::fs;
 
     #[test]
@@ -224,7 +230,8 @@ mod tests {
 
     fn delivery(body: &str) -> Delivery {
         Delivery {
-            idempotency_key: "a/1/1".into(),
+            kind: Kind::Report,
+            idempotency_key: "a/1/1/0011223344556677".into(),
             vm: "a".into(),
             body: body.as_bytes().to_vec(),
         }

@@ -1,21 +1,24 @@
-//! `nats://`: one message per report into a stream of JetStream.
+//! `nats://`: one message per document into a stream of JetStream.
 //!
 //! | | |
 //! |---|---|
-//! | subject | `afferent.reports.<vm id>`, one word: see [`word`] |
-//! | `Nats-Msg-Id` | the idempotency key, `<vm id>/<epoch>/<generation>` |
+//! | subject | `afferent.reports.<vm id>` or `afferent.facts.<vm id>`, one word: see [`word`] |
+//! | `Nats-Msg-Id` | the idempotency key, see [`crate::report::Envelope::idempotency_key`] |
 //! | `Content-Encoding` | `gzip`, where the report is long; else there is none |
 //!
 //! - A report is one message and always whole, so that the newest message of a subject is all that a
 //!   consumer needs. One that does not fit even when compressed is refused for good, with the name
 //!   of the setting to raise.
 //! - Only an ack of the very stream is acceptance; "had it already" is one as well.
+//! - Facts alone have a subject of their own, since a stream may keep one message per subject. Where an
+//!   older stream does not cover it, or we may not publish to it, they are skipped: reports bring them
+//!   too.
 //! - The stream is made when it is missing, unless the address says `create=no`. Then nothing but
 //!   publishing needs to be allowed.
 
 use super::gzip::{COMPRESS_FROM, gzip};
 use super::outcome::Outcome;
-use super::sink::{Delivery, Sink, SinkOptions};
+use super::sink::{Delivery, Kind, Sink, SinkOptions};
 use crate::clock;
 use crate::nats::jetstream::{self, Answer, ApiError};
 use crate::nats::{Address, Client, Message, NatsError, Options};
@@ -31,7 +34,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// What stands before the guest in every subject.
-const PREFIX: &str = "afferent.reports";
+const REPORTS: &str = "afferent.reports";
+
+/// The same for facts alone.
+const FACTS: &str = "afferent.facts";
 
 /// How hard to compress: not at all, then what costs little, then all that can be done.
 const LEVELS: [Option<u32>; 3] = [None, Some(1), Some(9)];
@@ -42,6 +48,8 @@ pub(super) struct NatsSink {
     address: Address,
     /// Whether the stream is there, as far as we know.
     is_ready: AtomicBool,
+    /// Whether it covers the subject of facts, as far as we know.
+    takes_facts: AtomicBool,
 }
 
 /// What became of a message.
@@ -63,12 +71,16 @@ impl NatsSink {
             client: Client::new(address.clone(), options),
             address: address.clone(),
             is_ready: AtomicBool::new(!address.create),
+            takes_facts: AtomicBool::new(true),
         }
     }
 
     fn attempt(&self, delivery: &Delivery, until: Instant) -> Result<Outcome, Outcome> {
         if !self.is_ready.load(Relaxed) {
             self.make_ready(until)?;
+        }
+        if delivery.kind == Kind::Facts {
+            return self.attempt_facts(delivery, until);
         }
         if let Published::Answered(outcome) = self.publish(delivery, until)? {
             return Ok(outcome);
@@ -79,6 +91,21 @@ impl NatsSink {
         match self.publish(delivery, until)? {
             Published::Answered(outcome) => Ok(outcome),
             Published::Astray(said) => Err(Outcome::Unreachable(said)),
+        }
+    }
+
+    /// The same for facts alone, whose subject is younger than many a stream.
+    fn attempt_facts(&self, delivery: &Delivery, until: Instant) -> Result<Outcome, Outcome> {
+        let stream = &self.address.stream;
+        if !self.takes_facts.load(Relaxed) {
+            return Err(Outcome::Skipped(format!(
+                "stream {stream} does not take {FACTS}.>: add it to its subjects"
+            )));
+        }
+        match self.publish(delivery, until) {
+            Ok(Published::Answered(outcome)) => Ok(outcome),
+            Ok(Published::Astray(said)) => Err(Outcome::Skipped(said)),
+            Err(outcome) => Err(outcome),
         }
     }
 
@@ -98,15 +125,18 @@ impl NatsSink {
             found => found.map_err(|error| self.meaning(&error))?,
         };
         match (found.subjects, found.error) {
-            (Some(subjects), _) if !jetstream::covers(&subjects, &format!("{PREFIX}.*")) => {
+            (Some(subjects), _) if !jetstream::covers(&subjects, &format!("{REPORTS}.*")) => {
                 let takes = subjects.join(", ");
-                return Err(ours(format!("takes {takes}, but not {PREFIX}.>")));
+                return Err(ours(format!("takes {takes}, but not {REPORTS}.>")));
             }
-            (Some(_), _) => {}
+            (Some(subjects), _) => {
+                let takes_facts = jetstream::covers(&subjects, &format!("{FACTS}.*"));
+                self.takes_facts.store(takes_facts, Relaxed);
+            }
             (None, Some(error)) if !error.is_no_stream() => return Err(self.refusal(&error)),
             (None, _) if !self.address.create => {
                 return Err(ours(format!(
-                    "is not there: make it, with the subjects {PREFIX}.>, or leave create=no out"
+                    "is not there: make it, with the subjects {REPORTS}.> and {FACTS}.>, or leave create=no out"
                 )));
             }
             (None, _) => self.create(until)?,
@@ -118,13 +148,15 @@ impl NatsSink {
     fn create(&self, until: Instant) -> Result<(), Outcome> {
         let stream = &self.address.stream;
         let subject = jetstream::create_subject(stream);
-        let request = jetstream::create_request(&self.address, &format!("{PREFIX}.>"));
+        let subjects = [format!("{REPORTS}.>"), format!("{FACTS}.>")];
+        let request = jetstream::create_request(&self.address, &subjects);
         let said = match self.ask(&subject, &request, until) {
             Err(NatsError::Forbidden(said)) => said,
             Err(error) => return Err(self.meaning(&error)),
             Ok(answer) => match answer.error {
                 None => {
                     tracing::info!(%stream, "stream made");
+                    self.takes_facts.store(true, Relaxed);
                     return Ok(());
                 }
                 Some(error) if error.is_busy() => return Err(self.refusal(&error)),
@@ -137,7 +169,11 @@ impl NatsSink {
     }
 
     fn publish(&self, delivery: &Delivery, until: Instant) -> Result<Published, Outcome> {
-        let subject = format!("{PREFIX}.{}", word(&delivery.vm));
+        let prefix = match delivery.kind {
+            Kind::Report => REPORTS,
+            Kind::Facts => FACTS,
+        };
+        let subject = format!("{prefix}.{}", word(&delivery.vm));
         let mut too_long = String::new();
         for level in LEVELS {
             if level.is_none() && delivery.body.len() >= COMPRESS_FROM {
@@ -163,6 +199,10 @@ impl NatsSink {
                          its max_payload"
                     );
                     continue;
+                }
+                // Reports have a subject of their own.
+                Err(NatsError::Forbidden(said)) if delivery.kind == Kind::Facts => {
+                    return Err(Outcome::Skipped(said));
                 }
                 Err(error @ NatsError::NoResponders(_)) => {
                     return Ok(Published::Astray(format!("no stream answers: {error}")));

@@ -1,7 +1,7 @@
 //! A guest's place in the queue: its newest report, where it stands, and what was held against it.
 
 use crate::report::Trigger;
-use crate::store::pending_table::{Known, Place};
+use crate::store::pending_table::{DocumentId, Place};
 use std::time::Instant;
 
 /// How urgent a report is.
@@ -17,7 +17,7 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Which report.
-    pub report: Known,
+    pub report: DocumentId,
     /// Its class.
     pub class: Class,
     pub(super) seq: u64,
@@ -55,7 +55,7 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Slot {
     /// The newest report; while in flight, the one that was sent.
-    pub report: Known,
+    pub report: DocumentId,
     /// Why its scan ran.
     pub trigger: Trigger,
     /// Where it stands.
@@ -76,7 +76,7 @@ pub struct Slot {
 
 impl Slot {
     /// A slot as it was stored.
-    pub fn stored(report: Known, trigger: Trigger, place: Place, state: State) -> Self {
+    pub fn stored(report: DocumentId, trigger: Trigger, place: Place, state: State) -> Self {
         Self {
             report,
             trigger,
@@ -124,7 +124,7 @@ impl Slot {
     }
 
     /// The newest report, also while an older one is in flight.
-    pub fn newest(&self) -> Known {
+    pub fn newest(&self) -> DocumentId {
         self.newer.map_or(self.report, |newer| newer.report)
     }
 }

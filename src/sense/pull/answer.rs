@@ -4,11 +4,13 @@ use super::failure::Failure;
 use super::schedule::Ask;
 use crate::clock::WallTime;
 use crate::report::{
-    Digest, Envelope, Epoch, Facts, Generation, GuestId, ReportKey, Trigger, VmId, facts,
+    Envelope, Epoch, Facts, FactsHash, Generation, GuestId, ReportKey, Trigger, VmId, facts,
 };
-use crate::store::pending_table::GuestRow;
+use crate::sense::seen::SeenClock;
+use crate::store::pending_table::{Echo, GuestRow};
 use crate::transport::DialAddress;
 use crate::wire::message::ErrorCode;
+use crate::wire::meta::Meta;
 use crate::wire::method;
 use crate::wire::response::{DecodeError, Payload, ReportError, Response};
 
@@ -19,18 +21,37 @@ pub struct Answer<'a> {
     pub waits: bool,
     /// Which machine it is, if it says so.
     pub guest_id: Option<GuestId>,
-    /// A report, or word that nothing changed.
-    pub report: Option<Box<Envelope<'a>>>,
+    /// What it says of its report, to be sent back to it.
+    pub echo: Echo,
+    /// Over its facts.
+    pub facts: FactsHash,
+    /// A report, or facts that changed alone; `None`: nothing changed.
+    pub document: Option<Box<Envelope<'a>>>,
 }
 
-/// What the bytes of an answer mean. `row` is what is known of the guest; `ask` what was asked.
-pub fn understand<'a>(
-    bytes: &'a [u8],
-    vm: &VmId,
-    address: &DialAddress,
-    row: &GuestRow,
-    ask: Ask,
-) -> Result<Answer<'a>, Failure> {
+/// What is known where an answer comes in.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The guest.
+    pub vm: &'a VmId,
+    /// Where it was reached.
+    pub address: &'a DialAddress,
+    /// What is known of it.
+    pub row: &'a GuestRow,
+    /// What it was asked for.
+    pub ask: Ask,
+    /// Gives a document its time.
+    pub seen: &'a SeenClock,
+    /// When the pull ended.
+    pub now: WallTime,
+}
+
+/// What the bytes of an answer mean.
+///
+/// # Errors
+/// They are no answer, or one that brings nothing.
+pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a>, Failure> {
+    let Context { row, ask, .. } = context;
     let response = Response::decode(bytes).map_err(|error| match error {
         DecodeError::Malformed => Failure::Malformed,
         DecodeError::TooMuch => Failure::TooLarge,
@@ -56,59 +77,91 @@ pub fn understand<'a>(
         .supported_methods
         .iter()
         .any(|m| m == method::WAIT_REPORT);
-    let epoch = Epoch::new(meta.epoch);
-    let generation = Generation::new(meta.report_generation);
-    let generated_at = meta.report_generated_at.map(Into::into).unwrap_or_default();
-    if said.unchanged {
+    let generated_at = meta.generated_at.map(Into::into).unwrap_or_default();
+    let (key, echo) = names(&meta, row);
+    let facts = FactsHash::of(&bounded(&meta.facts));
+    let mut answer = Answer {
+        waits,
+        guest_id,
+        echo,
+        facts,
+        document: None,
+    };
+    let (key, digest, report) = if said.unchanged {
         let claim = Claim {
-            key: generation.map(|generation| ReportKey { epoch, generation }),
-            digest: meta
-                .facts
-                .get(facts::REPORT_DIGEST)
-                .and_then(|d| d.parse().ok()),
-            guest_id: guest_id.as_ref(),
+            key,
+            echo: &answer.echo,
+            guest_id: answer.guest_id.as_ref(),
             generated_at,
         };
         if ask == Ask::Full || !claim.may_be(row) {
             return Err(Failure::FalseUnchanged);
         }
-        return Ok(Answer {
-            waits,
-            guest_id,
-            report: None,
-        });
-    }
-    let index = said.index.ok_or(Failure::Malformed)?;
-    let generation = generation.ok_or(Failure::Malformed)?;
-    let content = facts::content_of(&meta.facts);
-    let report = index.into_report(content).map_err(|error| match error {
-        ReportError::Empty => Failure::EmptyReport,
-        ReportError::Nameless { .. } => Failure::Malformed,
-        ReportError::Unsuccessful(why) => Failure::ScanFailed(why.chars().take(200).collect()),
-    })?;
-    let envelope = Envelope {
-        vm: vm.clone(),
-        address: address.to_string(),
-        guest_id: guest_id.clone(),
-        key: ReportKey { epoch, generation },
-        digest: report.digest(),
+        // Before version 0.2 nobody noted which facts were sent.
+        let facts_changed = row.facts.is_some_and(|before| before != facts);
+        match row.known.filter(|_| facts_changed) {
+            Some(known) => (known.key, known.digest, None),
+            None => return Ok(answer),
+        }
+    } else {
+        let index = said.index.ok_or(Failure::Malformed)?;
+        let key = key.ok_or(Failure::Malformed)?;
+        let content = facts::content_of(&meta.facts);
+        let report = index.into_report(content).map_err(|error| match error {
+            ReportError::Empty => Failure::EmptyReport,
+            ReportError::Nameless { .. } => Failure::Malformed,
+            ReportError::Unsuccessful(why) => Failure::ScanFailed(why.chars().take(200).collect()),
+        })?;
+        (key, report.digest(), Some(report))
+    };
+    answer.document = Some(Box::new(Envelope {
+        vm: context.vm.clone(),
+        address: context.address.to_string(),
+        guest_id: answer.guest_id.clone(),
+        key,
+        digest,
+        seen_at: context.seen.next(context.now),
         trigger: Trigger::from_fact(meta.facts.get(facts::SCAN_TRIGGER).map(String::as_str)),
         generated_at,
         agent_version: meta.agent_version.chars().take(64).collect(),
-        facts: bounded(meta.facts),
+        facts: bounded(&meta.facts),
         report,
-    };
-    Ok(Answer {
-        waits,
-        guest_id,
-        report: Some(Box::new(envelope)),
-    })
+    }));
+    Ok(answer)
+}
+
+/// How an agent names its report: the key under which it goes on, and what is sent back to the agent.
+///
+/// An agent that knows only tokens counts nothing, so the sensor counts its different tokens.
+fn names(meta: &Meta, row: &GuestRow) -> (Option<ReportKey>, Echo) {
+    if meta.has_only_token() {
+        let echo = Echo::Token(meta.token.clone());
+        let count = match row.echo == echo {
+            true => row.tokens,
+            false => row.tokens.saturating_add(1),
+        };
+        let key = Generation::new(count).map(|generation| ReportKey {
+            epoch: None,
+            generation,
+        });
+        return (key, echo);
+    }
+    let key = Generation::new(meta.generation).map(|generation| ReportKey {
+        epoch: Epoch::new(meta.epoch),
+        generation,
+    });
+    let issued = meta.facts.get(facts::REPORT_DIGEST);
+    let echo = key.map_or(Echo::Nothing, |key| Echo::Pair {
+        key,
+        digest: issued.and_then(|digest| digest.parse().ok()),
+    });
+    (key, echo)
 }
 
 /// What an agent says that has nothing new.
 struct Claim<'a> {
     key: Option<ReportKey>,
-    digest: Option<Digest>,
+    echo: &'a Echo,
     guest_id: Option<&'a GuestId>,
     generated_at: WallTime,
 }
@@ -117,20 +170,29 @@ impl Claim<'_> {
     /// Whether it can be true: an agent that restarted and counts anew, or another machine behind
     /// the same address, must not pass for the one that is known.
     fn may_be(&self, row: &GuestRow) -> bool {
-        let Some(known) = row.known else {
+        if row.known.is_none() {
             return false;
-        };
+        }
         let same_machine = match (self.guest_id, &row.guest_id) {
             (Some(now), Some(then)) => now == then,
             _ => true,
         };
-        let same_content = match self.digest {
-            Some(digest) => digest == known.digest,
-            None => self.key == Some(known.key),
+        let (same_content, has_digest) = match (self.echo, &row.echo) {
+            (
+                Echo::Pair {
+                    digest: Some(now), ..
+                },
+                Echo::Pair {
+                    digest: Some(then), ..
+                },
+            ) => (now == then, true),
+            (Echo::Pair { key: now, .. }, Echo::Pair { key: then, .. }) => (now == then, false),
+            (Echo::Token(now), Echo::Token(then)) => (now == then, true),
+            _ => (false, false),
         };
         let has_epoch = self.key.is_some_and(|key| key.epoch.is_some());
         let same_scan = has_epoch
-            || self.digest.is_some()
+            || has_digest
             || self.generated_at == WallTime::default()
             || self.generated_at == row.generated_at;
         same_machine && same_content && same_scan
@@ -138,12 +200,13 @@ impl Claim<'_> {
 }
 
 /// Facts that are kept: enough for any agent, too few to fill a disk with.
-fn bounded(facts: Facts) -> Facts {
+fn bounded(facts: &Facts) -> Facts {
     const MOST: usize = 64;
     const LONGEST: usize = 1024;
     facts
-        .into_iter()
+        .iter()
         .filter(|(name, value)| name.len() <= LONGEST && value.len() <= LONGEST)
         .take(MOST)
+        .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }

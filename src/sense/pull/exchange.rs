@@ -15,10 +15,10 @@ use super::failure::Failure;
 use super::schedule::Ask;
 use crate::report::{Trigger, facts};
 use crate::sense::lanes::{Lanes, Transfer, Urgency};
-use crate::store::pending_table::Known;
+use crate::store::pending_table::Echo;
 use crate::transport::{self, DialAddress, ReadError, Stream};
-use crate::wire::message::{GetReport, RequestMeta, VmServiceRequest, WaitReport, request};
-use crate::wire::{self, frame, response};
+use crate::wire::request::{self, Knowledge};
+use crate::wire::{self, response};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -50,7 +50,7 @@ const SMALL: usize = 4 << 10;
 /// So much of a longer answer is read before it has a transfer: what an agent says about its report
 /// comes first, and whether it is urgent decides which transfer it gets. Ten thousand may have come
 /// so far.
-const HEAD: usize = 1 << 10;
+const HEAD: usize = 2 << 10;
 
 /// Memory that a transfer takes at once for a body that was announced, in bytes.
 const AT_ONCE: usize = 512 << 10;
@@ -65,12 +65,12 @@ pub type Received = (Vec<u8>, Option<Transfer>);
 pub async fn converse(
     address: &DialAddress,
     ask: Ask,
-    known: Option<Known>,
+    echo: &Echo,
     lanes: &Lanes,
 ) -> Result<Received, Failure> {
     match ask {
         Ask::Wait(_) => {
-            let (mut stream, len) = say_and_hear(address, ask, known, lanes).await?;
+            let (mut stream, len) = say_and_hear(address, ask, echo, lanes).await?;
             listen(&mut stream, len, lanes, None).await
         }
         Ask::Full | Ask::Get => {
@@ -79,7 +79,7 @@ pub async fn converse(
                 Ask::Get | Ask::Wait(_) => None,
             };
             let talk = async {
-                let said = say_and_hear(address, ask, known, lanes);
+                let said = say_and_hear(address, ask, echo, lanes);
                 let (mut stream, len) = in_turn(&mut turn, said).await?;
                 listen(&mut stream, len, lanes, turn).await
             };
@@ -105,7 +105,7 @@ async fn in_turn<T>(turn: &mut Option<SemaphorePermit<'_>>, work: impl Future<Ou
 async fn say_and_hear(
     address: &DialAddress,
     ask: Ask,
-    known: Option<Known>,
+    echo: &Echo,
     lanes: &Lanes,
 ) -> Result<(Stream, usize), Failure> {
     // Dialing and reading have large states of their own; waiting, in which ten thousand are, none.
@@ -116,7 +116,7 @@ async fn say_and_hear(
         Ask::Wait(time) => time + GRACE,
         Ask::Full | Ask::Get => FIRST_BYTES,
     };
-    let request = frame::encode(&request_for(ask, known));
+    let request = request_for(ask, echo);
     let len = timeout(patience, exchange_lengths(&mut stream, &request))
         .await
         .map_err(|_| Failure::NoAnswer)??;
@@ -239,37 +239,36 @@ async fn read_up_to(
     Ok(())
 }
 
-fn request_for(ask: Ask, known: Option<Known>) -> VmServiceRequest {
-    let known = known.filter(|_| ask != Ask::Full);
-    let last_known_generation = known.map_or(0, |k| k.key.generation.get());
-    let known_epoch = known.map_or(0, |k| k.key.epoch_or_zero());
-    let known_digest = known.map_or_else(Vec::new, |k| k.digest.as_bytes().to_vec());
-    let method = match ask {
-        Ask::Full | Ask::Get => request::Method::GetReport(GetReport {
-            last_known_generation,
-            known_epoch,
-            known_digest,
-        }),
-        Ask::Wait(time) => request::Method::WaitReport(WaitReport {
-            last_known_generation,
-            known_epoch,
-            known_digest,
-            timeout_ms: u32::try_from(time.as_millis()).unwrap_or(u32::MAX),
-        }),
+/// The frame of a request. The agent gets back what it said of its report, as it said it: a digest that
+/// this sensor computed may be of another form, and would never match.
+fn request_for(ask: Ask, echo: &Echo) -> Vec<u8> {
+    let known = match (ask, echo) {
+        (Ask::Full, _) | (_, Echo::Nothing) => Knowledge::default(),
+        (_, Echo::Token(token)) => Knowledge {
+            token,
+            ..Knowledge::default()
+        },
+        (_, Echo::Pair { key, digest }) => Knowledge {
+            generation: key.generation.get(),
+            epoch: key.epoch_or_zero(),
+            digest: digest.as_ref().map_or(&[], |digest| digest.as_bytes()),
+            token: "",
+        },
     };
-    VmServiceRequest {
-        meta: Some(RequestMeta::default()),
-        method: Some(method),
-    }
+    let wait = match ask {
+        Ask::Full | Ask::Get => None,
+        Ask::Wait(time) => Some(time),
+    };
+    request::encode(known, wait)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::Facts;
-    use crate::wire::message::{ResponseMeta, VmServiceResponse};
+    use crate::wire::message::ResponseMeta;
+    use crate::wire::meta::{self, REPORT_V1};
     use crate::wire::method;
-    use prost::Message as _;
     use std::path::PathBuf;
     use tokio::io::AsyncWriteExt;
     use tokio::net::{UnixListener, UnixStream};
@@ -306,7 +305,7 @@ mod tests {
             let guest = Guest::start(Says(says.clone(), closes));
             let lanes = Lanes::new(1, None);
             let started = Instant::now();
-            let result = converse(&guest.address, ask, None, &lanes).await;
+            let result = converse(&guest.address, ask, &Echo::Nothing, &lanes).await;
             let what = format!("{ask:?}, {} bytes, closes: {closes}", says.len());
             assert_eq!(result.map(|(bytes, _)| bytes.len()), Err(failure), "{what}");
             assert_eq!(started.elapsed().as_secs(), seconds, "{what}");
@@ -324,7 +323,7 @@ mod tests {
         let address = DialAddress::Hybrid { path, port: 818 };
         let started = Instant::now();
         let lanes = Lanes::new(1, None);
-        let result = converse(&address, Ask::Get, None, &lanes).await;
+        let result = converse(&address, Ask::Get, &Echo::Nothing, &lanes).await;
         assert_eq!(result.map(drop), Err(Failure::DialTimeout));
         assert_eq!(started.elapsed().as_secs(), DIAL.as_secs());
     }
@@ -339,12 +338,12 @@ mod tests {
         ));
         let lanes = Lanes::new(1, None);
         let started = Instant::now();
-        let dripping = converse(&slow.address, Ask::Get, None, &lanes);
+        let dripping = converse(&slow.address, Ask::Get, &Echo::Nothing, &lanes);
         let other = async {
             // By now the slow one has the only transfer.
             sleep(SLOW / 2).await;
             for _ in 0..20 {
-                let (bytes, transfer) = converse(&quick.address, Ask::Get, None, &lanes)
+                let (bytes, transfer) = converse(&quick.address, Ask::Get, &Echo::Nothing, &lanes)
                     .await
                     .unwrap();
                 assert!(bytes.len() == 50_000 && transfer.is_some());
@@ -371,11 +370,11 @@ mod tests {
                 .expected
                 .forget_permits(lanes.expected.available_permits() - 1);
             let started = Instant::now();
-            let hanging = converse(&hung.address, Ask::Full, None, &lanes);
+            let hanging = converse(&hung.address, Ask::Full, &Echo::Nothing, &lanes);
             let other = async {
                 tokio::task::yield_now().await;
                 assert_eq!(lanes.expected.available_permits(), 0, "the turn is taken");
-                let answer = converse(&quick.address, Ask::Full, None, &lanes).await;
+                let answer = converse(&quick.address, Ask::Full, &Echo::Nothing, &lanes).await;
                 assert!(answer.is_ok());
                 started.elapsed()
             };
@@ -393,6 +392,8 @@ mod tests {
             facts::REPORT_DIGEST,
             facts::LAST_SCAN_AT,
             facts::GUEST_ID,
+            facts::DIGEST_FORM,
+            facts::PROVENANCE,
         ]);
         // As long as the longest of them, the digest.
         let mut all: Facts = names.map(|n| (n.to_owned(), "x".repeat(71))).collect();
@@ -405,12 +406,11 @@ mod tests {
                 supported_methods: vec![method::GET_REPORT.into(), method::WAIT_REPORT.into()],
                 epoch: u32::MAX,
                 facts: all.clone(),
+                mapping_hash: Some("0123456789abcdef".into()),
+                update_path: 1,
+                capabilities: vec![REPORT_V1.into()],
             };
-            let response = VmServiceResponse {
-                meta: Some(meta),
-                payload: None,
-            };
-            let mut bytes = response.encode_to_vec();
+            let mut bytes = meta::encode(&meta, Some("4294967295:4294967295:0123456789abcdef"));
             let end = bytes.len();
             bytes.resize(100_000, 0xff);
             (bytes, end)

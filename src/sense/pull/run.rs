@@ -1,17 +1,17 @@
 //! The loop of pulling: a conversation with every guest whose turn it is, and what came of each.
 
-use super::answer;
-use super::exchange;
+use super::conversation::{Conversation, News, Talk, changed_machine};
 use super::failure::Failure;
 use super::schedule::{Ask, Heard, Memory, Schedule, Timing};
 use crate::clock::{self, WallTime};
-use crate::report::{GuestId, Headline, VmId};
-use crate::sense::desk::{self, Desk};
+use crate::report::{GuestId, VmId};
+use crate::sense::desk::Desk;
 use crate::sense::keeper::Keeper;
-use crate::sense::lanes::{Lanes, Transfer};
+use crate::sense::lanes::Lanes;
 use crate::sense::metrics::Metrics;
 use crate::sense::roster::{Entry, Guests};
-use crate::store::pending_table::{Change, GuestRow, Known, SealedReport};
+use crate::sense::seen::SeenClock;
+use crate::store::pending_table::{Change, GuestRow};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -57,6 +57,8 @@ pub struct Pulling {
     pub lanes: Arc<Lanes>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Gives documents their time.
+    pub seen: Arc<SeenClock>,
 }
 
 /// What reaches the loop from outside.
@@ -69,18 +71,6 @@ pub struct Inbox {
     pub lost: mpsc::UnboundedReceiver<()>,
     /// Stop.
     pub stop: watch::Receiver<bool>,
-}
-
-struct Talk {
-    vm: VmId,
-    asked: Ask,
-    took: Duration,
-    result: Result<News, Failure>,
-}
-
-enum News {
-    Unchanged { waits: bool },
-    Kept { row: Arc<GuestRow> },
 }
 
 impl Book {
@@ -147,6 +137,7 @@ impl Pulling {
                 keeper: self.keeper.clone(),
                 lanes: self.lanes.clone(),
                 metrics: self.metrics.clone(),
+                seen: self.seen.clone(),
             };
             guest.asked = Some(ask);
             guest.talk = Some(talks.spawn(conversation.hold()));
@@ -182,10 +173,10 @@ impl Pulling {
             self.metrics.pull_seconds.observe_time(took);
         }
         let heard = match result {
-            Ok(News::Unchanged { waits }) => {
+            Ok(News::Unchanged { learned }) => {
                 guest.failure = None;
-                if guest.row.waits != waits {
-                    Arc::make_mut(&mut guest.row).waits = waits;
+                let waits = learned.waits;
+                if learned.note(&mut guest.row) {
                     self.keeper.note(Change::Learn {
                         vm: vm.clone(),
                         guest: GuestRow::clone(&guest.row),
@@ -285,191 +276,6 @@ impl Book {
             talk.abort();
         }
         Some(guest)
-    }
-}
-
-/// One conversation, from the first byte to the durable report.
-struct Conversation {
-    entry: Arc<Entry>,
-    row: Arc<GuestRow>,
-    ask: Ask,
-    desk: Arc<Desk>,
-    keeper: Arc<Keeper>,
-    lanes: Arc<Lanes>,
-    metrics: Arc<Metrics>,
-}
-
-impl Conversation {
-    async fn hold(self) -> Talk {
-        let started = clock::now();
-        let (vm, asked) = (self.entry.vm.clone(), self.ask);
-        let result = self.talk().await;
-        Talk {
-            vm,
-            asked,
-            took: clock::now().saturating_duration_since(started),
-            result,
-        }
-    }
-
-    async fn talk(self) -> Result<News, Failure> {
-        let (bytes, transfer) =
-            exchange::converse(&self.entry.address, self.ask, self.row.known, &self.lanes).await?;
-        // Apart from the wait, which ten thousand guests are in at a time: it stays small.
-        Box::pin(self.take_in(bytes, transfer)).await
-    }
-
-    /// What becomes of an answer, up to the durable report.
-    async fn take_in(
-        self,
-        bytes: Vec<u8>,
-        mut transfer: Option<Transfer>,
-    ) -> Result<News, Failure> {
-        let (started, len) = (clock::now(), bytes.len());
-        let Understood { waits, report } = self.understand(bytes, transfer.as_ref()).await?;
-        let Some((headline, sealed)) = report else {
-            return Ok(News::Unchanged { waits });
-        };
-        if let Some(transfer) = &mut transfer {
-            transfer.keep(&self.lanes).await;
-        }
-        let metrics = self.metrics.clone();
-        metrics.triggers.inc(headline.trigger.as_str());
-        metrics.report_bytes.observe(len as f64);
-        metrics
-            .report_packages
-            .observe(f64::from(headline.packages));
-        let arrived = Arrived {
-            vm: self.entry.vm.clone(),
-            row: self.learn(&headline, waits),
-            before: self.row,
-            headline,
-            sealed,
-        };
-        let kept = tokio::spawn(arrived.keep(self.desk, self.keeper));
-        let kept = kept.await.map_err(|e| Failure::NotKept(e.to_string()))?;
-        drop(transfer);
-        metrics
-            .transfer_seconds
-            .observe_time(clock::now().saturating_duration_since(started));
-        kept
-    }
-
-    /// Understands an answer: a short one here, a long one where it holds nobody up.
-    async fn understand(
-        &self,
-        bytes: Vec<u8>,
-        transfer: Option<&Transfer>,
-    ) -> Result<Understood, Failure> {
-        let (entry, row, ask) = (self.entry.clone(), self.row.clone(), self.ask);
-        let work = move || {
-            let answer = answer::understand(&bytes, &entry.vm, &entry.address, &row, ask)?;
-            check_machine(entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
-            let report = match &answer.report {
-                Some(envelope) => {
-                    let sealed = SealedReport::new(envelope).map_err(Failure::NotKept)?;
-                    Some((envelope.headline(), sealed))
-                }
-                None => None,
-            };
-            let waits = answer.waits;
-            Ok(Understood { waits, report })
-        };
-        let Some(transfer) = transfer else {
-            return work();
-        };
-        let _hand = self.lanes.hand(transfer.urgency).await;
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|error| Failure::NotKept(error.to_string()))?
-    }
-
-    /// What is known of the guest once this report is durable.
-    fn learn(&self, headline: &Headline, waits: bool) -> GuestRow {
-        if let Some(then) = changed_machine(&self.row, headline.guest_id.as_ref()) {
-            let now = headline.guest_id.as_ref().map(GuestId::as_str);
-            self.metrics.machine_changes.inc();
-            tracing::warn!(vm = %self.entry.vm, %then, now, "another machine answers here");
-        }
-        if let Some(known) = self.row.known
-            && known.key.epoch == headline.key.epoch
-            && known.key.generation > headline.key.generation
-        {
-            self.metrics.went_back.inc();
-            tracing::warn!(vm = %self.entry.vm, from = %known.key, to = %headline.key, "generation went back: was a snapshot restored?");
-        }
-        GuestRow {
-            known: Some(Known::from(headline)),
-            guest_id: headline.guest_id.clone(),
-            waits,
-            generated_at: headline.generated_at,
-            full_at: clock::wall_now(),
-            accepted: None,
-        }
-    }
-}
-
-/// What an answer said.
-struct Understood {
-    waits: bool,
-    report: Option<(Headline, SealedReport)>,
-}
-
-/// A report that is not yet durable.
-struct Arrived {
-    vm: VmId,
-    /// What was known of the guest.
-    before: Arc<GuestRow>,
-    /// What is known of it from now on.
-    row: GuestRow,
-    headline: Headline,
-    sealed: SealedReport,
-}
-
-impl Arrived {
-    /// Makes the report durable and puts it into the queue. Runs to its end whatever becomes of the
-    /// guest meanwhile: what is on disk must be in the queue.
-    async fn keep(self, desk: Arc<Desk>, keeper: Arc<Keeper>) -> Result<News, Failure> {
-        let Self {
-            vm,
-            before,
-            row,
-            headline,
-            sealed,
-        } = self;
-        let same_machine = before.guest_id.is_none() || before.guest_id == row.guest_id;
-        let known = before.known.filter(|_| same_machine);
-        let class = desk::class_of(headline.trigger, known, Known::from(&headline));
-        let (arrival, slot) = desk.admit(&vm, &headline, class);
-        let put = Change::Put {
-            vm: vm.clone(),
-            slot: slot.clone(),
-            guest: row.clone(),
-            report: sealed,
-        };
-        keeper
-            .keep(put)
-            .await
-            .map_err(|error| Failure::NotKept(error.to_string()))?;
-        desk.enqueue(&vm, arrival, &slot);
-        tracing::debug!(%vm, generation = %slot.report.key, ?class, "pending");
-        Ok(News::Kept { row: Arc::new(row) })
-    }
-}
-
-/// The machine that answered before, if now it is another.
-fn changed_machine<'a>(row: &'a GuestRow, now: Option<&GuestId>) -> Option<&'a GuestId> {
-    row.guest_id
-        .as_ref()
-        .filter(|then| now.is_some_and(|now| now != *then))
-}
-
-fn check_machine(allowed: Option<&GuestId>, found: Option<&GuestId>) -> Result<(), Failure> {
-    match allowed {
-        Some(allowed) if Some(allowed) != found => Err(Failure::WrongGuest(
-            found.map_or_else(|| "it does not say which".into(), ToString::to_string),
-        )),
-        _ => Ok(()),
     }
 }
 

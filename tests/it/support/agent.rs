@@ -3,11 +3,13 @@
 use super::rpm_root::RpmRoot;
 use super::{eventually, eventually_or};
 use afferent::cli::format;
+use afferent::report::escape::escape;
 use afferent::report::{Report, facts};
 use afferent::wire::frame;
 use afferent::wire::message::{
-    ErrorCode, GetReport, ResponseMeta, VmServiceRequest, WaitReport, request,
+    ErrorCode, GetReport, RequestMeta, VmServiceRequest, WaitReport, request,
 };
+use afferent::wire::meta::{Meta, REPORT_V1};
 use afferent::wire::response::{Payload, Response};
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -42,7 +44,7 @@ pub struct Agent {
 /// What an agent answered.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    pub meta: ResponseMeta,
+    pub meta: Meta,
     pub what: What,
 }
 
@@ -228,7 +230,7 @@ impl Agent {
         send(
             &mut stream,
             request::Method::WaitReport(WaitReport {
-                last_known_generation: known.meta.report_generation,
+                last_known_generation: known.meta.generation,
                 known_epoch: known.meta.epoch,
                 known_digest: Vec::new(),
                 timeout_ms: u32::try_from(time.as_millis()).unwrap(),
@@ -389,7 +391,7 @@ impl Answer {
             What::Report(report) => {
                 let mut out = Vec::new();
                 format::tsv(report, &mut out).unwrap();
-                String::from_utf8(out).unwrap()
+                escape(&out).into_owned()
             }
             What::NoPackages | What::Unchanged | What::Refused(..) => String::new(),
         }
@@ -404,7 +406,7 @@ impl Answer {
     }
 
     pub fn key(&self) -> (u32, u32) {
-        (self.meta.epoch, self.meta.report_generation)
+        (self.meta.epoch, self.meta.generation)
     }
 
     pub fn refusal(&self) -> Option<ErrorCode> {
@@ -418,7 +420,10 @@ impl Answer {
 /// Writes a request frame.
 pub fn send(stream: &mut UnixStream, method: request::Method) -> io::Result<()> {
     let request = VmServiceRequest {
-        meta: None,
+        meta: Some(RequestMeta {
+            capabilities: vec![REPORT_V1.into()],
+            ..RequestMeta::default()
+        }),
         method: Some(method),
     };
     stream.write_all(&frame::encode(&request))
@@ -454,6 +459,10 @@ pub fn decode(body: &[u8]) -> Answer {
         Payload::Report(answer) => {
             let index = answer.index.expect("a report");
             match index.into_report(facts::content_of(&meta.facts)) {
+                // A digest of another form cannot be computed here.
+                Ok(report) if !meta.facts.contains_key(facts::DIGEST_FORM) => {
+                    What::Report(Box::new(report.to_report()))
+                }
                 Ok(report) => {
                     assert_eq!(
                         meta.facts.get(facts::REPORT_DIGEST),
@@ -470,7 +479,7 @@ pub fn decode(body: &[u8]) -> Answer {
 }
 
 /// A list of `rpm -qa` as a report carries it: of a module only name and stream travel.
-fn as_it_travels(list: &str) -> String {
+pub fn as_it_travels(list: &str) -> String {
     let line = |line: &str| {
         let (columns, label) = line.rsplit_once('\t').unwrap();
         let label: Vec<&str> = label.split(':').take(2).collect();

@@ -17,6 +17,14 @@ pub struct Received {
     pub at: Instant,
 }
 
+impl Received {
+    /// Which report it is of: `<vm>/<epoch>/<generation>`, without the hash of its content.
+    pub fn report(&self) -> &str {
+        let end = self.key.match_indices('/').nth(2).map(|(at, _)| at);
+        self.key.get(..end.unwrap_or(self.key.len())).unwrap()
+    }
+}
+
 /// What the next deliveries are answered with.
 type Answers = Arc<Mutex<VecDeque<(u16, &'static str)>>>;
 

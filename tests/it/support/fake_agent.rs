@@ -4,9 +4,9 @@ use afferent::clock;
 use afferent::report::{Evr, Package, Report};
 use afferent::transport::{ListenAddress, Listener, Stream, read_frame, write_frame};
 use afferent::wire::message::{
-    Error, ErrorCode, GetReportResponse, ResponseMeta, VmServiceRequest, VmServiceResponse,
-    request, response,
+    Error, ErrorCode, GetReportResponse, ResponseMeta, Timestamp, VmServiceResponse, response,
 };
+use afferent::wire::request::{Method, Request};
 use afferent::wire::{self, frame};
 use prost::Message as _;
 use std::collections::BTreeMap;
@@ -25,6 +25,10 @@ pub struct Script {
     pub trigger: &'static str,
     pub guest_id: String,
     pub waits: bool,
+    /// Facts beside the usual ones.
+    pub facts: BTreeMap<String, String>,
+    /// Set for an agent that counts nothing and names its report by this token alone.
+    pub token: Option<String>,
     /// Behind the socket of a hypervisor, on this port; others are closed.
     pub behind_port: Option<u32>,
     pub manner: Manner,
@@ -55,12 +59,38 @@ pub enum Manner {
     Floods { facts: bool },
 }
 
+/// The meta of an agent that knows only tokens.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TokenMeta {
+    #[prost(string, tag = "1")]
+    agent_version: String,
+    #[prost(message, optional, tag = "2")]
+    report_generated_at: Option<Timestamp>,
+    #[prost(string, tag = "3")]
+    token: String,
+    #[prost(string, repeated, tag = "4")]
+    supported_methods: Vec<String>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    facts: BTreeMap<String, String>,
+    #[prost(string, tag = "6")]
+    mapping_hash: String,
+    #[prost(uint32, tag = "7")]
+    update_path: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TokenResponse {
+    #[prost(message, optional, tag = "1")]
+    meta: Option<TokenMeta>,
+}
+
 /// A request as the agent saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub wait: bool,
     pub generation: u32,
     pub epoch: u32,
+    pub token: String,
 }
 
 /// A running agent; it stops when dropped.
@@ -81,6 +111,8 @@ impl Script {
             trigger: "scheduled",
             guest_id: "0123456789abcdef0123456789abcdef".into(),
             waits: true,
+            facts: BTreeMap::new(),
+            token: None,
             behind_port: None,
             manner: Manner::Proper,
         }
@@ -110,6 +142,7 @@ impl Script {
         if !self.guest_id.is_empty() {
             facts.insert("guest_id".into(), self.guest_id.clone());
         }
+        facts.extend(self.facts.clone());
         let mut methods = vec![wire::method::GET_REPORT.to_owned()];
         methods.extend(self.waits.then(|| wire::method::WAIT_REPORT.to_owned()));
         ResponseMeta {
@@ -119,32 +152,60 @@ impl Script {
             supported_methods: methods,
             facts,
             epoch: self.epoch,
+            ..ResponseMeta::default()
         }
     }
 
-    fn answer(&self, unchanged: bool) -> VmServiceResponse {
-        let said = GetReportResponse {
+    /// A frame.
+    fn answer(&self, unchanged: bool) -> Vec<u8> {
+        self.frame(response::Payload::GetReport(GetReportResponse {
             index_report: (!unchanged).then(|| wire::report_to_wire(&self.report())),
             unchanged,
-        };
-        VmServiceResponse {
-            meta: Some(self.meta()),
-            payload: Some(response::Payload::GetReport(said)),
-        }
+        }))
     }
 
-    fn error(&self, code: ErrorCode) -> VmServiceResponse {
-        VmServiceResponse {
-            meta: Some(self.meta()),
-            payload: Some(response::Payload::Error(Error {
-                code: code.into(),
-                ..Error::default()
-            })),
-        }
+    /// A frame.
+    fn error(&self, code: ErrorCode) -> Vec<u8> {
+        self.frame(response::Payload::Error(Error {
+            code: code.into(),
+            ..Error::default()
+        }))
+    }
+
+    fn frame(&self, payload: response::Payload) -> Vec<u8> {
+        let (meta, payload) = (self.meta(), Some(payload));
+        let Some(token) = &self.token else {
+            let meta = Some(meta);
+            return frame::encode(&VmServiceResponse { meta, payload });
+        };
+        let meta = TokenMeta {
+            agent_version: meta.agent_version,
+            report_generated_at: meta.report_generated_at,
+            token: token.clone(),
+            supported_methods: meta.supported_methods,
+            facts: meta.facts,
+            mapping_hash: String::new(),
+            update_path: 1,
+        };
+        let mut body = TokenResponse { meta: Some(meta) }.encode_to_vec();
+        body.extend(
+            VmServiceResponse {
+                meta: None,
+                payload,
+            }
+            .encode_to_vec(),
+        );
+        let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+        frame.extend(body);
+        frame
     }
 
     /// As the contract has it: same digest, else same generation and epoch.
-    fn is_known(&self, generation: u32, epoch: u32, digest: &[u8]) -> bool {
+    fn is_known(&self, known: &Seen, digest: &[u8]) -> bool {
+        let (generation, epoch) = (known.generation, known.epoch);
+        if let Some(token) = &self.token {
+            return known.token == *token;
+        }
         if generation == 0 {
             return false;
         }
@@ -253,34 +314,25 @@ async fn serve(
     let Ok(bytes) = read_frame(&mut stream, wire::MAX_REQUEST).await else {
         return;
     };
-    let request = VmServiceRequest::decode(bytes.as_slice()).unwrap();
-    let (asked, digest, timeout) = match request.method {
-        Some(request::Method::GetReport(get)) => (
-            Seen {
-                wait: false,
-                generation: get.last_known_generation,
-                epoch: get.known_epoch,
-            },
-            get.known_digest,
-            None,
-        ),
-        Some(request::Method::WaitReport(wait)) => (
-            Seen {
-                wait: true,
-                generation: wait.last_known_generation,
-                epoch: wait.known_epoch,
-            },
-            wait.known_digest,
-            Some(Duration::from_millis(wait.timeout_ms.into())),
-        ),
+    let request = Request::decode(&bytes).unwrap();
+    let (known, timeout) = match request.method {
+        Some(Method::GetReport(known)) => (known, None),
+        Some(Method::WaitReport(known, ms)) => (known, Some(Duration::from_millis(ms.into()))),
         None => return,
     };
+    let digest = known.digest.to_vec();
+    let asked = Seen {
+        wait: timeout.is_some(),
+        generation: known.generation,
+        epoch: known.epoch,
+        token: known.token.to_owned(),
+    };
     seen.lock().unwrap().push(asked.clone());
-    let known = |script: &Script| script.is_known(asked.generation, asked.epoch, &digest);
+    let known = |script: &Script| script.is_known(&asked, &digest);
     let now = script.borrow().clone();
     if let (Some(timeout), Manner::Proper) = (timeout, now.manner) {
         if !now.waits {
-            let answer = frame::encode(&now.error(ErrorCode::UnknownMethod));
+            let answer = now.error(ErrorCode::UnknownMethod);
             let _ = write_frame(&mut stream, &answer).await;
             return;
         }
@@ -288,11 +340,11 @@ async fn serve(
         let _ = tokio::time::timeout(timeout, changed).await;
     }
     let script = script.borrow().clone();
-    let answer = frame::encode(&script.answer(known(&script)));
+    let answer = script.answer(known(&script));
     let half = answer.get(..answer.len() / 2).unwrap();
     let _ = match script.manner {
         Manner::Proper => write_frame(&mut stream, &answer).await,
-        Manner::Says(code) => write_frame(&mut stream, &frame::encode(&script.error(code))).await,
+        Manner::Says(code) => write_frame(&mut stream, &script.error(code)).await,
         Manner::Closes => Ok(()),
         Manner::BreaksOff => write_frame(&mut stream, half).await,
         Manner::Stalls => {
@@ -302,9 +354,7 @@ async fn serve(
         Manner::Hangs => std::future::pending().await,
         Manner::AnnouncesTooMuch => write_frame(&mut stream, &(17u32 << 20).to_be_bytes()).await,
         Manner::Babbles => write_frame(&mut stream, b"\0\0\0\x03\xff\xff\xff").await,
-        Manner::AlwaysUnchanged => {
-            write_frame(&mut stream, &frame::encode(&script.answer(true))).await
-        }
+        Manner::AlwaysUnchanged => write_frame(&mut stream, &script.answer(true)).await,
         Manner::Floods { facts } => write_frame(&mut stream, &flood(facts)).await,
     };
 }

@@ -176,14 +176,19 @@ impl Consumer {
         info["config"].is_object().then_some(info)
     }
 
-    /// The newest message about a guest.
-    pub fn newest(&self, subject: &str) -> Option<Stored> {
+    /// The newest report of a guest.
+    pub fn newest(&self, guest: &str) -> Option<Stored> {
+        self.newest_of(&format!("afferent.reports.{guest}"))
+    }
+
+    /// The newest message of a subject.
+    pub fn newest_of(&self, subject: &str) -> Option<Stored> {
         // Version 2.9 of the server crashes when it is asked for a message of a stream that is just
         // being made; one that holds a message has been made.
         if self.stream()?["state"]["messages"] == 0 {
             return None;
         }
-        let ask = json!({ "last_by_subj": format!("afferent.reports.{subject}") });
+        let ask = json!({ "last_by_subj": subject });
         let answer = self.ask(&format!("STREAM.MSG.GET.{STREAM}"), &ask).ok()?;
         let message = answer["message"].as_object()?;
         let bytes = |name: &str| {

@@ -7,7 +7,8 @@ input, as JSON; one answer a line on standard output:
     {"raw": "00000002ffff"}                                            bytes as they are
     {"length": 2097152}                                                a frame of that many zeros
 
-The answer is the response's fields, and "unknown_fields" when it has any that the table lacks.
+The answer is the response's fields, and "unknown_fields" when it has any that the table lacks. With
+the argument "second" it is a client of the second generation of the protocol.
 """
 
 import json
@@ -24,17 +25,22 @@ RequestMeta       { string request_id=1; repeated string capabilities=2; map fac
 GetReport         { uint32 last_known_generation=1; uint32 known_epoch=2; bytes known_digest=1000 }
 WaitReport        { uint32 last_known_generation=1; uint32 known_epoch=2; bytes known_digest=3; uint32 timeout_ms=4 }
 VMServiceResponse { ResponseMeta meta=1; GetReportResponse get_report=2; Error error=3 }
-ResponseMeta      { string agent_version=1; Timestamp report_generated_at=2; uint32 report_generation=3; repeated string supported_methods=4; map facts=5; uint32 epoch=6 }
+ResponseMeta      { string agent_version=1; Timestamp report_generated_at=2; uint32 report_generation=3; repeated string supported_methods=4; map facts=5; uint32 epoch=6; string mapping_hash=7; uint32 update_path=8; repeated string capabilities=1000 }
 Timestamp         { int64 seconds=1; int32 nanos=2 }
 GetReportResponse { IndexReport index_report=1; bool unchanged=2 }
 Error             { Code code=1; string message=2; map details=3 }
 IndexReport       { string hash_id=1; string state=2; bool success=3; string err=4; Contents contents=5 }
-Contents          { map:Package packages=5; map:Distribution distributions=6; map:Repository repositories=7; map:EnvironmentList environments=8 }
-Package           { string id=1; string name=2; string version=3; string kind=6; Package source=7; string package_db=8; string repository_hint=9; string module=10; string arch=11; string cpe=12 }
-Distribution      { string id=1; string did=2; string name=3; string version=4; string version_code_name=5; string version_id=6; string arch=7; string cpe=8; string pretty_name=9 }
+Contents          { map:Package packages=5; map:Distribution distributions=6; map:Repository repositories=7; map:EnvironmentList environments=8; map:Repository unmapped=1000 }
+Package           { string id=1; string name=2; string version=3; string kind=6; Package source=7; string package_db=8; string repository_hint=9; string module=10; string arch=11; string cpe=12; string vendor=1000; string license=1001; bytes raw_name=1002 }
+Distribution      { string id=1; string did=2; string name=3; string version=4; string version_code_name=5; string version_id=6; string arch=7; string cpe=8; string pretty_name=9; string version_verbatim=1000; string version_id_verbatim=1001; string cpe_verbatim=1002 }
 Repository        { string id=1; string name=2; string key=3; string uri=4; string cpe=5 }
 EnvironmentList   { repeated Environment environments=1 }
-Environment       { string package_db=1; string introduced_in=2; string distribution_id=3; repeated string repository_ids=4 }
+Environment       { string package_db=1; string introduced_in=2; string distribution_id=3; repeated string repository_ids=4; uint32 origin=1000 }
+"""
+# The second generation names a report by a token, under numbers that the first one uses otherwise.
+SECOND_GENERATION = """
+GetReport         { string last_known_token=1 }
+ResponseMeta      { string agent_version=1; Timestamp report_generated_at=2; string token=3; repeated string supported_methods=4; map facts=5; string mapping_hash=6; uint32 update_path=7 }
 """
 CODES = "UNSPECIFIED UNKNOWN_METHOD NOT_READY INTERNAL MALFORMED_REQUEST REQUEST_TOO_LARGE BUSY".split()
 
@@ -67,12 +73,19 @@ def add_map(message, field, value_type):
     field.type_name = f".t.{message.name}.{entry.name}"
 
 
-def build_schema():
+def messages(generation):
+    lines = {line.split()[0]: line for line in SCHEMA.strip().splitlines()}
+    if generation == "second":
+        lines |= {line.split()[0]: line for line in SECOND_GENERATION.strip().splitlines()}
+    return lines.values()
+
+
+def build_schema(generation):
     file = descriptor_pb2.FileDescriptorProto(name="t.proto", package="t", syntax="proto3")
     codes = file.enum_type.add(name="Code")
     for number, name in enumerate(CODES):
         codes.value.add(name=name, number=number)
-    for line in SCHEMA.strip().splitlines():
+    for line in messages(generation):
         name, fields = line.split("{")
         message = file.message_type.add(name=name.strip())
         for text in fields.strip(" }").split(";"):
@@ -97,7 +110,7 @@ def build_schema():
     return message_class("VMServiceRequest"), message_class("VMServiceResponse")
 
 
-REQUEST, RESPONSE = build_schema()
+REQUEST, RESPONSE = build_schema(sys.argv[2] if len(sys.argv) > 2 else "first")
 
 
 def request_bytes(wanted):

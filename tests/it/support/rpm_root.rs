@@ -3,6 +3,7 @@
 //! Nothing of the machine's own rpm configuration or database is touched: every command names its
 //! `--dbpath`, and packages are installed with `--justdb`. `rpm` and `rpmbuild` must be on PATH.
 
+use afferent::report::escape::escape;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -166,8 +167,8 @@ const TRANSACTION: [&str; 5] = [
 /// Columns of `afferent scan --format tsv`.
 pub const QUERY: &str = "%{NAME}\\t%{EPOCHNUM}\\t%{VERSION}\\t%{RELEASE}\\t%{ARCH}\\t%{SOURCERPM}\\t%{MODULARITYLABEL}\\n";
 
-/// What `rpm -qa` lists for a database directory: sorted bytewise, without `gpg-pubkey`, bytes that
-/// are no UTF-8 replaced.
+/// What `rpm -qa` lists for a database directory: sorted bytewise, without `gpg-pubkey`, as
+/// [`escape`](afferent::report::escape) makes its bytes text.
 pub fn rpm_qa(dbpath: &Path) -> String {
     let output = run(Command::new("rpm")
         .arg("--dbpath")
@@ -176,15 +177,14 @@ pub fn rpm_qa(dbpath: &Path) -> String {
     sorted(&output.stdout)
 }
 
-/// The lines of a package list as `afferent` writes them.
+/// The lines of a package list as `afferent` writes them; two lists are equal only byte for byte.
 pub fn sorted(list: &[u8]) -> String {
-    let mut lines: Vec<String> = list
+    let mut lines: Vec<&[u8]> = list
         .split_inclusive(|b| *b == b'\n')
-        .map(|line| String::from_utf8_lossy(line).into_owned())
-        .filter(|line| !line.starts_with("gpg-pubkey\t"))
+        .filter(|line| !line.starts_with(b"gpg-pubkey\t"))
         .collect();
     lines.sort_unstable();
-    lines.concat()
+    escape(&lines.concat()).into_owned()
 }
 
 fn run(command: &mut Command) -> Output {

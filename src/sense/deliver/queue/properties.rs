@@ -124,8 +124,8 @@ struct World {
     now: Instant,
     generations: HashMap<VmId, u32>,
     /// Newest report that Central has not accepted.
-    unaccepted: HashMap<VmId, Known>,
-    in_flight: Vec<(VmId, Known)>,
+    unaccepted: HashMap<VmId, DocumentId>,
+    in_flight: Vec<(VmId, DocumentId)>,
     last_sent: HashMap<VmId, u32>,
     attempts: HashMap<(VmId, u32), u32>,
     /// When reports went ahead as reactive ones, and how many restarts there had been.

@@ -1,0 +1,229 @@
+//! Tests of the pending table.
+
+use super::*;
+use crate::report::{Epoch, Facts, Generation, Package, Report};
+use std::sync::LazyLock;
+
+static NOISE: LazyLock<String> = LazyLock::new(|| {
+    let mut random = fastrand::Rng::with_seed(1);
+    std::iter::repeat_with(|| random.alphanumeric())
+        .take(150_000)
+        .collect()
+});
+
+#[test]
+fn a_report_its_slot_and_the_known_generation_arrive_together() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(&dir);
+        assert!(load(&store).unwrap().slots.is_empty());
+        apply(&store, &[arrival("a", 1), arrival("b", 1), arrival("a", 2)]).unwrap();
+    }
+    let store = open(&dir);
+    let loaded = load(&store).unwrap();
+    let known: Vec<_> = loaded
+        .guests
+        .iter()
+        .map(|(_, g)| g.known.unwrap())
+        .collect();
+    let held: Vec<_> = loaded.slots.iter().map(|(_, s)| s.report).collect();
+    assert_eq!(known, [report("a", 2), report("b", 1)]);
+    assert_eq!(known, held);
+    let read = read(&store, &vm("a")).unwrap().unwrap();
+    assert_eq!(read.open(&vm("a")).unwrap().key, report("a", 2).key);
+}
+
+/// Otherwise the newer report would be lost with the answer to the older one.
+#[test]
+fn an_answer_to_an_older_report_leaves_the_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    apply(&store, &[arrival("a", 1), arrival("a", 2), clear("a", 1)]).unwrap();
+    assert!(read(&store, &vm("a")).unwrap().is_some());
+    apply(&store, &[clear("a", 2)]).unwrap();
+    assert!(read(&store, &vm("a")).unwrap().is_none());
+    let loaded = load(&store).unwrap();
+    assert!(loaded.slots.is_empty());
+    let (accepted, _) = loaded.guests[0].1.accepted.unwrap();
+    assert_eq!(accepted, report("a", 2));
+}
+
+#[test]
+fn moving_a_slot_that_holds_another_report_by_now_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let mut late = slot("a", 1);
+    late.dead = Some("refused".into());
+    let changes = [
+        arrival("a", 2),
+        Change::Move {
+            vm: vm("a"),
+            slot: late,
+        },
+    ];
+    apply(&store, &changes).unwrap();
+    assert_eq!(load(&store).unwrap().slots[0].1, slot("a", 2));
+}
+
+#[test]
+fn a_guest_with_something_pending_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let forget = || Change::Forget { vm: vm("a") };
+    apply(&store, &[arrival("a", 1), forget()]).unwrap();
+    assert_eq!(load(&store).unwrap().guests.len(), 1);
+    apply(&store, &[clear("a", 1), forget()]).unwrap();
+    assert!(load(&store).unwrap().guests.is_empty());
+}
+
+#[test]
+fn the_highest_time_of_all_documents_stays_whatever_becomes_of_its_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    apply(&store, &[arrival("a", 5), arrival("b", 2)]).unwrap();
+    apply(&store, &[clear("a", 5), Change::Forget { vm: vm("a") }]).unwrap();
+    apply(&store, &[arrival("b", 3)]).unwrap();
+    assert_eq!(load(&store).unwrap().seen_at, WallTime::from_unix_ms(1005));
+}
+
+/// The loss: one byte costs the reports of ten thousand guests, and the file is moved aside.
+#[test]
+fn a_row_that_cannot_be_read_is_its_guests_failure_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    apply(&store, &[arrival("a", 1), arrival("b", 1), arrival("c", 1)]).unwrap();
+    let spoil = |table: TableDefinition<&str, &[u8]>, vm: &str| {
+        store
+            .write(|tx| Ok(tx.open_table(table)?.insert(vm, &[2, 0xff][..]).map(drop)?))
+            .unwrap();
+    };
+    spoil(SLOTS, "a");
+    spoil(GUESTS, "b");
+    let loaded = load(&store).unwrap();
+    let known = |id: &str| {
+        let row = loaded.guests.iter().find(|(guest, _)| *guest == vm(id));
+        row.map(|(_, row)| row.known.is_some())
+    };
+    assert_eq!(known("a"), Some(false), "its report is asked for again");
+    assert_eq!((known("b"), known("c")), (None, Some(true)));
+    let slots: Vec<_> = loaded.slots.iter().map(|(vm, _)| vm.as_str()).collect();
+    assert_eq!(slots, ["b", "c"]);
+    // Both go on as if the row had not been there.
+    apply(&store, &[arrival("a", 2), clear("b", 1)]).unwrap();
+    assert_eq!(load(&store).unwrap().slots.len(), 2);
+    spoil(SLOTS, "a");
+    apply(&store, &[Change::Forget { vm: vm("a") }]).unwrap();
+    assert!(read(&store, &vm("a")).unwrap().is_none());
+}
+
+#[test]
+fn the_report_of_another_guest_is_never_given_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let Change::Put { slot, guest, .. } = arrival("a", 1) else {
+        unreachable!()
+    };
+    let mixed_up = Change::Put {
+        vm: vm("a"),
+        slot,
+        guest,
+        report: SealedReport::new(&envelope(&content(1), "b", 1)).unwrap(),
+        seen_at: WallTime::default(),
+    };
+    apply(&store, &[mixed_up]).unwrap();
+    let read = read(&store, &vm("a")).unwrap().unwrap();
+    assert!(read.open(&vm("a")).unwrap_err().is_corrupt());
+}
+
+pub(super) fn open(dir: &tempfile::TempDir) -> Store {
+    Store::open(dir.path(), "sense.redb", 1 << 20)
+        .unwrap()
+        .store
+}
+
+pub(super) fn vm(id: &str) -> VmId {
+    id.parse().unwrap()
+}
+
+pub(super) fn clear(id: &str, generation: u32) -> Change {
+    Change::Clear {
+        vm: vm(id),
+        report: report(id, generation),
+        at: WallTime::from_unix_ms(9),
+    }
+}
+
+pub(super) fn arrival(id: &str, generation: u32) -> Change {
+    let content = content(generation);
+    let envelope = envelope(&content, id, generation);
+    Change::Put {
+        vm: vm(id),
+        slot: slot(id, generation),
+        guest: GuestRow {
+            known: Some(report(id, generation)),
+            ..GuestRow::default()
+        },
+        report: SealedReport::new(&envelope).unwrap(),
+        seen_at: envelope.seen_at,
+    }
+}
+
+pub(super) fn slot(id: &str, generation: u32) -> SlotRow {
+    SlotRow {
+        report: report(id, generation),
+        trigger: Trigger::Reactive,
+        generated_at: WallTime::default(),
+        since: WallTime::default(),
+        packages: 1,
+        place: Place {
+            reactive: Some(3),
+            routine: None,
+        },
+        attempts: 0,
+        not_before: WallTime::default(),
+        demoted: false,
+        dead: None,
+        last_error: None,
+    }
+}
+
+pub(super) fn report(id: &str, generation: u32) -> DocumentId {
+    let content = content(generation);
+    let envelope = envelope(&content, id, generation);
+    DocumentId {
+        key: envelope.key,
+        digest: envelope.digest,
+        facts: None,
+    }
+}
+
+/// Of a few bytes, or some that do not compress: a page of them, or more than a chunk.
+pub(super) fn content(generation: u32) -> Report {
+    let noise = [0, 5_000, 0, 150_000][generation as usize % 4];
+    Report {
+        packages: vec![Package {
+            name: format!("package-{generation}-{}", &NOISE[..noise]),
+            ..Package::default()
+        }],
+        ..Report::default()
+    }
+}
+
+pub(super) fn envelope<'a>(report: &'a Report, id: &str, generation: u32) -> Envelope<'a> {
+    Envelope {
+        vm: vm(id),
+        address: "unix:/a".into(),
+        guest_id: None,
+        key: ReportKey {
+            epoch: Epoch::new(1),
+            generation: Generation::new(generation).unwrap(),
+        },
+        digest: report.digest(),
+        seen_at: WallTime::from_unix_ms(1000 + u64::from(generation)),
+        trigger: Trigger::Reactive,
+        generated_at: WallTime::default(),
+        agent_version: String::new(),
+        facts: Facts::new(),
+        report: Some(report.view()),
+    }
+}

@@ -1,0 +1,91 @@
+//! Stored values and the versions of their rows.
+//!
+//! ```text
+//! row    version u8 | the fields of that version, in bincode
+//! ```
+//!
+//! A value is written in the newest version of its row and read in every older one: old rows are
+//! converted when they are read, and replaced when they are next written. Opening a file of format 1
+//! therefore costs one small transaction, whatever its size.
+//!
+//! A field is never added to a row in place. It comes with a new version: the structs of the version
+//! before it move to a module named after that version ([`v1`]) and stay as they are, the constant
+//! [`Row::VERSION`] grows by one, and [`Row::read_old`] converts. A test holds the bytes of every
+//! version.
+
+use super::audit_table::{AuditRow, AuditRun};
+use super::codec::{self, CodecError};
+use super::pending_table::{GuestRow, SlotRow};
+use super::report_table::{Identity, ReportRow};
+use crate::inventory::{Bmc, Component, Drift, Rack};
+use crate::report::{Envelope, Report};
+use serde::{Deserialize, Serialize};
+
+pub(super) mod v1;
+
+/// A value of a table.
+pub(crate) trait Row<'a>: Serialize + Deserialize<'a> {
+    /// The version that is written.
+    const VERSION: u8;
+
+    /// Reads the fields of an older version.
+    ///
+    /// # Errors
+    /// The version is not known, or the bytes are not of it.
+    fn read_old(version: u8, _fields: &'a [u8]) -> Result<Self, CodecError> {
+        Err(CodecError::UnknownVersion(Some(version)))
+    }
+}
+
+/// Rows that are still of their first version.
+macro_rules! first_version {
+    ($($row:ty),* $(,)?) => { $(
+        impl Row<'_> for $row {
+            const VERSION: u8 = 1;
+        }
+    )* };
+}
+
+first_version!(
+    // serve.redb
+    Identity,
+    // mirror.redb
+    Rack,
+    Component,
+    Bmc,
+    Drift,
+    AuditRun,
+    (u64, AuditRow),
+    // Counters and lists of names.
+    u64,
+    Vec<String>,
+);
+
+/// Rows whose first version is in [`v1`].
+macro_rules! second_version {
+    ($($row:ty: $old:ty),* $(,)?) => { $(
+        impl<'a> Row<'a> for $row {
+            const VERSION: u8 = 2;
+
+            fn read_old(version: u8, fields: &'a [u8]) -> Result<Self, CodecError> {
+                match version {
+                    1 => codec::fields::<$old>(fields).map(Into::into),
+                    other => Err(CodecError::UnknownVersion(Some(other))),
+                }
+            }
+        }
+    )* };
+}
+
+second_version!(
+    // serve.redb
+    ReportRow: v1::ReportRow,
+    Report: v1::Report,
+    // sense.redb
+    GuestRow: v1::GuestRow,
+    SlotRow: v1::SlotRow,
+    Envelope<'a>: v1::Envelope<'a>,
+);
+
+#[cfg(test)]
+mod tests;
