@@ -4,7 +4,7 @@
 //! locate      usr/lib/sysimage/rpm, var/lib/rpm, usr/share/rpm -> the database in use   database.rs
 //! take        files opened read-only -> one consistent view, or again                    snapshot.rs
 //! Cache       headers known from the last scan are not read again                        cache.rs
-//! Provenance  history of dnf4 or dnf5 -> repository of each package                      provenance.rs
+//! Provenance  histories of dnf -> origin of each package                     provenance.rs, history.rs
 //! facts       os-release, entitlement, metadata                              os_release.rs, facts.rs
 //!   -> Report, sorted, with its content facts
 //! ```
@@ -17,6 +17,7 @@ mod database;
 mod error;
 mod facts;
 mod file;
+mod history;
 mod lock;
 mod os_release;
 mod provenance;
@@ -27,8 +28,9 @@ pub use cache::Skipped;
 pub use database::{Fingerprint, Located, PLACES, fingerprint, locate};
 pub use error::ScanError;
 pub use lock::{LOCK_FILE, Lock, probe as probe_lock};
+pub use provenance::HistoryState;
 
-use crate::report::{Distribution, Origin, Package, Report, facts as names};
+use crate::report::{Distribution, Report, facts as names};
 use cache::Cache;
 use provenance::Provenance;
 use std::io;
@@ -83,6 +85,11 @@ pub struct Scanned {
     pub main_file: PathBuf,
     /// Damaged headers that had to be left out; the fact `skipped_headers` counts them.
     pub skipped: Vec<Skipped>,
+    /// Every repository that a history says packages were taken from, also packages that are gone;
+    /// sorted, each once, without local origins.
+    pub history_repositories: Vec<String>,
+    /// What became of the histories that origins are read from; a fact about the scan.
+    pub provenance: HistoryState,
     /// How it went.
     pub stats: Stats,
 }
@@ -161,10 +168,10 @@ impl Scanner {
             self.cache.refresh(delta);
         }
         self.provenance.refresh(request.root);
-        let repositories_changed = self.assign_repositories();
+        let origins_changed = self.assign_origins();
         let changed = !self.scanned
             || packages_changed
-            || repositories_changed
+            || origins_changed
             || self.last.facts != facts
             || self.last.package_db != package_db
             || !same_but_arch(&self.last.distribution, &distribution);
@@ -182,28 +189,30 @@ impl Scanner {
             changed,
             main_file: located.main_file,
             skipped,
+            history_repositories: self.provenance.history_repositories(),
+            provenance: self.provenance.state().clone(),
             stats,
         })
     }
 }
 
 impl Scanner {
-    /// Gives every package the repository it came from; whether that changed anything.
-    fn assign_repositories(&mut self) -> bool {
-        let right = |package: &Package| {
-            package.origin.repository() == self.provenance.repository_of(package)
-        };
-        if self.last.packages.iter().all(right) {
+    /// Gives every package the origin that the histories tell; whether that changed anything.
+    fn assign_origins(&mut self) -> bool {
+        let provenance = &self.provenance;
+        if self
+            .last
+            .packages
+            .iter()
+            .all(|p| provenance.is_origin_of(p))
+        {
             return false;
         }
-        // The order of packages stays: a repository decides only between equal ones, and those
-        // have the same.
+        // The order of packages stays: an origin decides only between packages of the same name,
+        // version and architecture, and those have the same.
         let report = Arc::make_mut(&mut self.last);
         for package in &mut report.packages {
-            package.origin = self
-                .provenance
-                .repository_of(package)
-                .map_or(Origin::Unrecorded, Origin::recorded);
+            package.origin = provenance.origin_of(package);
         }
         true
     }

@@ -2,14 +2,15 @@
 
 use crate::scan_live::request;
 use crate::support::rpm_root::{RpmRoot, Spec};
-use afferent::scan::{Mode, Scanner};
+use afferent::report::Origin;
+use afferent::scan::{Mode, Scanned, Scanner};
 use rusqlite::Connection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 // Tables as libdnf makes them: a comment, with what else it may hold, after nearly every column.
-const DNF4: &str = "
+const DNF4_TABLES: &str = "
     CREATE TABLE repo (id INTEGER PRIMARY KEY, repoid TEXT NOT NULL /* known as 'repoid' */);
     CREATE TABLE trans_item (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -28,7 +29,9 @@ const DNF4: &str = "
         release TEXT NOT NULL,
         arch TEXT NOT NULL,
         CONSTRAINT rpm_unique_nevra UNIQUE (name, epoch, version, release, arch)
-    );
+    );";
+
+const DNF4_ROWS: &str = "
     INSERT INTO repo VALUES (1, 'baseos'), (2, 'appstream'), (3, '@System'), (4, 'epel');
     INSERT INTO rpm VALUES (1, 'kept', 0, '1', '1', 'noarch'), (2, 'moved', 0, '1', '1', 'noarch'),
         (3, 'marked', 0, '1', '1', 'noarch'), (4, 'epoch', 7, '1', '1', 'noarch'),
@@ -39,7 +42,7 @@ const DNF4: &str = "
         (6, 6, 4, 6, 2, 1);";
 
 // dnf5 quotes every name, and says at the end of a table which column is the row number.
-const DNF5: &str = "
+const DNF5_TABLES: &str = "
     CREATE TABLE \"repo\" (\"id\" INTEGER, \"repoid\" TEXT NOT NULL, /* 'repoid' */ PRIMARY KEY(\"id\"));
     CREATE TABLE \"pkg_name\" (\"id\" INTEGER, \"name\" TEXT NOT NULL UNIQUE, PRIMARY KEY(\"id\"));
     CREATE TABLE \"arch\" (\"id\" INTEGER, \"name\" TEXT NOT NULL UNIQUE, PRIMARY KEY(\"id\"));
@@ -63,7 +66,9 @@ const DNF5: &str = "
         \"arch_id\" INTEGER NOT NULL,
         FOREIGN KEY(\"name_id\") REFERENCES \"pkg_name\"(\"id\"),
         CONSTRAINT \"rpm_unique_nevra\" UNIQUE (\"name_id\", \"epoch\", \"version\", \"release\", \"arch_id\")
-    );
+    );";
+
+const DNF5_ROWS: &str = "
     INSERT INTO repo VALUES (1, 'fedora'), (2, 'updates'), (3, '@System');
     INSERT INTO pkg_name VALUES (1, 'kept'), (2, 'moved'), (3, 'failed');
     INSERT INTO arch VALUES (5, 'noarch');
@@ -71,6 +76,10 @@ const DNF5: &str = "
     INSERT INTO trans_item(trans_id, item_id, repo_id, action_id, reason_id, state_id) VALUES
         (1, 1, 1, 1, 2, 2), (1, 2, 1, 1, 2, 2), (2, 2, 2, 4, 2, 2), (3, 2, 3, 5, 2, 2), (4, 2, 3, 7, 2, 2),
         (5, 3, 2, 1, 2, 3);";
+
+const DNF4_PLACE: &str = "var/lib/dnf/history.sqlite";
+const SUSE_PLACE: &str = "usr/lib/sysimage/dnf/history.sqlite";
+const DNF5_PLACE: &str = "usr/lib/sysimage/libdnf5/transaction_history.sqlite";
 
 // The loss: advisories matched against the wrong repository's packages.
 #[test]
@@ -80,7 +89,11 @@ fn the_last_transaction_that_put_a_package_there_names_its_repository() {
         repositories(root.path(), &mut Scanner::new()),
         BTreeMap::new()
     );
-    history(root.path(), "var/lib/dnf/history.sqlite", DNF4);
+    history(
+        root.path(),
+        DNF4_PLACE,
+        &format!("{DNF4_TABLES}{DNF4_ROWS}"),
+    );
     let dnf4 = [
         ("epoch", "appstream"),
         ("kept", "baseos"),
@@ -92,33 +105,214 @@ fn the_last_transaction_that_put_a_package_there_names_its_repository() {
         dnf4.into_iter().map(own).collect()
     );
 
-    // What dnf5 says is newer.
-    let path = "usr/lib/sysimage/libdnf5/transaction_history.sqlite";
-    history(root.path(), path, DNF5);
+    // What dnf5 says is newer, also that it removed a package.
+    let dnf5 = format!("{DNF5_TABLES}{DNF5_ROWS}");
+    history(root.path(), DNF5_PLACE, &dnf5);
     let both = [
         ("epoch", "appstream"),
         ("kept", "fedora"),
         ("marked", "appstream"),
-        ("moved", "updates"),
     ];
     let both: BTreeMap<_, _> = both.into_iter().map(own).collect();
     assert_eq!(repositories(root.path(), &mut Scanner::new()), both);
 
     // The first dnf5 had other table names.
-    let old = DNF5
+    let old = dnf5
         .replace("\"pkg_name\"", "\"pkg_names\"")
         .replace("INTO pkg_name ", "INTO pkg_names ")
         .replace("\"arch\"", "\"archs\"")
         .replace("INTO arch ", "INTO archs ");
-    history(root.path(), path, &old);
+    history(root.path(), DNF5_PLACE, &old);
     assert_eq!(repositories(root.path(), &mut Scanner::new()), both);
+}
+
+// The loss: a local build under a vendor's name, and advisories for a package that is another.
+#[test]
+fn a_package_that_dnf_took_away_and_rpm_put_back_is_from_nowhere_known() {
+    let root = with_packages(&["removed", "replaced", "kept"]);
+    let rows = [
+        (1, "removed", "baseos", 1, OK4),
+        (1, "replaced", "baseos", 1, OK4),
+        (1, "kept", "baseos", 1, OK4),
+        (2, "removed", "@System", 8, OK4),
+        (2, "replaced", "@System", 7, OK4),
+    ];
+    let expected = [
+        ("kept", from("baseos")),
+        ("removed", Origin::Unknown),
+        ("replaced", Origin::Unknown),
+    ];
+    history(root.path(), DNF4_PLACE, &dnf4(&rows));
+    assert_eq!(origins(root.path()), all(&expected));
+
+    // An older history, or a removal in a newer one, does not fill the gap either.
+    let rows = [(1, "removed", "@System", 5, OK5)];
+    history(root.path(), DNF5_PLACE, &dnf5(&rows));
+    let older = [
+        (1, "removed", "baseos", 1, OK4),
+        (1, "replaced", "epel", 1, OK4),
+    ];
+    history(root.path(), DNF4_PLACE, &dnf4(&older));
+    let expected = [
+        ("kept", Origin::Unrecorded),
+        ("removed", Origin::Unknown),
+        ("replaced", from("epel")),
+    ];
+    assert_eq!(origins(root.path()), all(&expected));
+}
+
+// The loss: a package that dnf itself reinstalled, without the advisories of its repository.
+#[test]
+fn a_reinstallation_names_the_repository_in_whichever_order_its_rows_are() {
+    let root = with_packages(&["first", "last", "again", "five"]);
+    let rows = [
+        (1, "first", "anaconda", 1, OK4),
+        (1, "last", "anaconda", 1, OK4),
+        (1, "again", "anaconda", 1, OK4),
+        (2, "first", "baseos", 9, OK4),
+        (2, "first", "@System", 10, OK4),
+        (2, "last", "@System", 10, OK4),
+        (2, "last", "baseos", 9, OK4),
+        (3, "again", "baseos", 9, OK4),
+        (4, "again", "@System", 10, OK4),
+    ];
+    history(root.path(), DNF4_PLACE, &dnf4(&rows));
+    let rows = [
+        (1, "five", "fedora", 4, OK5),
+        (1, "five", "@System", 6, OK5),
+    ];
+    history(root.path(), DNF5_PLACE, &dnf5(&rows));
+    let expected = [
+        ("again", Origin::Unknown),
+        ("first", from("baseos")),
+        ("five", from("fedora")),
+        ("last", from("baseos")),
+    ];
+    assert_eq!(origins(root.path()), all(&expected));
+}
+
+// The loss: a package from no repository that counts as one of any repository.
+#[test]
+fn an_origin_that_is_no_repository_is_an_answer_that_no_older_history_changes() {
+    let names = ["file", "image", "system", "unnamed"];
+    let root = with_packages(&names);
+    let old = names.map(|name| (1, name, "baseos", 1, OK4));
+    history(root.path(), DNF4_PLACE, &dnf4(&old));
+    let rows = [
+        (1, "file", "@commandline", 1, OK5),
+        (1, "image", "anaconda", 1, OK5),
+        (1, "system", "@System", 2, OK5),
+        (1, "unnamed", "", 1, OK5),
+    ];
+    history(root.path(), DNF5_PLACE, &dnf5(&rows));
+    let expected = [
+        ("file", from("@commandline")),
+        ("image", from("anaconda")),
+        ("system", from("@System")),
+        ("unnamed", Origin::Unknown),
+    ];
+    assert_eq!(origins(root.path()), all(&expected));
+    let scanned = scan(root.path());
+    let shown: Vec<_> = scanned.report.repositories.iter().map(|r| &r.id).collect();
+    assert_eq!(shown, ["anaconda"]);
+}
+
+// The loss: the repository of a transaction that never happened, or none because of one.
+#[test]
+fn an_item_that_failed_says_nothing() {
+    let root = with_packages(&["only", "before", "cut", "five"]);
+    let rows = [
+        (1, "before", "baseos", 1, OK4),
+        (1, "cut", "baseos", 1, OK4),
+        (2, "only", "broken", 1, 2),
+        (2, "before", "broken", 9, 2),
+        (2, "before", "@System", 8, 2),
+        // The machine stopped while it was removed.
+        (3, "cut", "@System", 8, 0),
+    ];
+    history(root.path(), DNF4_PLACE, &dnf4(&rows));
+    let rows = [(1, "five", "broken", 1, 3), (1, "five", "@System", 5, 3)];
+    history(root.path(), DNF5_PLACE, &dnf5(&rows));
+    let expected = [
+        ("before", from("baseos")),
+        ("cut", from("baseos")),
+        ("five", Origin::Unrecorded),
+        ("only", Origin::Unrecorded),
+    ];
+    assert_eq!(origins(root.path()), all(&expected));
+    assert_eq!(scan(root.path()).history_repositories, ["baseos"]);
+}
+
+// The loss: packages of an image that are matched against nothing, because what was once installed
+// from a repository is gone.
+#[test]
+fn the_repositories_of_the_history_are_also_those_of_packages_that_are_gone() {
+    let root = with_packages(&["here"]);
+    assert!(scan(root.path()).history_repositories.is_empty());
+    let rows = [
+        (1, "here", "baseos", 1, OK4),
+        (1, "gone", "supplementary", 1, OK4),
+        (2, "here", "appstream", 6, OK4),
+        (2, "gone", "only-named-by-a-removal", 8, OK4),
+        (3, "gone", "@commandline", 1, OK4),
+        (4, "gone", "", 1, OK4),
+    ];
+    history(root.path(), DNF4_PLACE, &dnf4(&rows));
+    let rows = [(1, "gone", "fedora", 1, OK5), (2, "gone", "baseos", 1, OK5)];
+    history(root.path(), DNF5_PLACE, &dnf5(&rows));
+    let scanned = scan(root.path());
+    assert_eq!(
+        scanned.history_repositories,
+        ["appstream", "baseos", "fedora", "supplementary"]
+    );
+    let of_packages: Vec<_> = scanned.report.repositories.iter().map(|r| &r.id).collect();
+    assert_eq!(of_packages, ["appstream"]);
+}
+
+// The loss: no repositories on SUSE, which keeps its history where snapshots of the system have it.
+#[test]
+fn the_history_in_the_place_of_suse_is_read() {
+    let root = with_packages(&["one"]);
+    history(
+        root.path(),
+        SUSE_PLACE,
+        &dnf4(&[(1, "one", "repo-oss", 1, OK4)]),
+    );
+    assert_eq!(origins(root.path()), all(&[("one", from("repo-oss"))]));
+}
+
+// The loss: every package changes, and changes back, because a file could not be read once.
+#[test]
+fn what_a_history_said_holds_while_it_cannot_be_read() {
+    let root = with_packages(&["one"]);
+    history(
+        root.path(),
+        DNF4_PLACE,
+        &dnf4(&[(1, "one", "baseos", 1, OK4)]),
+    );
+    let mut scanner = Scanner::new();
+    let mut scan = || {
+        scanner
+            .scan(&request(root.path()), Mode::Incremental)
+            .unwrap()
+    };
+    assert_eq!(scan().report.packages[0].origin, from("baseos"));
+    fs::write(root.path().join(DNF4_PLACE), "random bytes").unwrap();
+    let damaged = scan();
+    assert_eq!(damaged.provenance.fact(), "damaged");
+    assert!(!damaged.changed);
+    assert_eq!(damaged.history_repositories, ["baseos"]);
+    fs::remove_file(root.path().join(DNF4_PLACE)).unwrap();
+    let gone = scan();
+    assert_eq!(gone.report.packages[0].origin, Origin::Unrecorded);
+    assert!(gone.changed && gone.history_repositories.is_empty());
 }
 
 // The loss: a report that fails, or changes back and forth, for a file that only adds to it.
 #[test]
 fn a_history_that_is_odd_damaged_or_changed_never_costs_the_report() {
     let root = installed();
-    let path = "var/lib/dnf/history.sqlite";
+    let path = DNF4_PLACE;
     for odd in [
         "CREATE TABLE t(x)",
         "CREATE TABLE repo(id INTEGER PRIMARY KEY); CREATE TABLE rpm(item_id INTEGER)",
@@ -135,7 +329,7 @@ fn a_history_that_is_odd_damaged_or_changed_never_costs_the_report() {
         BTreeMap::new()
     );
 
-    history(root.path(), path, DNF4);
+    history(root.path(), path, &format!("{DNF4_TABLES}{DNF4_ROWS}"));
     let mut scanner = Scanner::new();
     assert_eq!(repositories(root.path(), &mut scanner)["kept"], "baseos");
     let again = scanner
@@ -214,6 +408,99 @@ fn installed() -> RpmRoot {
         build("unknown", None),
     ]);
     root
+}
+
+/// A root with these packages, each 1-1.noarch.
+fn with_packages(names: &[&str]) -> RpmRoot {
+    let root = RpmRoot::new();
+    let build = |name: &&str| {
+        root.build(&Spec {
+            name,
+            ..Spec::default()
+        })
+    };
+    root.install(&names.iter().map(build).collect::<Vec<_>>());
+    root
+}
+
+/// State of an item that was done, in dnf4 and in dnf5.
+const OK4: i64 = 1;
+const OK5: i64 = 2;
+
+/// Transaction, name of the package, repository, action and state.
+type Item<'a> = (i64, &'a str, &'a str, i64, i64);
+
+/// A history of dnf4 with these items in this order.
+fn dnf4(items: &[Item<'_>]) -> String {
+    let (mut sql, repos, names) = numbered(DNF4_TABLES, items);
+    for (name, number) in &names {
+        sql += &format!("INSERT INTO rpm VALUES ({number}, '{name}', 0, '1', '1', 'noarch');");
+    }
+    for (transaction, name, repo, action, state) in items {
+        let (item, repo) = (names[name], repos[repo]);
+        sql += &format!(
+            "INSERT INTO trans_item(trans_id, item_id, repo_id, action, reason, state)
+             VALUES ({transaction}, {item}, {repo}, {action}, 2, {state});"
+        );
+    }
+    sql
+}
+
+/// The same of dnf5.
+fn dnf5(items: &[Item<'_>]) -> String {
+    let (mut sql, repos, names) = numbered(DNF5_TABLES, items);
+    sql += "INSERT INTO arch VALUES (5, 'noarch');";
+    for (name, number) in &names {
+        sql += &format!(
+            "INSERT INTO pkg_name VALUES ({number}, '{name}');
+             INSERT INTO rpm VALUES ({number}, {number}, 0, '1', '1', 5);"
+        );
+    }
+    for (transaction, name, repo, action, state) in items {
+        let (item, repo) = (names[name], repos[repo]);
+        sql += &format!(
+            "INSERT INTO trans_item(trans_id, item_id, repo_id, action_id, reason_id, state_id)
+             VALUES ({transaction}, {item}, {repo}, {action}, 2, {state});"
+        );
+    }
+    sql
+}
+
+type Numbers<'a> = BTreeMap<&'a str, usize>;
+
+/// Tables with the repositories, and the numbers of repositories and packages.
+fn numbered<'a>(tables: &str, items: &[Item<'a>]) -> (String, Numbers<'a>, Numbers<'a>) {
+    let number = |name: fn(&Item<'a>) -> &'a str| -> Numbers<'a> {
+        let names: BTreeSet<_> = items.iter().map(name).collect();
+        names.into_iter().zip(1..).collect()
+    };
+    let repos = number(|item| item.2);
+    let mut sql = tables.to_owned();
+    for (id, number) in &repos {
+        sql += &format!("INSERT INTO repo VALUES ({number}, '{id}');");
+    }
+    (sql, repos, number(|item| item.1))
+}
+
+fn scan(root: &Path) -> Scanned {
+    Scanner::new().scan(&request(root), Mode::Full).unwrap()
+}
+
+fn origins(root: &Path) -> BTreeMap<String, Origin> {
+    let scanned = scan(root);
+    let packages = scanned.report.packages.iter();
+    packages
+        .map(|p| (p.name.clone(), p.origin.clone()))
+        .collect()
+}
+
+fn all(origins: &[(&str, Origin)]) -> BTreeMap<String, Origin> {
+    let own = |(name, origin): &(&str, Origin)| ((*name).to_owned(), origin.clone());
+    origins.iter().map(own).collect()
+}
+
+fn from(repository: &str) -> Origin {
+    Origin::Repository(repository.into())
 }
 
 fn history(root: &Path, relative: &str, sql: &str) {
