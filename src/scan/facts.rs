@@ -13,10 +13,7 @@ pub(super) fn read(root: &Path, distribution: &Distribution) -> Facts {
     };
     Facts::from([
         (facts::DETECTED_OS.to_owned(), os.to_owned()),
-        (
-            facts::OS_VERSION.to_owned(),
-            distribution.version_id.clone(),
-        ),
+        (facts::OS_VERSION.to_owned(), os_version(distribution)),
         (
             facts::ACTIVATION_STATUS.to_owned(),
             activation(root).to_owned(),
@@ -28,15 +25,20 @@ pub(super) fn read(root: &Path, distribution: &Distribution) -> Facts {
     ])
 }
 
+/// The number alone is that of RHEL; of any other system it is of use only with a name.
+fn os_version(distribution: &Distribution) -> String {
+    let version = &distribution.version_id;
+    match distribution.id.as_str() {
+        _ if version.is_empty() => String::new(),
+        "rhel" => version.clone(),
+        "" => format!("unknown-OS {version}"),
+        id => format!("{id} {version}"),
+    }
+}
+
 /// An entitlement certificate counts together with its key.
 fn activation(root: &Path) -> &'static str {
-    let directory = "etc/pki/entitlement";
-    if rooted::resolve(root, Path::new(directory))
-        .is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
-    {
-        return "INACTIVE";
-    }
-    let Some(names) = rooted::list(root, directory) else {
+    let Some(names) = rooted::list(root, "etc/pki/entitlement") else {
         return "ACTIVATION_UNSPECIFIED";
     };
     let keyed = names.iter().any(|name| {
@@ -47,7 +49,8 @@ fn activation(root: &Path) -> &'static str {
     if keyed { "ACTIVE" } else { "INACTIVE" }
 }
 
-/// Repositories are configured, and their metadata was fetched.
+/// Repositories are configured, and their metadata was fetched; unspecified where the directories
+/// are missing in which that would show.
 fn metadata(root: &Path) -> &'static str {
     const CONFIGURED: [&str; 4] = [
         "etc/yum.repos.d",
@@ -55,18 +58,32 @@ fn metadata(root: &Path) -> &'static str {
         "etc/distro.repos.d",
         "usr/share/dnf5/repos.d",
     ];
-    let configured = CONFIGURED.iter().any(|directory| {
-        rooted::list(root, directory)
-            .is_some_and(|names| names.iter().any(|name| name.ends_with(".repo")))
-    });
-    // Beside the directory of each repository dnf keeps files of nearly the same name.
-    let fetched = rooted::list_directories(root, "var/cache/dnf")
-        .is_some_and(|names| names.iter().any(|name| name.contains("-rpms-")))
-        || rooted::list_directories(root, "var/cache/libdnf5")
-            .is_some_and(|names| !names.is_empty());
-    if configured && fetched {
-        "AVAILABLE"
-    } else {
-        "UNAVAILABLE"
+    let configured: Vec<Vec<String>> = CONFIGURED
+        .iter()
+        .filter_map(|directory| rooted::list(root, directory))
+        .collect();
+    if configured.is_empty() {
+        return "DNF_METADATA_UNSPECIFIED";
     }
+    if !configured
+        .iter()
+        .flatten()
+        .any(|name| name.ends_with(".repo"))
+    {
+        return "UNAVAILABLE";
+    }
+    match fetched(root) {
+        Some(true) => "AVAILABLE",
+        Some(false) => "UNAVAILABLE",
+        None => "DNF_METADATA_UNSPECIFIED",
+    }
+}
+
+/// Whether metadata of a repository is kept; `None` without a directory for it.
+fn fetched(root: &Path) -> Option<bool> {
+    // Beside the directory of each repository dnf keeps files of nearly the same name.
+    let dnf4 = rooted::list_directories(root, "var/cache/dnf")
+        .map(|names| names.iter().any(|name| name.contains("-rpms-")));
+    let dnf5 = rooted::list_directories(root, "var/cache/libdnf5").map(|names| !names.is_empty());
+    dnf4.max(dnf5)
 }

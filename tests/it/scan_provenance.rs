@@ -357,37 +357,57 @@ fn a_history_that_is_odd_damaged_or_changed_never_costs_the_report() {
 #[test]
 fn facts_say_what_the_files_of_the_system_say() {
     let root = installed();
-    let facts = |what: &str| {
-        let scanned = Scanner::new()
-            .scan(&request(root.path()), Mode::Full)
-            .unwrap();
-        scanned.report.facts[what].clone()
-    };
+    let facts = |what: &str| scan(root.path()).report.facts[what].clone();
     assert_eq!(facts("detected_os"), "RHEL");
-    assert_eq!(facts("os_version"), "9.4");
     assert_eq!(facts("rpmdb_backend"), "sqlite");
-    assert_eq!(facts("activation_status"), "INACTIVE");
+    assert_eq!(facts("activation_status"), "ACTIVATION_UNSPECIFIED");
     let entitlement = root.path().join("etc/pki/entitlement");
     fs::create_dir_all(&entitlement).unwrap();
+    assert_eq!(facts("activation_status"), "INACTIVE");
     fs::write(entitlement.join("123.pem"), "").unwrap();
     fs::write(entitlement.join("456-key.pem"), "").unwrap();
     assert_eq!(facts("activation_status"), "INACTIVE");
     fs::write(entitlement.join("123-key.pem"), "").unwrap();
     assert_eq!(facts("activation_status"), "ACTIVE");
 
-    assert_eq!(facts("dnf_metadata_status"), "UNAVAILABLE");
+    assert_eq!(facts("dnf_metadata_status"), "DNF_METADATA_UNSPECIFIED");
     fs::create_dir_all(root.path().join("etc/yum.repos.d")).unwrap();
-    fs::write(root.path().join("etc/yum.repos.d/redhat.repo"), "").unwrap();
     assert_eq!(facts("dnf_metadata_status"), "UNAVAILABLE");
+    fs::write(root.path().join("etc/yum.repos.d/redhat.repo"), "").unwrap();
+    assert_eq!(facts("dnf_metadata_status"), "DNF_METADATA_UNSPECIFIED");
     let cache = root
         .path()
         .join("var/cache/dnf/rhel-9-for-x86_64-baseos-rpms-0123456789abcdef");
     fs::create_dir_all(cache.parent().unwrap()).unwrap();
+    assert_eq!(facts("dnf_metadata_status"), "UNAVAILABLE");
     // What dnf makes of the metadata, kept when that is cleaned away.
     fs::write(cache.with_extension("solv"), "").unwrap();
     assert_eq!(facts("dnf_metadata_status"), "UNAVAILABLE");
     fs::create_dir_all(&cache).unwrap();
     assert_eq!(facts("dnf_metadata_status"), "AVAILABLE");
+    fs::remove_dir_all(root.path().join("var/cache/dnf")).unwrap();
+    fs::create_dir_all(
+        root.path()
+            .join("var/cache/libdnf5/fedora-0123456789abcdef"),
+    )
+    .unwrap();
+    assert_eq!(facts("dnf_metadata_status"), "AVAILABLE");
+}
+
+// The loss: a number that is a release of whatever system the reader thinks of.
+#[test]
+fn the_version_of_a_system_other_than_rhel_stands_with_its_name() {
+    let root = installed();
+    for (os_release, version) in [
+        ("ID=\"rhel\"\nVERSION_ID=\"9.4\"", "9.4"),
+        ("ID=fedora\nVERSION_ID=42", "fedora 42"),
+        ("VERSION_ID=42", "unknown-OS 42"),
+        ("ID=arch", ""),
+        ("", ""),
+    ] {
+        fs::write(root.path().join("etc/os-release"), os_release).unwrap();
+        assert_eq!(scan(root.path()).report.facts["os_version"], version);
+    }
 }
 
 fn installed() -> RpmRoot {
