@@ -5,7 +5,7 @@
 //! UTF-8 are written as they are in the lines for programs, as rpm does, and as `\x..` for people.
 
 use crate::report::escape::unescape;
-use crate::report::{ABSENT, Facts, Package, Report};
+use crate::report::{ABSENT, Facts, Package, Report, facts};
 use crate::wire::document::ReportDocument;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -115,18 +115,21 @@ struct ScanDocument<'a> {
     #[serde(flatten)]
     report: ReportDocument<'a>,
     package_db: &'a str,
-    facts: &'a Facts,
+    facts: Facts,
 }
 
-/// The `report` object that Central is sent, with the facts beside it.
+/// The `report` object that Central is sent, with the facts beside it; `provenance` is the value of
+/// the fact of that name.
 ///
 /// # Errors
 /// What `out` says.
-pub fn json(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub fn json(report: &Report, provenance: &str, out: &mut dyn Write) -> io::Result<()> {
+    let mut facts = report.facts.clone();
+    facts.insert(facts::PROVENANCE.into(), provenance.into());
     let document = ScanDocument {
         report: report.into(),
         package_db: &report.package_db,
-        facts: &report.facts,
+        facts,
     };
     serde_json::to_writer_pretty(&mut *out, &document)?;
     writeln!(out)
@@ -253,10 +256,11 @@ mod tests {
             ..Report::default()
         };
         let mut out = Vec::new();
-        json(&report, &mut out).unwrap();
+        json(&report, "ok", &mut out).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["packages"][0]["version"], "1-1");
         assert_eq!(value["facts"]["os_version"], "9");
+        assert_eq!(value["facts"]["provenance"], "ok");
         assert_eq!(value["package_db"], "sqlite:var/lib/rpm");
     }
 }

@@ -1,7 +1,6 @@
 //! `afferent scan`: what is installed here, or below a root, once.
 
 use super::{DONE, FAILED, complain, format, print_with};
-use crate::report::Report;
 use crate::scan::{Lock, Mode, OnLock, Request, Scanned, Scanner};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -67,17 +66,18 @@ pub(super) fn run(args: &ScanArgs) -> u8 {
         return complain(FAILED, &format!("{path}: {why}"));
     }
     remarks(&scanned);
-    let code = print_with(|out| write(&scanned.report, args.format, out));
+    let code = print_with(|out| write(&scanned, args.format, out));
     // The process ends now: nobody needs the memory of thousands of strings given back one by one.
     std::mem::forget(scanned);
     code
 }
 
-fn write(report: &Report, format: Format, out: &mut dyn Write) -> io::Result<()> {
+fn write(scanned: &Scanned, format: Format, out: &mut dyn Write) -> io::Result<()> {
+    let report = &scanned.report;
     match format {
         Format::Table => format::table(report, out),
         Format::Tsv => format::tsv(report, out),
-        Format::Json => format::json(report, out),
+        Format::Json => format::json(report, scanned.provenance.fact(), out),
     }
 }
 
@@ -94,6 +94,10 @@ fn remarks(scanned: &Scanned) {
              `rpmdb --rebuilddb` may repair them"
         );
         complain(DONE, &what);
+    }
+    if let Some(why) = scanned.provenance.trouble() {
+        let what = "packages are listed without the repositories that this history names";
+        complain(DONE, &format!("{}; {what}", format::plain(why)));
     }
     if scanned.stats.lock == Lock::Unknown {
         complain(

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 // Tables as libdnf makes them: a comment, with what else it may hold, after nearly every column.
 const DNF4_TABLES: &str = "
@@ -281,6 +282,43 @@ fn the_history_in_the_place_of_suse_is_read() {
     assert_eq!(origins(root.path()), all(&[("one", from("repo-oss"))]));
 }
 
+// The loss: packages without repositories, and with that without advisories, and nobody is told.
+#[test]
+fn a_history_that_cannot_be_used_is_told_of() {
+    let root = with_packages(&["one"]);
+    let path = root.path().join(DNF4_PLACE);
+    assert_eq!(told(root.path()), ("none".into(), String::new()));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "").unwrap();
+    assert_eq!(told(root.path()), ("none".into(), String::new()));
+    let good = dnf4(&[(1, "one", "baseos", 1, OK4)]);
+    history(root.path(), DNF4_PLACE, &good);
+    assert_eq!(told(root.path()), ("ok".into(), String::new()));
+
+    for bad in [&b"random bytes"[..], b"SQLite format 3\0 and no more"] {
+        fs::write(&path, bad).unwrap();
+        let (fact, error) = told(root.path());
+        assert_eq!(fact, "damaged");
+        assert!(error.contains("history.sqlite"), "{error}");
+    }
+    history(root.path(), DNF4_PLACE, "CREATE TABLE t(x)");
+    assert_eq!(told(root.path()).0, "damaged");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let (fact, error) = told(root.path());
+    assert_eq!(fact, "unreadable");
+    assert!(error.contains("history.sqlite"), "{error}");
+
+    // A good one does not hide that another one is missing.
+    history(
+        root.path(),
+        DNF5_PLACE,
+        &dnf5(&[(1, "one", "fedora", 1, OK5)]),
+    );
+    assert_eq!(told(root.path()).0, "unreadable");
+    assert_eq!(origins(root.path()), all(&[("one", from("fedora"))]));
+}
+
 // The loss: every package changes, and changes back, because a file could not be read once.
 #[test]
 fn what_a_history_said_holds_while_it_cannot_be_read() {
@@ -521,6 +559,19 @@ fn all(origins: &[(&str, Origin)]) -> BTreeMap<String, Origin> {
 
 fn from(repository: &str) -> Origin {
     Origin::Repository(repository.into())
+}
+
+/// The fact `provenance` that `afferent scan` prints, and what it says on standard error.
+fn told(root: &Path) -> (String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["scan", "--format", "json", "--root"])
+        .arg(root)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "the report is never lost for it");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fact = document["facts"]["provenance"].as_str().unwrap();
+    (fact.into(), String::from_utf8(output.stderr).unwrap())
 }
 
 fn history(root: &Path, relative: &str, sql: &str) {
