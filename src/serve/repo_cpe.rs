@@ -7,23 +7,27 @@
 //! The mapping is a file, or a URL whose content is kept in the state directory: fetched daily,
 //! checked before it replaces the copy, and never waited for by a scan. It has thousands of
 //! entries of which a guest needs some ten, so it is read through, not kept.
+//!
+//! A report gets every mapped repository that the guest ever used, because a package without an
+//! entry in the history may be from any of them. A CPE that is not one would make Scanner V4 refuse
+//! the whole report, so it is left out.
 
 use crate::clock::backoff::Backoff;
 use crate::http::{self, Client};
+use crate::report::cpe::{Cpe, WILDCARD};
 use crate::report::{Report, Repository};
+use crate::wire::{MAPPED_KEY, hint_of};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-
-/// What marks a repository whose CPE is from this mapping; Clair's name for it.
-pub const KEY: &str = "rhel-cpe-repository";
 
 /// Between two fetches.
 pub const REFRESH: Duration = Duration::from_secs(24 * 3600);
@@ -65,6 +69,12 @@ impl FromStr for Source {
 /// Why the mapping cannot be used or fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum RepoCpeError {
+    /// There is none yet: somebody else has not put it there, or nothing was fetched so far.
+    #[error("{}: there is no mapping of repositories to CPEs yet", path.display())]
+    Missing {
+        /// Where it is looked for.
+        path: PathBuf,
+    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -91,13 +101,40 @@ pub enum RepoCpeError {
     },
 }
 
+/// A CPE of the mapping that is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The repository that it stands under.
+    pub repository: String,
+    /// Why; holds an excerpt of it.
+    pub error: String,
+}
+
+/// A repository that stands for everything would make its packages count as scanned and clean.
+fn not_wildcard(cpe: Cpe) -> Result<Cpe, String> {
+    match cpe.as_str() == WILDCARD {
+        true => Err("it matches everything".into()),
+        false => Ok(cpe),
+    }
+}
+
 /// Adds CPEs to reports.
 pub struct RepoCpe {
     path: PathBuf,
-    /// What was found for which repositories, in which state of the file.
-    found: Option<(BTreeSet<String>, Option<Seen>, Cpes)>,
+    found: Option<Found>,
+    /// The content of the mapping that rejected CPEs were told of, and those.
+    told: (u64, BTreeSet<(String, String)>),
 }
 
+/// What was found for which repositories, in which state of the file.
+struct Found {
+    wanted: BTreeSet<String>,
+    seen: Seen,
+    /// Of each repository that has any.
+    cpes: BTreeMap<String, BTreeSet<Cpe>>,
+}
+
+/// The CPEs of a repository, as the mapping has them.
 type Cpes = BTreeMap<String, Vec<String>>;
 type Seen = (u64, u64, i64, i64);
 
@@ -110,44 +147,77 @@ impl RepoCpe {
                 Source::Url(_) => state_dir.join(CACHE),
             },
             found: None,
+            told: Default::default(),
         }
     }
 
-    /// Replaces each repository of the report that the mapping knows by one entry a CPE. A mapping
-    /// that is not there yet leaves the report as it is.
+    /// Replaces each repository of the report that the mapping knows by one entry a CPE, and adds
+    /// such entries for the other repositories of the history. What the mapping has no CPE for stays
+    /// as it is. Gives the CPEs that were left out, each once for one content of the mapping.
     ///
     /// # Errors
-    /// The file is there and cannot be used; the report is then as it was.
-    pub fn apply(&mut self, report: &mut Report) -> Result<(), RepoCpeError> {
-        let wanted: BTreeSet<String> = report.repositories.iter().map(|r| r.id.clone()).collect();
-        let seen = seen(&self.path);
-        let current = self
-            .found
-            .as_ref()
-            .is_some_and(|(ids, at, _)| *ids == wanted && *at == seen);
-        if !current {
-            let cpes = match seen {
-                Some(_) if !wanted.is_empty() => read(&self.path, &wanted)?,
-                _ => Cpes::new(),
-            };
-            self.found = Some((wanted, seen, cpes));
+    /// The file is missing or cannot be used; the report is then as it was.
+    pub fn apply(
+        &mut self,
+        report: &mut Report,
+        history_repositories: &[String],
+    ) -> Result<Vec<Rejected>, RepoCpeError> {
+        let of_report = report.repositories.iter().map(|r| &r.id);
+        let wanted: BTreeSet<String> = of_report.chain(history_repositories).cloned().collect();
+        let seen = seen(&self.path)?;
+        let mut rejected = Vec::new();
+        let cpes = match &self.found {
+            Some(found) if found.wanted == wanted && found.seen == seen => &found.cpes,
+            _ => {
+                let (content, texts) = read(&self.path, &wanted)?;
+                let cpes = self.bind(content, texts, &mut rejected);
+                let found = Found { wanted, seen, cpes };
+                &self.found.insert(found).cpes
+            }
+        };
+        report.repositories.retain(|r| !cpes.contains_key(&r.id));
+        for (id, cpes) in cpes {
+            report
+                .repositories
+                .extend(cpes.iter().map(|cpe| Repository {
+                    id: id.clone(),
+                    key: MAPPED_KEY.into(),
+                    uri: hint_of(id),
+                    cpe: cpe.to_string(),
+                }));
         }
-        if let Some((_, _, cpes)) = &self.found {
-            let with_cpes = |repository: &Repository| match cpes.get(&repository.id) {
-                Some(cpes) if !cpes.is_empty() => cpes
-                    .iter()
-                    .map(|cpe| Repository {
-                        key: KEY.into(),
-                        cpe: cpe.clone(),
-                        ..repository.clone()
-                    })
-                    .collect(),
-                _ => vec![repository.clone()],
-            };
-            report.repositories = report.repositories.iter().flat_map(with_cpes).collect();
-            report.normalize();
+        report.normalize();
+        Ok(rejected)
+    }
+
+    /// The CPEs that are ones; of the others, `rejected` gets those that were not told of.
+    fn bind(
+        &mut self,
+        content: u64,
+        texts: Cpes,
+        rejected: &mut Vec<Rejected>,
+    ) -> BTreeMap<String, BTreeSet<Cpe>> {
+        if self.told.0 != content {
+            self.told = (content, BTreeSet::new());
         }
-        Ok(())
+        let mut bound = BTreeMap::<String, BTreeSet<Cpe>>::new();
+        for (repository, texts) in texts {
+            for text in texts {
+                let cpe = text.parse::<Cpe>().map_err(|error| error.to_string());
+                match cpe.and_then(not_wildcard) {
+                    Ok(cpe) => {
+                        bound.entry(repository.clone()).or_default().insert(cpe);
+                    }
+                    Err(error) => {
+                        if self.told.1.insert((repository.clone(), text)) {
+                            let repository = repository.clone();
+                            rejected.push(Rejected { repository, error });
+                        }
+                    }
+                }
+            }
+        }
+        bound
     }
 }
 
@@ -192,20 +262,49 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-fn seen(path: &Path) -> Option<Seen> {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+fn seen(path: &Path) -> Result<Seen, RepoCpeError> {
+    let meta = fs::metadata(path).map_err(|error| io_error(path, error))?;
+    Ok((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
 
-fn read(path: &Path, wanted: &BTreeSet<String>) -> Result<Cpes, RepoCpeError> {
-    let file = File::open(path).map_err(|source| RepoCpeError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(BufReader::new(file.take(LONGEST)), wanted).map_err(|source| RepoCpeError::Malformed {
-        origin: path.display().to_string(),
-        source,
-    })
+fn io_error(path: &Path, source: io::Error) -> RepoCpeError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => RepoCpeError::Missing { path },
+        _ => RepoCpeError::Io { path, source },
+    }
+}
+
+/// What the mapping has for these repositories, and a hash of all of it.
+fn read(path: &Path, wanted: &BTreeSet<String>) -> Result<(u64, Cpes), RepoCpeError> {
+    let file = File::open(path).map_err(|error| io_error(path, error))?;
+    let mut hashing = Hashing {
+        inner: file.take(LONGEST),
+        hasher: DefaultHasher::new(),
+    };
+    let cpes =
+        parse(BufReader::new(&mut hashing), wanted).map_err(|source| match source.is_io() {
+            true => io_error(path, source.into()),
+            false => RepoCpeError::Malformed {
+                origin: path.display().to_string(),
+                source,
+            },
+        })?;
+    Ok((hashing.hasher.finish(), cpes))
+}
+
+/// Hashes what is read through it.
+struct Hashing<R> {
+    inner: R,
+    hasher: DefaultHasher,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.write(buffer.get(..read).unwrap_or_default());
+        Ok(read)
+    }
 }
 
 fn parse(json: impl Read, wanted: &BTreeSet<String>) -> Result<Cpes, serde_json::Error> {
@@ -288,44 +387,102 @@ mod tests {
         "baseos": {"cpes": ["cpe:/o:redhat:enterprise_linux:9::baseos", "cpe:/o:redhat:enterprise_linux:9"], "x": 1},
         "other": {"cpes": []}}}"#;
 
+    const CPE_9: &str = "cpe:2.3:o:redhat:enterprise_linux:9:*:*:*:*:*:*:*";
+    const CPE_BASEOS: &str = "cpe:2.3:o:redhat:enterprise_linux:9:*:baseos:*:*:*:*:*";
+
     #[test]
     fn a_known_repository_gets_an_entry_for_each_cpe() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("map.json");
-        fs::write(&path, MAPPING).unwrap();
-        let mut report = report(&["appstream", "baseos"]);
-        RepoCpe::new(&Source::File(path), dir.path())
-            .apply(&mut report)
-            .unwrap();
-        let entries: Vec<_> = report
-            .repositories
-            .iter()
-            .map(|r| (r.id.as_str(), r.key.as_str(), r.cpe.as_str()))
-            .collect();
+        let mapping = Mapped::new(MAPPING);
+        let mut report = report(&["appstream", "baseos", "other"]);
+        assert_eq!(mapping.open().apply(&mut report, &[]).unwrap(), []);
         assert_eq!(
-            entries,
+            report.repositories,
             [
-                ("appstream", "", ""),
-                ("baseos", KEY, "cpe:/o:redhat:enterprise_linux:9"),
-                ("baseos", KEY, "cpe:/o:redhat:enterprise_linux:9::baseos"),
+                plain("appstream"),
+                mapped("baseos", CPE_9),
+                mapped("baseos", CPE_BASEOS),
+                plain("other"),
             ]
         );
     }
 
     #[test]
-    fn a_changed_file_is_read_again_and_a_broken_one_changes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("map.json");
-        let mut mapping = RepoCpe::new(&Source::File(path.clone()), dir.path());
-        let mut before = report(&["baseos"]);
-        mapping.apply(&mut before).unwrap();
-        assert_eq!(before, report(&["baseos"]), "not there yet");
-        fs::write(&path, MAPPING).unwrap();
-        mapping.apply(&mut before).unwrap();
-        assert_eq!(before.repositories.len(), 2);
-        fs::write(&path, "{\"data\": 3}").unwrap();
+    fn a_repository_of_the_history_is_added_only_if_the_mapping_knows_it() {
+        let mapping = Mapped::new(
+            r#"{"data": {"a b/9": {"cpes": ["cpe:/o:redhat:enterprise_linux:9::baseos"]},
+                "none": {"cpes": []}, "no cpe": {"cpes": ["x"]}, "unused": {"cpes": ["cpe:/a:b:c"]}}}"#,
+        );
+        let history = ["a b/9", "epel", "none", "no cpe"].map(String::from);
+        let mut report = report(&["epel", "no cpe"]);
+        mapping.open().apply(&mut report, &history).unwrap();
+        assert_eq!(
+            report.repositories,
+            [mapped("a b/9", CPE_BASEOS), plain("epel"), plain("no cpe")]
+        );
+        assert_eq!(report.repositories[0].uri, "repoid=a%20b%2F9");
+    }
+
+    #[test]
+    fn a_cpe_that_is_none_is_left_out_and_told_once_for_one_content() {
+        let bad = r#"{"data": {"baseos": {"cpes": ["cpe:/o:red hat:x", "cpe:/o:redhat:enterprise_linux:9"]},
+            "late": {"cpes": [""]}}}"#;
+        let mapping = Mapped::new(bad);
+        let mut repo_cpe = mapping.open();
+        let mut apply = |history: &[&str]| {
+            let mut report = report(&["baseos"]);
+            let history: Vec<String> = history.iter().map(|id| (*id).into()).collect();
+            let rejected = repo_cpe.apply(&mut report, &history).unwrap();
+            assert_eq!(report.repositories, [mapped("baseos", CPE_9)]);
+            rejected
+                .into_iter()
+                .map(|r| r.repository)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(apply(&[]), ["baseos"]);
+        assert!(apply(&[]).is_empty());
+        assert_eq!(apply(&["late"]), ["late"], "nobody wanted it before");
+        assert!(apply(&[]).is_empty());
+        mapping.write(bad);
+        assert!(apply(&[]).is_empty(), "another file of the same content");
+        mapping.write(&format!("{bad} "));
+        assert_eq!(apply(&[]), ["baseos"]);
+    }
+
+    #[test]
+    fn two_spellings_of_a_cpe_are_one_entry() {
+        let mapping = Mapped::new(&format!(
+            r#"{{"data": {{"baseos": {{"cpes": ["cpe:/o:redhat:enterprise_linux:9::baseos", "{CPE_BASEOS}"]}}}}}}"#
+        ));
+        let mut report = report(&["baseos"]);
+        mapping.open().apply(&mut report, &[]).unwrap();
+        assert_eq!(report.repositories, [mapped("baseos", CPE_BASEOS)]);
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again_and_what_is_wrong_with_it_is_told_apart() {
+        let mapping = Mapped::new(MAPPING);
+        let mut repo_cpe = mapping.open();
+        fs::remove_file(&mapping.path).unwrap();
         let mut untouched = report(&["baseos"]);
-        assert!(mapping.apply(&mut untouched).is_err());
+        let missing = repo_cpe.apply(&mut untouched, &[]).unwrap_err();
+        assert!(matches!(missing, RepoCpeError::Missing { .. }), "{missing}");
+        mapping.write(MAPPING);
+        let mut changed = report(&["baseos"]);
+        repo_cpe.apply(&mut changed, &[]).unwrap();
+        assert_eq!(changed.repositories.len(), 2);
+        mapping.write("{\"data\": 3}");
+        let malformed = repo_cpe.apply(&mut untouched, &[]).unwrap_err();
+        assert!(
+            matches!(malformed, RepoCpeError::Malformed { .. }),
+            "{malformed}"
+        );
+        fs::remove_file(&mapping.path).unwrap();
+        fs::create_dir(&mapping.path).unwrap();
+        let unreadable = repo_cpe.apply(&mut untouched, &[]).unwrap_err();
+        assert!(
+            matches!(unreadable, RepoCpeError::Io { .. }),
+            "{unreadable}"
+        );
         assert_eq!(untouched, report(&["baseos"]));
     }
 
@@ -385,7 +542,7 @@ mod tests {
         serving.join().unwrap();
         let mut report = report(&["baseos"]);
         RepoCpe::new(&Source::Url(url), dir.path())
-            .apply(&mut report)
+            .apply(&mut report, &[])
             .unwrap();
         assert_eq!(
             report.repositories.len(),
@@ -394,15 +551,52 @@ mod tests {
         );
     }
 
+    /// A mapping in a file.
+    struct Mapped {
+        dir: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    impl Mapped {
+        fn new(json: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("map.json");
+            let this = Self { dir, path };
+            this.write(json);
+            this
+        }
+
+        /// Replaces the file, so that it is another one also within one tick of the clock.
+        fn write(&self, json: &str) {
+            let new = self.dir.path().join("new");
+            fs::write(&new, json).unwrap();
+            fs::rename(new, &self.path).unwrap();
+        }
+
+        fn open(&self) -> RepoCpe {
+            RepoCpe::new(&Source::File(self.path.clone()), self.dir.path())
+        }
+    }
+
+    fn plain(id: &str) -> Repository {
+        Repository {
+            id: id.into(),
+            ..Repository::default()
+        }
+    }
+
+    fn mapped(id: &str, cpe: &str) -> Repository {
+        Repository {
+            id: id.into(),
+            key: MAPPED_KEY.into(),
+            uri: hint_of(id),
+            cpe: cpe.into(),
+        }
+    }
+
     fn report(repositories: &[&str]) -> Report {
         Report {
-            repositories: repositories
-                .iter()
-                .map(|id| Repository {
-                    id: (*id).into(),
-                    ..Repository::default()
-                })
-                .collect(),
+            repositories: repositories.iter().map(|id| plain(id)).collect(),
             ..Report::default()
         }
     }

@@ -2,10 +2,10 @@
 
 use super::Config;
 use super::keep::{Keeper, Recorded};
-use super::repo_cpe::RepoCpe;
+use super::repo_cpe::{Rejected, RepoCpe, RepoCpeError};
 use super::respond::{Published, UpdatePath};
 use crate::clock::{self, WallTime};
-use crate::report::{Epoch, Facts, GuestId, Trigger};
+use crate::report::{Epoch, Facts, GuestId, Trigger, facts};
 use crate::scan::{self, Mode, OnLock, ScanError, Scanner, Skipped};
 use crate::store::StoreError;
 use crate::store::report_table::ReportRow;
@@ -48,7 +48,7 @@ struct Inner {
     scanner: Scanner,
     keeper: Keeper,
     repo_cpe: Option<RepoCpe>,
-    /// Damaged headers, and trouble with the mapping, that the log tells of already.
+    /// Damaged headers, and trouble with the history or the mapping, that the log tells of already.
     told: (Vec<Skipped>, Option<String>),
 }
 
@@ -159,21 +159,46 @@ impl Inner {
             }
         }
         self.told.0 = scanned.skipped;
-        let facts = Facts::new();
         let mut report = scanned.report;
-        let without = self
-            .repo_cpe
-            .as_mut()
-            .and_then(|cpes| cpes.apply(Arc::make_mut(&mut report)).err())
-            .map(|error| error.to_string());
-        if let Some(error) = without.as_ref().filter(|_| without != self.told.1) {
-            tracing::warn!(error, "repositories are reported without CPEs");
+        let mut trouble = scanned.provenance.trouble().map(str::to_owned);
+        let mut provenance = scanned.provenance.fact();
+        if let Some(repo_cpe) = &mut self.repo_cpe {
+            let report = Arc::make_mut(&mut report);
+            match repo_cpe.apply(report, &scanned.history_repositories) {
+                Ok(rejected) => tell_rejected(&rejected),
+                Err(error) if trouble.is_none() => {
+                    provenance = match error {
+                        RepoCpeError::Missing { .. } => "mapping_missing",
+                        _ => "mapping_unreadable",
+                    };
+                    trouble = Some(error.to_string());
+                }
+                Err(_) => {}
+            }
         }
-        self.told.1 = without;
+        self.tell_trouble(trouble);
+        let facts = Facts::from([(facts::PROVENANCE.into(), provenance.into())]);
         match self.keeper.record(&report, trigger, at, draw_epoch) {
             Ok(recorded) => Outcome::Found(recorded, Scan { at, facts }),
             Err(error) => Outcome::StoreFailed(error.to_string()),
         }
+    }
+}
+
+impl Inner {
+    /// Says in the log when repositories or CPEs begin to be missing, and when they are there again.
+    fn tell_trouble(&mut self, trouble: Option<String>) {
+        match (&trouble, &self.told.1) {
+            (now, before) if now == before => {}
+            (Some(trouble), _) => {
+                tracing::warn!(
+                    trouble,
+                    "repositories or their CPEs are missing from the report"
+                );
+            }
+            (None, _) => tracing::info!("repositories and their CPEs are known again"),
+        }
+        self.told.1 = trouble;
     }
 }
 
@@ -182,6 +207,12 @@ pub(super) fn update_path(config: &Config) -> UpdatePath {
     match config.repo_cpe {
         None => UpdatePath::Unspecified,
         Some(_) => UpdatePath::Url,
+    }
+}
+
+fn tell_rejected(rejected: &[Rejected]) {
+    for Rejected { repository, error } in rejected {
+        tracing::warn!(repository, %error, "a CPE of the mapping was left out");
     }
 }
 
