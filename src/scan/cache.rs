@@ -10,7 +10,6 @@ use super::error::ScanError;
 use super::file::{OpenFile, Stamps};
 use crate::report::Package;
 use crate::rpmdb::{self, Backend, Checks, Described, Item, Listed, Place, Scratch};
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -419,20 +418,4 @@ fn keep<T>(all: &mut Vec<T>, kept: &[bool]) {
 /// Of a header in a format that lists nothing beside it.
 fn own_check(item: &Item<'_>) -> u64 {
     rpmdb::check([item.length.to_le_bytes(), item.check.to_le_bytes()].as_flattened())
-}
-
-/// The architecture that most packages are of, `noarch` aside; empty when there is none.
-pub(super) fn main_arch(packages: &[Package]) -> String {
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    // Neighbours mostly have the same one.
-    for same in packages.chunk_by(|a, b| a.arch == b.arch) {
-        let arch = same.first().and_then(|p| p.arch.as_deref());
-        if let Some(arch) = arch.filter(|arch| *arch != "noarch" && !arch.is_empty()) {
-            *counts.entry(arch).or_default() += same.len();
-        }
-    }
-    counts
-        .into_iter()
-        .max_by(|a, b| a.1.cmp(&b.1).then(b.0.cmp(a.0)))
-        .map_or(String::new(), |(arch, _)| arch.to_owned())
 }

@@ -30,7 +30,7 @@ pub use error::ScanError;
 pub use lock::{LOCK_FILE, Lock, probe as probe_lock};
 pub use provenance::HistoryState;
 
-use crate::report::{Distribution, Report, facts as names};
+use crate::report::{Distribution, Report, facts as names, main_arch};
 use cache::Cache;
 use provenance::Provenance;
 use std::io;
@@ -179,7 +179,9 @@ impl Scanner {
             let report = Arc::make_mut(&mut self.last);
             report.repositories = provenance::repositories(&report.packages);
             report.distribution = distribution;
-            report.distribution.arch = cache::main_arch(&report.packages);
+            let archs = report.packages.iter();
+            let archs = archs.map(|package| package.arch.as_deref().unwrap_or_default());
+            report.distribution.arch = main_arch(archs).to_owned();
             report.facts = facts;
             report.package_db = package_db;
             self.scanned = true;
