@@ -41,6 +41,10 @@ pub const DIGEST_FORM: &str = "digest_form";
 /// What became of the package manager's history and of the mapping to CPEs: `ok`, or why repositories
 /// or CPEs are missing.
 pub const PROVENANCE: &str = "provenance";
+/// Why the newest scan gave no report; absent when it did.
+pub const LAST_INDEX_ERROR: &str = "last_index_error";
+/// RFC 3339 time of that scan.
+pub const LAST_INDEX_ERROR_AT: &str = "last_index_error_at";
 /// 32 hex digits that stay with a machine; see [`crate::report::GuestId`].
 pub const GUEST_ID: &str = "guest_id";
 

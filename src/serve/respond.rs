@@ -23,6 +23,9 @@ use std::time::Duration;
 /// Longest a request is held, whatever the peer asks for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// Characters of an error that travel as a fact: a sensor keeps no longer one.
+const LONGEST_ERROR: usize = 250;
+
 /// A report as it is served: encoded once, sent many times.
 #[derive(Clone, Debug)]
 pub struct Published {
@@ -192,6 +195,18 @@ impl Published {
             last_scan,
             ..self.clone()
         }
+    }
+
+    /// The same report after a scan at this time that failed; the next one that does not makes that
+    /// forgotten.
+    pub fn not_scanned(&self, error: &str, at: WallTime) -> Self {
+        let mut failed = self.clone();
+        let error: String = error.chars().take(LONGEST_ERROR).collect();
+        failed.last_scan.facts.extend([
+            (facts::LAST_INDEX_ERROR.into(), error),
+            (facts::LAST_INDEX_ERROR_AT.into(), at.to_string()),
+        ]);
+        failed
     }
 
     /// The same report under another key.

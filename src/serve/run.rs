@@ -430,6 +430,14 @@ impl Agent {
             }
             Outcome::Overtaken => Ended::Overtaken,
             Outcome::ScanFailed(error) => {
+                self.published.send_if_modified(|published| {
+                    let at = clock::wall_now();
+                    *published = published
+                        .as_ref()
+                        .map(|p| Arc::new(p.not_scanned(&error, at)));
+                    // It is no other report.
+                    false
+                });
                 if !is_told {
                     tracing::warn!(error, "scan failed; the last report stays");
                 }

@@ -394,9 +394,11 @@ mod tests {
             facts::GUEST_ID,
             facts::DIGEST_FORM,
             facts::PROVENANCE,
+            facts::LAST_INDEX_ERROR_AT,
         ]);
         // As long as the longest of them, the digest.
         let mut all: Facts = names.map(|n| (n.to_owned(), "x".repeat(71))).collect();
+        all.insert(facts::LAST_INDEX_ERROR.into(), "x".repeat(250));
         let mut answer = |trigger: &str| {
             all.insert(facts::SCAN_TRIGGER.into(), trigger.into());
             let meta = ResponseMeta {
