@@ -2,13 +2,12 @@
 //! random moments.
 
 use crate::support::agent::Launch;
+use crate::support::documents::lines;
 use crate::support::eventually_or;
 use crate::support::program::Program;
 use crate::support::rpm_root::{RpmRoot, Spec};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -135,18 +134,6 @@ fn whatever_is_killed_what_was_shown_is_delivered_and_the_last_state_arrives() {
 fn key(line: &Value) -> (u32, u32) {
     let number = |name: &str| u32::try_from(line["meta"][name].as_u64().unwrap()).unwrap();
     (number("epoch"), number("generation"))
-}
-
-/// Every line at the sink: a torn one must have been mended.
-fn lines(sink: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(sink).unwrap_or_default();
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole
-        .lines()
-        .filter(|line| !line.is_empty())
-        // A kill in the middle of a write leaves a torn line, which was accepted by nobody.
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
 }
 
 struct StopChanging<'a>(&'a AtomicBool);

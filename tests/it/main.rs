@@ -12,6 +12,7 @@
 
 mod support;
 
+mod documents_contract;
 mod everything_killed;
 mod mirror_commands;
 mod mirror_http;

@@ -1,11 +1,11 @@
 //! `afferent sense`, from a guest's socket to Central's door.
 
 use crate::support::central::Central;
+use crate::support::documents::lines;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::program::{Program, status};
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 #[test]
@@ -132,11 +132,4 @@ fn a_roster_is_read_again_when_it_changes_and_a_bad_edit_changes_nothing() {
     let last = eventually("b", || lines(&out).into_iter().nth(2));
     assert_eq!(last["vm"]["id"], "b");
     assert!(sense.terminate().success());
-}
-
-fn lines(path: &Path) -> Vec<serde_json::Value> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
 }

@@ -106,7 +106,7 @@ fn over_nats_facts_have_a_subject_of_their_own_in_the_same_stream() {
     let mut program = sense(&dir.path().join("state"), &server.url(), &agent);
     eventually("the report", || consumer.newest("a"));
     set_fact(&agent, "boot_id", "b");
-    let facts = eventually("the facts", || consumer.newest_of("afferent.facts.a"));
+    let facts = eventually("the facts", || consumer.newest_at("afferent.facts.a"));
     let document: Value = serde_json::from_slice(&facts.body).unwrap();
     assert_eq!(
         (&document["type"], &document["meta"]["facts"]["boot_id"]),
@@ -167,7 +167,7 @@ fn where_a_stream_or_the_rights_lack_facts_they_are_skipped_and_reports_go_on() 
         });
         let (answer, code) = status(&state, &[]);
         assert_eq!(code, 0, "{what}: {answer}");
-        assert!(admin.newest_of("afferent.facts.a").is_none(), "{what}");
+        assert!(admin.newest_at("afferent.facts.a").is_none(), "{what}");
         assert!(program.terminate().success());
     }
 }

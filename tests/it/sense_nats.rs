@@ -1,5 +1,6 @@
 //! `afferent sense` and a real NATS server: what its stream holds in the end, whatever happens.
 
+use crate::support::documents::lines;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::nats_server::{Consumer, JETSTREAM, NatsServer, STREAM};
@@ -29,6 +30,7 @@ fn a_report_is_one_message_with_its_key_and_the_bytes_that_a_file_would_hold() {
         let text = fs::read_to_string(&out).ok()?;
         Some(text.strip_suffix('\n')?.to_owned())
     });
+    assert_eq!(lines(&out).len(), 1);
     assert!(sense.terminate().success());
     let server = NatsServer::start(JETSTREAM);
     let consumer = server.consumer();

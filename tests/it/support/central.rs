@@ -1,5 +1,6 @@
 //! Central over HTTP/1.1, answering as a test wants.
 
+use super::documents;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -31,9 +32,10 @@ type Answers = Arc<Mutex<VecDeque<(u16, &'static str)>>>;
 /// What deliveries of guests whose name begins like this are always answered with; 0: nothing at all.
 type Rules = Arc<Mutex<Vec<(&'static str, u16, String)>>>;
 
-/// Listens until the test ends.
+/// Listens until the test ends, and fails it for a document that breaks the contract.
 pub struct Central {
     pub url: String,
+    faults: Arc<Mutex<Vec<String>>>,
     received: Arc<Mutex<Vec<Received>>>,
     answers: Answers,
     rules: Rules,
@@ -51,17 +53,18 @@ impl Central {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let central = Self {
             url,
+            faults: Arc::default(),
             received: Arc::default(),
             answers: Arc::default(),
             rules: Arc::default(),
         };
         let (received, answers) = (central.received.clone(), central.answers.clone());
-        let rules = central.rules.clone();
+        let (rules, faults) = (central.rules.clone(), central.faults.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (received, answers) = (received.clone(), answers.clone());
-                let rules = rules.clone();
-                thread::spawn(move || converse(&stream, &received, &answers, &rules));
+                let (rules, faults) = (rules.clone(), faults.clone());
+                thread::spawn(move || converse(&stream, &received, &answers, &rules, &faults));
             }
         });
         central
@@ -86,11 +89,31 @@ impl Central {
 
     /// Every delivery so far.
     pub fn received(&self) -> Vec<Received> {
+        self.check();
         self.received.lock().unwrap().clone()
+    }
+
+    fn check(&self) {
+        let faults = self.faults.lock().unwrap().clone();
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
 }
 
-fn converse(stream: &TcpStream, received: &Mutex<Vec<Received>>, answers: &Answers, rules: &Rules) {
+impl Drop for Central {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.check();
+        }
+    }
+}
+
+fn converse(
+    stream: &TcpStream,
+    received: &Mutex<Vec<Received>>,
+    answers: &Answers,
+    rules: &Rules,
+    faults: &Mutex<Vec<String>>,
+) {
     let mut reader = BufReader::new(stream);
     while let Some((headers, body)) = request(&mut reader) {
         let header = |name: &str| {
@@ -124,10 +147,15 @@ fn converse(stream: &TcpStream, received: &Mutex<Vec<Received>>, answers: &Answe
             next.map(|(status, headers)| (status, headers.to_owned()))
         };
         let (status, more) = rule.or_else(next).unwrap_or((200, String::new()));
+        let body = serde_json::from_slice(&body).unwrap();
+        if let Err(said) = documents::judged(Some(&key), &body) {
+            let fault = format!("{said}\nin {key} {body}");
+            faults.lock().unwrap().push(fault);
+        }
         received.lock().unwrap().push(Received {
             key,
             authorization: header("authorization"),
-            body: serde_json::from_slice(&body).unwrap(),
+            body,
             answered: status,
             at: Instant::now(),
         });

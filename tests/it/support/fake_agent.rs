@@ -24,9 +24,9 @@ pub struct Script {
     pub packages: Vec<String>,
     pub trigger: &'static str,
     pub guest_id: String,
-    pub waits: bool,
-    /// Facts beside the usual ones.
+    /// Beside those that every agent sends.
     pub facts: BTreeMap<String, String>,
+    pub waits: bool,
     /// Set for an agent that counts nothing and names its report by this token alone.
     pub token: Option<String>,
     /// Behind the socket of a hypervisor, on this port; others are closed.
@@ -110,8 +110,8 @@ impl Script {
             packages: vec!["bash-5.1-1".into()],
             trigger: "scheduled",
             guest_id: "0123456789abcdef0123456789abcdef".into(),
-            waits: true,
             facts: BTreeMap::new(),
+            waits: true,
             token: None,
             behind_port: None,
             manner: Manner::Proper,
@@ -138,11 +138,11 @@ impl Script {
     }
 
     fn meta(&self) -> ResponseMeta {
-        let mut facts = BTreeMap::from([("scan_trigger".to_owned(), self.trigger.to_owned())]);
+        let mut facts = self.facts.clone();
+        facts.insert("scan_trigger".into(), self.trigger.into());
         if !self.guest_id.is_empty() {
             facts.insert("guest_id".into(), self.guest_id.clone());
         }
-        facts.extend(self.facts.clone());
         let mut methods = vec![wire::method::GET_REPORT.to_owned()];
         methods.extend(self.waits.then(|| wire::method::WAIT_REPORT.to_owned()));
         ResponseMeta {

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod bulk;
 pub mod central;
 pub mod core_server;
+pub mod documents;
 pub mod fake_agent;
 pub mod fixtures;
 pub mod headers;

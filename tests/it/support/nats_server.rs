@@ -1,6 +1,6 @@
 //! A real `nats-server`, and a consumer that looks at what its stream holds.
 
-use super::eventually;
+use super::{documents, eventually};
 use afferent::clock;
 use afferent::nats::{Client, Message, NatsError, Options};
 use base64::Engine;
@@ -176,13 +176,13 @@ impl Consumer {
         info["config"].is_object().then_some(info)
     }
 
-    /// The newest report of a guest.
-    pub fn newest(&self, guest: &str) -> Option<Stored> {
-        self.newest_of(&format!("afferent.reports.{guest}"))
+    /// The newest report of a guest, as the contract has it.
+    pub fn newest(&self, word: &str) -> Option<Stored> {
+        self.newest_at(&format!("afferent.reports.{word}"))
     }
 
-    /// The newest message of a subject.
-    pub fn newest_of(&self, subject: &str) -> Option<Stored> {
+    /// The newest message on a subject.
+    pub fn newest_at(&self, subject: &str) -> Option<Stored> {
         // Version 2.9 of the server crashes when it is asked for a message of a stream that is just
         // being made; one that holds a message has been made.
         if self.stream()?["state"]["messages"] == 0 {
@@ -208,6 +208,8 @@ impl Consumer {
             let mut unpacked = GzDecoder::new(stored.payload.as_slice());
             unpacked.read_to_end(&mut stored.body).unwrap();
         }
+        let document = serde_json::from_slice(&stored.body).unwrap();
+        documents::judge(stored.header("Nats-Msg-Id"), &document);
         Some(stored)
     }
 }
