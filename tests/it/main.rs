@@ -13,6 +13,7 @@
 mod support;
 
 mod documents_contract;
+mod documents_rule;
 mod everything_killed;
 mod mirror_commands;
 mod mirror_http;
