@@ -26,7 +26,7 @@ _afferent() {
     " scan") offers="--root --dbpath --format --help" ;;
     " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --tls-cert --tls-key --tls-client-ca --safety-poll --config --help" ;;
     " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --format --help" ;;
-    " sense") offers="--vm --roster --discover --deliver --token-file --ca-file --tls-cert --tls-key --tls-ca --state-dir --poll-interval --refresh-interval --rate --burst --metrics --config --help" ;;
+    " sense") offers="--vm --roster --discover --deliver --token-file --ca-file --tls-cert --tls-key --tls-ca --sensor-id --state-dir --poll-interval --refresh-interval --rate --burst --metrics --config --help" ;;
     " mirror") offers="run plan apply explain dump load drift audit check --help" ;;
     " mirror run") offers="--once --interval --plan --plan-out --apply --config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
     " mirror plan") offers="--plan-out --config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
