@@ -139,10 +139,11 @@ class Central:
         return None
 
     def last(self):
+        """The last report: facts and short lines of an unchanged report are none."""
         if not self.sink.exists():
             return None
-        lines = [line for line in self.sink.read_text().split("\n")[:-1] if line]
-        return json.loads(lines[-1]) if lines else None
+        lines = [json.loads(line) for line in self.sink.read_text().split("\n")[:-1] if line]
+        return next((line for line in reversed(lines) if "report" in line), None)
 
 
 def start(binary, log, *arguments):
