@@ -62,8 +62,8 @@ pub const CONTENT: [&str; 7] = [
 /// The facts that differ from one scan to the next although nothing changed.
 const PASSING: [&str; 3] = [LAST_SCAN_AT, SCAN_TRIGGER, REPORT_DIGEST];
 
-/// Hash over the facts whose change Central is told: the first 4 bytes of SHA-256 over the sorted lines
-/// `name=value`, without `last_scan_at`, `scan_trigger` and `report_digest`.
+/// Hash over the facts whose change Central is told: the first 4 bytes of SHA-256 over the lines
+/// `name=value`, sorted by the bytes of the name, without `last_scan_at`, `scan_trigger` and `report_digest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FactsHash([u8; 4]);
 

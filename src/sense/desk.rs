@@ -9,7 +9,7 @@ use super::deliver::queue::{Next, Queue};
 use super::deliver::slot::{Arrival, Class, Nack, Slot, State};
 use super::keeper::Keeper;
 use crate::clock::{self, WallTime};
-use crate::report::{Headline, Trigger, VmId};
+use crate::report::{Headline, ReportKey, Trigger, VmId};
 use crate::store::pending_table::{Change, DocumentId, SlotRow};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,8 +34,25 @@ pub struct Board {
     details: HashMap<VmId, Detail>,
     /// What Central accepted last of each guest.
     accepted: HashMap<VmId, (DocumentId, WallTime)>,
+    /// The highest key that Central accepted, of guests that went back to a lower one.
+    highest: HashMap<VmId, ReportKey>,
     /// Why facts alone were not sent the last time, if they never are.
     pub facts_skipped: Option<String>,
+}
+
+/// How a report stands to those of its guest that were accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precedent {
+    /// None of them had its key.
+    New,
+    /// It is the one that was accepted last: a refresh.
+    Same,
+    /// One may have had its key, and another one was accepted since: the guest went back.
+    Back,
+}
+
+fn goes_back(highest: ReportKey, key: ReportKey) -> bool {
+    key.epoch == highest.epoch && key.generation <= highest.generation
 }
 
 /// What people want to know of a pending report.
@@ -64,6 +81,7 @@ impl Desk {
             queue: Queue::new(policy, now),
             details: HashMap::new(),
             accepted,
+            highest: HashMap::new(),
             facts_skipped: None,
         };
         for (vm, row) in stored {
@@ -166,11 +184,20 @@ impl Desk {
         self.board().queue.slot(vm).is_some_and(|slot| slot.is_news)
     }
 
-    /// Whether this is the report that Central accepted last of the guest.
-    pub fn is_accepted(&self, vm: &VmId, report: DocumentId) -> bool {
-        self.board()
-            .accepted(vm)
-            .is_some_and(|(accepted, _)| accepted == report)
+    /// How a report stands to those of the guest that Central accepted.
+    pub fn precedent(&self, vm: &VmId, report: DocumentId) -> Precedent {
+        let board = self.board();
+        match board.accepted(vm) {
+            Some((accepted, _)) if accepted == report => Precedent::Same,
+            Some((accepted, _)) => {
+                let highest = board.highest.get(vm).copied().unwrap_or(accepted.key);
+                match goes_back(highest, report.key) {
+                    true => Precedent::Back,
+                    false => Precedent::New,
+                }
+            }
+            None => Precedent::New,
+        }
     }
 
     /// What becomes of a report after `outcome`; `counts` says whether it is held against it.
@@ -185,7 +212,7 @@ impl Desk {
                 if board.queue.ack(vm, report) {
                     let at = clock::wall_now();
                     if report.facts.is_none() {
-                        board.accepted.insert(vm.clone(), (report, at));
+                        board.accept(vm, report, at);
                     }
                     let vm = vm.clone();
                     self.keeper.note(Change::Clear { vm, report, at });
@@ -296,10 +323,22 @@ impl Board {
         self.accepted.get(vm).copied()
     }
 
+    fn accept(&mut self, vm: &VmId, report: DocumentId, at: WallTime) {
+        let before = self.accepted.insert(vm.clone(), (report, at));
+        if let Some((before, _)) = before {
+            let highest = self.highest.get(vm).copied().unwrap_or(before.key);
+            match goes_back(highest, report.key) {
+                true => self.highest.insert(vm.clone(), highest),
+                false => self.highest.remove(vm),
+            };
+        }
+    }
+
     /// A guest left the roster.
     pub fn forget(&mut self, vm: &VmId) {
         self.queue.forget_budget(vm);
         self.accepted.remove(vm);
+        self.highest.remove(vm);
     }
 }
 

@@ -102,7 +102,7 @@ impl Agent {
         let (worker, stored) = Worker::open(&config)?;
         let (published, subscriber) = watch::channel(stored.map(Arc::new));
         let (stop, stopping) = watch::channel(false);
-        let (rules, rules_changed) = watch::channel(rules_of(&config));
+        let (rules, rules_changed) = watch::channel(Rules::of(&config));
         let (rolled_back_tx, rolled_back) = mpsc::channel(1);
         let mut servers = JoinSet::new();
         let server = Arc::new(Server::new(
@@ -251,7 +251,7 @@ impl Agent {
         }
         (old.pace, old.allow_cid, old.conn_deadline) = (new.pace, new.allow_cid, new.conn_deadline);
         self.rescan.set_pace(self.config.pace, clock::now());
-        self.rules.send_replace(rules_of(&self.config));
+        self.rules.send_replace(Rules::of(&self.config));
         locked(&self.status).reactive = self.config.pace.reactive;
         tracing::info!("configuration read again");
     }
@@ -461,13 +461,6 @@ impl Agent {
 
 fn locked(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
     status.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn rules_of(config: &Config) -> Rules {
-    Rules {
-        allow_cid: config.allow_cid.clone(),
-        deadline: config.conn_deadline,
-    }
 }
 
 /// The outcome of the running scan, when there is one.

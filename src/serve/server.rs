@@ -1,5 +1,6 @@
 //! The pull server: one request a connection, within a deadline, from peers that are allowed.
 
+use super::Config;
 use super::admission::{Admission, Place};
 use super::respond::{self, Asked, Published, Refusal, Verdict};
 use crate::clock;
@@ -45,6 +46,16 @@ pub(super) struct Rules {
     pub(super) allow_cid: Vec<u32>,
     /// Longest an exchange takes, the time of a wait not counted.
     pub(super) deadline: Duration,
+}
+
+impl Rules {
+    /// As they are configured.
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            allow_cid: config.allow_cid.clone(),
+            deadline: config.conn_deadline,
+        }
+    }
 }
 
 /// What all connections share.

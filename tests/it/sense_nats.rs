@@ -69,6 +69,47 @@ fn a_report_is_one_message_with_its_key_and_the_bytes_that_a_file_would_hold() {
     assert!(sense.terminate().success());
 }
 
+/// The loss: a machine is put back within the hour to a report that was sent before, the server drops it
+/// as a duplicate, and the stream keeps the one in between for hours.
+#[test]
+fn a_report_that_was_sent_before_another_one_is_stored_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut script = Script::new();
+    script.waits = false;
+    let agent = FakeAgent::start(&dir.path().join("a.sock"), script);
+    let server = NatsServer::start(JETSTREAM);
+    let consumer = server.consumer();
+    let state = dir.path().join("state");
+    let args = ["--vm", &agent.vm("a"), "--poll-interval", "1s"];
+    let mut sense = Program::sense(&state, &server.url(), &args);
+    let stored = |generation: u32| {
+        eventually(&format!("generation {generation} is the newest"), || {
+            (consumer.newest("a")?.now() == agent.now()).then_some(())
+        });
+        let key = format!("77:{generation}");
+        eventually("it is accepted", || is_accepted(&state, &key).then_some(()));
+    };
+    stored(1);
+    let first = agent.now().1;
+    for packages in [vec!["second".to_owned()], vec!["third".to_owned()]] {
+        agent.change(|script| {
+            script.generation += 1;
+            script.packages = packages;
+        });
+        stored(agent.now().0);
+    }
+    // Back to the first, and forward again over keys that were all used.
+    for (generation, packages) in [
+        (1, first),
+        (2, vec!["second".into()]),
+        (3, vec!["third".into()]),
+    ] {
+        agent.change(|script| (script.generation, script.packages) = (generation, packages));
+        stored(generation);
+    }
+    assert!(sense.terminate().success());
+}
+
 /// A lost ack must not become a second message.
 #[test]
 fn the_same_report_delivered_twice_is_stored_once_and_a_newer_one_takes_its_place() {

@@ -6,7 +6,7 @@ use super::queue::Next;
 use super::sink::{Delivery, Kind, Sink};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
-use crate::sense::desk::Desk;
+use crate::sense::desk::{Desk, Precedent};
 use crate::sense::lanes::{Lanes, Place, Urgency};
 use crate::sense::metrics::Metrics;
 use crate::store::pending_table::{self, DocumentId, StoredEnvelope};
@@ -108,7 +108,7 @@ impl Delivering {
                     let lanes = self.lanes.clone();
                     let job = Job {
                         is_news: self.desk.is_news(&vm),
-                        is_accepted: self.desk.is_accepted(&vm, report),
+                        precedent: self.desk.precedent(&vm, report),
                         store: self.store.clone(),
                         sink: self.sink.clone(),
                         sensor: self.sensor.clone(),
@@ -213,8 +213,7 @@ struct Job {
     report: DocumentId,
     /// It was pulled because its guest changed.
     is_news: bool,
-    /// Central accepted the same report before.
-    is_accepted: bool,
+    precedent: Precedent,
 }
 
 impl Job {
@@ -262,7 +261,7 @@ impl Job {
         }
         let idempotency_key = envelope.idempotency_key();
         let mut body = Vec::with_capacity(stored.len() * AS_JSON);
-        let written = if self.is_accepted && self.sink.shortens_unchanged() {
+        let written = if self.precedent == Precedent::Same && self.sink.shortens_unchanged() {
             let document = UnchangedDocument::new(&envelope, &self.sensor, &idempotency_key);
             serde_json::to_writer(&mut body, &document)
         } else {
@@ -270,11 +269,17 @@ impl Job {
         };
         written.map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
         body.shrink_to_fit();
+        let kind = match envelope.report {
+            Some(_) => Kind::Report,
+            None => Kind::Facts,
+        };
+        let message_id = match (kind, self.precedent) {
+            (Kind::Report, Precedent::New) => idempotency_key.clone(),
+            _ => format!("{idempotency_key}/{}", envelope.seen_at.unix_ms()),
+        };
         let delivery = Delivery {
-            kind: match envelope.report {
-                Some(_) => Kind::Report,
-                None => Kind::Facts,
-            },
+            kind,
+            message_id,
             idempotency_key,
             vm: self.vm.as_str().to_owned(),
             body,

@@ -24,6 +24,10 @@ pub struct Delivery {
     pub kind: Kind,
     /// See [`crate::report::Envelope::idempotency_key`]: one key never stands for two contents.
     pub idempotency_key: String,
+    /// Names this document for a server that drops what it had within the last hour: the key, and where
+    /// the same content may have been sent before something else also the document's time. A retry has
+    /// the same.
+    pub message_id: String,
     /// The guest.
     pub vm: String,
     /// The JSON object, without a newline at its end.

@@ -232,6 +232,7 @@ mod tests {
         Delivery {
             kind: Kind::Report,
             idempotency_key: "a/1/1/0011223344556677".into(),
+            message_id: String::new(),
             vm: "a".into(),
             body: body.as_bytes().to_vec(),
         }

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | subject | `afferent.reports.<vm id>` or `afferent.facts.<vm id>`, one word: see [`word`] |
-//! | `Nats-Msg-Id` | the idempotency key, see [`crate::report::Envelope::idempotency_key`] |
+//! | `Nats-Msg-Id` | the idempotency key, see [`crate::report::Envelope::idempotency_key`]; for facts, and for a report whose content was sent before, with `/` and `seen_at` in milliseconds behind it |
 //! | `Content-Encoding` | `gzip`, where the report is long; else there is none |
 //!
 //! - A report is one message and always whole, so that the newest message of a subject is all that a
@@ -181,7 +181,7 @@ impl NatsSink {
             }
             let packed = level.map(|level| gzip(&delivery.body, Compression::new(level)));
             let mut headers = vec![
-                ("Nats-Msg-Id", delivery.idempotency_key.as_str()),
+                ("Nats-Msg-Id", delivery.message_id.as_str()),
                 ("Nats-Expected-Stream", &self.address.stream),
                 ("Content-Type", "application/json"),
             ];

@@ -1,5 +1,6 @@
 //! What consumers are promised: documents are judged by `docs/schema`, keys by the document.
 
+use afferent::clock::WallTime;
 use boon::{Compiler, SchemaIndex, Schemas};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -35,6 +36,20 @@ pub fn judged(key: Option<&str>, document: &Value) -> Result<(), String> {
 /// Whether a consumer that validates takes it: it ignores properties that it does not know.
 pub fn as_consumers_read(document: &Value) -> Result<(), String> {
     JUDGE.validate(&JUDGE.open, document)
+}
+
+/// The same of a message in a stream, where the time of the document may stand behind the key.
+pub fn judge_message(id: Option<&str>, document: &Value) {
+    let seen_at: WallTime = document["meta"]["seen_at"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let suffix = format!("/{}", seen_at.unix_ms());
+    judge(
+        id.map(|id| id.strip_suffix(&suffix).unwrap_or(id)),
+        document,
+    );
 }
 
 /// Whether `key` is the key of `document`.

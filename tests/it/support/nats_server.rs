@@ -209,7 +209,7 @@ impl Consumer {
             unpacked.read_to_end(&mut stored.body).unwrap();
         }
         let document = serde_json::from_slice(&stored.body).unwrap();
-        documents::judge(stored.header("Nats-Msg-Id"), &document);
+        documents::judge_message(stored.header("Nats-Msg-Id"), &document);
         Some(stored)
     }
 }
