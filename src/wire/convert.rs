@@ -179,10 +179,15 @@ fn distribution_to_wire(id: &str, d: &Distribution) -> wire::Distribution {
     }
 }
 
-/// The version that Clair's scanners give a distribution whose advisories are for a major version.
+/// The version that Clair's scanners give a distribution whose advisories are for a major version: the
+/// number that `VERSION_ID`, or without one `VERSION`, begins with.
 fn major_of(d: &Distribution) -> Option<&str> {
     const BY_MAJOR: [&str; 5] = ["rhel", "ol", "sles", "sled", "sles_sap"];
-    let major = d.version_id.split('.').next()?;
+    let text = match d.version_id.as_str() {
+        "" => &d.version,
+        text => text,
+    };
+    let major = text.split(|c: char| !c.is_ascii_digit()).next()?;
     (BY_MAJOR.contains(&d.id.as_str()) && !major.is_empty()).then_some(major)
 }
 
