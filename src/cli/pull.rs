@@ -85,7 +85,7 @@ impl FromArgValue for KnownReport {
 }
 
 impl PullArgs {
-    fn request(&self) -> Vec<u8> {
+    fn request(&self, wait: Option<Duration>) -> Vec<u8> {
         let pair = |key: ReportKey| Knowledge {
             generation: key.generation.get(),
             epoch: key.epoch_or_zero(),
@@ -94,7 +94,7 @@ impl PullArgs {
         let known = match &self.known {
             None => Knowledge::default(),
             Some(KnownReport::Pair(key)) => pair(*key),
-            Some(KnownReport::Token(token)) => match (self.wait, token.parse::<Token>()) {
+            Some(KnownReport::Token(token)) => match (wait, token.parse::<Token>()) {
                 // A request to wait names a report by its key.
                 (Some(_), Ok(token)) => pair(token.key),
                 _ => Knowledge {
@@ -103,7 +103,7 @@ impl PullArgs {
                 },
             },
         };
-        request::encode(known, self.wait)
+        request::encode(known, wait)
     }
 }
 
@@ -148,25 +148,11 @@ pub(super) fn run(args: &PullArgs) -> u8 {
 }
 
 async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String> {
-    let allowed = DEADLINE + args.wait.unwrap_or_default();
-    let exchange = async {
-        let mut stream = dial(&args.address)
-            .await
-            .map_err(|error| error.to_string())?;
-        if let Some(tls) = tls {
-            let shaken = tls.connect(stream).await;
-            stream = shaken.map_err(|error| format!("TLS: {error}"))?;
-        }
-        write_frame(&mut stream, &args.request())
-            .await
-            .map_err(|error| error.to_string())?;
-        read_frame(&mut stream, MAX_RESPONSE)
-            .await
-            .map_err(|error| format!("the agent gave no answer: {error}"))
-    };
-    let body = tokio::time::timeout(allowed, exchange)
-        .await
-        .map_err(|_| format!("no answer within {} s", allowed.as_secs()))??;
+    let mut body = exchange(args, tls, args.wait).await?;
+    if args.wait.is_some() && knows_no_wait(&body) {
+        // As StackRox's own agent: the report that it has is better than none.
+        body = exchange(args, tls, None).await?;
+    }
     let response =
         Response::decode(&body).map_err(|error| format!("the answer is none: {error}"))?;
     let meta = response.meta;
@@ -184,6 +170,39 @@ async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String
         None => return Err("the answer is empty".into()),
     };
     Ok(Answer { meta, report })
+}
+
+/// One request and the body of its answer.
+async fn exchange(
+    args: &PullArgs,
+    tls: Option<&ClientTls>,
+    wait: Option<Duration>,
+) -> Result<Vec<u8>, String> {
+    let allowed = DEADLINE + wait.unwrap_or_default();
+    let exchange = async {
+        let mut stream = dial(&args.address)
+            .await
+            .map_err(|error| error.to_string())?;
+        if let Some(tls) = tls {
+            let shaken = tls.connect(stream).await;
+            stream = shaken.map_err(|error| format!("TLS: {error}"))?;
+        }
+        write_frame(&mut stream, &args.request(wait))
+            .await
+            .map_err(|error| error.to_string())?;
+        read_frame(&mut stream, MAX_RESPONSE)
+            .await
+            .map_err(|error| format!("the agent gave no answer: {error}"))
+    };
+    tokio::time::timeout(allowed, exchange)
+        .await
+        .map_err(|_| format!("no answer within {} s", allowed.as_secs()))?
+}
+
+/// Whether the agent refuses a request to wait because it has no such method.
+fn knows_no_wait(body: &[u8]) -> bool {
+    let payload = Response::decode(body).ok().and_then(|r| r.payload);
+    matches!(payload, Some(Payload::Error(error)) if error.code == ErrorCode::UnknownMethod as i32)
 }
 
 fn table(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
