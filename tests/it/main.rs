@@ -12,6 +12,7 @@
 
 mod support;
 
+mod conformance;
 mod documents_contract;
 mod documents_rule;
 mod everything_killed;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 // Tables as libdnf makes them: a comment, with what else it may hold, after nearly every column.
-const DNF4_TABLES: &str = "
+pub const DNF4_TABLES: &str = "
     CREATE TABLE repo (id INTEGER PRIMARY KEY, repoid TEXT NOT NULL /* known as 'repoid' */);
     CREATE TABLE trans_item (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -43,7 +43,7 @@ const DNF4_ROWS: &str = "
         (6, 6, 4, 6, 2, 1);";
 
 // dnf5 quotes every name, and says at the end of a table which column is the row number.
-const DNF5_TABLES: &str = "
+pub const DNF5_TABLES: &str = "
     CREATE TABLE \"repo\" (\"id\" INTEGER, \"repoid\" TEXT NOT NULL, /* 'repoid' */ PRIMARY KEY(\"id\"));
     CREATE TABLE \"pkg_name\" (\"id\" INTEGER, \"name\" TEXT NOT NULL UNIQUE, PRIMARY KEY(\"id\"));
     CREATE TABLE \"arch\" (\"id\" INTEGER, \"name\" TEXT NOT NULL UNIQUE, PRIMARY KEY(\"id\"));
@@ -78,9 +78,9 @@ const DNF5_ROWS: &str = "
         (1, 1, 1, 1, 2, 2), (1, 2, 1, 1, 2, 2), (2, 2, 2, 4, 2, 2), (3, 2, 3, 5, 2, 2), (4, 2, 3, 7, 2, 2),
         (5, 3, 2, 1, 2, 3);";
 
-const DNF4_PLACE: &str = "var/lib/dnf/history.sqlite";
-const SUSE_PLACE: &str = "usr/lib/sysimage/dnf/history.sqlite";
-const DNF5_PLACE: &str = "usr/lib/sysimage/libdnf5/transaction_history.sqlite";
+pub const DNF4_PLACE: &str = "var/lib/dnf/history.sqlite";
+pub const SUSE_PLACE: &str = "usr/lib/sysimage/dnf/history.sqlite";
+pub const DNF5_PLACE: &str = "usr/lib/sysimage/libdnf5/transaction_history.sqlite";
 
 // The loss: advisories matched against the wrong repository's packages.
 #[test]
@@ -482,8 +482,8 @@ fn with_packages(names: &[&str]) -> RpmRoot {
 }
 
 /// State of an item that was done, in dnf4 and in dnf5.
-const OK4: i64 = 1;
-const OK5: i64 = 2;
+pub const OK4: i64 = 1;
+pub const OK5: i64 = 2;
 
 /// Transaction, name of the package, repository, action and state.
 type Item<'a> = (i64, &'a str, &'a str, i64, i64);
