@@ -193,8 +193,6 @@ fn major_of(d: &Distribution) -> Option<&str> {
 
 /// What [`distribution_to_wire`] was made from, as far as it was sent.
 pub(super) fn distribution_from_wire(d: wire::Distribution) -> Distribution {
-    let is_wildcard = d.cpe == cpe::WILDCARD;
-    let cpe = Some(d.cpe).filter(|_| !is_wildcard);
     Distribution {
         id: d.did,
         name: d.name,
@@ -202,7 +200,7 @@ pub(super) fn distribution_from_wire(d: wire::Distribution) -> Distribution {
         version_code_name: d.version_code_name,
         version_id: d.version_id_verbatim.unwrap_or(d.version_id),
         arch: d.arch,
-        cpe: d.cpe_verbatim.or(cpe).unwrap_or_default(),
+        cpe: d.cpe_verbatim.unwrap_or(d.cpe),
         pretty_name: d.pretty_name,
     }
 }
