@@ -182,13 +182,17 @@ impl Package {
 
     /// `name:stream` of the module, without the version and context that nobody matches on.
     pub fn module(&self) -> Option<&str> {
-        let label = self.modularity_label.as_deref()?;
-        let stream_end = label
-            .match_indices(':')
-            .nth(1)
-            .map_or(label.len(), |(at, _)| at);
-        label.get(..stream_end)
+        self.modularity_label.as_deref().map(module_in)
     }
+}
+
+/// `name:stream` in the label of a module.
+pub(super) fn module_in(label: &str) -> &str {
+    let mut colons = label.match_indices(':').map(|(at, _)| at);
+    colons
+        .nth(1)
+        .and_then(|end| label.get(..end))
+        .unwrap_or(label)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! passes them on without a copy of each. A [`Report`] of our own looks the same through
 //! [`PackageView::of`], so there is one digest and one document for both.
 
-use super::package::repository_in;
+use super::package::{module_in, repository_in};
 use super::{
     Digest, Distribution, Evr, Facts, Origin, Package, Report, Repository, SourcePackage, digest,
 };
@@ -84,6 +84,11 @@ impl<'a> PackageView<'a> {
     /// With the version in the form in which it is digested, whoever sent it.
     pub fn version_of(text: &'a str) -> Cow<'a, str> {
         Evr::canonical(text)
+    }
+
+    /// The part of a module's label that travels: `name:stream`.
+    pub fn module_of(label: &str) -> &str {
+        module_in(label)
     }
 
     /// The repository that people are shown; empty where there is none or a local origin.

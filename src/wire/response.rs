@@ -381,7 +381,7 @@ impl<'a> Entry<'a> {
             version: PackageView::version_of(self.version),
             arch: self.arch,
             source: self.source.filter(is_source),
-            module: self.module,
+            module: PackageView::module_of(self.module),
             vendor: self.vendor,
             license: self.license,
             is_recorded: has_entry || !repo.is_empty(),
