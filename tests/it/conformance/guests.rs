@@ -4,11 +4,14 @@ use crate::scan_live::request;
 use crate::scan_provenance::{DNF4_PLACE, DNF4_TABLES, DNF5_PLACE, DNF5_TABLES};
 use crate::support::headers::Fields;
 use crate::support::rpm_root::RpmRoot;
-use afferent::report::{Package, Report};
+use afferent::report::{Facts, Package, Report, ReportView};
 use afferent::scan::{Mode, Scanner};
 use afferent::serve::repo_cpe::{RepoCpe, Source};
-use afferent::wire::message::{Contents, IndexReport};
+use afferent::wire::message::{
+    Contents, GetReportResponse, IndexReport, VmServiceResponse, response,
+};
 use afferent::wire::report_to_wire;
+use afferent::wire::response::{Payload, Response};
 use prost::Message;
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -186,6 +189,31 @@ pub fn report(root: &Path, mapping: Option<&str>) -> Report {
 pub fn sent(report: &Report) -> IndexReport {
     let bytes = report_to_wire(report).encode_to_vec();
     IndexReport::decode(bytes.as_slice()).unwrap()
+}
+
+/// The body of an answer with that report.
+pub fn answer(index: IndexReport) -> Vec<u8> {
+    let payload = response::Payload::GetReport(GetReportResponse {
+        index_report: Some(index),
+        unchanged: false,
+    });
+    let payload = Some(payload);
+    VmServiceResponse {
+        meta: None,
+        payload,
+    }
+    .encode_to_vec()
+}
+
+/// The report in such an answer, read as a sensor does.
+pub fn read(bytes: &[u8]) -> ReportView<'_> {
+    match Response::decode(bytes).unwrap().payload {
+        Some(Payload::Report(answer)) => {
+            let index = answer.index.unwrap();
+            index.into_report(Facts::new()).unwrap()
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// What is in the report of a root.

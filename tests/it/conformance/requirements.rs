@@ -1,18 +1,15 @@
 //! What StackRox needs of each field, one requirement after the other; the table is in `mod.rs`.
 
-use super::guests::{self, Item, MAPPING, contents, hints, item};
+use super::guests::{self, Item, MAPPING, answer, contents, hints, item, read};
 use super::oracle::{WILDCARD, check, repositories_of};
 use super::{SYSTEMS, odd_headers};
 use crate::support::rpm_root::RpmRoot;
-use afferent::report::Facts;
 use afferent::wire::frame;
 use afferent::wire::message::{
-    Contents, Error, ErrorCode, GetReportResponse, IndexReport, Repository, ResponseMeta,
-    VmServiceResponse, response,
+    Contents, Error, ErrorCode, GetReportResponse, Repository, ResponseMeta, VmServiceResponse,
+    response,
 };
 use afferent::wire::request::{Method, Request};
-use afferent::wire::response::{Payload, Response};
-use prost::Message;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -321,7 +318,7 @@ fn a_repository_of_stackroxs_own_agent_has_its_repoid_as_its_id() {
     check(&index, "as StackRox's own agent sends it");
     let bytes = answer(index.clone());
     let view = read(&bytes);
-    assert_eq!(view.packages[0].origin.id(), "with space/é");
+    assert_eq!(view.packages[0].repo, "with space/é");
     assert_eq!(view.repositories[0].id, "with space/é");
     // More parameters than one, as its hints have.
     let mut index = index;
@@ -340,7 +337,7 @@ fn a_repository_of_stackroxs_own_agent_has_its_repoid_as_its_id() {
     contents.repositories.insert("1".into(), uri);
     let bytes = answer(index);
     let view = read(&bytes);
-    assert_eq!(view.packages[0].origin.id(), "appstream");
+    assert_eq!(view.packages[0].repo, "appstream");
     assert_eq!(view.repositories[0].id, "appstream");
 }
 
@@ -381,26 +378,4 @@ fn cpes(contents: &Contents) -> BTreeSet<String> {
         .values()
         .map(|r| r.cpe.clone())
         .collect()
-}
-
-fn answer(index: IndexReport) -> Vec<u8> {
-    let payload = response::Payload::GetReport(GetReportResponse {
-        index_report: Some(index),
-        unchanged: false,
-    });
-    VmServiceResponse {
-        meta: None,
-        payload: Some(payload),
-    }
-    .encode_to_vec()
-}
-
-fn read(bytes: &[u8]) -> afferent::report::Report {
-    match Response::decode(bytes).unwrap().payload {
-        Some(Payload::Report(answer)) => {
-            let index = answer.index.unwrap();
-            index.into_report(Facts::new()).unwrap().to_report()
-        }
-        other => panic!("{other:?}"),
-    }
 }
