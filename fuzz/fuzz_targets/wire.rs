@@ -1,37 +1,111 @@
 //! What a peer sends, of any content: a frame, a request, a response with a report in it.
 #![no_main]
 
-use afferent_fuzz::report::facts;
+use afferent_fuzz::report::{Report, facts};
 use afferent_fuzz::wire::message::{
-    GetReportResponse, VmServiceRequest, VmServiceResponse, response,
+    GetReportResponse, VmServiceRequest, VmServiceResponse, request, response,
 };
+use afferent_fuzz::wire::meta::{self, Meta};
+use afferent_fuzz::wire::request::{Knowledge, Method, Request, encode};
 use afferent_fuzz::wire::response::{Answer, Payload, Response, leading_meta};
 use afferent_fuzz::wire::{MAX_REQUEST, frame, report_to_wire};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
+use std::time::Duration;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(frame::Decoded::Frame { body_len }) = frame::decode(data, MAX_REQUEST) {
         assert!(frame::HEADER + body_len <= data.len());
     }
-    // What was understood is understood again, and alike.
-    if let Ok(request) = VmServiceRequest::decode(data) {
-        let again = VmServiceRequest::decode(request.encode_to_vec().as_slice());
-        assert_eq!(again.as_ref(), Ok(&request));
+    if let Ok(request) = Request::decode(data) {
+        check_request(data, &request);
     }
     // Of any beginning, and of any end.
     let _ = leading_meta(data);
-    let Ok(response) = Response::decode(data) else {
-        return;
+    if let Ok(response) = Response::decode(data) {
+        check_response(data, response);
+    }
+});
+
+fn check_request(data: &[u8], request: &Request<'_>) {
+    // What both readers take means the same to both: prost knows the first generation only.
+    if let Ok(theirs) = VmServiceRequest::decode(data) {
+        let (known, wait) = match &theirs.method {
+            None => return assert_eq!(request.method, None),
+            Some(request::Method::GetReport(get)) => {
+                let known = (get.last_known_generation, get.known_epoch, &get.known_digest);
+                (known, None)
+            }
+            Some(request::Method::WaitReport(wait)) => {
+                let known = (wait.last_known_generation, wait.known_epoch, &wait.known_digest);
+                (known, Some(wait.timeout_ms))
+            }
+        };
+        let (generation, epoch, digest) = known;
+        let known = Knowledge {
+            generation,
+            epoch,
+            digest,
+            token: "",
+        };
+        let expected = match wait {
+            None => Method::GetReport(known),
+            Some(timeout_ms) => Method::WaitReport(known, timeout_ms),
+        };
+        assert_eq!(request.method, Some(expected));
+    }
+    // What is asked in the words of this program is understood as it was meant.
+    let (known, wait) = match &request.method {
+        None => return,
+        // A token names a report alone, and in a request that does not wait.
+        Some(Method::GetReport(known)) if !known.token.is_empty() => {
+            let token = known.token;
+            let known = Knowledge {
+                token,
+                ..Knowledge::default()
+            };
+            (known, None)
+        }
+        Some(Method::GetReport(known)) => (*known, None),
+        Some(Method::WaitReport(known, timeout_ms)) => {
+            let known = Knowledge { token: "", ..*known };
+            (known, Some(*timeout_ms))
+        }
     };
-    // What both readers take means the same to both.
+    let sent = encode(known, wait.map(|ms| Duration::from_millis(ms.into())));
+    let again = Request::decode(&sent[frame::HEADER..]).expect("a request of our own");
+    let expected = match wait {
+        None => Method::GetReport(known),
+        Some(timeout_ms) => Method::WaitReport(known, timeout_ms),
+    };
+    assert_eq!(again.method, Some(expected));
+}
+
+fn check_response(data: &[u8], response: Response<'_>) {
     if let Ok(theirs) = VmServiceResponse::decode(data) {
-        // An encoder says first what is about the report.
-        assert_eq!(leading_meta(&theirs.encode_to_vec()), theirs.meta);
-        assert_eq!(response.meta, theirs.meta.unwrap_or_default());
+        let sent = theirs.meta.clone().unwrap_or_default();
+        let expected = Meta {
+            agent_version: sent.agent_version.clone(),
+            generated_at: sent.report_generated_at,
+            generation: sent.report_generation,
+            epoch: sent.epoch,
+            token: String::new(),
+            supported_methods: sent.supported_methods.clone(),
+            facts: sent.facts.clone(),
+            mapping_hash: sent.mapping_hash.clone().unwrap_or_default(),
+            update_path: sent.update_path,
+            capabilities: sent.capabilities.clone(),
+        };
+        assert_eq!(response.meta, expected);
         let ours = matches!(response.payload, Some(Payload::Report(_)));
         let theirs = matches!(theirs.payload, Some(response::Payload::GetReport(_)));
         assert_eq!(ours, theirs);
+        // In both layouts at once it says the same; the head of an answer is enough for it.
+        let head = meta::encode(&sent, Some("77:12:0123456789abcdef"));
+        let both = leading_meta(&head).expect("a meta of our own");
+        let token = "77:12:0123456789abcdef".to_owned();
+        assert_eq!(both, Meta { token, ..expected.clone() });
+        assert_eq!(leading_meta(&meta::encode(&sent, None)), Some(expected));
     }
     let Some(Payload::Report(Answer {
         index: Some(index), ..
@@ -39,28 +113,37 @@ fuzz_target!(|data: &[u8]| {
     else {
         return;
     };
-    // A report that is taken can be sent on, and is the same report then.
-    if let Ok(report) = index.into_report(facts::content_of(&response.meta.facts)) {
-        let ours = report.to_report();
-        assert_eq!(ours.digest(), report.digest());
-        let sent = VmServiceResponse {
-            meta: None,
-            payload: Some(response::Payload::GetReport(GetReportResponse {
-                index_report: Some(report_to_wire(&ours)),
-                unchanged: false,
-            })),
-        }
-        .encode_to_vec();
-        let again = Response::decode(&sent).expect("an answer of our own");
-        let Some(Payload::Report(Answer {
-            index: Some(index), ..
-        })) = again.payload
-        else {
-            panic!("a report became something else");
-        };
-        let again = index
-            .into_report(ours.facts.clone())
-            .expect("a report that was taken");
-        assert_eq!(again.digest(), report.digest());
+    // A report that is taken can be sent on. What a foreign agent sent may change on the first way (a
+    // version without a release, a CPE in another form), and never again.
+    if let Ok(view) = index.into_report(facts::content_of(&response.meta.facts)) {
+        assert_eq!(view.to_report().digest(), view.digest());
+        let once = sent_on(&view.to_report());
+        assert_eq!(once.packages.len(), view.packages.len());
+        let twice = sent_on(&once);
+        assert_eq!(twice, once);
+        assert_eq!(twice.digest(), once.digest());
     }
-});
+}
+
+/// The report as it arrives.
+fn sent_on(report: &Report) -> Report {
+    let sent = VmServiceResponse {
+        meta: None,
+        payload: Some(response::Payload::GetReport(GetReportResponse {
+            index_report: Some(report_to_wire(report)),
+            unchanged: false,
+        })),
+    }
+    .encode_to_vec();
+    let again = Response::decode(&sent).expect("an answer of our own");
+    let Some(Payload::Report(Answer {
+        index: Some(index), ..
+    })) = again.payload
+    else {
+        panic!("a report became something else");
+    };
+    let view = index
+        .into_report(report.facts.clone())
+        .expect("a report that was taken");
+    view.to_report()
+}
