@@ -16,8 +16,8 @@
 //!   not seen. What is asked must therefore bear being asked twice.
 //! - What the server may announce has bounds: see [`protocol`].
 //!
-//! The official client is not used: with its regular expressions and Unicode tables, the program
-//! would outgrow its 8 MiB.
+//! The official client is not used so far: with its regular expressions and Unicode tables it adds a
+//! megabyte to the program.
 
 mod address;
 mod client;
