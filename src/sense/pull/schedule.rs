@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 /// Conversations a guest may have in quick succession, and how many a second after that.
 const PACE: (f64, f64) = (10.0, 1.0);
 
+/// A wait is not cut shorter than this for a full report that is due sooner: a guest that answers it
+/// with nothing new must not look as if it had not waited.
+const SHORTEST_WAIT: Duration = Duration::from_secs(2);
+
 /// The numbers of the schedule.
 #[derive(Clone, Debug)]
 pub struct Timing {
@@ -190,7 +194,9 @@ impl Schedule {
             plan.boasts = false;
             Ask::Full
         } else if plan.met && plan.waits {
-            Ask::Wait(spread(self.timing.wait, dice))
+            let until_full = plan.full_due.saturating_duration_since(now);
+            let wait = spread(self.timing.wait, dice).min(until_full);
+            Ask::Wait(wait.max(SHORTEST_WAIT))
         } else {
             Ask::Get
         };
@@ -348,6 +354,45 @@ mod tests {
             };
             schedule.add(vm(1), memory, now, 0.0);
             assert_eq!(schedule.take_due(now, 0.0), Some((vm(1), ask)), "{hours}");
+        }
+    }
+
+    /// Otherwise it would be up to a wait late: half as late again as it may be, for the shortest interval.
+    #[test]
+    fn a_guest_that_waits_is_asked_for_a_full_report_when_its_time_has_come() {
+        let start = clock::now();
+        let refresh = Duration::from_secs(60);
+        let mut schedule = Schedule::new(Timing::new(Duration::from_secs(300), refresh));
+        schedule.add(vm(1), Memory::default(), start, 0.0);
+        let report = Heard::Report { waits: true };
+        let (mut now, mut asked) = (start, Vec::new());
+        for _ in 0..100 {
+            let dice = fastrand::f64();
+            let (_, ask) = schedule.take_due(now, dice).unwrap();
+            asked.push((now - start, ask));
+            let heard = match ask {
+                Ask::Wait(time) => {
+                    now += time;
+                    unchanged(true)
+                }
+                Ask::Full | Ask::Get => report,
+            };
+            schedule.finished(&vm(1), heard, now, dice);
+            now = now.max(schedule.next_due().unwrap());
+        }
+        let fulls: Vec<Duration> = asked
+            .iter()
+            .filter(|(_, ask)| *ask == Ask::Full)
+            .map(|(at, _)| *at)
+            .collect();
+        assert!(fulls.len() > 20, "{fulls:?}");
+        for pair in fulls.windows(2) {
+            let between = pair[1] - pair[0];
+            let late = SHORTEST_WAIT + Duration::from_secs(1);
+            assert!(
+                between >= refresh.mul_f64(0.9) && between <= refresh + late,
+                "{between:?}"
+            );
         }
     }
 
