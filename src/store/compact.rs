@@ -54,7 +54,7 @@ fn len_of(path: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Store;
+    use super::super::{Store, StoreError, schema};
     use super::*;
     use redb::TableDefinition;
 
@@ -91,5 +91,30 @@ mod tests {
             Ok(table.get(498)?.map(|value| value.value().len()))
         });
         assert_eq!(left.unwrap(), Some(60_000));
+    }
+
+    /// Loss prevented: a program that changes a file of which it does not know what it means.
+    #[test]
+    fn a_file_of_a_newer_format_is_not_compacted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.redb");
+        let open = || Store::open(dir.path(), "test.redb", 1 << 20);
+        let store = open().unwrap().store;
+        let value = vec![7; 60_000];
+        let filled = store.write(|tx| {
+            let mut table = tx.open_table(TABLE)?;
+            Ok((0..500).try_for_each(|n| table.insert(n, value.as_slice()).map(drop))?)
+        });
+        filled.unwrap();
+        let emptied = store.write(|tx| {
+            schema::set(tx, schema::FORMAT + 1)?;
+            Ok(tx.open_table(TABLE)?.retain(|n, _| n >= 497)?)
+        });
+        emptied.unwrap();
+        drop(store);
+        let before = len_of(&path);
+        assert!(before > WORTH_IT);
+        assert!(matches!(open(), Err(StoreError::Newer { .. })));
+        assert_eq!(len_of(&path), before);
     }
 }
