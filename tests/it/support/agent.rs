@@ -84,6 +84,11 @@ impl Launch {
         self
     }
 
+    /// From now on another program than the one that was built.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
     pub fn state_dir_at(mut self, path: &Path) -> Self {
         path.clone_into(&mut self.state_dir);
         self

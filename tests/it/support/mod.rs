@@ -14,7 +14,9 @@ pub mod mirror;
 pub mod nats_server;
 pub mod old;
 pub mod program;
+pub mod rig;
 pub mod rpm_root;
+pub mod tap;
 
 use std::time::{Duration, Instant};
 

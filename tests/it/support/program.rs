@@ -12,7 +12,12 @@ pub struct Program(Child);
 impl Program {
     /// Starts `afferent` with these arguments; its log goes to the test's output.
     pub fn start(args: &[&str]) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        Self::start_other(Path::new(env!("CARGO_BIN_EXE_afferent")), args)
+    }
+
+    /// The same with another program than the one that was built.
+    pub fn start_other(program: &Path, args: &[&str]) -> Self {
+        let child = Command::new(program)
             .args(args)
             .env("AFFERENT_LOG", "debug")
             .stdin(Stdio::null())
