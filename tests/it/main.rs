@@ -46,4 +46,5 @@ mod serve_protocol;
 mod serve_reload;
 mod serve_rpm;
 mod serve_service;
+mod skew;
 mod v0_1_0;
