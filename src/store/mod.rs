@@ -329,8 +329,11 @@ fn open_or_create(path: &Path, cache_bytes: usize) -> Result<redb::Database, Sto
             .map_err(StorageError::from)?;
         Ok(builder(cache_bytes).create(path)?)
     };
-    // The format first: a newer file is not compacted.
+    // The format first: a newer file is left alone.
     let opened = catch_unwind(|| {
+        if let Some(found) = schema::newer(path) {
+            return Ok(Err(found));
+        }
         let db = open()?;
         match schema::check(&db)? {
             Some(found) => Ok(Err(found)),
@@ -512,8 +515,11 @@ mod tests {
             .write(|tx| schema::set(tx, schema::FORMAT + 1))
             .unwrap();
         drop(store);
+        let bytes = || fs::read(dir.path().join("test.redb")).unwrap();
+        let before = bytes();
         let again = Store::open(dir.path(), "test.redb", 1 << 20);
         assert!(matches!(again, Err(StoreError::Newer { .. })));
+        assert!(bytes() == before, "not a byte of it changes");
     }
 
     fn open(dir: &Path) -> Opened {

@@ -12,6 +12,7 @@
 
 use super::TxError;
 use redb::{ReadableDatabase, TableDefinition};
+use std::path::Path;
 
 /// Newest format this program knows.
 pub const FORMAT: u64 = 2;
@@ -19,14 +20,26 @@ pub const FORMAT: u64 = 2;
 /// One row, `format`.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
+/// The format of a file that is newer than [`FORMAT`], looked at without writing a byte: opening a file
+/// to be written rewrites redb's own bookkeeping. `None` also where that is not possible, as in a file
+/// that was not closed.
+pub(super) fn newer(path: &Path) -> Option<u64> {
+    let db = redb::Builder::new().open_read_only(path).ok()?;
+    let format = read(&db).ok()??;
+    (format > FORMAT).then_some(format)
+}
+
+fn read(db: &impl ReadableDatabase) -> Result<Option<u64>, TxError> {
+    match db.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get("format")?.map(|v| v.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Writes the format into a new or older file. Gives the format of one that is newer than [`FORMAT`].
 pub(super) fn check(db: &redb::Database) -> Result<Option<u64>, TxError> {
-    let found = match db.begin_read()?.open_table(META) {
-        Ok(meta) => meta.get("format")?.map(|v| v.value()),
-        Err(redb::TableError::TableDoesNotExist(_)) => None,
-        Err(error) => return Err(error.into()),
-    };
-    match found {
+    match read(db)? {
         Some(format) if format > FORMAT => Ok(Some(format)),
         Some(FORMAT) => Ok(None),
         Some(_) | None => {
