@@ -24,7 +24,7 @@ _afferent() {
     case $path in
     "") offers="scan serve pull sense mirror status check-config --version --help" ;;
     " scan") offers="--root --dbpath --format --help" ;;
-    " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --tls-cert --tls-key --tls-client-ca --safety-poll --config --help" ;;
+    " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --repo-cpe-token-file --repo-cpe-ca-file --tls-cert --tls-key --tls-client-ca --safety-poll --config --help" ;;
     " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --format --help" ;;
     " sense") offers="--vm --roster --discover --deliver --token-file --ca-file --tls-cert --tls-key --tls-ca --sensor-id --state-dir --poll-interval --refresh-interval --rate --burst --metrics --config --help" ;;
     " mirror") offers="run plan apply explain dump load drift audit check --help" ;;

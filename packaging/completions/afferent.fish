@@ -24,6 +24,8 @@ complete -c afferent -n '__fish_seen_subcommand_from serve' -l transaction-timeo
 complete -c afferent -n '__fish_seen_subcommand_from serve' -l allow-cid -r -d 'VSOCK context id that may ask, may be repeated (default 2, the host)'
 complete -c afferent -n '__fish_seen_subcommand_from serve' -l conn-deadline -r -d 'longest a peer may take for its request and its answer, 5s to 5m (default 30s)'
 complete -c afferent -n '__fish_seen_subcommand_from serve' -l repo-cpe -r -d 'file or URL that says which CPEs a repository stands for (Red Hats repository-to-cpe.json)'
+complete -c afferent -n '__fish_seen_subcommand_from serve' -l repo-cpe-token-file -r -d 'file with the bearer token for that URL'
+complete -c afferent -n '__fish_seen_subcommand_from serve' -l repo-cpe-ca-file -r -d 'the only authorities to trust for that URL (PEM; default: those of the system)'
 complete -c afferent -n '__fish_seen_subcommand_from serve' -l tls-cert -r -d 'certificate of this agent for mutual TLS (PEM, made out to the name afferent)'
 complete -c afferent -n '__fish_seen_subcommand_from serve' -l tls-key -r -d 'private key of that certificate (PEM)'
 complete -c afferent -n '__fish_seen_subcommand_from serve' -l tls-client-ca -r -d 'authorities whose certificates peers must show (PEM)'

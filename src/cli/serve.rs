@@ -1,6 +1,7 @@
 //! `afferent serve`: flags as typed, and the configuration they become.
 
 use super::options::{ConfigError, Setting, Settings, parse};
+use crate::serve::repo_cpe::FetchOptions;
 use crate::serve::{Config, Pace};
 use argh::FromArgs;
 use std::path::PathBuf;
@@ -56,6 +57,12 @@ pub(super) struct ServeArgs {
     /// file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)
     #[argh(option, arg_name = "FILE|URL")]
     repo_cpe: Option<String>,
+    /// file with the bearer token for that URL
+    #[argh(option, arg_name = "FILE")]
+    repo_cpe_token_file: Option<String>,
+    /// the only authorities to trust for that URL (PEM; default: those of the system)
+    #[argh(option, arg_name = "FILE")]
+    repo_cpe_ca_file: Option<String>,
     /// certificate of this agent for mutual TLS (PEM, made out to the name afferent)
     #[argh(option, arg_name = "FILE")]
     tls_cert: Option<String>,
@@ -174,6 +181,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)",
     },
     Setting {
+        name: "repo-cpe-token-file",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "file with the bearer token for that URL, read at every fetch",
+    },
+    Setting {
+        name: "repo-cpe-ca-file",
+        value: "FILE",
+        default: None,
+        many: false,
+        help: "the only authorities to trust for that URL (PEM)",
+    },
+    Setting {
         name: "tls-cert",
         value: "FILE",
         default: None,
@@ -238,6 +259,8 @@ impl ServeArgs {
             ("allow-cid", self.allow_cid),
             ("conn-deadline", one(self.conn_deadline)),
             ("repo-cpe", one(self.repo_cpe)),
+            ("repo-cpe-token-file", one(self.repo_cpe_token_file)),
+            ("repo-cpe-ca-file", one(self.repo_cpe_ca_file)),
             ("tls-cert", one(self.tls_cert)),
             ("tls-key", one(self.tls_key)),
             ("tls-client-ca", one(self.tls_client_ca)),
@@ -274,6 +297,10 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
         allow_cid: settings.all("allow-cid", parse::any::<u32>)?,
         conn_deadline: time("conn-deadline", s(5), m(5))?,
         repo_cpe: settings.optional("repo-cpe", parse::any)?,
+        repo_cpe_fetch: FetchOptions {
+            token_file: settings.optional("repo-cpe-token-file", parse::path)?,
+            ca_file: settings.optional("repo-cpe-ca-file", parse::path)?,
+        },
         tls: settings.tls("tls-cert", "tls-key", "tls-client-ca")?,
         safety_poll: time("safety-poll", s(1), h(1))?,
     })

@@ -51,6 +51,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Where CPEs of repositories come from.
     pub repo_cpe: Option<repo_cpe::Source>,
+    /// Token and roots for it, if it is a URL.
+    pub repo_cpe_fetch: repo_cpe::FetchOptions,
     /// How often the database files are compared with what they were, should events be missed.
     pub safety_poll: Duration,
 }

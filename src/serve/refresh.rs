@@ -1,7 +1,7 @@
 //! When the mapping of repositories to CPEs is fetched, if it is a URL.
 
 use super::Config;
-use super::repo_cpe::{self, RepoCpeError, Source};
+use super::repo_cpe::{self, FetchOptions, RepoCpeError, Source};
 use crate::clock;
 use std::path::PathBuf;
 use tokio::task::JoinHandle;
@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 /// Keeps the copy of a mapping that is a URL fresh.
 pub(super) struct Mapping {
     url: Option<String>,
+    options: FetchOptions,
     state_dir: PathBuf,
     next: Instant,
     failures: u32,
@@ -24,6 +25,7 @@ impl Mapping {
         };
         Self {
             url,
+            options: config.repo_cpe_fetch.clone(),
             state_dir: config.state_dir.clone(),
             next: clock::now().into(),
             failures: 0,
@@ -41,8 +43,9 @@ impl Mapping {
             Some(fetch) => fetch,
             None => {
                 sleep_until(self.next).await;
-                let (url, state_dir) = (url.clone(), self.state_dir.clone());
-                let fetch = move || repo_cpe::fetch(&url, &state_dir);
+                let (url, options) = (url.clone(), self.options.clone());
+                let state_dir = self.state_dir.clone();
+                let fetch = move || repo_cpe::fetch(&url, &options, &state_dir);
                 self.fetch.insert(tokio::task::spawn_blocking(fetch))
             }
         };

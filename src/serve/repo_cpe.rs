@@ -13,7 +13,7 @@
 //! the whole report, so it is left out.
 
 use crate::clock::backoff::Backoff;
-use crate::http::{self, Client};
+use crate::http::{self, Bearer, Client};
 use crate::report::cpe::{Cpe, WILDCARD};
 use crate::report::{Report, Repository};
 use crate::wire::{MAPPED_KEY, hint_of};
@@ -64,6 +64,15 @@ impl FromStr for Source {
             path => Ok(Self::File(path.into())),
         }
     }
+}
+
+/// What a fetch needs beside the URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FetchOptions {
+    /// File with the bearer token, read at every fetch.
+    pub token_file: Option<PathBuf>,
+    /// PEM file with the only roots to trust.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Why the mapping cannot be used or fetched.
@@ -226,17 +235,23 @@ impl RepoCpe {
 ///
 /// # Errors
 /// It could not be fetched, is no mapping, or could not be kept; the old copy stays.
-pub fn fetch(url: &str, state_dir: &Path) -> Result<bool, RepoCpeError> {
+pub fn fetch(url: &str, options: &FetchOptions, state_dir: &Path) -> Result<bool, RepoCpeError> {
     let failed = |what: String| RepoCpeError::Fetch {
         url: url.to_owned(),
         what,
     };
+    let bearer = options.token_file.as_deref().map(Bearer::from_file);
+    let bearer = bearer
+        .transpose()
+        .map_err(|error| failed(error.to_string()))?;
     let client = Client::new(http::Options {
         body_cap: LONGEST,
+        ca_file: options.ca_file.clone(),
         ..http::Options::default()
     });
+    let headers: Vec<_> = bearer.iter().map(Bearer::header).collect();
     let answer = client
-        .get(url, &[])
+        .get(url, &headers)
         .map_err(|error| failed(error.to_string()))?;
     if !answer.is_success() {
         return Err(failed(format!("answered with status {}", answer.status)));

@@ -242,6 +242,7 @@ impl Agent {
             ("state_dir", old.state_dir != new.state_dir),
             ("tls_*", old.tls != new.tls),
             ("repo_cpe", old.repo_cpe != new.repo_cpe),
+            ("repo_cpe_*", old.repo_cpe_fetch != new.repo_cpe_fetch),
             ("safety_poll", old.safety_poll != new.safety_poll),
         ];
         for (key, changed) in fixed {

@@ -133,10 +133,22 @@ fn what_is_fetched_replaces_the_copy_only_when_it_is_a_mapping() {
         "http://{}/repository-to-cpe.json",
         server.local_addr().unwrap()
     );
+    let token_file = dir.path().join("token");
+    fs::write(&token_file, "s3cret\n").unwrap();
+    let options = FetchOptions {
+        token_file: Some(token_file),
+        ca_file: None,
+    };
     let serving = std::thread::spawn(move || {
         for (status, body) in answers {
             let (mut stream, _) = server.accept().unwrap();
-            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let mut request = [0; 4096];
+            let len = stream.read(&mut request).unwrap();
+            let request = String::from_utf8_lossy(&request[..len]).to_lowercase();
+            assert!(
+                request.contains("authorization: bearer s3cret"),
+                "{request}"
+            );
             write!(
                 stream,
                 "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
@@ -145,20 +157,26 @@ fn what_is_fetched_replaces_the_copy_only_when_it_is_a_mapping() {
             .unwrap();
         }
     });
-    assert!(fetch(&url, dir.path()).unwrap());
+    assert!(fetch(&url, &options, dir.path()).unwrap());
     assert!(
-        !fetch(&url, dir.path()).unwrap(),
+        !fetch(&url, &options, dir.path()).unwrap(),
         "the same again is no news"
     );
     assert!(matches!(
-        fetch(&url, dir.path()),
+        fetch(&url, &options, dir.path()),
         Err(RepoCpeError::Malformed { .. })
     ));
     assert!(matches!(
-        fetch(&url, dir.path()),
+        fetch(&url, &options, dir.path()),
         Err(RepoCpeError::Fetch { .. })
     ));
     serving.join().unwrap();
+    let options = FetchOptions {
+        token_file: Some(dir.path().join("nowhere")),
+        ..options
+    };
+    let error = fetch(&url, &options, dir.path()).unwrap_err().to_string();
+    assert!(error.contains("nowhere"), "{error}");
     let mut report = report(&["baseos"]);
     RepoCpe::new(&Source::Url(url), dir.path())
         .apply(&mut report, &[])
