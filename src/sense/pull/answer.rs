@@ -210,3 +210,6 @@ fn bounded(facts: &Facts) -> Facts {
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
