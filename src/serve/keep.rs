@@ -5,8 +5,8 @@
 //! state directory that cannot be used at all does not stop the agent: it then serves under an
 //! epoch of its own from memory, and goes on trying.
 
-use crate::clock::WallTime;
-use crate::report::{DIGEST_FORM, Epoch, Generation, GuestId, Report, ReportKey, Trigger};
+use super::worker::Scan;
+use crate::report::{DIGEST_FORM, Epoch, Facts, Generation, GuestId, Report, ReportKey, Trigger};
 use crate::store::report_table::{self, Identity, ReportRow, StoredReport};
 use crate::store::{Store, StoreError};
 use std::path::{Path, PathBuf};
@@ -128,13 +128,14 @@ impl Keeper {
         &mut self,
         report: &Report,
         trigger: Trigger,
-        generated_at: WallTime,
+        scan: &Scan,
         draw: impl FnOnce() -> Epoch,
     ) -> Result<Recorded, StoreError> {
         let digest = report.digest();
         let is_same = |row: &ReportRow| row.digest == digest && row.digest_form == DIGEST_FORM;
         let same = self.newest.as_ref().is_some_and(is_same);
         if same && self.is_durable() {
+            self.note(&scan.facts)?;
             return Ok(Recorded::Same);
         }
         let generation = match &self.newest {
@@ -157,7 +158,8 @@ impl Keeper {
                 digest,
                 digest_form: DIGEST_FORM,
                 trigger,
-                generated_at,
+                generated_at: scan.at,
+                scan_facts: scan.facts.clone(),
             },
             report: report.clone(),
         };
@@ -171,6 +173,22 @@ impl Keeper {
         } else {
             Recorded::New(Box::new(stored))
         })
+    }
+
+    /// Keeps the facts about a scan that found the newest report again, if they are others.
+    fn note(&mut self, facts: &Facts) -> Result<(), StoreError> {
+        let (Some(row), Some(store)) = (&self.newest, &self.store) else {
+            return Ok(());
+        };
+        if row.scan_facts != *facts {
+            let row = ReportRow {
+                scan_facts: facts.clone(),
+                ..row.clone()
+            };
+            report_table::note(store, &row)?;
+            self.newest = Some(row);
+        }
+        Ok(())
     }
 
     /// Begins a new epoch whose first report is the newest one: a peer knows a report of the old epoch
@@ -238,6 +256,7 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::WallTime;
     use crate::report::Package;
 
     #[test]
@@ -280,6 +299,27 @@ mod tests {
         let (mut keeper, loaded) = open(&dir, "m");
         assert_eq!(loaded.unwrap().row, row);
         assert_eq!(generation(record(&mut keeper, "c")), Some(2));
+    }
+
+    /// The loss: a sensor that is told other facts whenever an agent starts.
+    #[test]
+    fn facts_about_the_newest_scan_are_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, _) = open(&dir, "m");
+        record(&mut keeper, "a");
+        let report = Report {
+            packages: vec![Package {
+                name: "a".into(),
+                ..Package::default()
+            }],
+            ..Report::default()
+        };
+        let other = scan(&[("provenance", "ok")]);
+        let recorded = keeper.record(&report, Trigger::Scheduled, &other, epoch);
+        assert_eq!(recorded.unwrap(), Recorded::Same);
+        drop(keeper);
+        let (_, loaded) = open(&dir, "m");
+        assert_eq!(loaded.unwrap().row.scan_facts, other.facts);
     }
 
     #[test]
@@ -406,8 +446,18 @@ mod tests {
             ..Report::default()
         };
         keeper
-            .record(&report, Trigger::Reactive, WallTime::from_unix_ms(1), epoch)
+            .record(&report, Trigger::Reactive, &scan(&[]), epoch)
             .unwrap()
+    }
+
+    fn scan(facts: &[(&str, &str)]) -> Scan {
+        Scan {
+            at: WallTime::from_unix_ms(1),
+            facts: facts
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        }
     }
 
     fn generation(recorded: Recorded) -> Option<u32> {

@@ -558,6 +558,7 @@ mod tests {
             digest_form: 2,
             trigger: Trigger::Reactive,
             generated_at: WallTime::from_unix_ms(5),
+            scan_facts: Facts::new(),
         };
         let scan = Scan {
             at: WallTime::from_unix_ms(6),

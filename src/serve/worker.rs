@@ -61,7 +61,7 @@ impl Worker {
             tracing::info!(key = %stored.row.key, "serving the report kept from before");
             let scan = Scan {
                 at: stored.row.generated_at,
-                facts: Facts::new(),
+                facts: stored.row.scan_facts.clone(),
             };
             Published::new(&stored, guest_id.as_ref(), scan, update_path(config))
         });
@@ -178,8 +178,9 @@ impl Inner {
         }
         self.tell_trouble(trouble);
         let facts = Facts::from([(facts::PROVENANCE.into(), provenance.into())]);
-        match self.keeper.record(&report, trigger, at, draw_epoch) {
-            Ok(recorded) => Outcome::Found(recorded, Scan { at, facts }),
+        let scan = Scan { at, facts };
+        match self.keeper.record(&report, trigger, &scan, draw_epoch) {
+            Ok(recorded) => Outcome::Found(recorded, scan),
             Err(error) => Outcome::StoreFailed(error.to_string()),
         }
     }

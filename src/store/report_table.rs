@@ -6,7 +6,7 @@
 use super::blob::{Blobs, Sealed};
 use super::{Store, StoreError, codec};
 use crate::clock::WallTime;
-use crate::report::{DIGEST_FORM, Digest, Epoch, GuestId, Report, ReportKey, Trigger};
+use crate::report::{DIGEST_FORM, Digest, Epoch, Facts, GuestId, Report, ReportKey, Trigger};
 use redb::{TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,9 @@ pub struct ReportRow {
     pub trigger: Trigger,
     /// When that was.
     pub generated_at: WallTime,
+    /// Facts about the newest scan that found it, which are not content: an agent that starts tells
+    /// them from the first answer on.
+    pub scan_facts: Facts,
 }
 
 /// A report as it was stored.
@@ -105,6 +108,15 @@ pub fn rename(store: &Store, identity: &Identity, row: &ReportRow) -> Result<(),
     store.write(|tx| {
         let mut rows = tx.open_table(ROWS)?;
         rows.insert(IDENTITY, codec::encode(identity)?.as_slice())?;
+        rows.insert(NEWEST, codec::encode(row)?.as_slice())?;
+        Ok(())
+    })
+}
+
+/// Notes other facts about the newest scan of the stored report.
+pub fn note(store: &Store, row: &ReportRow) -> Result<(), StoreError> {
+    store.write(|tx| {
+        let mut rows = tx.open_table(ROWS)?;
         rows.insert(NEWEST, codec::encode(row)?.as_slice())?;
         Ok(())
     })
@@ -223,6 +235,7 @@ mod tests {
                 digest_form: DIGEST_FORM,
                 trigger: Trigger::Reactive,
                 generated_at: WallTime::from_unix_ms(5),
+                scan_facts: Facts::new(),
             },
             report,
         }

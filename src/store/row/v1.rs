@@ -231,6 +231,7 @@ impl From<ReportRow> for report_table::ReportRow {
             digest_form: 1,
             trigger: row.trigger,
             generated_at: row.generated_at,
+            scan_facts: Facts::new(),
         }
     }
 }
