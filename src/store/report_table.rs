@@ -105,18 +105,21 @@ pub fn begin_epoch(store: &Store, identity: &Identity) -> Result<(), StoreError>
 /// Begins an epoch whose first report is the stored one, under the key in `row`: both are there, or
 /// neither.
 pub fn rename(store: &Store, identity: &Identity, row: &ReportRow) -> Result<(), StoreError> {
-    store.write(|tx| {
-        let mut rows = tx.open_table(ROWS)?;
-        rows.insert(IDENTITY, codec::encode(identity)?.as_slice())?;
-        rows.insert(NEWEST, codec::encode(row)?.as_slice())?;
-        Ok(())
-    })
+    put_row(store, Some(identity), row)
 }
 
 /// Notes other facts about the newest scan of the stored report.
 pub fn note(store: &Store, row: &ReportRow) -> Result<(), StoreError> {
+    put_row(store, None, row)
+}
+
+/// Writes all but the content, which stays.
+fn put_row(store: &Store, identity: Option<&Identity>, row: &ReportRow) -> Result<(), StoreError> {
     store.write(|tx| {
         let mut rows = tx.open_table(ROWS)?;
+        if let Some(identity) = identity {
+            rows.insert(IDENTITY, codec::encode(identity)?.as_slice())?;
+        }
         rows.insert(NEWEST, codec::encode(row)?.as_slice())?;
         Ok(())
     })
