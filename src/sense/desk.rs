@@ -36,7 +36,7 @@ pub struct Board {
     accepted: HashMap<VmId, (DocumentId, WallTime)>,
     /// The highest key that Central accepted, of guests that went back to a lower one.
     highest: HashMap<VmId, ReportKey>,
-    /// Why facts alone were not sent the last time, if they never are.
+    /// Why facts alone were not taken the last time; `None` while they are.
     pub facts_skipped: Option<String>,
 }
 
@@ -211,8 +211,9 @@ impl Desk {
             Outcome::Accepted => {
                 if board.queue.ack(vm, report) {
                     let at = clock::wall_now();
-                    if report.facts.is_none() {
-                        board.accept(vm, report, at);
+                    match report.facts {
+                        None => board.accept(vm, report, at),
+                        Some(_) => board.facts_skipped = None,
                     }
                     let vm = vm.clone();
                     self.keeper.note(Change::Clear { vm, report, at });

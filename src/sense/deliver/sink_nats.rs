@@ -98,6 +98,10 @@ impl NatsSink {
     fn attempt_facts(&self, delivery: &Delivery, until: Instant) -> Result<Outcome, Outcome> {
         let stream = &self.address.stream;
         if !self.takes_facts.load(Relaxed) {
+            // Somebody may have added the subject.
+            self.make_ready(until)?;
+        }
+        if !self.takes_facts.load(Relaxed) {
             return Err(Outcome::Skipped(format!(
                 "stream {stream} does not take {FACTS}.>: add it to its subjects"
             )));
