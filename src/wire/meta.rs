@@ -85,7 +85,7 @@ impl Meta {
     /// Merges the fields of one message into this one, as protobuf says.
     ///
     /// # Errors
-    /// When the bytes are no message. A known field of an unknown wire type is none.
+    /// When the bytes are no message, or a fact is none. A known field of an unknown wire type is none.
     pub(super) fn merge(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         for field in Fields(bytes) {
             match field? {
@@ -97,8 +97,8 @@ impl Meta {
                 (3, Value::Varint(number)) => self.generation = low_half(number),
                 (3, Value::Bytes(text)) => self.token = owned(text)?,
                 (4, Value::Bytes(text)) => self.supported_methods.push(owned(text)?),
-                (5, Value::Bytes(entry)) => {
-                    let (name, value) = fact(entry)?;
+                (5, entry) => {
+                    let (name, value) = fact(entry.bytes()?)?;
                     self.facts.insert(name, value);
                 }
                 (6, Value::Varint(number)) => self.epoch = low_half(number),
@@ -168,6 +168,16 @@ mod tests {
             (first.generation, first.epoch, first.update_path),
             (12, 77, 2)
         );
+    }
+
+    /// Readers disagree about it: some step over it, some take the number for a length.
+    #[test]
+    fn a_fact_that_is_a_number_is_refused() {
+        let mut bytes = Vec::new();
+        put_key(&mut bytes, 5, 0);
+        put_varint(&mut bytes, 2);
+        bytes.extend([0x10, 1]);
+        assert!(Meta::default().merge(&bytes).is_err());
     }
 
     #[test]
