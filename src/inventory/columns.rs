@@ -45,6 +45,14 @@ impl Json {
 pub struct Others(Option<Json>);
 
 impl Others {
+    /// Takes one column out, if it is there and `read` makes something of it.
+    pub(crate) fn take<T>(&mut self, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let mut columns = self.0.as_ref()?.entries();
+        let value = read(&columns.remove(name)?)?;
+        self.0 = (!columns.is_empty()).then(|| Json::new(&Value::Object(columns)));
+        Some(value)
+    }
+
     /// Puts them beside our own; the `expected` ones are there even when nobody wrote them.
     pub(super) fn show(&self, columns: &mut Map<String, Value>, expected: &[&str]) {
         for name in expected {

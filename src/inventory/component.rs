@@ -110,11 +110,17 @@ pub struct Component {
     pub firmware_version: Option<String>,
     /// Observed, never mirrored.
     pub power_state: Option<String>,
+    /// Observed, never mirrored; as Core names it.
+    pub status: Option<String>,
+    /// Observed, never mirrored; without times, and its lists in an order of their own.
+    pub health: Option<Json>,
+    /// Observed, never mirrored; state of the machine's life cycle.
+    pub lifecycle_state: Option<String>,
     /// Several owners, each with its own keys.
     pub description: Option<Json>,
     /// RFC 3339; set in a tombstone.
     pub deleted_at: Option<String>,
-    /// Columns of other owners, `status`, `health` and `ingested_at` among them.
+    /// Columns of other owners, `ingested_at` among them.
     pub others: Others,
 }
 
@@ -135,6 +141,9 @@ impl Component {
             external_id: None,
             firmware_version: None,
             power_state: None,
+            status: None,
+            health: None,
+            lifecycle_state: None,
             description: None,
             deleted_at: None,
             others: Others::default(),
@@ -174,14 +183,19 @@ impl Component {
             ("external_id".to_owned(), json!(self.external_id)),
             ("firmware_version".to_owned(), json!(self.firmware_version)),
             ("power_state".to_owned(), json!(self.power_state)),
+            ("status".to_owned(), json!(self.status)),
+            (
+                "health".to_owned(),
+                json!(self.health.as_ref().map(Json::value)),
+            ),
+            ("lifecycle_state".to_owned(), json!(self.lifecycle_state)),
             (
                 "description".to_owned(),
                 json!(self.description.as_ref().map(Json::value)),
             ),
             ("deleted_at".to_owned(), json!(self.deleted_at)),
         ]);
-        self.others
-            .show(&mut columns, &["status", "health", "ingested_at"]);
+        self.others.show(&mut columns, &["ingested_at"]);
         columns
     }
 
@@ -202,6 +216,9 @@ impl Component {
             external_id: columns.text("external_id")?.filter(|id| !id.is_empty()),
             firmware_version: columns.text("firmware_version")?,
             power_state: columns.text("power_state")?,
+            status: columns.text("status")?,
+            health: columns.json("health").as_ref().map(Json::new),
+            lifecycle_state: columns.text("lifecycle_state")?,
             description: columns.json("description").as_ref().map(Json::new),
             deleted_at: columns.text("deleted_at")?,
             others: columns.others(),

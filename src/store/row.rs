@@ -51,7 +51,6 @@ first_version!(
     Identity,
     // mirror.redb
     Rack,
-    Component,
     Bmc,
     Drift,
     AuditRun,
@@ -85,6 +84,8 @@ second_version!(
     GuestRow: v1::GuestRow,
     SlotRow: v1::SlotRow,
     Envelope<'a>: v1::Envelope<'a>,
+    // mirror.redb
+    Component: v1::Component,
 );
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! | Format | Program | |
 //! |---|---|---|
 //! | 1 | 0.1 | |
-//! | 2 | 0.2 | second version of the rows of `serve` and `sense`; table `sense_meta` |
+//! | 2 | 0.2 | second version of the rows of `serve` and `sense`, and of `component`; table `sense_meta` |
 
 use super::TxError;
 use redb::{ReadableDatabase, TableDefinition};

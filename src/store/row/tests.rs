@@ -61,6 +61,42 @@ fn a_report_of_the_first_version_is_read() {
     assert_eq!(codec::decode::<Report>(&row).unwrap(), report);
 }
 
+/// In the first version `status` and `health` were columns of other owners.
+#[test]
+fn a_component_of_the_first_version_keeps_its_status_and_health() {
+    let id = "6c1a0a3e-0000-4000-8000-000000000001";
+    let columns = |more: &str| {
+        let text = format!(r#"{{"id":"{id}","type":"Compute","serial_number":"S",{more}}}"#);
+        serde_json::from_str(&text).unwrap()
+    };
+    let others = r#"{"health":{"alerts":[]},"leak_status":"NONE","status":"Ready"}"#;
+    let mut row = bytes("0110");
+    row.extend(uuid::Uuid::parse_str(id).unwrap().as_bytes());
+    // Compute; neither name, model nor manufacturer; the serial number; no rack.
+    row.extend([1, 0, 0, 0, 1, 1, b'S', 0]);
+    // Positions 0; no runtime id, firmware, power state, description nor end; the others.
+    row.extend([
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
+        u8::try_from(others.len()).unwrap(),
+    ]);
+    row.extend(others.as_bytes());
+    let read = codec::decode::<Component>(&row).unwrap();
+    let expected = columns(r#""status":"Ready","health":{"alerts":[]},"leak_status":"NONE""#);
+    assert_eq!(read, Component::from_columns(expected).unwrap());
+    assert_eq!(read.status.as_deref(), Some("Ready"));
+    let again = codec::encode(&read).unwrap();
+    assert_eq!(again[0], 2);
+    assert_eq!(codec::decode::<Component>(&again).unwrap(), read);
+}
+
 /// Whoever adds a field in place finds that this fails: see the head of the module above.
 #[test]
 fn the_bytes_of_the_second_version_never_change() {

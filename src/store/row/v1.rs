@@ -4,6 +4,7 @@
 //! version and are not repeated here.
 
 use crate::clock::WallTime;
+use crate::inventory::{self, ComponentType, Json, Others};
 use crate::report::{
     self, Digest, Distribution, Evr, Facts, GuestId, Origin, ReportKey, Repository, SourcePackage,
     Trigger, VmId,
@@ -12,6 +13,7 @@ use crate::store::pending_table::{self, DocumentId, Echo, Place};
 use crate::store::report_table;
 use serde::Deserialize;
 use std::borrow::Cow;
+use uuid::Uuid;
 
 /// The key and digest of a report.
 #[derive(Clone, Copy, Deserialize)]
@@ -263,6 +265,55 @@ impl From<Package> for report::Package {
             vendor: None,
             license: None,
             origin: package.repo.map_or(Origin::Unrecorded, Origin::Repository),
+        }
+    }
+}
+
+/// A row of `component`.
+#[derive(Deserialize)]
+pub(super) struct Component {
+    id: Uuid,
+    kind: ComponentType,
+    name: Option<String>,
+    model: Option<String>,
+    manufacturer: Option<String>,
+    serial_number: Option<String>,
+    rack_id: Option<Uuid>,
+    slot_id: i64,
+    tray_index: i64,
+    host_id: i64,
+    external_id: Option<String>,
+    firmware_version: Option<String>,
+    power_state: Option<String>,
+    description: Option<Json>,
+    deleted_at: Option<String>,
+    others: Others,
+}
+
+impl From<Component> for inventory::Component {
+    fn from(row: Component) -> Self {
+        let mut others = row.others;
+        Self {
+            id: row.id,
+            kind: row.kind,
+            name: row.name,
+            model: row.model,
+            manufacturer: row.manufacturer,
+            serial_number: row.serial_number,
+            rack_id: row.rack_id,
+            slot_id: row.slot_id,
+            tray_index: row.tray_index,
+            host_id: row.host_id,
+            external_id: row.external_id,
+            firmware_version: row.firmware_version,
+            power_state: row.power_state,
+            status: others.take("status", |status| Some(status.as_str()?.to_owned())),
+            health: others.take("health", |health| Some(Json::new(health))),
+            lifecycle_state: others
+                .take("lifecycle_state", |state| Some(state.as_str()?.to_owned())),
+            description: row.description,
+            deleted_at: row.deleted_at,
+            others,
         }
     }
 }
