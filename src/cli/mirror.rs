@@ -65,7 +65,7 @@ macro_rules! asking {
             #[argh(option, arg_name = "NAME")]
             org: Option<String>,
             /// the one site whose entries count
-            #[argh(option, arg_name = "ID")]
+            #[argh(option, arg_name = "UUID")]
             site_id: Option<String>,
             /// file with a bearer token
             #[argh(option, arg_name = "FILE")]
@@ -79,6 +79,24 @@ macro_rules! asking {
             /// longest time for one answer (default 60s)
             #[argh(option, arg_name = "DURATION")]
             request_deadline: Option<String>,
+            /// longest time for all lists of a cycle together, over REST (default 10m)
+            #[argh(option, arg_name = "DURATION")]
+            core_deadline: Option<String>,
+            /// longest list in MiB (default 128)
+            #[argh(option, arg_name = "MIB")]
+            core_list_cap: Option<String>,
+            /// where observed devices come from, if not from --core: file:PATH or an http(s) address
+            #[argh(option, arg_name = "file:PATH|URL")]
+            observed: Option<String>,
+            /// REST: ask for the DPUs of each host, one request per host
+            #[argh(switch)]
+            observe_dpus: bool,
+            /// REST: read switches, shelves and power states from Flow's trays
+            #[argh(switch)]
+            observe_trays: bool,
+            /// REST: read power states from the site explorer
+            #[argh(switch)]
+            observe_endpoints: bool,
             /// natural-key (default) or host-mac: presets for all that follow
             #[argh(option, arg_name = "natural-key|host-mac")]
             profile: Option<String>,
@@ -135,6 +153,9 @@ macro_rules! asking {
                     ("ca-file", &self.ca_file),
                     ("connect-timeout", &self.connect_timeout),
                     ("request-deadline", &self.request_deadline),
+                    ("core-deadline", &self.core_deadline),
+                    ("core-list-cap", &self.core_list_cap),
+                    ("observed", &self.observed),
                     ("profile", &self.profile),
                     ("identity", &self.identity),
                     ("empty", &self.empty),
@@ -148,9 +169,16 @@ macro_rules! asking {
                     ("max-delete-percent", &self.max_delete_percent),
                     ("delete-grace", &self.delete_grace),
                 ];
+                let switches = [
+                    ("observe-dpus", self.observe_dpus),
+                    ("observe-trays", self.observe_trays),
+                    ("observe-endpoints", self.observe_endpoints),
+                ];
+                let switches = switches.map(|(name, on)| (name, on.then(|| "on".into()).into_iter().collect()));
                 let flags = flags
                     .into_iter()
                     .map(|(name, value)| (name, value.iter().cloned().collect()))
+                    .chain(switches)
                     .chain(more)
                     .collect();
                 Config::gather(flags, self.config.as_deref(), self.approve_deletes)

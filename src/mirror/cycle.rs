@@ -1,8 +1,10 @@
-//! One cycle: racks, machines, switches, shelves, then drift. A type that fails stops no other.
+//! One cycle: all lists are pulled, then racks, machines, switches and shelves are written, then drift.
+//! A type that fails stops no other; lists of several sites stop the cycle before it writes.
 
 use super::apply::{Checked, Run, mirror, observe_type};
-use super::core::{Core, Pull};
+use super::core::{Core, Device, Pull, Pulled};
 use super::observe::Observation;
+use super::page::Entry;
 use super::plan::{Earlier, Plan};
 use super::policy::Policy;
 use super::report::{Counters, DriftSummary, Report, Summary};
@@ -65,43 +67,113 @@ pub(super) fn begun(store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Sum
         new_id: cycle.new_id,
         trace: false,
     };
-    if cycle.mirror {
-        for kind in Kind::ALL {
-            let pull = core.expected(kind);
-            let Some(mut checked) = checked(kind, pull, &mut run, &mut summary) else {
-                continue;
-            };
-            let (pulled, skipped) = (checked.pulled(), checked.skipped());
-            let complete = checked.complete;
-            let done = store.inventory(|tables| {
-                let (plan, wrote) = mirror(tables, &mut run, kind, &mut checked)?;
-                let ending = ending(wrote, cycle.gatekeeper, kind.name())?;
-                Ok((plan, ending))
-            });
-            match done {
-                Ok(plan) => take(&mut summary, plan),
-                Err(error) => {
-                    let counters = Counters {
-                        pulled,
-                        skipped_invalid: skipped,
-                        ..Counters::default()
-                    };
-                    summary.types.insert(kind.name().to_owned(), counters);
-                    failed_tx(&mut summary, kind, kind.name(), &error);
-                }
-            }
-            if !complete || summary_failed(&summary, kind) {
-                run.unknown.push(kind);
-            }
-        }
+    let lists = Lists::pull(core, cycle.mirror, cycle.policy);
+    if let Some(why) = core.several_sites() {
+        summary.errors.push(Report::general("several_sites", why));
+        return summary;
     }
-    for kind in Kind::ALL {
-        observe_kind(store, core, kind, &mut run, cycle.gatekeeper, &mut summary);
+    for (kind, list) in lists.expected {
+        mirror_kind(store, kind, list, &mut run, cycle.gatekeeper, &mut summary);
+    }
+    for (kind, pull) in lists.observed {
+        observe_kind(store, kind, pull, &mut run, cycle.gatekeeper, &mut summary);
     }
     if cycle.mirror {
         look_for_dangling(store, &mut summary);
     }
     summary
+}
+
+/// Everything that Core said, before anything is written.
+struct Lists {
+    expected: Vec<(Kind, Listed)>,
+    observed: Vec<(Kind, Pull<Device>)>,
+}
+
+/// An expected list, its entries checked.
+enum Listed {
+    Absent,
+    Failed(String),
+    Checked(Checked),
+}
+
+impl Lists {
+    fn pull(core: &mut dyn Core, expected: bool, policy: &Policy) -> Self {
+        let kinds = Kind::ALL.into_iter();
+        Self {
+            expected: kinds
+                .clone()
+                .filter(|_| expected)
+                .map(|kind| (kind, Listed::new(kind, core.expected(kind), policy)))
+                .collect(),
+            observed: kinds.map(|kind| (kind, core.observed(kind))).collect(),
+        }
+    }
+}
+
+impl Listed {
+    fn new(kind: Kind, pull: Pull<Entry>, policy: &Policy) -> Self {
+        match pull {
+            Pull::Absent => Self::Absent,
+            Pull::Failed(why) => Self::Failed(why),
+            Pull::Done(pulled) => Self::Checked(Checked::new(kind, pulled, policy)),
+        }
+    }
+
+    /// The entries, unless there are none to work with.
+    fn checked(self, kind: Kind, run: &mut Run<'_>, summary: &mut Summary) -> Option<Checked> {
+        match self {
+            Self::Absent => None,
+            Self::Failed(why) => {
+                let code = format!("pull_failed:{kind}");
+                summary.errors.push(Report::new(code, kind, "", why));
+                run.unknown.push(kind);
+                None
+            }
+            Self::Checked(checked) => {
+                if !checked.complete {
+                    summary.incomplete.push(kind.name().to_owned());
+                }
+                Some(checked)
+            }
+        }
+    }
+}
+
+fn mirror_kind(
+    store: &Store,
+    kind: Kind,
+    list: Listed,
+    run: &mut Run<'_>,
+    gatekeeper: &dyn Gatekeeper,
+    summary: &mut Summary,
+) {
+    let Some(mut checked) = list.checked(kind, run, summary) else {
+        return;
+    };
+    let (pulled, skipped) = (checked.pulled(), checked.skipped());
+    let complete = checked.complete;
+    let done = store.inventory(|tables| {
+        let (plan, wrote) = mirror(tables, run, kind, &mut checked)?;
+        let ending = ending(wrote, gatekeeper, kind.name())?;
+        Ok((plan, ending))
+    });
+    let failed = done.is_err();
+    match done {
+        Ok(plan) => take(summary, plan),
+        Err(error) => {
+            let counters = Counters {
+                pulled,
+                skipped_invalid: skipped,
+                ..Counters::default()
+            };
+            summary.types.insert(kind.name().to_owned(), counters);
+            failed_tx(summary, kind, kind.name(), &error);
+        }
+    }
+    if !complete || failed {
+        run.unknown.push(kind);
+    }
 }
 
 /// What a plan says would happen, and the ids it used for new rows.
@@ -117,7 +189,7 @@ pub struct Planned {
 /// Plans every type in one transaction that is never committed: exactly what a run would do.
 pub(crate) fn plan_cycle(
     store: &Store,
-    pulls: Vec<(Kind, Pull<super::page::Entry>)>,
+    lists: Vec<(Kind, Pull<Entry>)>,
     source: String,
     cycle: Cycle<'_>,
     trace: bool,
@@ -140,8 +212,9 @@ pub(crate) fn plan_cycle(
     store.inventory(|tables| {
         let generation = tables.generation()?;
         let mut plans = Vec::new();
-        for (kind, pull) in pulls {
-            let Some(mut checked) = checked(kind, pull, &mut run, &mut summary) else {
+        for (kind, pull) in lists {
+            let list = Listed::new(kind, pull, run.policy);
+            let Some(mut checked) = list.checked(kind, &mut run, &mut summary) else {
                 continue;
             };
             let (plan, _) = mirror(tables, &mut run, kind, &mut checked)?;
@@ -164,30 +237,6 @@ pub(crate) fn plan_cycle(
         };
         Ok((planned, Ending::Discard))
     })
-}
-
-/// The entries of a pull, unless there are none to work with.
-fn checked(
-    kind: Kind,
-    pull: Pull<super::page::Entry>,
-    run: &mut Run<'_>,
-    summary: &mut Summary,
-) -> Option<Checked> {
-    match pull {
-        Pull::Absent => None,
-        Pull::Failed(why) => {
-            let code = format!("pull_failed:{kind}");
-            summary.errors.push(Report::new(code, kind, "", why));
-            run.unknown.push(kind);
-            None
-        }
-        Pull::Done(pulled) => {
-            if !pulled.complete {
-                summary.incomplete.push(kind.name().to_owned());
-            }
-            Some(Checked::new(kind, pulled, run.policy))
-        }
-    }
 }
 
 fn ending(wrote: bool, gatekeeper: &dyn Gatekeeper, what: &str) -> Result<Ending, Fault> {
@@ -214,27 +263,30 @@ fn failed_tx(summary: &mut Summary, kind: Kind, what: &str, error: &InventoryErr
     summary.errors.push(report);
 }
 
-fn summary_failed(summary: &Summary, kind: Kind) -> bool {
-    let code = format!("tx_failed:{kind}");
-    summary.errors.iter().any(|error| error.code == code)
-}
-
 fn observe_kind(
     store: &Store,
-    core: &mut dyn Core,
     kind: Kind,
+    pull: Pull<Device>,
     run: &mut Run<'_>,
     gatekeeper: &dyn Gatekeeper,
     summary: &mut Summary,
 ) {
     let what = format!("drift:{kind}");
-    let pulled = match core.observed(kind) {
+    let mut warn = |pulled: &mut Pulled<Device>| summary.warnings.append(&mut pulled.warnings);
+    let pulled = match pull {
         Pull::Absent => return,
-        Pull::Done(pulled) if pulled.complete => pulled,
+        Pull::Done(mut pulled) if pulled.complete => {
+            warn(&mut pulled);
+            pulled
+        }
         other => {
             let why = match other {
                 Pull::Failed(why) => why,
-                _ => "the list of devices is not complete".to_owned(),
+                Pull::Done(mut pulled) => {
+                    warn(&mut pulled);
+                    "the list of devices is not complete".to_owned()
+                }
+                Pull::Absent => return,
             };
             let code = format!("pull_failed:{what}");
             summary.errors.push(Report::new(code, kind, "", why));

@@ -89,6 +89,7 @@ pub struct Snapshot {
     pulls: Vec<(Kind, Pull<Entry>)>,
     source: String,
     digest: String,
+    several_sites: Option<String>,
 }
 
 impl Snapshot {
@@ -118,6 +119,7 @@ impl Snapshot {
             pulls,
             source: core.source(),
             digest: hex,
+            several_sites: core.several_sites(),
         }
     }
 }
@@ -135,6 +137,10 @@ impl Core for Snapshot {
 
     fn observed(&mut self, _kind: Kind) -> Pull<super::core::Device> {
         Pull::Absent
+    }
+
+    fn several_sites(&self) -> Option<String> {
+        self.several_sites.clone()
     }
 
     fn source(&self) -> String {
@@ -168,7 +174,14 @@ pub fn preview(
         new_id: &mut new_id,
         gatekeeper: &super::cycle::AlwaysOpen,
     };
-    let planned = plan_cycle(store, snapshot.pulls, snapshot.source, cycle, trace)?;
+    let lists = match &snapshot.several_sites {
+        None => snapshot.pulls,
+        Some(_) => Vec::new(),
+    };
+    let mut planned = plan_cycle(store, lists, snapshot.source, cycle, trace)?;
+    let refused = snapshot.several_sites.into_iter();
+    let refused = refused.map(|why| Report::general("several_sites", why));
+    planned.summary.errors.extend(refused);
     Ok((planned, snapshot.digest))
 }
 

@@ -20,6 +20,7 @@ mod mirror_commands;
 mod mirror_http;
 mod mirror_knobs;
 mod mirror_properties;
+mod mirror_rest;
 mod mirror_scenarios;
 mod mirror_survives;
 mod rpmdb_chains;

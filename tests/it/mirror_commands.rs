@@ -410,3 +410,28 @@ fn the_answer_of_a_run_is_json_on_standard_output_and_nothing_else() {
         "{codes:?}"
     );
 }
+
+/// One long list costs itself only, and a document may be longer than any of its lists.
+#[test]
+fn a_cap_is_one_of_each_list_and_not_of_the_document() {
+    let machines = |kind: u8, count: u32| -> Value {
+        let entry = |n: u32| {
+            json!({"bmc_mac_address": format!("02:00:5e:{kind:02x}:{:02x}:{:02x}", n >> 8, n & 255),
+                   "serial_number": format!("{kind}-{n}"), "manufacturer": "Foxwell", "description": "x".repeat(400)})
+        };
+        (0..count).map(entry).collect()
+    };
+    let document = json!({
+        "expected_machines": machines(1, 1800), "expected_switches": machines(2, 1800), "expected_power_shelves": machines(3, 2200),
+    });
+    assert!(document.to_string().len() > 2 << 20);
+    let mirror = Mirror::new();
+    let ran = mirror.run(&document, &["--core-list-cap", "1"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    assert_eq!(ran.codes("errors"), ["pull_failed:PowerShelf"]);
+    for (kind, pulled) in [("Compute", 1800), ("NVSwitch", 1800), ("PowerShelf", 0)] {
+        assert_eq!(ran.summary["types"][kind]["inserted"], pulled, "{kind}");
+    }
+    let ran = mirror.run(&document, &["--core-list-cap", "2"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
+}

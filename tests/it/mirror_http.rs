@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const LIST: &str = "expected-machine";
+/// The site that is asked for, and another.
+const SITE: &str = "5a1e0000-0000-4000-8000-000000000001";
+const OTHER_SITE: &str = "5a1e0000-0000-4000-8000-000000000002";
 
 /// A machine as Core has it.
 fn machine(n: u8) -> Value {
-    json!({"id": format!("entry-{n}"), "siteId": "s-1", "bmcMacAddress": format!("02:00:5e:40:00:{n:02x}"),
+    json!({"id": format!("entry-{n}"), "siteId": SITE, "bmcMacAddress": format!("02:00:5e:40:00:{n:02x}"),
            "chassisSerialNumber": format!("MC-{n}"), "manufacturer": "Foxwell", "name": format!("node-{n}"),
            "bmcUsername": "root", "bmcPassword": "never-to-be-stored"})
 }
@@ -42,14 +45,7 @@ impl Fleet {
 
     fn run(&self, url: &str, more: &[&str]) -> Ran {
         let token = self.token.to_str().unwrap();
-        let mut arguments = vec![
-            "--org",
-            "org one",
-            "--site-id",
-            "s-1",
-            "--token-file",
-            token,
-        ];
+        let mut arguments = vec!["--org", "org one", "--site-id", SITE, "--token-file", token];
         arguments.extend(["--request-deadline", "2s", "--connect-timeout", "1s"]);
         arguments.extend(more);
         let mut all = vec!["run", "--once", "--json", "--core", url];
@@ -107,7 +103,7 @@ fn questions_are_asked_as_core_wants_them() {
     let question = asked.first().unwrap();
     assert_eq!(question.path, "/v2/org/org%20one/nico/expected-machine");
     let query = |name: &str| question.query.get(name).map(String::as_str);
-    assert_eq!(query("siteId"), Some("s-1"));
+    assert_eq!(query("siteId"), Some(SITE));
     assert_eq!(
         (query("pageNumber"), query("pageSize")),
         (Some("1"), Some("100"))
@@ -138,10 +134,9 @@ fn an_answer_that_cannot_be_used_changes_nothing() {
     let html = b"<html>Sign in</html>".to_vec();
     let cut = json!([machine(1)]).to_string().into_bytes();
     let truncated = cut[..cut.len() - 9].to_vec();
-    let answers: [(&str, Answer); 7] = [
+    let answers: [(&str, Answer); 6] = [
         ("HTML with 200", Answer::Plain(200, Vec::new(), html)),
         ("truncated JSON", Answer::Plain(200, Vec::new(), truncated)),
-        ("a body that ends too early", Answer::CutOff(cut)),
         ("no content", status(204)),
         ("an object", Answer::Plain(200, Vec::new(), b"{}".to_vec())),
         ("silence", Answer::Silence),
@@ -157,6 +152,30 @@ fn an_answer_that_cannot_be_used_changes_nothing() {
         );
         assert!(!ran.stderr.contains("panicked"), "{what}: {}", ran.stderr);
     }
+}
+
+/// A reset, or a proxy that gives up in the middle: asking changes nothing, so it is done again.
+#[test]
+fn an_answer_that_breaks_off_is_asked_for_again() {
+    let fleet = Fleet::new();
+    let cut = json!([machine(1)]).to_string().into_bytes();
+    let (ran, core) = fleet.survives(move |_| Answer::CutOff(cut.clone()));
+    assert_eq!(core.requests_for(LIST).len(), 3);
+    let message = ran.summary["errors"][0]["message"].as_str().unwrap();
+    assert!(message.contains("broke off"), "{message}");
+    let asked = AtomicUsize::new(0);
+    let core = CoreServer::start(move |request| {
+        let whole = json!([machine(1), machine(2)]);
+        match request.path.ends_with(LIST) {
+            true if asked.fetch_add(1, Ordering::Relaxed) == 0 => {
+                Answer::CutOff(whole.to_string().into_bytes())
+            }
+            true => page(&whole, 2),
+            false => page(&json!([]), 0),
+        }
+    });
+    let ran = fleet.run(&core.url, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
 }
 
 #[test]
@@ -328,7 +347,7 @@ fn entries_of_another_site_are_ignored_and_nothing_is_deleted() {
             return page(&json!([]), 0);
         }
         let mut foreign = machine(9);
-        foreign["siteId"] = json!("s-2");
+        foreign["siteId"] = json!(OTHER_SITE);
         page(&json!([machine(1), foreign]), 2)
     });
     let ran = fleet.run(&core.url, &[]);
@@ -336,28 +355,179 @@ fn entries_of_another_site_are_ignored_and_nothing_is_deleted() {
     assert_eq!(fleet.live(), 2);
 }
 
-/// A rack_id means something within one site only, so machines must not find racks of another.
+/// A rack_id means something within one site only: lists of two sites cannot be told apart.
 #[test]
-fn without_a_site_that_was_asked_for_the_first_one_seen_is_the_only_one() {
-    let mirror = Mirror::new();
-    let core = CoreServer::start(|request| match request.path.rsplit('/').next() {
-        Some("expected-rack") => page(
-            &json!([{"id": "r", "siteId": "S-2", "rackId": "r", "name": "r",
-            "labels": {"chassis.manufacturer": "Q", "chassis.serial-number": "1"}}]),
-            1,
-        ),
-        Some("expected-machine") => page(&json!([machine(1)]), 1),
-        Some("expected-switch") => {
-            let mut switch = machine(2);
-            switch["siteId"] = json!("s-2");
-            page(&json!([switch]), 1)
+fn lists_of_two_sites_without_a_site_id_write_nothing() {
+    let machine_of = |site: &str| {
+        let mut machine = machine(2);
+        machine["siteId"] = json!(site);
+        machine
+    };
+    for (list, entry) in [
+        ("expected-switch", machine_of(OTHER_SITE)),
+        ("machine", json!({"id": "m-1", "siteId": OTHER_SITE})),
+    ] {
+        let mirror = Mirror::new();
+        let core = CoreServer::start(move |request| match request.path.rsplit('/').next() {
+            Some("expected-rack") => page(
+                // The same site in another case is the same site.
+                &json!([{"id": "r", "siteId": SITE.to_uppercase(), "rackId": "r", "name": "r",
+                "labels": {"chassis.manufacturer": "Q", "chassis.serial-number": "1"}}]),
+                1,
+            ),
+            Some("expected-machine") => page(&json!([machine(1)]), 1),
+            Some(other) if other == list => page(&json!([entry]), 1),
+            _ => page(&json!([]), 0),
+        });
+        let rest = ["--org", "o", "--profile", "host-mac"];
+        let ran = mirror.run_from(&core.url, &rest);
+        assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+        assert_eq!(ran.codes("errors"), ["several_sites"]);
+        let message = ran.summary["errors"][0]["message"].as_str().unwrap();
+        assert!(
+            message.contains(OTHER_SITE) && message.contains("--site-id"),
+            "{message}"
+        );
+        for (table, rows) in mirror.dump().as_object().unwrap() {
+            assert_eq!(rows, &json!([]), "{table}");
         }
-        _ => page(&json!([]), 0),
+        assert_eq!(mirror.audit(), json!([]));
+    }
+}
+
+#[test]
+fn a_site_id_that_is_no_uuid_is_a_usage_error_and_nobody_is_asked() {
+    let mirror = Mirror::new();
+    let core = CoreServer::start(|_| page(&json!([]), 0));
+    for id in [
+        "x",
+        "5a1e00000000400080000000000000aa",
+        "{5a1e0000-0000-4000-8000-000000000001}",
+    ] {
+        let ran = mirror.run_from(&core.url, &["--org", "o", "--site-id", id]);
+        assert_eq!(ran.code, Some(2), "{id}: {}", ran.stderr);
+        assert!(ran.stderr.contains("site-id"), "{}", ran.stderr);
+    }
+    assert!(core.requests().is_empty());
+}
+
+/// A total is a number that somebody counted before the pages were read.
+#[test]
+fn a_list_ends_at_a_short_page_and_not_at_its_total() {
+    let fleet = Fleet::new();
+    let many = |from: u8, to: u8| Value::from_iter((from..to).map(machine));
+    // Two full pages and a total that fits: the third page shows that there is no more.
+    let core = CoreServer::start(move |request| {
+        let number = request.query.get("pageNumber").map(String::as_str);
+        match (request.path.ends_with(LIST), number) {
+            (true, Some("1")) => page(&many(0, 100), 200),
+            (true, Some("2")) => page(&many(100, 200), 200),
+            (true, _) => page(&json!([]), 200),
+            _ => page(&json!([]), 0),
+        }
     });
-    let ran = mirror.run_from(&core.url, &["--org", "o", "--profile", "host-mac"]);
+    let ran = fleet.run(&core.url, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
+    assert_eq!((fleet.live(), core.requests_for(LIST).len()), (200, 3));
+    // A total that is too small: half of the fleet would be deleted.
+    let core = CoreServer::start(move |request| {
+        let number = request.query.get("pageNumber").map(String::as_str);
+        match (request.path.ends_with(LIST), number) {
+            (true, Some("1")) => page(&many(0, 100), 100),
+            (true, Some("2")) => page(&many(100, 199), 100),
+            _ => page(&json!([]), 0),
+        }
+    });
+    let ran = fleet.run(&core.url, &["--max-deletes", "1000"]);
+    assert_eq!(ran.codes("warnings"), ["pagination_inconsistent"]);
+    assert_eq!((ran.code, fleet.live()), (Some(1), 200));
+}
+
+/// Core's limiter lets a number of requests through at once, then some a second, and says nothing about
+/// when to come back.
+#[test]
+fn a_rate_limit_without_retry_after_is_survived() {
+    let fleet = Fleet::new();
+    let tokens = Mutex::new((5.0, Instant::now()));
+    let core = CoreServer::start(move |request| {
+        let mut tokens = tokens.lock().unwrap();
+        let refill = tokens.1.elapsed().as_secs_f64() * 10.0;
+        *tokens = ((tokens.0 + refill).min(5.0), Instant::now());
+        if tokens.0 < 1.0 {
+            return status(429);
+        }
+        tokens.0 -= 1.0;
+        let number: u32 = request.query["pageNumber"].parse().unwrap();
+        if !request.path.ends_with(LIST) {
+            return page(&json!([]), 0);
+        }
+        let first = (number - 1) * 100;
+        let machines = (first..(first + 100).min(1950)).map(|n| {
+            json!({"id": n.to_string(), "bmcMacAddress": format!("02:00:5e:41:{:02x}:{:02x}", n >> 8, n & 255),
+                   "chassisSerialNumber": format!("MC-{n}"), "manufacturer": "Foxwell"})
+        });
+        page(&machines.collect(), 1950)
+    });
+    let ran = fleet.run(&core.url, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
+    let refused = core.requests().len() - 24;
+    assert!(refused > 0, "the limiter never refused anything");
+    assert_eq!(ran.summary["types"]["Compute"]["pulled"], 1950);
+}
+
+/// One deadline for everything: each answer comes in time, all of them together do not.
+#[test]
+fn lists_that_take_longer_than_the_deadline_for_all_fail_and_change_nothing() {
+    let fleet = Fleet::new();
+    let before = without_times(&fleet.mirror.dump());
+    let core = CoreServer::start(|request| {
+        let number: u8 = request.query["pageNumber"].parse().unwrap();
+        if !request.path.ends_with(LIST) || number > 200 {
+            return page(&json!([]), 0);
+        }
+        // The pace is the behaviour under test; the list would take a minute.
+        std::thread::sleep(Duration::from_millis(300));
+        let entry = |n: u8| json!({"id": format!("{number}-{n}"), "bmcMacAddress": format!("02:00:5e:42:{number:02x}:{n:02x}")});
+        page(&Value::from_iter((0..100).map(entry)), 20_000)
+    });
+    let begin = Instant::now();
+    let ran = fleet.run(&core.url, &["--core-deadline", "2s"]);
+    assert!(
+        begin.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begin.elapsed()
+    );
     assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    let failed = ["NVSwitch", "PowerShelf"].map(|kind| format!("pull_failed:{kind}"));
+    let failed: Vec<String> = std::iter::once("pull_failed:Compute".to_owned())
+        .chain(failed)
+        .chain(["pull_failed:drift:Compute".to_owned()])
+        .collect();
+    assert_eq!(ran.codes("errors"), failed);
+    let message = ran.summary["errors"][0]["message"].as_str().unwrap();
+    assert!(message.contains("--core-deadline 2s"), "{message}");
+    assert_eq!(without_times(&fleet.mirror.dump()), before);
+}
+
+#[test]
+fn a_list_longer_than_its_cap_fails_and_names_the_setting() {
+    let fleet = Fleet::new();
+    let (ran, _) = {
+        let core = CoreServer::start(|request| {
+            let number: u8 = request.query["pageNumber"].parse().unwrap();
+            if !request.path.ends_with(LIST) {
+                return page(&json!([]), 0);
+            }
+            let text = "x".repeat(2000);
+            let entry = |n: u8| json!({"id": format!("{number}-{n}"), "description": text});
+            page(&Value::from_iter((0..100).map(entry)), 20_000)
+        });
+        (fleet.run(&core.url, &["--core-list-cap", "1"]), core)
+    };
     assert_eq!(ran.codes("errors"), ["pull_failed:Compute"]);
-    assert_eq!(ran.summary["types"]["NVSwitch"]["inserted"], 1);
+    let message = ran.summary["errors"][0]["message"].as_str().unwrap();
+    assert!(message.contains("--core-list-cap"), "{message}");
+    assert_eq!(fleet.live(), 2);
 }
 
 #[test]
@@ -366,7 +536,7 @@ fn observed_machines_come_from_core_too() {
     let core = CoreServer::start(|request| {
         if request.path.ends_with("/machine") {
             let device = json!({"id": "m-1", "serialNumber": "MC-1", "controllerMachineType": "x", "status": "Ready", "health": {},
-                "metadata": {"bmcInfo": {"mac": "02:00:5e:40:00:01", "ip": "10.0.0.1", "version": "7.1"}}});
+                "metadata": {"bmcInfo": {"mac": "02:00:5e:40:00:01", "ip": "10.0.0.1", "version": "1", "firmwareRevision": "7.1"}}});
             return page(&json!([device]), 1);
         }
         match request.path.ends_with(LIST) {

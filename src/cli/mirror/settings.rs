@@ -4,7 +4,7 @@ use super::Stop;
 use crate::cli::options::{ConfigError, Origin, Setting, Settings, parse};
 use crate::http::{Client, Options};
 use crate::mirror::Store;
-use crate::mirror::core::{Core, FileCore, RestCore, RestOptions};
+use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::run::Gate;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(in crate::cli) const SETTINGS: &[Setting] = &[
         None,
         "organisation; with it the address speaks REST",
     ),
-    setting("site-id", "ID", None, "the one site whose entries count"),
+    setting("site-id", "UUID", None, "the one site whose entries count"),
     setting("token-file", "FILE", None, "file with a bearer token"),
     setting(
         "ca-file",
@@ -65,6 +65,42 @@ pub(in crate::cli) const SETTINGS: &[Setting] = &[
         "DURATION",
         Some("60s"),
         "longest time for one answer, retries included",
+    ),
+    setting(
+        "core-deadline",
+        "DURATION",
+        Some("10m"),
+        "longest time for all lists of a cycle together, over REST",
+    ),
+    setting(
+        "core-list-cap",
+        "MIB",
+        Some("128"),
+        "longest list, in MiB; a document may be eight times as long",
+    ),
+    setting(
+        "observed",
+        "file:PATH|URL",
+        None,
+        "where observed devices come from, if not from --core",
+    ),
+    setting(
+        "observe-dpus",
+        "on|off",
+        Some("off"),
+        "REST: ask for the DPUs of each host, one request per host",
+    ),
+    setting(
+        "observe-trays",
+        "on|off",
+        Some("off"),
+        "REST: read switches, shelves and power states from Flow's trays",
+    ),
+    setting(
+        "observe-endpoints",
+        "on|off",
+        Some("off"),
+        "REST: read power states from the site explorer",
     ),
     setting("interval", "DURATION", Some("5m"), "time between cycles"),
     setting(
@@ -139,6 +175,10 @@ pub(super) struct Config {
     site: Option<String>,
     token_file: Option<PathBuf>,
     http: Options,
+    observed: Option<String>,
+    observe: Observe,
+    all_lists: Duration,
+    list_cap: u64,
     /// Time between cycles.
     pub(super) interval: Duration,
     /// The knobs.
@@ -174,8 +214,16 @@ impl Config {
             state_dir: settings.one("state-dir", parse::path)?,
             core: settings.optional("core", text)?,
             org: settings.optional("org", text)?,
-            site: settings.optional("site-id", text)?,
+            site: settings.optional("site-id", site_id)?,
             token_file: settings.optional("token-file", parse::path)?,
+            observed: settings.optional("observed", text)?,
+            observe: Observe {
+                dpus: settings.one("observe-dpus", parse::on_off)?,
+                trays: settings.one("observe-trays", parse::on_off)?,
+                endpoints: settings.one("observe-endpoints", parse::on_off)?,
+            },
+            all_lists: settings.one("core-deadline", parse::duration(seconds(1, 86_400)))?,
+            list_cap: u64::from(settings.one("core-list-cap", parse::number(1..=4096))?) << 20,
             http,
             interval: settings.one("interval", parse::duration(seconds(1, 86_400)))?,
             policy: Policy {
@@ -197,50 +245,87 @@ impl Config {
 
     /// Where inventory comes from.
     pub(super) fn core(&self) -> Result<Box<dyn Core + Send>, Stop> {
-        let wrong = |why: &str| Stop::from(ConfigError::new(Origin::Flag, "core", why));
         let Some(core) = &self.core else {
-            return Err(wrong("is needed and not given"));
+            return Err(wrong("core", "is needed and not given"));
         };
-        if let Some(path) = core.strip_prefix("file:") {
-            return Ok(Box::new(FileCore::at_path(path.into(), self.site.clone())));
+        let expected = match &self.org {
+            Some(org) if !core.starts_with("file:") => self.rest(core, org)?,
+            _ => self.document("core", core)?,
+        };
+        let Some(observed) = &self.observed else {
+            return Ok(expected);
+        };
+        if self.observe != Observe::default() {
+            let why = "cannot be given with --observe-dpus, --observe-trays or --observe-endpoints";
+            return Err(wrong("observed", why));
         }
-        let Some((_, rest)) = core
-            .split_once("://")
-            .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
-        else {
-            return Err(wrong("is neither file:PATH nor an http or https address"));
-        };
-        if rest
-            .split(['/', '?', '#'])
-            .next()
-            .unwrap_or_default()
-            .contains('@')
-        {
-            return Err(wrong("holds a user name or password: use --token-file"));
+        let observed = self.document("observed", observed)?;
+        Ok(Box::new(MixedCore::new(expected, observed)))
+    }
+
+    /// One document with every list, from a file or an address.
+    fn document(&self, setting: &str, from: &str) -> Result<Box<dyn Core + Send>, Stop> {
+        let site = self.site.clone();
+        if let Some(path) = from.strip_prefix("file:") {
+            return Ok(Box::new(
+                FileCore::at_path(path.into(), site).list_cap(self.list_cap),
+            ));
         }
-        let client = Client::new(self.http.clone());
-        let Some(org) = &self.org else {
-            if self.site.is_some() || self.token_file.is_some() {
-                return Err(Stop::from(ConfigError::new(
-                    Origin::Flag,
-                    "org",
-                    "is needed with --site-id and --token-file",
-                )));
-            }
-            return Ok(Box::new(FileCore::at_url(
-                core.clone(),
-                client,
-                self.http.deadline,
-            )));
-        };
+        check_address(setting, from)?;
+        if setting == "core" && (self.site.is_some() || self.token_file.is_some()) {
+            return Err(wrong("org", "is needed with --site-id and --token-file"));
+        }
+        let client = Client::new(Options {
+            body_cap: FileCore::document_cap(self.list_cap),
+            ..self.http.clone()
+        });
+        let core = FileCore::at_url(from.to_owned(), client, self.http.deadline);
+        Ok(Box::new(core.list_cap(self.list_cap)))
+    }
+
+    fn rest(&self, base: &str, org: &str) -> Result<Box<dyn Core + Send>, Stop> {
+        check_address("core", base)?;
         let options = RestOptions {
-            base: core.clone(),
-            org: org.clone(),
+            base: base.to_owned(),
+            org: org.to_owned(),
             site: self.site.clone(),
             token_file: self.token_file.clone(),
             deadline: self.http.deadline,
+            all_lists: self.all_lists,
+            list_cap: self.list_cap,
+            observe: self.observe,
         };
+        let client = Client::new(self.http.clone());
         Ok(Box::new(RestCore::new(options, client)))
+    }
+}
+
+fn wrong(setting: &str, why: &str) -> Stop {
+    Stop::from(ConfigError::new(Origin::Flag, setting, why))
+}
+
+/// An http or https address without a user name.
+fn check_address(setting: &str, address: &str) -> Result<(), Stop> {
+    let Some((_, rest)) = address
+        .split_once("://")
+        .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+    else {
+        let why = "is neither file:PATH nor an http or https address";
+        return Err(wrong(setting, why));
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if host.contains('@') {
+        let why = "holds a user name or password: use --token-file";
+        return Err(wrong(setting, why));
+    }
+    Ok(())
+}
+
+/// Core answers other texts with "500 DB error".
+fn site_id(text: &str) -> Result<String, String> {
+    match text.parse::<uuid::Uuid>() {
+        Ok(_) if text.len() == 36 => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is no UUID")),
     }
 }
 

@@ -18,8 +18,10 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Longest document, in bytes.
-const MAX_DOCUMENT: u64 = 64 << 20;
+/// Longest list unless another cap is set, in bytes.
+const LIST_CAP: u64 = 128 << 20;
+/// Lists that a document may hold, each as long as the cap of one list.
+const LISTS: u64 = 8;
 
 /// Where the document is.
 enum Place {
@@ -31,6 +33,8 @@ enum Place {
 pub struct FileCore {
     place: Place,
     site: Site,
+    /// Longest list, in bytes.
+    list_cap: u64,
     document: Option<Result<Document, String>>,
 }
 
@@ -45,25 +49,39 @@ type Members = HashMap<String, std::ops::Range<usize>>;
 impl FileCore {
     /// The document at `path`.
     pub fn at_path(path: PathBuf, site: Option<String>) -> Self {
-        Self {
-            place: Place::File(path),
-            site: Site::new(site),
-            document: None,
-        }
+        Self::new(Place::File(path), site)
     }
 
-    /// The document that `client` finds at `url` before the deadline.
+    /// The document that `client` finds at `url` before the deadline. The cap of the client's answers is
+    /// that of the document: see [`FileCore::document_cap`].
     pub fn at_url(url: String, client: Client, deadline: Duration) -> Self {
+        Self::new(Place::Url(url, client, deadline), None)
+    }
+
+    /// The same with another cap for a list, in bytes.
+    pub fn list_cap(self, list_cap: u64) -> Self {
+        Self { list_cap, ..self }
+    }
+
+    /// Longest document whose lists have `list_cap` bytes at most.
+    pub fn document_cap(list_cap: u64) -> u64 {
+        list_cap.saturating_mul(LISTS)
+    }
+
+    fn new(place: Place, site: Option<String>) -> Self {
         Self {
-            place: Place::Url(url, client, deadline),
-            site: Site::new(None),
+            place,
+            site: Site::new(site),
+            list_cap: LIST_CAP,
             document: None,
         }
     }
 
     /// Elements of the list under the first of these names that is there, read into `T`.
     fn list<T: serde::de::DeserializeOwned>(&mut self, kind: Kind, names: &[&str]) -> Pull<T> {
-        let document = self.document.get_or_insert_with(|| read(&self.place));
+        let document = self
+            .document
+            .get_or_insert_with(|| read(&self.place, self.list_cap));
         let members = document
             .as_ref()
             .map(|document| (document, document.members()));
@@ -75,6 +93,10 @@ impl FileCore {
         let Some(value) = names.iter().find_map(value) else {
             return Pull::Absent;
         };
+        if u64::try_from(value.len()).unwrap_or(u64::MAX) > self.list_cap {
+            let cap = self.list_cap;
+            return Pull::Failed(format!("longer than {cap} bytes, see --core-list-cap"));
+        }
         if let Some(entries) = page::objects(value) {
             return Pull::Done(Pulled::whole(entries));
         }
@@ -105,7 +127,7 @@ impl Core for FileCore {
                     let report = Report::new(code, kind, names[0], "an entry came twice");
                     pulled.warnings.push(report);
                 }
-                from_result(self.site.keep_own(kind, pulled))
+                Pull::Done(self.site.keep_own(kind, pulled))
             }
             other => other,
         }
@@ -126,11 +148,20 @@ impl Core for FileCore {
                 Pull::Done(positions) => place_devices(pulled, positions),
             }
         }
-        pull
+        match pull {
+            Pull::Done(pulled) => Pull::Done(self.site.keep_own(kind, pulled)),
+            other => other,
+        }
+    }
+
+    fn several_sites(&self) -> Option<String> {
+        self.site.ambiguity()
     }
 
     fn fingerprint(&mut self) -> Option<[u8; 32]> {
-        let document = self.document.get_or_insert_with(|| read(&self.place));
+        let document = self
+            .document
+            .get_or_insert_with(|| read(&self.place, self.list_cap));
         let body = &document.as_ref().ok()?.body;
         Some(Sha256::digest(body).into())
     }
@@ -190,17 +221,18 @@ impl Document {
     }
 }
 
-fn read(place: &Place) -> Result<Document, String> {
+fn read(place: &Place, list_cap: u64) -> Result<Document, String> {
     let body = match place {
         Place::File(path) => {
+            let cap = FileCore::document_cap(list_cap);
             let mut body = Vec::new();
             let read = std::fs::File::open(path)
-                .and_then(|file| file.take(MAX_DOCUMENT + 1).read_to_end(&mut body));
+                .and_then(|file| file.take(cap.saturating_add(1)).read_to_end(&mut body));
             read.map_err(|error| format!("{}: {error}", path.display()))?;
-            if u64::try_from(body.len()).unwrap_or(u64::MAX) > MAX_DOCUMENT {
+            if u64::try_from(body.len()).unwrap_or(u64::MAX) > cap {
+                let path = path.display();
                 return Err(format!(
-                    "{}: longer than {MAX_DOCUMENT} bytes",
-                    path.display()
+                    "{path}: longer than {cap} bytes, {LISTS} times --core-list-cap"
                 ));
             }
             body
@@ -222,7 +254,10 @@ fn fetch(url: &str, client: &Client, deadline: Duration) -> Result<Vec<u8>, Stri
                 (format!("status {}", answer.status), asked_to_wait(&answer))
             }
             Ok(answer) => return Err(format!("status {}", answer.status)),
-            Err(error @ HttpError::NoConnection(_)) => (error.to_string(), None),
+            // A question changes nothing, so it may be put again after a reset.
+            Err(error @ (HttpError::NoConnection(_) | HttpError::Broken(_))) => {
+                (error.to_string(), None)
+            }
             Err(error) => return Err(error.to_string()),
         };
         if !patience.wait(wait) {

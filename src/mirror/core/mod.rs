@@ -1,21 +1,24 @@
 //! Asking Core: one trait, two dialects.
 //!
 //! ```text
-//! file.rs   one JSON document with everything in it, from a file or an address
-//! rest.rs   one paged list per type; tokens, and whether the pages fit together
+//! file.rs       one JSON document with everything in it, from a file or an address
+//! rest/         one paged list per type, with a token
+//! mixed.rs      expected inventory from one source, observed devices from another
 //! patience.rs   asking again
 //! ```
 
 mod device;
 mod file;
+mod mixed;
 mod patience;
 mod rest;
 
-pub use device::{Device, DevicePosition};
+pub use device::{Device, DevicePosition, ObservedNumber};
 pub use file::FileCore;
+pub use mixed::MixedCore;
 pub use rest::{RestCore, RestOptions};
 
-use super::page::{self, Entry, IdText};
+use super::page::{self, Entry};
 use super::report::Report;
 use crate::inventory::Kind;
 use serde::de::DeserializeOwned;
@@ -61,14 +64,30 @@ impl<T> Pulled<T> {
     }
 }
 
+/// Optional lists of observed devices, which not every token may read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observe {
+    /// The DPUs of each host: one request per host.
+    pub dpus: bool,
+    /// The trays of a site that has Flow: switches, power shelves, power states.
+    pub trays: bool,
+    /// What the site explorer saw: power states of machines.
+    pub endpoints: bool,
+}
+
 /// Where expected and observed inventory comes from.
 pub trait Core {
-    /// Forgets what was read: the next question asks anew.
+    /// Forgets what was read: the next question asks anew, and the time for all lists begins.
     fn begin(&mut self);
     /// What is expected of one type.
     fn expected(&mut self, kind: Kind) -> Pull<Entry>;
     /// What is observed of one type.
     fn observed(&mut self, kind: Kind) -> Pull<Device>;
+    /// Why nothing may be written of all that was read since the beginning: the lists belong to several
+    /// sites, and nobody said which one is meant.
+    fn several_sites(&self) -> Option<String> {
+        None
+    }
     /// For the audit log; holds no secret.
     fn source(&self) -> String;
     /// Digest of everything that will be said until the next beginning, if that can be told
@@ -111,56 +130,94 @@ fn came_twice<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
     !ids.all(|id| id.is_empty() || seen.insert(id))
 }
 
+/// What belongs to a site.
+trait OfSite {
+    /// The site, if that is said.
+    fn site(&self) -> Option<&str>;
+    /// What it is called in reports.
+    fn key(&self) -> &str;
+}
+
+impl OfSite for Entry {
+    fn site(&self) -> Option<&str> {
+        page::present(self.site_id.as_ref().map(|id| id.0.as_str()))
+    }
+
+    fn key(&self) -> &str {
+        let id = self.rack_id.as_ref().or(self.id.as_ref());
+        id.map_or("", |id| id.0.as_str())
+    }
+}
+
+impl OfSite for Device {
+    fn site(&self) -> Option<&str> {
+        self.site_id()
+    }
+
+    fn key(&self) -> &str {
+        self.id().unwrap_or_default()
+    }
+}
+
 /// The one site whose entries count: a rack_id is unique within one site only.
 struct Site {
     /// The one that was asked for.
     asked: Option<String>,
-    /// The first one that was seen in this cycle.
-    seen: Option<String>,
+    /// The first two that were seen in this cycle, in any list.
+    seen: Vec<String>,
 }
 
 impl Site {
     fn new(asked: Option<String>) -> Self {
-        Self { asked, seen: None }
+        Self {
+            asked,
+            seen: Vec::new(),
+        }
     }
 
     /// A new cycle begins.
     fn begin(&mut self) {
-        self.seen = None;
+        self.seen.clear();
     }
 
-    /// Takes out entries of other sites. Without a site that was asked for nobody knows which one
-    /// is meant, so that entries of a second one, in whatever list, make the pull useless.
-    fn keep_own(&mut self, kind: Kind, mut pulled: Pulled<Entry>) -> Result<Pulled<Entry>, String> {
+    /// Takes out what belongs to other sites than the one that was asked for. If none was asked for,
+    /// all of it stays, and the sites are remembered: see [`Site::ambiguity`].
+    fn keep_own<T: OfSite>(&mut self, kind: Kind, mut pulled: Pulled<T>) -> Pulled<T> {
+        let Some(asked) = &self.asked else {
+            for site in pulled.entries.iter().filter_map(OfSite::site) {
+                let is_known = self.seen.iter().any(|seen| seen.eq_ignore_ascii_case(site));
+                if !is_known && self.seen.len() < 2 {
+                    self.seen.push(site.to_owned());
+                }
+            }
+            return pulled;
+        };
         let mut foreign = Vec::new();
         pulled.entries.retain(|entry| {
-            let Some(IdText(of)) = entry.site_id.as_ref().filter(|id| !id.0.is_empty()) else {
-                return true;
-            };
-            let own = match &self.asked {
-                Some(asked) => asked,
-                None => self.seen.get_or_insert_with(|| of.clone()),
-            };
-            if own.eq_ignore_ascii_case(of) {
-                return true;
+            let is_own = entry.site().is_none_or(|of| asked.eq_ignore_ascii_case(of));
+            if !is_own {
+                foreign.push(entry.key().to_owned());
             }
-            let key = entry.rack_id.as_ref().or(entry.id.as_ref());
-            foreign.push(key.map(|id| id.0.clone()).unwrap_or_default());
-            false
+            is_own
         });
-        if foreign.is_empty() {
-            return Ok(pulled);
-        }
-        if self.asked.is_none() {
-            return Err("entries of more than one site; choose one with --site-id".into());
-        }
-        pulled.complete = false;
+        pulled.complete &= foreign.is_empty();
         let why = "an entry of another site; it is ignored, and nothing is deleted";
         let reports = foreign
             .into_iter()
             .map(|key| Report::new("foreign_site_row", kind, key, why));
         pulled.warnings.extend(reports);
-        Ok(pulled)
+        pulled
+    }
+
+    /// Why nothing may be written: entries of several sites, and none was asked for.
+    fn ambiguity(&self) -> Option<String> {
+        let [one, other, ..] = self.seen.as_slice() else {
+            return None;
+        };
+        let (one, other) = (shorten(one), shorten(other));
+        Some(format!(
+            "the lists hold entries of more than one site, {one} and {other} among them: nothing is written; choose one with --site-id, and use one state directory per site"
+        ))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Checked, PresentDevices};
 use crate::inventory::{Component, ComponentType, Drift, DriftType, FieldDiff, Kind, Row};
-use crate::mirror::core::Device;
+use crate::mirror::core::{Device, ObservedNumber};
 use crate::mirror::plan::{Draft, Op};
 use crate::mirror::policy::{Policy, Profile};
 use std::collections::{HashMap, HashSet};
@@ -71,12 +71,14 @@ fn differences(component: &Component, device: &Device, policy: &Policy) -> Vec<F
             continue;
         }
         let actual = match actual {
-            Some(actual) if actual == expected => continue,
-            Some(actual) => actual.to_string(),
+            ObservedNumber::NotCarried => continue,
+            ObservedNumber::At(actual) if actual == expected => continue,
+            ObservedNumber::At(actual) => actual.to_string(),
             // Where 0 may mean that nobody knows, it proves nothing; nor does a position that was
             // observed in part.
-            None if natural && (expected <= 0 || device.is_placed()) => continue,
-            None => MISSING.to_owned(),
+            ObservedNumber::Unplaced if natural && expected <= 0 => continue,
+            ObservedNumber::Blank if natural => continue,
+            ObservedNumber::Unplaced | ObservedNumber::Blank => MISSING.to_owned(),
         };
         diffs.push(FieldDiff {
             field_name: field.to_owned(),
@@ -84,8 +86,10 @@ fn differences(component: &Component, device: &Device, policy: &Policy) -> Vec<F
             actual_value: actual,
         });
     }
+    // Where the BMC is the identity, a changed chassis is not a difference.
     let serials = (component.serial_number.as_deref(), device.serial());
     if let (Some(expected), Some(actual)) = serials
+        && natural
         && !expected.is_empty()
         && expected != actual
     {

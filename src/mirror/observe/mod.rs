@@ -2,8 +2,10 @@
 //!
 //! | Type | Linked by | Compared | Written, never compared |
 //! |---|---|---|---|
-//! | Compute | `natural-key`: serial; `host-mac`: Host BMC | positions, serial | external_id, power_state, firmware_version |
+//! | Compute | `natural-key`: serial; `host-mac`: Host BMC | positions; serial under `natural-key` | external_id, power_state, firmware_version, status, health, lifecycle_state |
 //! | NVSwitch, PowerShelf | serial; the single Host BMC | presence | the same, external_id also cleared |
+//!
+//! A number that the source cannot carry is never compared.
 //!
 //! Under `natural-key` a device that does not say its serial is linked by its Host BMC, and a
 //! machine that neither finds by the id its component was given. A snapshot that contradicts itself
@@ -172,11 +174,18 @@ fn write_observed(
         let mut wanted = row.clone();
         if let Some(device) = linked {
             wanted.external_id = device.id().map(str::to_owned);
-            if let Some(state) = device.power_state() {
-                wanted.power_state = Some(state.to_owned());
+            for (column, observed) in [
+                (&mut wanted.power_state, device.power_state()),
+                (&mut wanted.firmware_version, device.firmware_version()),
+                (&mut wanted.status, device.status()),
+                (&mut wanted.lifecycle_state, device.lifecycle_state()),
+            ] {
+                if let Some(observed) = observed {
+                    *column = Some(observed.to_owned());
+                }
             }
-            if let Some(version) = device.firmware_version() {
-                wanted.firmware_version = Some(version.to_owned());
+            if let Some(health) = device.health() {
+                wanted.health = health;
             }
         } else if stored.is_some_and(|id| given.get(id).is_some_and(|owner| *owner != i))
             || (kind != Kind::Compute && row.is_live())

@@ -1,5 +1,6 @@
 //! `http:` scenarios: what the server answers, in the order it is asked.
 
+use super::translate::site_id;
 use crate::support::core_server::{Answer, CoreServer, page, status};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -67,7 +68,7 @@ fn plain(answer: &Value) -> Answer {
         .collect();
     let code = u16::try_from(answer["status"].as_u64().unwrap()).unwrap();
     let body = match (answer.get("items"), answer.get("body_raw")) {
-        (Some(items), _) => items.to_string(),
+        (Some(items), _) => with_site_ids(items.clone()).to_string(),
         (None, Some(raw)) => raw.as_str().unwrap().to_owned(),
         (None, None) => String::new(),
     };
@@ -78,4 +79,13 @@ fn plain(answer: &Value) -> Answer {
         }
         None => Answer::Plain(code, headers, body.into_bytes()),
     }
+}
+
+fn with_site_ids(mut items: Value) -> Value {
+    for item in items.as_array_mut().into_iter().flatten() {
+        if let Some(site) = item.get("siteId").and_then(Value::as_str).map(site_id) {
+            item["siteId"] = json!(site);
+        }
+    }
+    items
 }

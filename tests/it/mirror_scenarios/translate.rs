@@ -287,10 +287,18 @@ pub fn flags(scenario: &Value) -> Vec<String> {
         flags.push(match argument.as_str().unwrap() {
             "--max-delete" => "--max-deletes".to_owned(),
             "--max-delete-pct" => "--max-delete-percent".to_owned(),
-            other => other.to_owned(),
+            other => site_id(other),
         });
     }
     flags
+}
+
+/// The UUID of a site that a scenario calls `s-N`; any other text as it is.
+pub fn site_id(text: &str) -> String {
+    match text.strip_prefix("s-").and_then(|n| n.parse::<u32>().ok()) {
+        Some(n) => format!("51fe0000-0000-4000-8000-{n:012}"),
+        None => text.to_owned(),
+    }
 }
 
 /// What the gate is set to, if it is.

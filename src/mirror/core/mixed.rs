@@ -1,0 +1,55 @@
+//! Expected inventory from one source, observed devices from another: for a Core whose REST interface does
+//! not show all devices that an exporter beside it can see.
+
+use super::{Core, Device, Pull};
+use crate::inventory::Kind;
+use crate::mirror::page::Entry;
+use sha2::{Digest, Sha256};
+
+/// Two sources as one.
+pub struct MixedCore {
+    expected: Box<dyn Core + Send>,
+    observed: Box<dyn Core + Send>,
+}
+
+impl MixedCore {
+    /// Expected lists come from the first, observed ones from the second.
+    pub fn new(expected: Box<dyn Core + Send>, observed: Box<dyn Core + Send>) -> Self {
+        Self { expected, observed }
+    }
+}
+
+impl Core for MixedCore {
+    fn begin(&mut self) {
+        self.expected.begin();
+        self.observed.begin();
+    }
+
+    fn expected(&mut self, kind: Kind) -> Pull<Entry> {
+        self.expected.expected(kind)
+    }
+
+    fn observed(&mut self, kind: Kind) -> Pull<Device> {
+        self.observed.observed(kind)
+    }
+
+    fn several_sites(&self) -> Option<String> {
+        let expected = self.expected.several_sites();
+        expected.or_else(|| self.observed.several_sites())
+    }
+
+    fn source(&self) -> String {
+        format!(
+            "{}, observed from {}",
+            self.expected.source(),
+            self.observed.source()
+        )
+    }
+
+    fn fingerprint(&mut self) -> Option<[u8; 32]> {
+        let mut both = Sha256::new();
+        both.update(self.expected.fingerprint()?);
+        both.update(self.observed.fingerprint()?);
+        Some(both.finalize().into())
+    }
+}
