@@ -31,6 +31,8 @@ pub(crate) struct Run<'a> {
     pub(crate) audit: AuditRun,
     /// What types before took.
     pub(crate) earlier: Earlier,
+    /// Whether there was an answer with racks in it.
+    pub(crate) racks_pulled: bool,
     /// Types before whose claims are not known: what they have stored counts instead.
     pub(crate) unknown: Vec<Kind>,
     /// Draws ids.
@@ -161,6 +163,7 @@ pub(crate) fn mirror(
                 skipped: &checked.skipped,
                 complete,
                 present: &present,
+                racks_pulled: run.racks_pulled,
                 policy: run.policy,
                 now: &run.audit.time,
                 trace: run.trace,

@@ -63,6 +63,7 @@ pub(super) fn begun(store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Sum
             source: core.source(),
         },
         earlier: Earlier::default(),
+        racks_pulled: false,
         unknown: Vec::new(),
         new_id: cycle.new_id,
         trace: false,
@@ -134,6 +135,7 @@ impl Listed {
                 if !checked.complete {
                     summary.incomplete.push(kind.name().to_owned());
                 }
+                run.racks_pulled |= kind == Kind::Rack;
                 Some(checked)
             }
         }
@@ -205,6 +207,7 @@ pub(crate) fn plan_cycle(
             source,
         },
         earlier: Earlier::default(),
+        racks_pulled: false,
         unknown: Vec::new(),
         new_id: cycle.new_id,
         trace,

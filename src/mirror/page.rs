@@ -113,6 +113,17 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Labels that came more than once, each named once.
+    pub fn duplicate_labels(&self) -> impl Iterator<Item = &'static str> {
+        let inner = self.metadata.as_ref().and_then(|m| m.labels.as_ref());
+        [self.labels.as_ref(), inner]
+            .into_iter()
+            .flatten()
+            .flat_map(Labels::duplicates)
+    }
+}
+
 /// Absent and empty are the same.
 pub fn present(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
@@ -194,6 +205,11 @@ impl Labels {
         // The last one of a key counts, as in a map that is filled in order.
         let found = self.0.iter().rev().find(|(k, _)| *k == key);
         found.map(|(_, value)| value.as_str())
+    }
+
+    fn duplicates(&self) -> impl Iterator<Item = &'static str> {
+        let count = |key: &str| self.0.iter().filter(|(k, _)| *k == key).count();
+        Self::KNOWN.into_iter().filter(move |key| count(key) > 1)
     }
 
     fn keep(&mut self, key: &str, value: Option<String>) {

@@ -88,7 +88,7 @@ pub(super) fn judge(
                 "the response is empty and believed: {} of {live} live rows are deleted",
                 due.len()
             );
-            let report = Report::new("guard_tripped", kind, "", why);
+            let report = Report::new("empty_response_believed", kind, "", why);
             verdict.warnings.push(report);
         }
         // A tombstone is not waiting for anything.

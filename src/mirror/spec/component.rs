@@ -1,6 +1,7 @@
 //! An expected machine, switch or power shelf: they differ only in what their serial number is
 //! called.
 
+use super::identity::{halves, report_duplicate_labels};
 use super::{Sighting, Skipped, owned};
 use crate::inventory::{Kind, Mac, Pair, RackId};
 use crate::mirror::page::{Entry, NumberText};
@@ -92,19 +93,24 @@ pub fn wanted(
     kind: Kind,
     policy: &Policy,
 ) -> Result<(WantedComponent, Vec<Report>), Skipped> {
-    let manufacturer = own_or_label(entry.manufacturer.as_deref(), entry, "manufacturer");
-    let serial = crate::mirror::page::present(entry.serial_number.as_deref());
+    let sent_manufacturer = own_or_label(entry.manufacturer.as_deref(), entry, "manufacturer");
+    let sent_serial = crate::mirror::page::present(entry.serial_number.as_deref());
     let address = entry.bmc_mac_address.as_deref().map(str::trim);
     let address = address.filter(|address| !address.is_empty());
-    let key = || match (Pair::of(manufacturer, serial), serial, address) {
-        (Some(pair), _, _) => pair.to_string(),
-        (None, Some(text), _) | (None, None, Some(text)) => text.to_owned(),
-        (None, None, None) => entry.name().unwrap_or_default().to_owned(),
+    let key = || {
+        let pair = Pair::of(sent_manufacturer, sent_serial);
+        match (pair, sent_serial, address) {
+            (Some(pair), _, _) => pair.to_string(),
+            (None, Some(text), _) | (None, None, Some(text)) => text.to_owned(),
+            (None, None, None) => entry.name().unwrap_or_default().to_owned(),
+        }
     };
     let mut reports = Vec::new();
     let mut report = |code: &str, message: String| {
         reports.push(Report::new(code, kind, key(), message));
     };
+    report_duplicate_labels(entry, &mut report);
+    let (manufacturer, serial) = halves(sent_manufacturer, sent_serial, &mut report);
     let mut keep = true;
     let by_pair = policy.identity == Identity::Pair;
     let mac = match address.map(str::parse::<Mac>) {
@@ -130,12 +136,6 @@ pub fn wanted(
         report(
             "component_missing_identity",
             "manufacturer or serial number is missing".into(),
-        );
-    }
-    if serial.is_some_and(|s| s.trim() != s) {
-        report(
-            "suspicious_serial",
-            "the serial number begins or ends with a blank".into(),
         );
     }
     let (Some(mac), true) = (mac, keep) else {

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod component;
+mod identity;
 pub mod rack;
 
 use crate::inventory::{Mac, Pair, RackId};

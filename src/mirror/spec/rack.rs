@@ -1,5 +1,6 @@
 //! An expected rack.
 
+use super::identity::{halves, is_invalid, report_duplicate_labels};
 use super::{Sighting, Skipped, owned};
 use crate::inventory::{Json, Kind, Pair, RackId};
 use crate::mirror::page::{Entry, present};
@@ -64,9 +65,8 @@ pub fn wanted(entry: &Entry, policy: &Policy) -> Result<(WantedRack, Vec<Report>
         .and_then(|id| RackId::new(id.0.clone()));
     let manufacturer = entry.label("chassis.manufacturer");
     let serial = entry.label("chassis.serial-number");
-    let pair = Pair::of(manufacturer, serial);
     let mut reasons = Vec::new();
-    let key = match (&rack_id, pair) {
+    let key = match (&rack_id, Pair::of(manufacturer, serial)) {
         (Some(rack_id), _) => rack_id.as_str().to_owned(),
         (None, Some(pair)) => pair.to_string(),
         (None, None) => entry.name().unwrap_or_default().to_owned(),
@@ -74,7 +74,15 @@ pub fn wanted(entry: &Entry, policy: &Policy) -> Result<(WantedRack, Vec<Report>
     let mut report = |code: &str, message: &str| {
         reasons.push(Report::new(code, Kind::Rack, &key, message));
     };
+    report_duplicate_labels(entry, |code, why| report(code, &why));
+    let (manufacturer, serial) = halves(manufacturer, serial, |code, why| report(code, &why));
+    let pair = Pair::of(manufacturer, serial);
     let mut keep = true;
+    if rack_id.as_ref().is_some_and(|id| is_invalid(id.as_str())) {
+        keep = false;
+        let why = "the rack_id holds a control character: it identifies nothing";
+        report("invalid_text", why);
+    }
     if rack_id.is_none() {
         // Without labels either, nothing at all would find the row again.
         keep = policy.profile == Profile::NaturalKey && pair.is_some();
@@ -85,12 +93,6 @@ pub fn wanted(entry: &Entry, policy: &Policy) -> Result<(WantedRack, Vec<Report>
         report(
             "rack_missing_chassis_labels",
             "chassis.manufacturer or chassis.serial-number is missing",
-        );
-    }
-    if serial.is_some_and(|s| s.trim() != s) {
-        report(
-            "suspicious_serial",
-            "the serial number begins or ends with a blank",
         );
     }
     let fallback = || match (&rack_id, pair) {

@@ -56,10 +56,14 @@ pub(super) fn without_duplicates(
             kept.push(entry);
             continue;
         };
-        // Whoever has the BMC now keeps it; else the first in order.
+        // The entry with the pair of the row that has the BMC, else one with a whole pair, else the first.
         let owner = owner_pair(entry.mac);
-        let change = owner.is_some() && entry.pair() == owner && before.pair() != owner;
-        let (keep, lose) = if change {
+        let rank = |entry: &WantedComponent| match entry.pair() {
+            Some(pair) if owner == Some(pair) => 0,
+            Some(_) => 1,
+            None => 2,
+        };
+        let (keep, lose) = if rank(&entry) < rank(&before) {
             (entry, before)
         } else {
             (before, entry)

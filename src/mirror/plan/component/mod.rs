@@ -18,11 +18,12 @@ use super::{Claims, Decision, Draft, Earlier, Op, Plan};
 use crate::inventory::{Bmc, BmcType, Component, Kind, Mac, Pair, Row};
 use crate::mirror::policy::Policy;
 use crate::mirror::report::{Counters, Report, Withheld};
-use crate::mirror::spec::component::WantedComponent;
+use crate::mirror::spec::component::{Address, WantedComponent};
 use crate::mirror::spec::{Seen, Sighting, Skipped};
 use duplicates::without_duplicates;
 use hosts::Hosts;
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use uuid::Uuid;
 
 /// What is there, read in the transaction that will write.
@@ -52,6 +53,8 @@ pub struct ComponentInput<'a> {
     pub complete: bool,
     /// What is there.
     pub present: &'a PresentComponents,
+    /// Whether racks were pulled in this cycle: else a rack that is not there is no surprise.
+    pub racks_pulled: bool,
     /// The knobs.
     pub policy: &'a Policy,
     /// Time of the run, RFC 3339.
@@ -80,6 +83,8 @@ struct Planner<'a> {
     bmc_of: Vec<Option<&'a Bmc>>,
     hosts: Hosts,
     seen: Seen,
+    /// Components whose rack is not there, when racks were not pulled.
+    unresolved_racks: u64,
     /// BMCs that go to entries.
     taken_macs: HashSet<Mac>,
     /// Pairs that go to entries.
@@ -114,6 +119,8 @@ pub fn plan_components(
     let (withheld, more_absences) = planner.delete(empty);
     planner.release_pairs();
     planner.write(new_id);
+    planner.warn_of_unresolved_racks();
+    planner.warn_of_shared_ips();
     let landed: Vec<bool> = planner.out.iter().map(|out| !out).collect();
     let keeps_pair: Vec<bool> = planner.lost_pair.iter().map(|lost| !lost).collect();
     let keeps_bmc: Vec<bool> = planner.no_bmc.iter().map(|no| !no).collect();
@@ -175,6 +182,7 @@ impl<'a> Planner<'a> {
                 .filter_map(|(i, row)| Some((row.pair()?, i)))
                 .collect(),
             seen: Seen::default(),
+            unresolved_racks: 0,
             taken_macs: HashSet::with_capacity(entries.len()),
             taken_pairs: HashSet::with_capacity(entries.len()),
             draft: Draft::default(),
@@ -182,6 +190,39 @@ impl<'a> Planner<'a> {
             warnings,
             errors: Vec::new(),
             trace: Vec::new(),
+        }
+    }
+
+    fn warn_of_unresolved_racks(&mut self) {
+        if self.unresolved_racks > 0 {
+            let why = format!(
+                "{} components name racks that are not there, and racks were not pulled",
+                self.unresolved_racks
+            );
+            self.warn("unresolved_racks", "", why);
+        }
+    }
+
+    /// Two BMCs that answer at one address: one of them does not. Those of other types count if they were
+    /// pulled before in this cycle.
+    fn warn_of_shared_ips(&mut self) {
+        let mut holder: HashMap<IpAddr, Mac> = HashMap::new();
+        let of_others = self.input.present.bmcs.iter();
+        let of_others = of_others
+            .filter(|bmc| bmc.kind == BmcType::Host && self.earlier.mac(bmc.mac).is_some());
+        holder.extend(of_others.filter_map(|bmc| Some((bmc.ip?, bmc.mac))));
+        for (i, entry) in self.entries.iter().enumerate() {
+            let Address::At(Some(ip)) = entry.ip else {
+                continue;
+            };
+            if self.out[i] || self.no_bmc[i] {
+                continue;
+            }
+            let first = *holder.entry(ip).or_insert(entry.mac);
+            if first != entry.mac {
+                let why = format!("{first} and {} have the address {ip}", entry.mac);
+                self.warn("duplicate_bmc_ip", entry.label(), why);
+            }
         }
     }
 

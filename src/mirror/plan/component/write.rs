@@ -91,7 +91,10 @@ impl Planner<'_> {
             let bmc_changed = !self.no_bmc[i] && self.write_bmc(i, entry, id);
             match outcome {
                 Outcome::Inserted => self.counters.inserted += 1,
-                Outcome::Resurrected => self.counters.resurrected += 1,
+                Outcome::Resurrected => {
+                    self.counters.resurrected += 1;
+                    self.counters.updated += 1;
+                }
                 Outcome::Updated => self.counters.updated += 1,
                 Outcome::Same if bmc_changed => self.counters.updated += 1,
                 Outcome::Same => {}
@@ -102,9 +105,11 @@ impl Planner<'_> {
     fn resolve_rack(&mut self, entry: &WantedComponent) -> Option<Uuid> {
         let rack_id = entry.rack_id.as_ref()?;
         let found = self.input.present.racks.get(rack_id.as_str()).copied();
-        if found.is_none() {
+        if found.is_none() && self.input.racks_pulled {
             let why = format!("no live rack {}", rack_id.as_str());
             self.warn("unresolved_rack", entry.label(), why);
+        } else if found.is_none() {
+            self.unresolved_racks += 1;
         }
         found
     }

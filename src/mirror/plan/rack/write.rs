@@ -80,16 +80,12 @@ impl Planner<'_> {
             after.serial_number = entry.serial.clone().filter(|_| !lost);
         }
         after.description = self.description(entry, row.description.as_ref());
-        after.location.clone_from(&entry.location);
+        after.location = self.location(entry, row.location.as_ref());
         after.rack_profile_id.clone_from(&entry.rack_profile_id);
         if after == *row {
             return;
         }
         let resurrected = !row.is_live();
-        // What adoption alone explains is not counted as an update too.
-        let mut rest = after.clone();
-        rest.external_id.clone_from(&row.external_id);
-        let updated = rest != *row || (after.external_id != row.external_id && !adopted);
         if adopted {
             self.counters.adopted += 1;
             let why = "the rack with this pair has this rack_id";
@@ -98,9 +94,8 @@ impl Planner<'_> {
         if resurrected {
             self.counters.resurrected += 1;
             self.draft.rack(row, Op::Resurrect, "Core lists it again");
-        } else if updated {
-            self.counters.updated += 1;
         }
+        self.counters.updated += 1;
         *self.draft.rack(row, Op::Update, "Core says so") = after;
     }
 
@@ -118,6 +113,14 @@ impl Planner<'_> {
         self.counters.inserted += 1;
         self.draft
             .put(None, Row::Rack(Box::new(row)), Op::Insert, "Core lists it");
+    }
+
+    /// The location as it will be.
+    fn location(&self, entry: &WantedRack, stored: Option<&Json>) -> Option<Json> {
+        match self.input.policy.clear {
+            Clear::Preserve => entry.location.as_ref().or(stored).cloned(),
+            Clear::Clear => entry.location.clone(),
+        }
     }
 
     /// `{model, text}` as it will be.
