@@ -4,6 +4,7 @@
 //! rack       1 --- n component        component.rack_id, a live rack or nothing
 //! component  1 --- n bmc              bmc.component_id; the MAC is the key, one Host each
 //! component  1 --- n component_drift  what was observed and is not as expected
+//! nvldomain  1 --- n rack             rack.nvldomain_id
 //! ```
 //!
 //! Rows as they are stored and shown. Columns that belong to somebody else are kept word for word
@@ -13,6 +14,7 @@
 mod bmc;
 mod columns;
 mod component;
+mod domain;
 mod drift;
 mod mac;
 mod rack;
@@ -20,6 +22,7 @@ mod rack;
 pub use bmc::{Bmc, BmcType};
 pub use columns::{ColumnError, Json, Others};
 pub use component::{Component, ComponentType};
+pub use domain::Domain;
 pub use drift::{Drift, DriftType, FieldDiff};
 pub use mac::{Mac, MacError};
 pub use rack::Rack;
@@ -141,6 +144,8 @@ pub enum Row {
     Bmc(Bmc),
     /// Of `component_drift`.
     Drift(Box<Drift>),
+    /// Of `nvldomain`.
+    Domain(Box<Domain>),
 }
 
 /// The key of a row: what its table is, and which row of it.
@@ -154,6 +159,8 @@ pub enum RowKey {
     Bmc(Mac),
     /// A drift row by id.
     Drift(Uuid),
+    /// A domain by id.
+    Domain(Uuid),
 }
 
 impl RowKey {
@@ -164,6 +171,7 @@ impl RowKey {
             Self::Component(..) => "component",
             Self::Bmc(_) => "bmc",
             Self::Drift(_) => "component_drift",
+            Self::Domain(_) => "nvldomain",
         }
     }
 }
@@ -172,7 +180,9 @@ impl RowKey {
 impl fmt::Display for RowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rack(id) | Self::Component(_, id) | Self::Drift(id) => id.fmt(f),
+            Self::Rack(id) | Self::Component(_, id) | Self::Drift(id) | Self::Domain(id) => {
+                id.fmt(f)
+            }
             Self::Bmc(mac) => mac.fmt(f),
         }
     }
@@ -186,6 +196,7 @@ impl Row {
             Self::Component(row) => RowKey::Component(row.kind, row.id),
             Self::Bmc(row) => RowKey::Bmc(row.mac),
             Self::Drift(row) => RowKey::Drift(row.id),
+            Self::Domain(row) => RowKey::Domain(row.id),
         }
     }
 
@@ -196,6 +207,7 @@ impl Row {
             Self::Component(row) => row.columns(),
             Self::Bmc(row) => row.columns(),
             Self::Drift(row) => row.columns(),
+            Self::Domain(row) => row.columns(),
         }
     }
 
@@ -206,6 +218,7 @@ impl Row {
             Self::Component(row) => row.label(),
             Self::Bmc(row) => row.mac.to_string(),
             Self::Drift(row) => row.id.to_string(),
+            Self::Domain(row) => row.label(),
         }
     }
 }

@@ -33,7 +33,13 @@ pub struct Rack {
     pub updated_at: Option<String>,
     /// RFC 3339; set in a tombstone.
     pub deleted_at: Option<String>,
-    /// Columns of other owners, `nvldomain_id` and `ingested_at` among them.
+    /// The NVLink domain it is in: id of a row, as text because other programs write it too.
+    pub nvldomain_id: Option<String>,
+    /// Core's group of racks it is in.
+    pub rack_group_id: Option<String>,
+    /// Observed; without times, and its lists in an order of their own.
+    pub health: Option<Json>,
+    /// Columns of other owners, `ingested_at` among them.
     pub others: Others,
 }
 
@@ -53,6 +59,9 @@ impl Rack {
             created_at: None,
             updated_at: None,
             deleted_at: None,
+            nvldomain_id: None,
+            rack_group_id: None,
+            health: None,
             others: Others::default(),
         }
     }
@@ -95,9 +104,14 @@ impl Rack {
             ("created_at".to_owned(), json!(self.created_at)),
             ("updated_at".to_owned(), json!(self.updated_at)),
             ("deleted_at".to_owned(), json!(self.deleted_at)),
+            ("nvldomain_id".to_owned(), json!(self.nvldomain_id)),
+            ("rack_group_id".to_owned(), json!(self.rack_group_id)),
+            (
+                "health".to_owned(),
+                json!(self.health.as_ref().map(Json::value)),
+            ),
         ]);
-        self.others
-            .show(&mut columns, &["nvldomain_id", "ingested_at"]);
+        self.others.show(&mut columns, &["ingested_at"]);
         columns
     }
 
@@ -118,6 +132,12 @@ impl Rack {
             created_at: columns.text("created_at")?,
             updated_at: columns.text("updated_at")?,
             deleted_at: columns.text("deleted_at")?,
+            // Some programs write the zero UUID for none.
+            nvldomain_id: columns
+                .text("nvldomain_id")?
+                .filter(|id| *id != Uuid::nil().to_string()),
+            rack_group_id: columns.text("rack_group_id")?,
+            health: columns.json("health").as_ref().map(Json::new),
             others: columns.others(),
         })
     }

@@ -1,6 +1,6 @@
 //! One plan, one transaction: read, plan, write, audit.
 
-use super::core::{Device, Pulled};
+use super::core::{Device, Pulled, Topology};
 use super::observe::{Observation, PresentDevices, observe};
 use super::page::Entry;
 use super::plan::{
@@ -12,6 +12,7 @@ use super::report::{Report, Withheld};
 use super::spec::component::WantedComponent;
 use super::spec::rack::WantedRack;
 use super::spec::{self, Skipped};
+use super::topology::{self, PresentTopology, TopologyPlan};
 use crate::inventory::{BmcType, Kind, Pair, Row};
 use crate::store::audit_table::{AuditRow, AuditRun};
 use crate::store::inventory_table::{Fault, Tables};
@@ -311,6 +312,22 @@ pub(crate) fn observe_type(
     write_changes(tables, &run.audit, |_| kind.name(), &observation.changes)?;
     let wrote = !observation.changes.is_empty();
     Ok((observation, wrote))
+}
+
+/// Writes what was observed of the topology. Whether anything was written.
+pub(crate) fn write_topology(
+    tables: &mut Tables<'_>,
+    run: &mut Run<'_>,
+    lists: &Topology,
+) -> Result<(TopologyPlan, bool), Fault> {
+    let present = PresentTopology {
+        racks: tables.racks()?,
+        domains: tables.domains()?,
+    };
+    let plan = topology::plan(lists, &present, run.policy, &run.audit.time, run.new_id);
+    write_changes(tables, &run.audit, |_| topology::TYPE, &plan.changes)?;
+    let wrote = !plan.changes.is_empty();
+    Ok((plan, wrote))
 }
 
 fn withhold_row(kind: Kind, withheld: &Withheld) -> AuditRow {

@@ -1,13 +1,15 @@
-//! One cycle: all lists are pulled, then racks, machines, switches and shelves are written, then drift.
+//! One cycle: all lists are pulled, then racks, machines, switches, topology and shelves are written, then
+//! drift.
 //! A type that fails stops no other; lists of several sites stop the cycle before it writes.
 
-use super::apply::{Checked, Run, mirror, observe_type};
-use super::core::{Core, Device, Pull, Pulled};
+use super::apply::{Checked, Run, mirror, observe_type, write_topology};
+use super::core::{Core, Device, Pull, Pulled, Topology};
 use super::observe::Observation;
 use super::page::Entry;
 use super::plan::{Earlier, Plan};
 use super::policy::Policy;
 use super::report::{Counters, DriftSummary, Report, Summary};
+use super::topology;
 use crate::inventory::Kind;
 use crate::store::Store;
 use crate::store::audit_table::AuditRun;
@@ -73,8 +75,18 @@ pub(super) fn begun(store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Sum
         summary.errors.push(Report::general("several_sites", why));
         return summary;
     }
+    let mut topology = Some(lists.topology);
     for (kind, list) in lists.expected {
         mirror_kind(store, kind, list, &mut run, cycle.gatekeeper, &mut summary);
+        if kind == Kind::NVSwitch
+            && let Some(lists) = topology.take()
+        {
+            mirror_topology(store, &lists, &mut run, cycle.gatekeeper, &mut summary);
+        }
+    }
+    // Where nothing is mirrored it is observed all the same.
+    if let Some(lists) = topology {
+        mirror_topology(store, &lists, &mut run, cycle.gatekeeper, &mut summary);
     }
     for (kind, pull) in lists.observed {
         observe_kind(store, kind, pull, &mut run, cycle.gatekeeper, &mut summary);
@@ -89,6 +101,7 @@ pub(super) fn begun(store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Sum
 struct Lists {
     expected: Vec<(Kind, Listed)>,
     observed: Vec<(Kind, Pull<Device>)>,
+    topology: Topology,
 }
 
 /// An expected list, its entries checked.
@@ -108,6 +121,7 @@ impl Lists {
                 .map(|kind| (kind, Listed::new(kind, core.expected(kind), policy)))
                 .collect(),
             observed: kinds.map(|kind| (kind, core.observed(kind))).collect(),
+            topology: core.topology(),
         }
     }
 }
@@ -322,6 +336,54 @@ fn observe_kind(
         Err(error) => failed_tx(summary, kind, &what, &error),
     }
     summary.drift.insert(kind.name().to_owned(), drift);
+}
+
+fn mirror_topology(
+    store: &Store,
+    lists: &Topology,
+    run: &mut Run<'_>,
+    gatekeeper: &dyn Gatekeeper,
+    summary: &mut Summary,
+) {
+    let what = topology::TYPE;
+    let mut any = false;
+    let mut failed = |why: Option<String>, list: &str| {
+        if let Some(why) = why {
+            let code = format!("pull_failed:{what}");
+            summary.errors.push(Report::about(code, what, list, why));
+        }
+    };
+    failed(failure(&lists.groups, &mut any), "rack_groups");
+    failed(failure(&lists.domains, &mut any), "nvlink_domains");
+    failed(failure(&lists.health, &mut any), "rack_health");
+    if !any {
+        return;
+    }
+    let done = store.inventory(|tables| {
+        let (plan, wrote) = write_topology(tables, run, lists)?;
+        Ok((plan, ending(wrote, gatekeeper, what)?))
+    });
+    match done {
+        Ok(plan) => {
+            summary.types.insert(what.to_owned(), plan.counters);
+            summary.warnings.extend(plan.warnings);
+        }
+        Err(error) => {
+            let code = format!("tx_failed:{what}");
+            summary
+                .errors
+                .push(Report::about(code, what, "", error.to_string()));
+        }
+    }
+}
+
+/// Why a list failed; notes whether any list was read.
+fn failure<T>(pull: &Pull<T>, any: &mut bool) -> Option<String> {
+    *any |= matches!(pull, Pull::Done(_));
+    match pull {
+        Pull::Failed(why) => Some(why.clone()),
+        Pull::Absent | Pull::Done(_) => None,
+    }
 }
 
 /// Components that a failed pull left pointing to a rack that is gone.

@@ -1,7 +1,7 @@
 //! The tables as one JSON document, and back.
 //!
 //! ```text
-//! {"rack": [..], "component": [..], "bmc": [..], "component_drift": [..]}
+//! {"rack": [..], "component": [..], "bmc": [..], "component_drift": [..], "nvldomain": [..]}
 //! ```
 //!
 //! Tombstones are in it. Loading puts each table that the document names in the place of the
@@ -9,10 +9,10 @@
 
 use super::apply::write_changes;
 use super::plan::{Change, Op};
-use crate::inventory::{Bmc, Component, ComponentType, Drift, Rack, Row, RowKey};
+use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Rack, Row, RowKey};
 use crate::store::Store;
 use crate::store::audit_table::AuditRun;
-use crate::store::inventory_table::{Ending, InventoryError};
+use crate::store::inventory_table::{Ending, InventoryError, TABLES};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -40,47 +40,12 @@ pub struct Loaded {
 /// All rows.
 pub fn dump(store: &Store) -> Result<Value, InventoryError> {
     store.inventory(|tables| {
-        let list = |rows: Vec<Row>| -> Value {
-            rows.iter()
-                .map(|row| Value::Object(row.columns()))
-                .collect()
-        };
-        let document = Map::from_iter([
-            (
-                "rack".into(),
-                list(
-                    tables
-                        .racks()?
-                        .into_iter()
-                        .map(|row| Row::Rack(Box::new(row)))
-                        .collect(),
-                ),
-            ),
-            (
-                "component".into(),
-                list(
-                    tables
-                        .all_components()?
-                        .into_iter()
-                        .map(|row| Row::Component(Box::new(row)))
-                        .collect(),
-                ),
-            ),
-            (
-                "bmc".into(),
-                list(tables.bmcs()?.into_iter().map(Row::Bmc).collect()),
-            ),
-            (
-                "component_drift".into(),
-                list(
-                    tables
-                        .drifts()?
-                        .into_iter()
-                        .map(|row| Row::Drift(Box::new(row)))
-                        .collect(),
-                ),
-            ),
-        ]);
+        let mut document = Map::new();
+        for table in TABLES {
+            let rows = tables.rows_of(table)?.into_iter();
+            let rows = rows.map(|row| Value::Object(row.columns()));
+            document.insert(table.to_owned(), rows.collect());
+        }
         Ok((Value::Object(document), Ending::Discard))
     })
 }
@@ -99,7 +64,7 @@ pub fn load(
     let mut loaded = Loaded::default();
     let mut rows: Vec<Row> = Vec::new();
     let mut replaced: Vec<&str> = Vec::new();
-    for table in ["rack", "component", "bmc", "component_drift"] {
+    for table in TABLES {
         let list = match document.remove(table) {
             None | Some(Value::Null) => continue,
             Some(Value::Array(list)) => list,
@@ -114,6 +79,7 @@ pub fn load(
                     Component::from_columns(value).map(|row| Row::Component(Box::new(row)))
                 }
                 "bmc" => Bmc::from_columns(value).map(Row::Bmc),
+                "nvldomain" => Domain::from_columns(value).map(|row| Row::Domain(Box::new(row))),
                 _ => Drift::from_columns(value, new_id).map(|row| Row::Drift(Box::new(row))),
             };
             match row {
@@ -138,24 +104,7 @@ pub fn load(
     store.inventory(|tables| {
         let mut present: HashMap<RowKey, Row> = HashMap::new();
         for table in replaced {
-            let stored: Vec<Row> = match table {
-                "rack" => tables
-                    .racks()?
-                    .into_iter()
-                    .map(|row| Row::Rack(Box::new(row)))
-                    .collect(),
-                "component" => tables
-                    .all_components()?
-                    .into_iter()
-                    .map(|row| Row::Component(Box::new(row)))
-                    .collect(),
-                "bmc" => tables.bmcs()?.into_iter().map(Row::Bmc).collect(),
-                _ => tables
-                    .drifts()?
-                    .into_iter()
-                    .map(|row| Row::Drift(Box::new(row)))
-                    .collect(),
-            };
+            let stored = tables.rows_of(table)?;
             present.extend(stored.into_iter().map(|row| (row.key(), row)));
         }
         let mut changes: BTreeMap<RowKey, Change> = BTreeMap::new();

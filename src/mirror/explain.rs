@@ -17,18 +17,15 @@ fn canonical(key: &str) -> String {
 pub fn untouched(store: &Store, key: &str) -> Result<Vec<String>, InventoryError> {
     let key = canonical(key);
     store.inventory(|tables| {
-        let racks = tables.racks()?.into_iter();
-        let racks = racks.map(|row| Row::Rack(Box::new(row)));
-        let components = tables.all_components()?.into_iter();
-        let components = components.map(|row| Row::Component(Box::new(row)));
+        let racks = tables.rows_of("rack")?.into_iter();
         let lines = racks
-            .chain(components)
+            .chain(tables.rows_of("component")?)
             .filter(|row| mentions(row, &key))
             .map(|row| {
                 let live = match &row {
                     Row::Rack(rack) => rack.is_live(),
                     Row::Component(component) => component.is_live(),
-                    Row::Bmc(_) | Row::Drift(_) => true,
+                    Row::Bmc(_) | Row::Drift(_) | Row::Domain(_) => true,
                 };
                 let why = if live {
                     "a live row of a type that was not pulled completely: left alone"

@@ -73,6 +73,7 @@ fn may_go_on(cycle: &Cycle<'_>) -> bool {
     Kind::ALL
         .into_iter()
         .all(|kind| may(kind.name()) && may(&format!("drift:{kind}")))
+        && may(super::topology::TYPE)
 }
 
 #[cfg(test)]

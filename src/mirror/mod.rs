@@ -8,7 +8,7 @@
 //!
 //! The rules, in short; each module has its own part in full:
 //!
-//! - Order: racks, machines, switches, shelves, then drift. One failing type stops no other.
+//! - Order: racks, machines, switches, topology, shelves, then drift. One failing type stops no other.
 //! - A rack is found by external_id, else by its pair (adoption), unless Core still reports the
 //!   external_id of the row with that pair. A component is found by its pair (`natural-key`) or by
 //!   its Host BMC and then its pair (`host-mac`). All identity claims come before all fallbacks;
@@ -42,6 +42,7 @@ pub mod report;
 pub mod run;
 pub mod spec;
 pub mod status;
+pub mod topology;
 
 use crate::clock::WallTime;
 use crate::inventory::Row;

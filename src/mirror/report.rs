@@ -34,6 +34,21 @@ impl Report {
         }
     }
 
+    /// About an entry or row of a type that is no [`Kind`].
+    pub fn about(
+        code: impl Into<String>,
+        of: &str,
+        key: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            code: code.into(),
+            kind: Some(of.to_owned()),
+            key: key.into(),
+            message: message.into(),
+        }
+    }
+
     /// About the run as a whole.
     pub fn general(code: &str, message: impl Into<String>) -> Self {
         Self {

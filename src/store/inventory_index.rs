@@ -13,6 +13,7 @@ pub(super) enum Index {
     ComponentExternalId = 5,
     ComponentsOfRack = 6,
     BmcsOfComponent = 7,
+    DomainExternalId = 8,
 }
 
 impl Index {
@@ -25,6 +26,7 @@ impl Index {
             Self::ComponentExternalId => "component external_id",
             Self::ComponentsOfRack => "component of rack",
             Self::BmcsOfComponent => "BMC of component",
+            Self::DomainExternalId => "domain external_id",
         }
     }
 
@@ -70,6 +72,11 @@ pub(super) fn index_entries(row: &Row, entries: &mut Vec<(Vec<u8>, Vec<u8>, Inde
                 unique(Index::ComponentExternalId, &value);
             }
         }
+        Row::Domain(domain) => {
+            if let Some(id) = &domain.external_id {
+                unique(Index::DomainExternalId, id.as_bytes());
+            }
+        }
         Row::Bmc(_) | Row::Drift(_) => {}
     }
     let mut many = |index: Index, value: &[u8]| {
@@ -86,14 +93,14 @@ pub(super) fn index_entries(row: &Row, entries: &mut Vec<(Vec<u8>, Vec<u8>, Inde
             }
         }
         Row::Bmc(bmc) => many(Index::BmcsOfComponent, bmc.component_id.as_bytes()),
-        Row::Drift(_) => {}
+        Row::Drift(_) | Row::Domain(_) => {}
     }
 }
 
 /// The key of a row in its table.
 pub(super) fn key_bytes(key: RowKey) -> Vec<u8> {
     match key {
-        RowKey::Rack(id) | RowKey::Drift(id) => id.as_bytes().to_vec(),
+        RowKey::Rack(id) | RowKey::Drift(id) | RowKey::Domain(id) => id.as_bytes().to_vec(),
         RowKey::Bmc(mac) => mac.bytes().to_vec(),
         RowKey::Component(kind, id) => {
             let mut bytes = vec![kind.tag()];

@@ -5,6 +5,7 @@
 //! component        type, id      -> Component      rows of one type lie together
 //! bmc              MAC           -> Bmc
 //! component_drift  id            -> Drift
+//! nvldomain        id            -> Domain
 //! inventory_index  tag, value    -> row            unique: external ids and pairs
 //!                  tag, value, row -> nothing      others: rack names, live components of a rack,
 //!                                                  BMCs of a component
@@ -20,7 +21,7 @@ use super::codec::{decode, encode};
 use super::inventory_index::{Index, index_entries, key_bytes, pair_value};
 use super::row::Row as Stored;
 use super::{Store, StoreError, TxError};
-use crate::inventory::{Bmc, Component, ComponentType, Drift, Pair, Rack, Row, RowKey};
+use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Pair, Rack, Row, RowKey};
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -30,9 +31,13 @@ const RACK: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rack");
 const COMPONENT: TableDefinition<&[u8], &[u8]> = TableDefinition::new("component");
 const BMC: TableDefinition<&[u8], &[u8]> = TableDefinition::new("bmc");
 const DRIFT: TableDefinition<&[u8], &[u8]> = TableDefinition::new("component_drift");
+const DOMAIN: TableDefinition<&[u8], &[u8]> = TableDefinition::new("nvldomain");
 const INDEX: TableDefinition<&[u8], &[u8]> = TableDefinition::new("inventory_index");
 const ABSENT: TableDefinition<&[u8], u32> = TableDefinition::new("inventory_absent");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("inventory_meta");
+
+/// Tables of rows, as a dump names and orders them.
+pub(crate) const TABLES: [&str; 5] = ["rack", "component", "bmc", "component_drift", "nvldomain"];
 
 /// Name of the counter of commits.
 const GENERATION: &str = "generation";
@@ -148,6 +153,7 @@ pub(crate) struct Tables<'tx> {
     component: Bytes<'tx>,
     bmc: Bytes<'tx>,
     drift: Bytes<'tx>,
+    domain: Bytes<'tx>,
     index: Bytes<'tx>,
     absent: Table<'tx, &'static [u8], u32>,
     meta: Table<'tx, &'static str, &'static [u8]>,
@@ -161,6 +167,7 @@ impl<'tx> Tables<'tx> {
             component: tx.open_table(COMPONENT)?,
             bmc: tx.open_table(BMC)?,
             drift: tx.open_table(DRIFT)?,
+            domain: tx.open_table(DOMAIN)?,
             index: tx.open_table(INDEX)?,
             absent: tx.open_table(ABSENT)?,
             meta: tx.open_table(META)?,
@@ -220,6 +227,26 @@ impl<'tx> Tables<'tx> {
     /// All drift rows, by id.
     pub(crate) fn drifts(&self) -> Result<Vec<Drift>, Fault> {
         all(&self.drift)
+    }
+
+    /// All NVLink domains, by id.
+    pub(crate) fn domains(&self) -> Result<Vec<Domain>, Fault> {
+        all(&self.domain)
+    }
+
+    /// Rows of one table, named as in a dump, in the order of their keys. Of no table there are none.
+    pub(crate) fn rows_of(&self, table: &str) -> Result<Vec<Row>, Fault> {
+        fn boxed<T>(rows: Vec<T>, row: impl Fn(Box<T>) -> Row) -> Vec<Row> {
+            rows.into_iter().map(|r| row(Box::new(r))).collect()
+        }
+        Ok(match table {
+            "rack" => boxed(self.racks()?, Row::Rack),
+            "component" => boxed(self.all_components()?, Row::Component),
+            "bmc" => self.bmcs()?.into_iter().map(Row::Bmc).collect(),
+            "component_drift" => boxed(self.drifts()?, Row::Drift),
+            "nvldomain" => boxed(self.domains()?, Row::Domain),
+            _ => Vec::new(),
+        })
     }
 
     /// The component with this pair, of whatever type.
@@ -366,17 +393,10 @@ impl<'tx> Tables<'tx> {
     pub(crate) fn check(&self) -> Result<Vec<String>, Fault> {
         let mut entries = Vec::new();
         let mut problems = Vec::new();
-        let rows = self
-            .racks()?
-            .into_iter()
-            .map(|row| Row::Rack(Box::new(row)));
-        let rows = rows.chain(
-            self.all_components()?
-                .into_iter()
-                .map(|row| Row::Component(Box::new(row))),
-        );
-        for row in rows.chain(self.bmcs()?.into_iter().map(Row::Bmc)) {
-            index_entries(&row, &mut entries);
+        for table in TABLES {
+            for row in self.rows_of(table)? {
+                index_entries(&row, &mut entries);
+            }
         }
         let mut wanted: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for (key, value, index) in entries {
@@ -409,6 +429,7 @@ impl<'tx> Tables<'tx> {
             RowKey::Component(..) => &mut self.component,
             RowKey::Bmc(_) => &mut self.bmc,
             RowKey::Drift(_) => &mut self.drift,
+            RowKey::Domain(_) => &mut self.domain,
         };
         (table, bytes)
     }
@@ -446,6 +467,7 @@ fn encode_row(row: &Row) -> Result<Vec<u8>, TxError> {
         Row::Component(row) => encode(row.as_ref()),
         Row::Bmc(row) => encode(row),
         Row::Drift(row) => encode(row.as_ref()),
+        Row::Domain(row) => encode(row.as_ref()),
     }?)
 }
 

@@ -17,7 +17,7 @@ use super::audit_table::{AuditRow, AuditRun};
 use super::codec::{self, CodecError};
 use super::pending_table::{GuestRow, SlotRow};
 use super::report_table::{Identity, ReportRow};
-use crate::inventory::{Bmc, Component, Drift, Rack};
+use crate::inventory::{Bmc, Component, Domain, Drift, Rack};
 use crate::report::{Envelope, Report};
 use serde::{Deserialize, Serialize};
 
@@ -50,9 +50,9 @@ first_version!(
     // serve.redb
     Identity,
     // mirror.redb
-    Rack,
     Bmc,
     Drift,
+    Domain,
     AuditRun,
     (u64, AuditRow),
     // Counters and lists of names.
@@ -85,6 +85,7 @@ second_version!(
     SlotRow: v1::SlotRow,
     Envelope<'a>: v1::Envelope<'a>,
     // mirror.redb
+    Rack: v1::Rack,
     Component: v1::Component,
 );
 

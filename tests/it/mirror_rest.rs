@@ -495,3 +495,37 @@ fn expected_over_rest_and_observed_from_a_file_in_one_run() {
     let both = site.run("natural-key", &["--observed", &observed, "--observe-trays"]);
     assert_eq!(both.code, Some(2), "two sources for one thing");
 }
+
+/// What the controllers of switches and shelves say, in a document.
+#[test]
+fn states_health_and_addresses_of_devices_are_written_and_never_compared() {
+    let mirror = Mirror::new();
+    let document = |state: &str| {
+        json!({
+            "expected_switches": [{"bmc_mac_address": "02:00:5e:20:00:01", "switch_serial_number": "S2-1",
+                "metadata": {"description": "top", "labels": [{"key": "manufacturer", "value": "Foxwell"}]}}],
+            "actual_switches": [{"id": "sw-1", "serial_number": "S2-1", "bmc_mac": "02:00:5e:20:00:01", "status": {"odd": 1},
+                "controller_state": state, "nvos_ip_address": "10.7.0.1",
+                "health": {"source": "agg", "alerts": [], "observedAt": "2026-11-26T10:00:00Z"}}],
+        })
+    };
+    for state in ["initializing", "ready"] {
+        let ran = mirror.run(&document(state), &["--profile", "host-mac"]);
+        assert_eq!(
+            (ran.code, &ran.summary["drift"]["NVSwitch"]["rows"]),
+            (Some(0), &json!({}))
+        );
+        let row = mirror.dump()["component"][0].clone();
+        assert_eq!(row["lifecycle_state"], state);
+        assert_eq!(row["status"], Value::Null);
+        assert_eq!(row["health"], json!({"source": "agg", "alerts": []}));
+        let both = json!({"expected_description": "top", "nvos_ip_address": "10.7.0.1"});
+        assert_eq!(row["description"], both, "each has a key of its own");
+    }
+    let audit = mirror.audit();
+    let last = audit.as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&last["op"], &last["field"]),
+        (&json!("observe"), &json!("lifecycle_state"))
+    );
+}

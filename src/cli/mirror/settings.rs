@@ -76,7 +76,7 @@ pub(in crate::cli) const SETTINGS: &[Setting] = &[
         "core-list-cap",
         "MIB",
         Some("128"),
-        "longest list, in MiB; a document may be eight times as long",
+        "longest list, in MiB; a document may be eleven times as long",
     ),
     setting(
         "observed",

@@ -47,6 +47,18 @@ pub struct Device {
     status: Option<Value>,
     #[serde(deserialize_with = "present")]
     health: Option<Option<Value>>,
+    /// State of its controller, where it is not below `metadata`.
+    #[serde(
+        alias = "lifecycleState",
+        alias = "controller_state",
+        alias = "controllerState",
+        alias = "operation_status",
+        alias = "operationStatus"
+    )]
+    lifecycle_state: Option<Value>,
+    /// Where the operating system of a switch answers.
+    #[serde(alias = "nvosIp", alias = "nvos_ip_address", alias = "nvosIpAddress")]
+    nvos_ip: Option<String>,
     metadata: Option<Metadata>,
     /// REST: `bmcInfo` of a DPU stands beside its id, not below `metadata`.
     #[serde(alias = "bmcInfo")]
@@ -187,9 +199,18 @@ impl Device {
 
     /// State of the machine's life cycle: text, or `{"value": text}`.
     pub fn lifecycle_state(&self) -> Option<&str> {
-        let state = self.metadata.as_ref()?.lifecycle_state.as_ref()?;
+        let inner = self
+            .metadata
+            .as_ref()
+            .and_then(|m| m.lifecycle_state.as_ref());
+        let state = inner.or(self.lifecycle_state.as_ref())?;
         let state = state.as_str().or_else(|| state.get("value")?.as_str());
         state.filter(|state| !state.is_empty())
+    }
+
+    /// Where the operating system of a switch answers, as it was written.
+    pub fn nvos_ip(&self) -> Option<&str> {
+        text(self.nvos_ip.as_ref())
     }
 
     /// Health without what changes although nothing happens: times, and the order of lists.
@@ -287,7 +308,7 @@ impl Device {
 }
 
 /// Takes out times, and puts lists of objects in an order of their own.
-fn make_quiet(value: &mut Value) {
+pub(super) fn make_quiet(value: &mut Value) {
     match value {
         Value::Object(members) => {
             members.retain(|_, member| !is_time(member));

@@ -4,6 +4,7 @@
 
 use super::device::DevicePosition;
 use super::patience::{Patience, asked_to_wait, passes};
+use super::topology::{Topology, whole};
 use super::{Core, Device, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
 use crate::http::{Client, HttpError};
 use crate::inventory::Kind;
@@ -21,7 +22,7 @@ use std::time::Duration;
 /// Longest list unless another cap is set, in bytes.
 const LIST_CAP: u64 = 128 << 20;
 /// Lists that a document may hold, each as long as the cap of one list.
-const LISTS: u64 = 8;
+const LISTS: u64 = 11;
 
 /// Where the document is.
 enum Place {
@@ -151,6 +152,14 @@ impl Core for FileCore {
         match pull {
             Pull::Done(pulled) => Pull::Done(self.site.keep_own(kind, pulled)),
             other => other,
+        }
+    }
+
+    fn topology(&mut self) -> Topology {
+        Topology {
+            groups: whole(self.list(Kind::Rack, &["rack_groups", "rackGroups"])),
+            domains: whole(self.list(Kind::Rack, &["nvlink_domains", "nvlinkDomains"])),
+            health: whole(self.list(Kind::Rack, &["rack_health", "rackHealth"])),
         }
     }
 

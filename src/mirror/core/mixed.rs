@@ -1,7 +1,7 @@
 //! Expected inventory from one source, observed devices from another: for a Core whose REST interface does
 //! not show all devices that an exporter beside it can see.
 
-use super::{Core, Device, Pull};
+use super::{Core, Device, Pull, Topology};
 use crate::inventory::Kind;
 use crate::mirror::page::Entry;
 use sha2::{Digest, Sha256};
@@ -31,6 +31,10 @@ impl Core for MixedCore {
 
     fn observed(&mut self, kind: Kind) -> Pull<Device> {
         self.observed.observed(kind)
+    }
+
+    fn topology(&mut self) -> Topology {
+        self.observed.topology()
     }
 
     fn several_sites(&self) -> Option<String> {

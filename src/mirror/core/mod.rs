@@ -3,6 +3,7 @@
 //! ```text
 //! file.rs       one JSON document with everything in it, from a file or an address
 //! rest/         one paged list per type, with a token
+//! topology.rs   rack groups, NVLink domains, health of racks
 //! mixed.rs      expected inventory from one source, observed devices from another
 //! patience.rs   asking again
 //! ```
@@ -12,11 +13,13 @@ mod file;
 mod mixed;
 mod patience;
 mod rest;
+mod topology;
 
 pub use device::{Device, DevicePosition, ObservedNumber};
 pub use file::FileCore;
 pub use mixed::MixedCore;
 pub use rest::{RestCore, RestOptions};
+pub use topology::{DomainMember, RackGroup, RackHealth, Topology};
 
 use super::page::{self, Entry};
 use super::report::Report;
@@ -83,6 +86,10 @@ pub trait Core {
     fn expected(&mut self, kind: Kind) -> Pull<Entry>;
     /// What is observed of one type.
     fn observed(&mut self, kind: Kind) -> Pull<Device>;
+    /// How racks belong together.
+    fn topology(&mut self) -> Topology {
+        Topology::UNKNOWN
+    }
     /// Why nothing may be written of all that was read since the beginning: the lists belong to several
     /// sites, and nobody said which one is meant.
     fn several_sites(&self) -> Option<String> {

@@ -19,12 +19,15 @@ use super::core::Device;
 use super::plan::{Change, Draft, Op};
 use super::policy::Policy;
 use super::report::Report;
-use crate::inventory::{Bmc, Component, Drift, Kind, Mac};
+use crate::inventory::{Bmc, Component, Drift, Json, Kind, Mac};
 use compare::{compare, replace};
 use dpus::write_dpus;
 use link::link;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
+
+/// The key under which a switch's description keeps where its operating system answers.
+const NVOS_IP: &str = "nvos_ip_address";
 
 /// What is there, read in the transaction that will write.
 pub struct PresentDevices {
@@ -151,6 +154,13 @@ fn check(kind: Kind, devices: &[Device]) -> Result<Vec<Checked<'_>>, Report> {
     Ok(checked)
 }
 
+/// The object with one member set; the others stay.
+fn with_member(stored: Option<&Json>, key: &str, text: &str) -> Json {
+    let mut members = stored.map(Json::entries).unwrap_or_default();
+    members.insert(key.to_owned(), text.into());
+    Json::new(&serde_json::Value::Object(members))
+}
+
 /// Writes what is observed and never compared.
 fn write_observed(
     kind: Kind,
@@ -186,6 +196,9 @@ fn write_observed(
             }
             if let Some(health) = device.health() {
                 wanted.health = health;
+            }
+            if let Some(ip) = device.nvos_ip() {
+                wanted.description = Some(with_member(row.description.as_ref(), NVOS_IP, ip));
             }
         } else if stored.is_some_and(|id| given.get(id).is_some_and(|owner| *owner != i))
             || (kind != Kind::Compute && row.is_live())

@@ -317,3 +317,46 @@ impl From<Component> for inventory::Component {
         }
     }
 }
+
+/// A row of `rack`.
+#[derive(Deserialize)]
+pub(super) struct Rack {
+    id: Uuid,
+    name: String,
+    manufacturer: Option<String>,
+    serial_number: Option<String>,
+    external_id: Option<String>,
+    description: Option<Json>,
+    location: Option<Json>,
+    rack_profile_id: Option<String>,
+    status: String,
+    created_at: Option<String>,
+    updated_at: Option<String>,
+    deleted_at: Option<String>,
+    others: Others,
+}
+
+impl From<Rack> for inventory::Rack {
+    fn from(row: Rack) -> Self {
+        let mut others = row.others;
+        let mut text = |name: &str| others.take(name, |value| Some(value.as_str()?.to_owned()));
+        Self {
+            id: row.id,
+            name: row.name,
+            manufacturer: row.manufacturer,
+            serial_number: row.serial_number,
+            external_id: row.external_id,
+            description: row.description,
+            location: row.location,
+            rack_profile_id: row.rack_profile_id,
+            status: row.status,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            deleted_at: row.deleted_at,
+            nvldomain_id: text("nvldomain_id"),
+            rack_group_id: text("rack_group_id"),
+            health: others.take("health", |health| Some(Json::new(health))),
+            others,
+        }
+    }
+}

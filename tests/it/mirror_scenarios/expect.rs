@@ -239,8 +239,8 @@ impl<'a> Expectations<'a> {
     }
 
     fn rows(&mut self, tables: &Value, step: &Step<'_>, names: &mut Translator) {
-        // Racks first, because components name them.
-        for table in ["rack", "component", "bmc"] {
+        // Those first that others name.
+        for table in ["nvldomain", "rack", "component", "bmc"] {
             for wanted in tables
                 .get(table)
                 .and_then(Value::as_array)
@@ -253,7 +253,7 @@ impl<'a> Expectations<'a> {
         let known = tables.as_object().unwrap().keys();
         known.for_each(|table| {
             assert!(
-                ["rack", "component", "bmc"].contains(&table.as_str()),
+                ["nvldomain", "rack", "component", "bmc"].contains(&table.as_str()),
                 "{table}"
             );
         });
@@ -387,6 +387,7 @@ fn differences(
             ("component", "bmc") => (&row["component_id"], symbol(value)),
             ("ip", "bmc") => (&row["ip_address"], value.clone()),
             ("rack_id", "component") => (&row["rack_id"], symbol(value)),
+            ("nvldomain_id", "rack") => (&row["nvldomain_id"], symbol(value)),
             (column, _) => (&row[column], value.clone()),
         };
         if *stored != value {

@@ -56,6 +56,11 @@ fn every_variation_of_the_examples_comes_out_as_the_rules_say() {
     run_file("mirror/variations.yaml");
 }
 
+#[test]
+fn every_example_of_the_topology_comes_out_as_written() {
+    run_file("mirror/topology.yaml");
+}
+
 /// Runs every scenario of a file under every profile that it names.
 fn run_file(name: &str) {
     let text = std::fs::read_to_string(fixture(name)).unwrap();

@@ -71,6 +71,7 @@ impl Translator {
                 ("deleted", _) if value == true => ("deleted_at", json!("2026-01-01T00:00:00Z")),
                 ("deleted", _) => continue,
                 ("rack_id", "component") => ("rack_id", json!(symbol)),
+                ("nvldomain_id", "rack") => ("nvldomain_id", json!(symbol)),
                 ("mac", "bmc") => ("mac_address", value.clone()),
                 ("ip", "bmc") => ("ip_address", value.clone()),
                 ("component", _) => ("component_id", json!(symbol)),
@@ -129,6 +130,7 @@ impl Translator {
         for (key, value) in core.as_object().unwrap() {
             match key.as_str() {
                 "actual" => actual(value, &mut document),
+                "topology" => document.extend(value.as_object().unwrap().clone()),
                 "generate" => {
                     let count = value["machines"].as_u64().unwrap();
                     let machines = (0..count).map(|n| {
