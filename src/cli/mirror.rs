@@ -8,6 +8,7 @@ mod settings;
 
 use super::options::ConfigError;
 use super::{DONE, FAILED, USAGE, complain, print_with};
+use crate::mirror::Store;
 use crate::mirror::memory::Memory;
 use crate::mirror::planfile::{PlanFile, PlanView, Snapshot, preview, show};
 use crate::mirror::report::{Report, Summary};
@@ -326,7 +327,8 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
 }
 
 fn plan(config: &Config, out: Option<&Path>, json: bool) -> Result<u8, Stop> {
-    let store = config.open_store()?;
+    let tables = settings::look(config.state_dir())?;
+    let store = Store::copy_of(Some(&tables)).map_err(Stop::failed)?;
     let mut core = config.core()?;
     let snapshot = Snapshot::take(core.as_mut(), &config.policy);
     let (planned, digest) =
@@ -365,7 +367,9 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
     let store = config.open_store()?;
     let mut core = config.core()?;
     let snapshot = Snapshot::take(core.as_mut(), &saved.policy);
-    let generation = crate::mirror::generation(&store).map_err(Stop::failed)?;
+    let tables = store.snapshot().map_err(Stop::failed)?;
+    let generation = crate::mirror::generation(&tables).map_err(Stop::failed)?;
+    drop(tables);
     if let Some(why) = saved.stale(&snapshot, generation) {
         let mut summary = Summary::new(String::new());
         summary.errors.push(Report::general("plan_stale", why));
@@ -383,13 +387,14 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
 }
 
 fn explain(config: &Config, key: &str, json: bool) -> Result<u8, Stop> {
-    let store = config.open_store()?;
+    let tables = settings::look(config.state_dir())?;
+    let store = Store::copy_of(Some(&tables)).map_err(Stop::failed)?;
     let mut core = config.core()?;
     let snapshot = Snapshot::take(core.as_mut(), &config.policy);
     let (planned, _) = preview(&store, snapshot, &config.policy, true).map_err(Stop::failed)?;
     let mut lines = crate::mirror::explain::explain(&planned, key);
     if lines.is_empty() {
-        lines = crate::mirror::explain::untouched(&store, key).map_err(Stop::failed)?;
+        lines = crate::mirror::explain::untouched(&tables, key).map_err(Stop::failed)?;
     }
     let printed = print_with(|out| {
         if json {

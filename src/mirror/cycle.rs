@@ -388,17 +388,22 @@ fn failure<T>(pull: &Pull<T>, any: &mut bool) -> Option<String> {
 
 /// Components that a failed pull left pointing to a rack that is gone.
 fn look_for_dangling(store: &Store, summary: &mut Summary) {
-    let found = store.inventory(|tables| {
-        let live: HashSet<Uuid> = tables
-            .racks()?
-            .into_iter()
-            .filter(|rack| rack.is_live())
-            .map(|rack| rack.id)
-            .collect();
-        let mut racks = tables.racks_pointed_to()?;
-        racks.retain(|rack| !live.contains(rack));
-        Ok((racks, Ending::Discard))
-    });
+    let found = store
+        .snapshot()
+        .map_err(InventoryError::from)
+        .and_then(|snapshot| {
+            snapshot.view(|tables| {
+                let live: HashSet<Uuid> = tables
+                    .racks()?
+                    .into_iter()
+                    .filter(|rack| rack.is_live())
+                    .map(|rack| rack.id)
+                    .collect();
+                let mut racks = tables.racks_pointed_to()?;
+                racks.retain(|rack| !live.contains(rack));
+                Ok(racks)
+            })
+        });
     match found {
         Ok(racks) => summary.warnings.extend(racks.into_iter().map(|rack| {
             let why = "components still point to this rack, which is deleted";

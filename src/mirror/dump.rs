@@ -10,9 +10,9 @@
 use super::apply::write_changes;
 use super::plan::{Change, Op};
 use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Rack, Row, RowKey};
-use crate::store::Store;
 use crate::store::audit_table::AuditRun;
 use crate::store::inventory_table::{Ending, InventoryError, TABLES};
+use crate::store::{Snapshot, Store};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -38,15 +38,15 @@ pub struct Loaded {
 }
 
 /// All rows.
-pub fn dump(store: &Store) -> Result<Value, InventoryError> {
-    store.inventory(|tables| {
+pub fn dump(snapshot: &Snapshot) -> Result<Value, InventoryError> {
+    snapshot.view(|tables| {
         let mut document = Map::new();
         for table in TABLES {
             let rows = tables.rows_of(table)?.into_iter();
             let rows = rows.map(|row| Value::Object(row.columns()));
             document.insert(table.to_owned(), rows.collect());
         }
-        Ok((Value::Object(document), Ending::Discard))
+        Ok(Value::Object(document))
     })
 }
 

@@ -4,8 +4,8 @@ use super::cycle::Planned;
 use super::planfile::{PlanView, mentions};
 use super::report::Report;
 use crate::inventory::{Mac, Row};
-use crate::store::Store;
-use crate::store::inventory_table::{Ending, InventoryError};
+use crate::store::Snapshot;
+use crate::store::inventory_table::InventoryError;
 
 /// An address is found in whatever spelling.
 fn canonical(key: &str) -> String {
@@ -14,9 +14,9 @@ fn canonical(key: &str) -> String {
 }
 
 /// Rows that `key` names, one line each, for when a plan says nothing about it.
-pub fn untouched(store: &Store, key: &str) -> Result<Vec<String>, InventoryError> {
+pub fn untouched(snapshot: &Snapshot, key: &str) -> Result<Vec<String>, InventoryError> {
     let key = canonical(key);
-    store.inventory(|tables| {
+    snapshot.view(|tables| {
         let racks = tables.rows_of("rack")?.into_iter();
         let lines = racks
             .chain(tables.rows_of("component")?)
@@ -34,7 +34,7 @@ pub fn untouched(store: &Store, key: &str) -> Result<Vec<String>, InventoryError
                 };
                 format!("{} {}: {why}", row.key().table(), row.key())
             });
-        Ok((lines.collect(), Ending::Discard))
+        Ok(lines.collect())
     })
 }
 

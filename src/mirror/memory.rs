@@ -43,7 +43,7 @@ impl Memory {
                 said,
                 policy: *cycle.policy,
                 mirror: cycle.mirror,
-                generation: super::generation(store).ok()?,
+                generation: generation(store)?,
             })
         });
         let Some(given) = given else {
@@ -58,13 +58,18 @@ impl Memory {
             return summary;
         }
         let summary = begun(store, core, cycle);
-        let unchanged = super::generation(store).is_ok_and(|after| after == given.generation);
+        let unchanged = generation(store) == Some(given.generation);
         if unchanged && summary.errors.is_empty() {
             let summary = summary.clone();
             self.0 = Some(Known { given, summary });
         }
         summary
     }
+}
+
+/// Commits the store has seen, if that can be told.
+fn generation(store: &Store) -> Option<u64> {
+    super::generation(&store.snapshot().ok()?).ok()
 }
 
 /// A cycle that would be refused anything says so itself.
@@ -238,7 +243,7 @@ mod tests {
         assert_eq!(summary.types["Compute"].updated, 6);
         settle(&mut bench);
         // Somebody else wrote.
-        let mut tables = crate::mirror::dump::dump(&bench.store).unwrap();
+        let mut tables = crate::mirror::dump::dump(&bench.store.snapshot().unwrap()).unwrap();
         tables["component"][0]["name"] = "other".into();
         let now = "2026-11-21T10:00:00.000Z".to_owned();
         let loaded = "test".to_owned();

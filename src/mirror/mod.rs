@@ -46,9 +46,10 @@ pub mod topology;
 
 use crate::clock::WallTime;
 use crate::inventory::Row;
-pub use crate::store::{Store, StoreError};
+pub use crate::store::{Snapshot, Store, StoreError};
 
-use crate::store::inventory_table::{Ending, InventoryError};
+use crate::store::Opening;
+use crate::store::inventory_table::InventoryError;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -58,20 +59,42 @@ use std::path::Path;
 /// Pages of the file kept in memory, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
 
+/// Name of the database in the state directory.
+const FILE: &str = "mirror.redb";
+
 /// Opens `mirror.redb` in `state_dir`, or begins it. A damaged file is moved aside, and the next
 /// cycle fills a new one.
 pub fn open(state_dir: &Path) -> Result<Store, StoreError> {
-    Ok(Store::open(state_dir, "mirror.redb", CACHE_BYTES)?.store)
+    Ok(Store::open_shared(state_dir, FILE, CACHE_BYTES)?.store)
+}
+
+/// What `mirror.redb` in `state_dir` holds now, whether its service runs or not. Nothing is written, unless
+/// a killed service left the file open; nothing is created.
+pub fn look(state_dir: &Path) -> Result<Snapshot, InventoryError> {
+    let opening = || Snapshot::open(&state_dir.join(FILE), CACHE_BYTES);
+    let opened = match opening()? {
+        Opening::NotClosed => {
+            // Opening it for writing closes it as it should have been.
+            drop(open(state_dir)?);
+            opening()?
+        }
+        other => other,
+    };
+    Ok(match opened {
+        Opening::Snapshot(snapshot) => *snapshot,
+        Opening::Absent => Snapshot::of(Store::copy_of(None)?)?,
+        Opening::NotClosed => Snapshot::of(open(state_dir)?)?,
+    })
 }
 
 /// Commits the store has seen.
-pub fn generation(store: &Store) -> Result<u64, InventoryError> {
-    store.inventory(|tables| Ok((tables.generation()?, Ending::Discard)))
+pub fn generation(snapshot: &Snapshot) -> Result<u64, InventoryError> {
+    snapshot.view(|view| view.generation())
 }
 
 /// What is wrong with the indexes, one line each.
-pub fn check(store: &Store) -> Result<Vec<String>, InventoryError> {
-    store.inventory(|tables| Ok((tables.check()?, Ending::Discard)))
+pub fn check(snapshot: &Snapshot) -> Result<Vec<String>, InventoryError> {
+    snapshot.view(|view| view.check())
 }
 
 /// A drift row to print.
@@ -83,8 +106,8 @@ pub struct DriftView {
 }
 
 /// All drift rows.
-pub fn drifts(store: &Store) -> Result<Vec<DriftView>, InventoryError> {
-    store.inventory(|tables| {
+pub fn drifts(snapshot: &Snapshot) -> Result<Vec<DriftView>, InventoryError> {
+    snapshot.view(|tables| {
         let labels: HashMap<_, _> = tables
             .all_components()?
             .into_iter()
@@ -109,7 +132,7 @@ pub fn drifts(store: &Store) -> Result<Vec<DriftView>, InventoryError> {
                 line,
             }
         });
-        Ok((views.collect(), Ending::Discard))
+        Ok(views.collect())
     })
 }
 
@@ -159,10 +182,10 @@ pub struct AuditView {
 }
 
 /// Audit rows, oldest first.
-pub fn audit(store: &Store, filter: &AuditFilter) -> Result<Vec<AuditView>, InventoryError> {
+pub fn audit(snapshot: &Snapshot, filter: &AuditFilter) -> Result<Vec<AuditView>, InventoryError> {
     let value =
         |text: Option<String>| text.map(|text| serde_json::from_str(&text).unwrap_or_default());
-    store.inventory(|tables| {
+    snapshot.view(|tables| {
         let mut views = Vec::new();
         tables.audit_rows(|number, run, row| {
             let time = run.time.parse::<WallTime>().unwrap_or_default();
@@ -193,7 +216,7 @@ pub fn audit(store: &Store, filter: &AuditFilter) -> Result<Vec<AuditView>, Inve
             }
             true
         })?;
-        Ok((views, Ending::Discard))
+        Ok(views)
     })
 }
 

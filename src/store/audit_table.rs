@@ -9,9 +9,10 @@
 //! back.
 
 use super::TxError;
+use super::access::{Access, Open, Writing};
 use super::codec::{decode, encode, encode_version};
 use super::row::Row;
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -53,19 +54,12 @@ pub struct AuditRow {
 }
 
 /// The audit tables within a transaction.
-pub struct Audit<'tx> {
-    runs: Table<'tx, u64, &'static [u8]>,
-    rows: Table<'tx, u64, &'static [u8]>,
+pub(crate) struct Audit<A: Access> {
+    runs: A::Table<u64, &'static [u8]>,
+    rows: A::Table<u64, &'static [u8]>,
 }
 
-impl<'tx> Audit<'tx> {
-    pub(super) fn open(tx: &'tx WriteTransaction) -> Result<Self, TxError> {
-        Ok(Self {
-            runs: tx.open_table(RUNS)?,
-            rows: tx.open_table(ROWS)?,
-        })
-    }
-
+impl Audit<Writing<'_>> {
     /// Appends the rows of one run.
     pub(super) fn append(&mut self, run: &AuditRun, rows: &[AuditRow]) -> Result<(), TxError> {
         if rows.is_empty() {
@@ -93,6 +87,15 @@ impl<'tx> Audit<'tx> {
         };
         self.runs.insert(next, encode(run)?.as_slice())?;
         Ok(next)
+    }
+}
+
+impl<A: Access> Audit<A> {
+    pub(super) fn open(tx: &impl Open<A>) -> Result<Self, TxError> {
+        Ok(Self {
+            runs: tx.table(RUNS)?,
+            rows: tx.table(ROWS)?,
+        })
     }
 
     /// Gives every row with its run, oldest first, until `each` answers false.

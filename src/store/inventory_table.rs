@@ -16,16 +16,19 @@
 //! Every row is written by [`Tables::apply`], which keeps the indexes; two rows that may not be
 //! there together end the transaction. [`Tables::check`] builds the indexes again and compares.
 
+use super::access::{Access, Open, Reading, Writing};
 use super::audit_table::{Audit, AuditRow, AuditRun};
-use super::codec::{decode, encode};
-use super::inventory_index::{Index, index_entries, key_bytes, pair_value};
+use super::codec::decode;
+use super::inventory_index::{Index, index_entries, pair_value};
 use super::row::Row as Stored;
 use super::{Store, StoreError, TxError};
-use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Pair, Rack, Row, RowKey};
-use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
+use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Pair, Rack, Row};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use uuid::Uuid;
+
+mod write;
 
 const RACK: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rack");
 const COMPONENT: TableDefinition<&[u8], &[u8]> = TableDefinition::new("component");
@@ -54,6 +57,17 @@ pub enum InventoryError {
     /// Whoever ran the transaction gave it up.
     #[error("{0}")]
     GivenUp(String),
+}
+
+impl InventoryError {
+    /// Of a fault that is not the store's.
+    pub(super) fn from_fault(fault: Option<Fault>) -> Self {
+        match fault {
+            Some(Fault::NotUnique(what)) => Self::NotUnique(what),
+            Some(Fault::GiveUp(why)) => Self::GivenUp(why),
+            Some(Fault::Tx(_)) | None => Self::GivenUp("nothing came of it".into()),
+        }
+    }
 }
 
 /// Two rows that may not be there together.
@@ -97,6 +111,20 @@ impl Store {
         &self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<(T, Ending), Fault>,
     ) -> Result<T, InventoryError> {
+        self.inventory_without_count(|tables| {
+            let (value, ending) = work(tables)?;
+            if ending == Ending::Commit {
+                tables.count_commit()?;
+            }
+            Ok((value, ending))
+        })
+    }
+
+    /// The same, and the commit is not counted.
+    pub(super) fn inventory_without_count<T>(
+        &self,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<(T, Ending), Fault>,
+    ) -> Result<T, InventoryError> {
         self.reopen_if_failed()?;
         let mut refused = None;
         let result = {
@@ -106,12 +134,11 @@ impl Store {
             };
             self.guard(|| {
                 let transaction = handle.db.begin_write()?;
-                let mut tables = Tables::open(&transaction)?;
+                let mut tables = Tables::open_all(&&transaction, Audit::open(&&transaction)?)?;
                 let worked = work(&mut tables);
                 match worked {
                     Ok((value, ending)) => {
                         if ending == Ending::Commit {
-                            tables.count_commit()?;
                             drop(tables);
                             transaction.commit()?;
                         } else {
@@ -136,42 +163,43 @@ impl Store {
                 handle.failed = true;
             }
         }
-        match (result?, refused) {
-            (Some(value), _) => Ok(value),
-            (None, Some(Fault::NotUnique(what))) => Err(InventoryError::NotUnique(what)),
-            (None, Some(Fault::GiveUp(why))) => Err(InventoryError::GivenUp(why)),
-            (None, _) => Err(self.closed().into()),
-        }
+        result?.ok_or_else(|| InventoryError::from_fault(refused))
     }
 }
 
-type Bytes<'tx> = Table<'tx, &'static [u8], &'static [u8]>;
+type Bytes<A> = <A as Access>::Table<&'static [u8], &'static [u8]>;
 
-/// All tables of the mirror within one transaction.
-pub(crate) struct Tables<'tx> {
-    rack: Bytes<'tx>,
-    component: Bytes<'tx>,
-    bmc: Bytes<'tx>,
-    drift: Bytes<'tx>,
-    domain: Bytes<'tx>,
-    index: Bytes<'tx>,
-    absent: Table<'tx, &'static [u8], u32>,
-    meta: Table<'tx, &'static str, &'static [u8]>,
-    audit: Audit<'tx>,
+/// All tables of the mirror, open in one of two ways.
+pub(crate) struct Inventory<A: Access> {
+    rack: Bytes<A>,
+    component: Bytes<A>,
+    bmc: Bytes<A>,
+    drift: Bytes<A>,
+    domain: Bytes<A>,
+    index: Bytes<A>,
+    absent: A::Table<&'static [u8], u32>,
+    meta: A::Table<&'static str, &'static [u8]>,
+    audit: Audit<A>,
 }
 
-impl<'tx> Tables<'tx> {
-    fn open(tx: &'tx WriteTransaction) -> Result<Self, TxError> {
+/// Within one write transaction.
+pub(crate) type Tables<'tx> = Inventory<Writing<'tx>>;
+
+/// In one snapshot.
+pub(crate) type View = Inventory<Reading>;
+
+impl<A: Access> Inventory<A> {
+    pub(super) fn open_all(tx: &impl Open<A>, audit: Audit<A>) -> Result<Self, TxError> {
         Ok(Self {
-            rack: tx.open_table(RACK)?,
-            component: tx.open_table(COMPONENT)?,
-            bmc: tx.open_table(BMC)?,
-            drift: tx.open_table(DRIFT)?,
-            domain: tx.open_table(DOMAIN)?,
-            index: tx.open_table(INDEX)?,
-            absent: tx.open_table(ABSENT)?,
-            meta: tx.open_table(META)?,
-            audit: Audit::open(tx)?,
+            rack: tx.table(RACK)?,
+            component: tx.table(COMPONENT)?,
+            bmc: tx.table(BMC)?,
+            drift: tx.table(DRIFT)?,
+            domain: tx.table(DOMAIN)?,
+            index: tx.table(INDEX)?,
+            absent: tx.table(ABSENT)?,
+            meta: tx.table(META)?,
+            audit,
         })
     }
 
@@ -181,16 +209,6 @@ impl<'tx> Tables<'tx> {
             None => 0,
             Some(value) => decode(value.value()).map_err(TxError::from)?,
         })
-    }
-
-    fn count_commit(&mut self) -> Result<(), TxError> {
-        let generation: u64 = match self.meta.get(GENERATION)? {
-            None => 0,
-            Some(value) => decode(value.value())?,
-        };
-        let next = encode(&(generation + 1))?;
-        self.meta.insert(GENERATION, next.as_slice())?;
-        Ok(())
     }
 
     /// All racks, by id.
@@ -299,86 +317,12 @@ impl<'tx> Tables<'tx> {
         Ok(rows)
     }
 
-    /// Remembers how often in a row rows were missing; 0 forgets.
-    pub(crate) fn set_absent(
-        &mut self,
-        kind: Option<ComponentType>,
-        absences: &[(Uuid, u32)],
-    ) -> Result<(), Fault> {
-        for (id, times) in absences {
-            let mut key = vec![absent_tag(kind)];
-            key.extend(id.as_bytes());
-            if *times == 0 {
-                self.absent.remove(key.as_slice())?;
-            } else {
-                self.absent.insert(key.as_slice(), times)?;
-            }
-        }
-        Ok(())
-    }
-
     /// A list of ids kept under a name.
     pub(crate) fn list(&self, name: &str) -> Result<Vec<String>, Fault> {
         Ok(match self.meta.get(name)? {
             None => Vec::new(),
             Some(value) => decode(value.value()).map_err(TxError::from)?,
         })
-    }
-
-    /// Keeps a list of ids under a name.
-    pub(crate) fn set_list(&mut self, name: &str, list: &[String]) -> Result<(), Fault> {
-        if list.is_empty() {
-            self.meta.remove(name)?;
-        } else {
-            let bytes = encode(&list.to_vec()).map_err(TxError::from)?;
-            self.meta.insert(name, bytes.as_slice())?;
-        }
-        Ok(())
-    }
-
-    /// Writes rows: each as it is (`None`: not there) and as it will be (`None`: gone). All old
-    /// index entries go before the first new one comes, so rows may swap what is unique.
-    pub(crate) fn apply(&mut self, changes: &[(Option<&Row>, Option<&Row>)]) -> Result<(), Fault> {
-        let entries = |rows: &mut dyn Iterator<Item = &Row>| {
-            let mut entries: Vec<(Vec<u8>, Vec<u8>, Index)> = Vec::new();
-            rows.for_each(|row| index_entries(row, &mut entries));
-            // In order, because that is much cheaper for a tree.
-            entries.sort_unstable();
-            entries
-        };
-        let old = entries(&mut changes.iter().filter_map(|(before, _)| *before));
-        let new = entries(&mut changes.iter().filter_map(|(_, after)| *after));
-        for (key, _, _) in difference(&old, &new) {
-            self.index.remove(key.as_slice())?;
-        }
-        for (key, value, index) in difference(&new, &old) {
-            let there = self.index.insert(key.as_slice(), value.as_slice())?;
-            if there.is_some() {
-                return Err(Fault::NotUnique(NotUnique {
-                    index: index.name(),
-                    value: String::from_utf8_lossy(key.get(5..).unwrap_or_default()).into_owned(),
-                }));
-            }
-        }
-        for (before, after) in changes {
-            match (before, after) {
-                (_, Some(after)) => {
-                    let (table, key) = self.table(after.key());
-                    table.insert(key.as_slice(), encode_row(after)?.as_slice())?;
-                }
-                (Some(before), None) => {
-                    let (table, key) = self.table(before.key());
-                    table.remove(key.as_slice())?;
-                }
-                (None, None) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Appends to the audit log.
-    pub(crate) fn audit(&mut self, run: &AuditRun, rows: &[AuditRow]) -> Result<(), Fault> {
-        Ok(self.audit.append(run, rows)?)
     }
 
     /// Gives every audit row with its number and run, oldest first, until `each` answers false.
@@ -421,17 +365,33 @@ impl<'tx> Tables<'tx> {
         );
         Ok(problems)
     }
+}
 
-    fn table(&mut self, key: RowKey) -> (&mut Bytes<'tx>, Vec<u8>) {
-        let bytes = key_bytes(key);
-        let table = match key {
-            RowKey::Rack(_) => &mut self.rack,
-            RowKey::Component(..) => &mut self.component,
-            RowKey::Bmc(_) => &mut self.bmc,
-            RowKey::Drift(_) => &mut self.drift,
-            RowKey::Domain(_) => &mut self.domain,
-        };
-        (table, bytes)
+impl View {
+    /// Copies everything but the audit log into empty tables.
+    pub(super) fn copy_to(&self, tables: &mut Tables<'_>) -> Result<(), Fault> {
+        for (from, to) in [
+            (&self.rack, &mut tables.rack),
+            (&self.component, &mut tables.component),
+            (&self.bmc, &mut tables.bmc),
+            (&self.drift, &mut tables.drift),
+            (&self.domain, &mut tables.domain),
+            (&self.index, &mut tables.index),
+        ] {
+            for entry in from.iter()? {
+                let (key, value) = entry?;
+                to.insert(key.value(), value.value())?;
+            }
+        }
+        for entry in self.absent.iter()? {
+            let (key, value) = entry?;
+            tables.absent.insert(key.value(), value.value())?;
+        }
+        for entry in self.meta.iter()? {
+            let (key, value) = entry?;
+            tables.meta.insert(key.value(), value.value())?;
+        }
+        Ok(())
     }
 }
 
@@ -461,118 +421,9 @@ type Entry<'a> = (
     redb::AccessGuard<'a, &'static [u8]>,
 );
 
-fn encode_row(row: &Row) -> Result<Vec<u8>, TxError> {
-    Ok(match row {
-        Row::Rack(row) => encode(row.as_ref()),
-        Row::Component(row) => encode(row.as_ref()),
-        Row::Bmc(row) => encode(row),
-        Row::Drift(row) => encode(row.as_ref()),
-        Row::Domain(row) => encode(row.as_ref()),
-    }?)
-}
-
 fn absent_tag(kind: Option<ComponentType>) -> u8 {
     kind.map_or(0x80, ComponentType::tag)
 }
 
-/// What is in `these` and not in `those`; both sorted.
-fn difference<'a, T: Ord>(these: &'a [T], those: &'a [T]) -> impl Iterator<Item = &'a T> {
-    these
-        .iter()
-        .filter(|entry| those.binary_search(entry).is_err())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rack(n: u128, name: &str, external_id: Option<&str>) -> Rack {
-        Rack {
-            external_id: external_id.map(str::to_owned),
-            ..Rack::new(Uuid::from_u128(n), name.into())
-        }
-    }
-
-    fn write(store: &Store, changes: &[(Option<Row>, Option<Row>)]) -> Result<(), InventoryError> {
-        let changes: Vec<_> = changes
-            .iter()
-            .map(|(before, after)| (before.as_ref(), after.as_ref()))
-            .collect();
-        store.inventory(|tables| Ok((tables.apply(&changes)?, Ending::Commit)))
-    }
-
-    fn look<T>(store: &Store, read: impl FnOnce(&Tables<'_>) -> Result<T, Fault>) -> T {
-        store
-            .inventory(|tables| Ok((read(tables)?, Ending::Discard)))
-            .unwrap()
-    }
-
-    #[test]
-    fn two_rows_may_swap_what_is_unique_but_never_share_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), "mirror.redb", 1 << 20)
-            .unwrap()
-            .store;
-        let (a, b) = (rack(1, "a", Some("x")), rack(2, "b", Some("y")));
-        let (a2, b2) = (rack(1, "a", Some("y")), rack(2, "b", Some("x")));
-        let row = |rack: &Rack| Some(Row::Rack(Box::new(rack.clone())));
-        write(&store, &[(None, row(&a)), (None, row(&b))]).unwrap();
-        write(&store, &[(row(&a), row(&a2)), (row(&b), row(&b2))]).unwrap();
-        assert_eq!(look(&store, |t| t.racks()), [a2, b2.clone()]);
-        let error = write(&store, &[(row(&b2), row(&rack(2, "b", Some("y"))))]).unwrap_err();
-        assert!(matches!(error, InventoryError::NotUnique(_)), "{error}");
-        assert_eq!(look(&store, |t| t.check()), Vec::<String>::new());
-        assert_eq!(look(&store, |t| t.generation()), 2);
-    }
-
-    #[test]
-    fn a_discarded_transaction_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), "mirror.redb", 1 << 20)
-            .unwrap()
-            .store;
-        let row = Row::Rack(Box::new(rack(1, "a", None)));
-        store
-            .inventory(|tables| Ok((tables.apply(&[(None, Some(&row))])?, Ending::Discard)))
-            .unwrap();
-        assert!(look(&store, |t| t.racks()).is_empty());
-        assert_eq!(look(&store, |t| t.generation()), 0);
-    }
-
-    #[test]
-    fn an_index_that_does_not_fit_its_rows_is_noticed() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), "mirror.redb", 1 << 20)
-            .unwrap()
-            .store;
-        let row = Row::Rack(Box::new(rack(1, "a", Some("x"))));
-        write(&store, &[(None, Some(row))]).unwrap();
-        store
-            .inventory(|tables| {
-                let key = Index::RackExternalId.key(b"x");
-                tables.index.remove(key.as_slice())?;
-                tables
-                    .index
-                    .insert(Index::RackPair.key(b"q").as_slice(), [9].as_slice())?;
-                Ok(((), Ending::Commit))
-            })
-            .unwrap();
-        assert_eq!(look(&store, |t| t.check()).len(), 2);
-    }
-
-    #[test]
-    fn racks_that_components_point_to_are_found_once_each() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), "mirror.redb", 1 << 20)
-            .unwrap()
-            .store;
-        let component = |n: u128, rack: u128| {
-            let mut row = Component::new(Uuid::from_u128(n), ComponentType::Compute);
-            row.rack_id = Some(Uuid::from_u128(rack));
-            (None, Some(Row::Component(Box::new(row))))
-        };
-        write(&store, &[component(1, 7), component(2, 7), component(3, 9)]).unwrap();
-        let racks = look(&store, |t| t.racks_pointed_to());
-        assert_eq!(racks, [Uuid::from_u128(7), Uuid::from_u128(9)]);
-    }
-}
+mod tests;

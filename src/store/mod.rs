@@ -15,8 +15,11 @@
 //! - After a failed write (a full disk) redb refuses further ones until the file is opened again:
 //!   [`Store::write`] does that by itself, so that a store recovers without a restart.
 //! - A file shrinks when it is opened and most of it is air ([`compact`]): never while in use.
-//! - No transaction outlives the closure it is given to, so none is held across a socket.
+//! - No write transaction outlives the closure it is given to, so none is held across a socket.
+//! - `mirror.redb` is shared: while the service writes, other processes read snapshots of it
+//!   ([`Snapshot`]). The other two belong to one process.
 
+mod access;
 pub mod audit_table;
 mod blob;
 mod codec;
@@ -27,13 +30,15 @@ pub mod pending_table;
 pub mod report_table;
 mod row;
 pub mod schema;
+mod snapshot;
 #[cfg(test)]
 mod torn_disk;
 
 pub use codec::CodecError;
+pub use snapshot::{Opening, Snapshot};
 
 use crate::clock::{self, WallTime};
-use redb::{ReadableDatabase, StorageError};
+use redb::{ConcurrencyMode, ReadableDatabase, StorageError};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -140,6 +145,7 @@ from_redb!(
 pub struct Store {
     path: PathBuf,
     cache_bytes: usize,
+    mode: ConcurrencyMode,
     /// `None` while it could not be reopened.
     state: RwLock<Option<Handle>>,
 }
@@ -164,6 +170,29 @@ impl Store {
     ///
     /// `cache_bytes` bounds redb's page cache.
     pub fn open(directory: &Path, name: &str, cache_bytes: usize) -> Result<Opened, StoreError> {
+        Self::open_as(
+            directory,
+            name,
+            cache_bytes,
+            ConcurrencyMode::ExclusiveWriter,
+        )
+    }
+
+    /// The same; other processes may read the file meanwhile.
+    pub fn open_shared(
+        directory: &Path,
+        name: &str,
+        cache_bytes: usize,
+    ) -> Result<Opened, StoreError> {
+        Self::open_as(directory, name, cache_bytes, ConcurrencyMode::SingleWriter)
+    }
+
+    fn open_as(
+        directory: &Path,
+        name: &str,
+        cache_bytes: usize,
+        mode: ConcurrencyMode,
+    ) -> Result<Opened, StoreError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -173,18 +202,19 @@ impl Store {
                 source,
             })?;
         let path = directory.join(name);
-        let (db, moved_aside) = match open_file(&path, cache_bytes) {
+        let (db, moved_aside) = match open_file(&path, cache_bytes, mode) {
             Ok(db) => (db, None),
             Err(error) if error.is_corrupt() => {
                 let aside = move_aside(&path, clock::wall_now())?;
                 tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new one begun");
-                (open_file(&path, cache_bytes)?, Some(aside))
+                (open_file(&path, cache_bytes, mode)?, Some(aside))
             }
             Err(error) => return Err(error),
         };
         let store = Self {
             path,
             cache_bytes,
+            mode,
             state: RwLock::new(Some(Handle { db, failed: false })),
         };
         Ok(Opened { store, moved_aside })
@@ -202,7 +232,7 @@ impl Store {
         *state = None;
         let aside = move_aside(&self.path, clock::wall_now())?;
         *state = Some(Handle {
-            db: open_file(&self.path, self.cache_bytes)?,
+            db: open_file(&self.path, self.cache_bytes, self.mode)?,
             failed: false,
         });
         Ok(aside)
@@ -260,7 +290,7 @@ impl Store {
             // The old handle must be gone first: it holds the file's lock.
             *state = None;
             *state = Some(Handle {
-                db: open_file(&self.path, self.cache_bytes)?,
+                db: open_file(&self.path, self.cache_bytes, self.mode)?,
                 failed: false,
             });
             tracing::info!(path = %self.path.display(), "store opened again after a failed write");
@@ -284,11 +314,15 @@ impl Store {
     }
 }
 
-fn open_file(path: &Path, cache_bytes: usize) -> Result<redb::Database, StoreError> {
+fn open_file(
+    path: &Path,
+    cache_bytes: usize,
+    mode: ConcurrencyMode,
+) -> Result<redb::Database, StoreError> {
     if !path.exists() {
         begin_file(path, cache_bytes)?;
     }
-    open_or_create(path, cache_bytes)
+    open_or_create(path, cache_bytes, mode)
 }
 
 /// Begins a file under another name, and gives it its own when it is whole: what a crash leaves of
@@ -297,13 +331,17 @@ fn begin_file(path: &Path, cache_bytes: usize) -> Result<(), StoreError> {
     let mut unborn = path.as_os_str().to_owned();
     unborn.push(".new");
     let unborn = PathBuf::from(unborn);
-    match open_or_create(&unborn, cache_bytes) {
+    match open_or_create(&unborn, cache_bytes, ConcurrencyMode::ExclusiveWriter) {
         Err(error) if error.is_corrupt() => {
             fs::remove_file(&unborn).map_err(|source| StoreError::Io {
                 path: unborn.clone(),
                 source,
             })?;
-            drop(open_or_create(&unborn, cache_bytes)?);
+            drop(open_or_create(
+                &unborn,
+                cache_bytes,
+                ConcurrencyMode::ExclusiveWriter,
+            )?);
         }
         other => drop(other?),
     }
@@ -316,7 +354,11 @@ fn begin_file(path: &Path, cache_bytes: usize) -> Result<(), StoreError> {
         })
 }
 
-fn open_or_create(path: &Path, cache_bytes: usize) -> Result<redb::Database, StoreError> {
+fn open_or_create(
+    path: &Path,
+    cache_bytes: usize,
+    mode: ConcurrencyMode,
+) -> Result<redb::Database, StoreError> {
     let open = || -> Result<redb::Database, TxError> {
         fs::OpenOptions::new()
             .read(true)
@@ -327,7 +369,7 @@ fn open_or_create(path: &Path, cache_bytes: usize) -> Result<redb::Database, Sto
             .open(path)
             .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
             .map_err(StorageError::from)?;
-        Ok(builder(cache_bytes).create(path)?)
+        Ok(builder(cache_bytes, mode).create(path)?)
     };
     // The format first: a newer file is left alone.
     let opened = catch_unwind(|| {
@@ -352,10 +394,11 @@ fn open_or_create(path: &Path, cache_bytes: usize) -> Result<redb::Database, Sto
     }
 }
 
-fn builder(cache_bytes: usize) -> redb::Builder {
+fn builder(cache_bytes: usize, mode: ConcurrencyMode) -> redb::Builder {
     let mut builder = redb::Builder::new();
     builder
         .set_cache_size(cache_bytes)
+        .set_concurrency_mode(mode)
         .set_check_integrity_on_open(true);
     builder
 }
@@ -427,11 +470,13 @@ fn explain(path: &Path, error: TxError) -> StoreError {
 impl Store {
     /// A store on a disk that a test can fail, opened as a file is.
     fn on(disk: &torn_disk::TornDisk) -> Result<Self, TxError> {
-        let db = builder(1 << 20).create_with_backend(disk.clone())?;
+        let mode = ConcurrencyMode::ExclusiveWriter;
+        let db = builder(1 << 20, mode).create_with_backend(disk.clone())?;
         schema::check(&db)?;
         Ok(Self {
             path: PathBuf::from("torn disk"),
             cache_bytes: 1 << 20,
+            mode,
             state: RwLock::new(Some(Handle { db, failed: false })),
         })
     }

@@ -29,7 +29,7 @@ pub(super) fn newer(path: &Path) -> Option<u64> {
     (format > FORMAT).then_some(format)
 }
 
-fn read(db: &impl ReadableDatabase) -> Result<Option<u64>, TxError> {
+pub(super) fn read(db: &impl ReadableDatabase) -> Result<Option<u64>, TxError> {
     match db.begin_read()?.open_table(META) {
         Ok(meta) => Ok(meta.get("format")?.map(|v| v.value())),
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),

@@ -16,6 +16,7 @@ mod conformance;
 mod documents_contract;
 mod documents_rule;
 mod everything_killed;
+mod mirror_beside;
 mod mirror_commands;
 mod mirror_http;
 mod mirror_knobs;

@@ -106,21 +106,24 @@ impl Tables {
             .filter(|e| e.code.starts_with("tx_failed"))
             .collect();
         assert!(failed.is_empty(), "{failed:?}");
-        assert_eq!(mirror::check(&self.store).unwrap(), Vec::<String>::new());
+        assert_eq!(
+            mirror::check(&self.store.snapshot().unwrap()).unwrap(),
+            Vec::<String>::new()
+        );
         summary
     }
 
     fn dump(&self) -> Value {
-        without_times(&dump::dump(&self.store).unwrap())
+        without_times(&dump::dump(&self.store.snapshot().unwrap()).unwrap())
     }
 
     fn audit(&self) -> Vec<mirror::AuditView> {
-        mirror::audit(&self.store, &AuditFilter::default()).unwrap()
+        mirror::audit(&self.store.snapshot().unwrap(), &AuditFilter::default()).unwrap()
     }
 
     /// Other programs write their columns, and DPUs are observed.
     fn let_others_write(&mut self) {
-        let mut tables = dump::dump(&self.store).unwrap();
+        let mut tables = dump::dump(&self.store.snapshot().unwrap()).unwrap();
         for (n, row) in tables["rack"]
             .as_array_mut()
             .unwrap()
@@ -333,10 +336,10 @@ proptest! {
             tables.cycle(says);
         }
         tables.cycle(&last);
-        let (first, generation) = (tables.dump(), mirror::generation(&tables.store).unwrap());
+        let (first, generation) = (tables.dump(), mirror::generation(&tables.store.snapshot().unwrap()).unwrap());
         tables.cycle(&last);
         prop_assert_eq!(tables.dump(), first);
-        prop_assert_eq!(mirror::generation(&tables.store).unwrap(), generation);
+        prop_assert_eq!(mirror::generation(&tables.store.snapshot().unwrap()).unwrap(), generation);
     }
 
     /// Types that claim the same hardware may need one more cycle, but never go back and forth.
@@ -346,9 +349,9 @@ proptest! {
         for says in before.iter().chain([&last, &last]) {
             tables.cycle(says);
         }
-        let generation = mirror::generation(&tables.store).unwrap();
+        let generation = mirror::generation(&tables.store.snapshot().unwrap()).unwrap();
         tables.cycle(&last);
-        prop_assert_eq!(mirror::generation(&tables.store).unwrap(), generation);
+        prop_assert_eq!(mirror::generation(&tables.store.snapshot().unwrap()).unwrap(), generation);
     }
 
     /// Otherwise what is mirrored depends on how a database on the other side happens to sort.

@@ -1,6 +1,6 @@
 //! Commands that need the tables only.
 
-use super::settings::open_store;
+use super::settings::{look, open_store};
 use super::{DONE, FAILED, Stop, USAGE, complain, print_with};
 use crate::clock;
 use crate::mirror::policy::Profile;
@@ -93,8 +93,8 @@ reading! {
 }
 
 pub(super) fn dump(args: &DumpArgs) -> Result<u8, Stop> {
-    let store = open_store(&args.state_dir())?;
-    let document = mirror::dump::dump(&store).map_err(Stop::failed)?;
+    let snapshot = look(&args.state_dir())?;
+    let document = mirror::dump::dump(&snapshot).map_err(Stop::failed)?;
     Ok(print_with(|out| {
         if args.json {
             serde_json::to_writer(&mut *out, &document)?;
@@ -141,8 +141,8 @@ pub(super) fn load(args: &LoadArgs) -> Result<u8, Stop> {
 }
 
 pub(super) fn drift(args: &DriftArgs) -> Result<u8, Stop> {
-    let store = open_store(&args.state_dir())?;
-    let rows = mirror::drifts(&store).map_err(Stop::failed)?;
+    let snapshot = look(&args.state_dir())?;
+    let rows = mirror::drifts(&snapshot).map_err(Stop::failed)?;
     Ok(print_with(|out| {
         if args.json {
             let rows: Vec<&Value> = rows.iter().map(|row| &row.columns).collect();
@@ -168,8 +168,8 @@ pub(super) fn audit(args: &AuditArgs) -> Result<u8, Stop> {
         since: time(&args.since, "since")?,
         until: time(&args.until, "until")?,
     };
-    let store = open_store(&args.state_dir())?;
-    let rows = mirror::audit(&store, &filter).map_err(Stop::failed)?;
+    let snapshot = look(&args.state_dir())?;
+    let rows = mirror::audit(&snapshot, &filter).map_err(Stop::failed)?;
     Ok(print_with(|out| {
         if args.json {
             serde_json::to_writer(&mut *out, &rows)?;
@@ -180,8 +180,8 @@ pub(super) fn audit(args: &AuditArgs) -> Result<u8, Stop> {
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<u8, Stop> {
-    let store = open_store(&args.state_dir())?;
-    let problems = mirror::check(&store).map_err(Stop::failed)?;
+    let snapshot = look(&args.state_dir())?;
+    let problems = mirror::check(&snapshot).map_err(Stop::failed)?;
     let printed = print_with(|out| {
         if args.json {
             let answer = serde_json::json!({"ok": problems.is_empty(), "problems": problems});

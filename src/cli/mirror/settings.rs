@@ -3,10 +3,10 @@
 use super::Stop;
 use crate::cli::options::{ConfigError, Origin, Setting, Settings, parse};
 use crate::http::{Client, Options};
-use crate::mirror::Store;
 use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::run::Gate;
+use crate::mirror::{Snapshot, Store};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -339,6 +339,11 @@ fn not_empty(text: String) -> Result<String, String> {
 /// What the gate says.
 pub(super) fn gate(policy: &Policy) -> Gate {
     Gate::read(std::env::var(GATE).ok().as_deref(), policy.profile)
+}
+
+/// What `mirror.redb` in `state_dir` holds, whether the service runs or not.
+pub(super) fn look(state_dir: &Path) -> Result<Snapshot, Stop> {
+    crate::mirror::look(state_dir).map_err(Stop::failed)
 }
 
 /// Opens `mirror.redb` in `state_dir`.

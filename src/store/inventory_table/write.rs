@@ -1,0 +1,126 @@
+//! Writing rows, their indexes, and what stands beside them.
+
+use super::{Bytes, Fault, GENERATION, NotUnique, Tables, absent_tag};
+use crate::inventory::{ComponentType, Row, RowKey};
+use crate::store::TxError;
+use crate::store::access::Writing;
+use crate::store::audit_table::{AuditRow, AuditRun};
+use crate::store::codec::{decode, encode};
+use crate::store::inventory_index::{Index, index_entries, key_bytes};
+use redb::ReadableTable;
+use uuid::Uuid;
+
+impl<'tx> Tables<'tx> {
+    pub(super) fn count_commit(&mut self) -> Result<(), TxError> {
+        let generation: u64 = match self.meta.get(GENERATION)? {
+            None => 0,
+            Some(value) => decode(value.value())?,
+        };
+        let next = encode(&(generation + 1))?;
+        self.meta.insert(GENERATION, next.as_slice())?;
+        Ok(())
+    }
+
+    /// Remembers how often in a row rows were missing; 0 forgets.
+    pub(crate) fn set_absent(
+        &mut self,
+        kind: Option<ComponentType>,
+        absences: &[(Uuid, u32)],
+    ) -> Result<(), Fault> {
+        for (id, times) in absences {
+            let mut key = vec![absent_tag(kind)];
+            key.extend(id.as_bytes());
+            if *times == 0 {
+                self.absent.remove(key.as_slice())?;
+            } else {
+                self.absent.insert(key.as_slice(), times)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a list of ids under a name.
+    pub(crate) fn set_list(&mut self, name: &str, list: &[String]) -> Result<(), Fault> {
+        if list.is_empty() {
+            self.meta.remove(name)?;
+        } else {
+            let bytes = encode(&list.to_vec()).map_err(TxError::from)?;
+            self.meta.insert(name, bytes.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Writes rows: each as it is (`None`: not there) and as it will be (`None`: gone). All old
+    /// index entries go before the first new one comes, so rows may swap what is unique.
+    pub(crate) fn apply(&mut self, changes: &[(Option<&Row>, Option<&Row>)]) -> Result<(), Fault> {
+        let entries = |rows: &mut dyn Iterator<Item = &Row>| {
+            let mut entries: Vec<(Vec<u8>, Vec<u8>, Index)> = Vec::new();
+            rows.for_each(|row| index_entries(row, &mut entries));
+            // In order, because that is much cheaper for a tree.
+            entries.sort_unstable();
+            entries
+        };
+        let old = entries(&mut changes.iter().filter_map(|(before, _)| *before));
+        let new = entries(&mut changes.iter().filter_map(|(_, after)| *after));
+        for (key, _, _) in difference(&old, &new) {
+            self.index.remove(key.as_slice())?;
+        }
+        for (key, value, index) in difference(&new, &old) {
+            let there = self.index.insert(key.as_slice(), value.as_slice())?;
+            if there.is_some() {
+                return Err(Fault::NotUnique(NotUnique {
+                    index: index.name(),
+                    value: String::from_utf8_lossy(key.get(5..).unwrap_or_default()).into_owned(),
+                }));
+            }
+        }
+        for (before, after) in changes {
+            match (before, after) {
+                (_, Some(after)) => {
+                    let (table, key) = self.table(after.key());
+                    table.insert(key.as_slice(), encode_row(after)?.as_slice())?;
+                }
+                (Some(before), None) => {
+                    let (table, key) = self.table(before.key());
+                    table.remove(key.as_slice())?;
+                }
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends to the audit log.
+    pub(crate) fn audit(&mut self, run: &AuditRun, rows: &[AuditRow]) -> Result<(), Fault> {
+        Ok(self.audit.append(run, rows)?)
+    }
+
+    fn table(&mut self, key: RowKey) -> (&mut Bytes<Writing<'tx>>, Vec<u8>) {
+        let bytes = key_bytes(key);
+        let table = match key {
+            RowKey::Rack(_) => &mut self.rack,
+            RowKey::Component(..) => &mut self.component,
+            RowKey::Bmc(_) => &mut self.bmc,
+            RowKey::Drift(_) => &mut self.drift,
+            RowKey::Domain(_) => &mut self.domain,
+        };
+        (table, bytes)
+    }
+}
+
+fn encode_row(row: &Row) -> Result<Vec<u8>, TxError> {
+    Ok(match row {
+        Row::Rack(row) => encode(row.as_ref()),
+        Row::Component(row) => encode(row.as_ref()),
+        Row::Bmc(row) => encode(row),
+        Row::Drift(row) => encode(row.as_ref()),
+        Row::Domain(row) => encode(row.as_ref()),
+    }?)
+}
+
+/// What is in `these` and not in `those`; both sorted.
+fn difference<'a, T: Ord>(these: &'a [T], those: &'a [T]) -> impl Iterator<Item = &'a T> {
+    these
+        .iter()
+        .filter(|entry| those.binary_search(entry).is_err())
+}

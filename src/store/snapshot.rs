@@ -1,0 +1,157 @@
+//! One commit of a store, to be read as long as it is needed: by the service that writes the file, or by
+//! another process beside it.
+//!
+//! A snapshot holds up nobody; pages that it reads are not used again before it is dropped.
+
+use super::access::Reading;
+use super::audit_table::Audit;
+use super::inventory_table::{Ending, Fault, InventoryError, View};
+use super::{Handle, Store, StoreError, TxError, builder, corrupt, explain, schema};
+use redb::{ConcurrencyMode, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+/// One commit.
+pub struct Snapshot {
+    path: PathBuf,
+    tx: ReadTransaction,
+    /// What must stay open as long as the transaction is read, if it is nobody else's.
+    _open: Held,
+}
+
+/// Declared after the transaction, so that it is closed last.
+enum Held {
+    BySomebodyElse,
+    Reader(#[allow(dead_code, reason = "held")] ReadOnlyDatabase),
+    Store(#[allow(dead_code, reason = "held")] Box<Store>),
+}
+
+/// What came of opening a file that another process may be writing to.
+pub enum Opening {
+    /// This is in it.
+    Snapshot(Box<Snapshot>),
+    /// There is no file.
+    Absent,
+    /// Whoever wrote it was killed: somebody must open it for writing first.
+    NotClosed,
+}
+
+impl Snapshot {
+    /// The newest commit of the shared store at `path`, whose writer may run or not. Nothing is written.
+    ///
+    /// # Errors
+    /// The file is held by a writer that shares it with nobody, was written by a newer program, or cannot be
+    /// read.
+    pub fn open(path: &Path, cache_bytes: usize) -> Result<Opening, StoreError> {
+        if !path.exists() {
+            return Ok(Opening::Absent);
+        }
+        let opened = guard(path, || {
+            let mut builder = builder(cache_bytes, ConcurrencyMode::SingleWriter);
+            builder.set_check_integrity_on_open(false);
+            let db = match builder.open_read_only(path) {
+                Err(DatabaseError::RepairAborted) => return Ok(None),
+                other => other?,
+            };
+            Ok(Some((schema::read(&db)?, db.begin_read()?, db)))
+        })?;
+        let Some((format, tx, db)) = opened else {
+            return Ok(Opening::NotClosed);
+        };
+        if let Some(found) = format.filter(|format| *format > schema::FORMAT) {
+            return Err(StoreError::Newer {
+                path: path.to_owned(),
+                found,
+                known: schema::FORMAT,
+            });
+        }
+        Ok(Opening::Snapshot(Box::new(Self {
+            path: path.to_owned(),
+            tx,
+            _open: Held::Reader(db),
+        })))
+    }
+
+    /// The newest commit of a store that nobody else needs.
+    pub fn of(store: Store) -> Result<Self, StoreError> {
+        let snapshot = store.snapshot()?;
+        Ok(Self {
+            _open: Held::Store(Box::new(store)),
+            ..snapshot
+        })
+    }
+
+    /// Reads the inventory.
+    pub(crate) fn view<T>(
+        &self,
+        read: impl FnOnce(&View) -> Result<T, Fault>,
+    ) -> Result<T, InventoryError> {
+        let mut refused = None;
+        let value = guard(&self.path, || {
+            let view = View::open(&self.tx)?;
+            match read(&view) {
+                Ok(value) => Ok(Some(value)),
+                Err(Fault::Tx(error)) => Err(error),
+                Err(other) => {
+                    refused = Some(other);
+                    Ok(None)
+                }
+            }
+        })?;
+        value.ok_or_else(|| InventoryError::from_fault(refused))
+    }
+}
+
+impl Store {
+    /// The newest commit, to be read while this store is open.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(handle) = state.as_ref() else {
+            return Err(self.closed());
+        };
+        let tx = guard(&self.path, || Ok(handle.db.begin_read()?))?;
+        Ok(Snapshot {
+            path: self.path.clone(),
+            tx,
+            _open: Held::BySomebodyElse,
+        })
+    }
+
+    /// A store in memory with the inventory of a snapshot in it, but not its audit log: to find out what
+    /// would become of it.
+    pub fn copy_of(snapshot: Option<&Snapshot>) -> Result<Self, InventoryError> {
+        let path = PathBuf::from("a copy in memory");
+        let db = guard(&path, super::access::in_memory)?;
+        let store = Self {
+            path,
+            cache_bytes: 0,
+            mode: ConcurrencyMode::ExclusiveWriter,
+            state: RwLock::new(Some(Handle { db, failed: false })),
+        };
+        if let Some(snapshot) = snapshot {
+            snapshot.view(|view| {
+                // The counter of commits is copied like everything else, and is not to go on.
+                let copied = store.inventory_without_count(|tables| {
+                    view.copy_to(tables)?;
+                    Ok(((), Ending::Commit))
+                });
+                copied.map_err(|error| Fault::GiveUp(error.to_string()))
+            })?;
+        }
+        Ok(store)
+    }
+}
+
+impl View {
+    fn open(tx: &ReadTransaction) -> Result<Self, TxError> {
+        Self::open_all(&tx, Audit::<Reading>::open(&tx)?)
+    }
+}
+
+fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, TxError>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| explain(path, error)),
+        Err(_) => Err(corrupt(path, "redb gave up on it")),
+    }
+}

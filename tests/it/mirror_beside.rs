@@ -1,0 +1,184 @@
+//! Commands beside a running service: they read one commit, hold up nobody, and write nothing.
+
+use crate::support::eventually;
+use crate::support::mirror::{Mirror, without_times};
+use crate::support::program::Program;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// Machines whose names and racks all say which version of the document they are from.
+fn document(version: usize) -> Value {
+    let machine = |n: usize| {
+        json!({"bmc_mac_address": format!("02:00:5e:70:{:02x}:{:02x}", n >> 8, n & 255), "chassis_serial_number": format!("MC-{n}"),
+               "rack_id": "r1", "metadata": {"name": format!("v{version}-{n}"), "labels": [{"key": "manufacturer", "value": "Foxwell"}]}})
+    };
+    let rack = json!({"rack_id": "r1", "metadata": {"name": format!("v{version}"), "labels": [
+        {"key": "chassis.manufacturer", "value": "Q"}, {"key": "chassis.serial-number", "value": "1"}]}});
+    json!({"expected_racks": [rack], "expected_machines": (0..200).map(machine).collect::<Vec<_>>(),
+           "actual_machines": [{"id": "m-0", "chassis_serial": "MC-0"}]})
+}
+
+struct Running {
+    mirror: Mirror,
+    service: Program,
+    core: String,
+}
+
+impl Running {
+    fn new() -> Self {
+        let mirror = Mirror::new();
+        let core = format!("file:{}", mirror.file("core.json", &document(0)).display());
+        let state = mirror.state().display().to_string();
+        let service = Program::start(&[
+            "mirror",
+            "run",
+            "--core",
+            &core,
+            "--state-dir",
+            &state,
+            "--interval",
+            "1s",
+        ]);
+        let running = Self {
+            mirror,
+            service,
+            core,
+        };
+        eventually("the first cycle", || {
+            (running.machines(0) == 200).then_some(())
+        });
+        running
+    }
+
+    /// Puts another document in the place of the one that is read.
+    fn publish(&self, version: usize) {
+        let next = self.mirror.file("next.json", &document(version));
+        std::fs::rename(next, self.mirror.path("core.json")).unwrap();
+    }
+
+    /// Machines whose names are of this version.
+    fn machines(&self, version: usize) -> usize {
+        let begin = format!("v{version}-");
+        let dump = self.mirror.dump();
+        let rows = dump["component"].as_array().unwrap().iter();
+        rows.filter(|row| row["name"].as_str().unwrap().starts_with(&begin))
+            .count()
+    }
+}
+
+/// The loss: a service that nobody could ask anything.
+#[test]
+fn every_reading_command_answers_while_the_service_runs() {
+    let mut running = Running::new();
+    let core = running.core.clone();
+    for arguments in [
+        vec!["drift"],
+        vec!["audit"],
+        vec!["dump"],
+        vec!["check"],
+        vec!["plan", "--core", &core],
+        vec!["explain", "MC-7", "--core", &core],
+    ] {
+        let output = running.mirror.output(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        assert!(!output.stdout.is_empty(), "{arguments:?}");
+    }
+    // A plan of what is about to come, made beside the service, from another document.
+    let other = format!(
+        "file:{}",
+        running.mirror.file("other.json", &document(7)).display()
+    );
+    let plan = running.mirror.output(&["plan", "--json", "--core", &other]);
+    let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(
+        (
+            &plan["types"]["rack"]["updated"],
+            &plan["types"]["Compute"]["updated"]
+        ),
+        (&json!(1), &json!(200))
+    );
+    assert_eq!(running.machines(7), 0, "a plan writes nothing");
+    // Whoever wants to write is told who is there.
+    let refused = running.mirror.run_from(&core, &[]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("is using this file"),
+        "{}",
+        refused.stderr
+    );
+    assert!(running.service.runs());
+    assert!(running.service.terminate().success());
+    assert_eq!(running.machines(0), 200);
+}
+
+/// Each type is one transaction: no dump may show half of one.
+#[test]
+fn what_is_read_under_load_is_one_commit() {
+    let running = Running::new();
+    let mut seen: HashMap<usize, usize> = HashMap::new();
+    let mut version = 0;
+    eventually("four versions were read", || {
+        version += 1;
+        running.publish(version);
+        let dump = running.mirror.dump();
+        let mut versions: Vec<&str> = dump["component"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["name"].as_str().unwrap().split_once('-').unwrap().0)
+            .collect();
+        assert_eq!(versions.len(), 200);
+        versions.dedup();
+        assert_eq!(versions.len(), 1, "two versions in one dump");
+        running.mirror.check();
+        *seen.entry(versions[0][1..].parse().unwrap()).or_default() += 1;
+        (seen.len() >= 4).then_some(())
+    });
+}
+
+/// An operator may leave a dump lying in a pager.
+#[test]
+fn a_snapshot_that_is_held_holds_up_no_cycle_and_does_not_change() {
+    let running = Running::new();
+    let held = afferent::mirror::look(&running.mirror.state()).unwrap();
+    let before = afferent::mirror::dump::dump(&held).unwrap();
+    for version in [1, 2] {
+        running.publish(version);
+        eventually("a cycle behind the snapshot", || {
+            (running.machines(version) == 200).then_some(())
+        });
+    }
+    assert_eq!(afferent::mirror::dump::dump(&held).unwrap(), before);
+    assert_ne!(
+        without_times(&running.mirror.dump()),
+        without_times(&before)
+    );
+}
+
+#[test]
+fn tables_of_a_killed_service_can_be_read_and_mirrored_again() {
+    let mut running = Running::new();
+    running.service.kill();
+    assert_eq!(running.machines(0), 200);
+    running.mirror.check();
+    let ran = running.mirror.run_from(&running.core.clone(), &[]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+}
+
+#[test]
+fn reading_creates_nothing() {
+    let mirror = Mirror::new();
+    let core = format!("file:{}", mirror.file("core.json", &document(0)).display());
+    for arguments in [
+        vec!["drift"],
+        vec!["audit"],
+        vec!["dump"],
+        vec!["check"],
+        vec!["plan", "--core", &core],
+    ] {
+        let output = mirror.output(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!mirror.state().exists(), "{arguments:?}");
+    }
+}
