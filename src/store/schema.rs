@@ -12,6 +12,7 @@
 
 use super::TxError;
 use redb::{ReadableDatabase, TableDefinition};
+use std::panic::catch_unwind;
 use std::path::Path;
 
 /// Newest format this program knows.
@@ -22,10 +23,14 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// The format of a file that is newer than [`FORMAT`], looked at without writing a byte: opening a file
 /// to be written rewrites redb's own bookkeeping. `None` also where that is not possible, as in a file
-/// that was not closed.
+/// that was not closed, or in one on which redb panics: whether a file is damaged is for the opening to
+/// be written to decide, which repairs some of what this look cannot read.
 pub(super) fn newer(path: &Path) -> Option<u64> {
-    let db = redb::Builder::new().open_read_only(path).ok()?;
-    let format = read(&db).ok()??;
+    let look = || {
+        let db = redb::Builder::new().open_read_only(path).ok()?;
+        read(&db).ok()?
+    };
+    let format = catch_unwind(look).ok().flatten()?;
     (format > FORMAT).then_some(format)
 }
 
@@ -74,6 +79,28 @@ mod tests {
             })
             .unwrap();
         disk
+    }
+
+    /// The loss: a file that is called damaged by a look at it, before anybody tried to open it.
+    #[test]
+    fn a_file_on_which_redb_panics_is_not_judged_by_its_format() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.redb");
+        drop(Store::open(dir.path(), "test.redb", 1 << 20).unwrap().store);
+        let whole = std::fs::read(&path).unwrap();
+        let panics = |at: &usize| {
+            let mut bytes = whole.clone();
+            bytes[*at] ^= 0x41;
+            std::fs::write(&path, &bytes).unwrap();
+            let look = || redb::Builder::new().open_read_only(&path).map(drop);
+            catch_unwind(look).is_err()
+        };
+        let written = (0..whole.len()).filter(|at| whole[*at] != 0);
+        written
+            .step_by(8)
+            .find(panics)
+            .expect("redb panics on one of these files");
+        assert_eq!(newer(&path), None);
     }
 
     /// The loss: an upgrade that is interrupted, after which neither program opens the file.
