@@ -32,7 +32,7 @@ complete -c afferent -n '__fish_seen_subcommand_from serve' -l tls-client-ca -r 
 complete -c afferent -n '__fish_seen_subcommand_from serve' -l safety-poll -r -d 'how often files are compared in case events were missed, 1s to 1h (default 60s)'
 complete -c afferent -n '__fish_seen_subcommand_from serve' -l config -r -d 'file of settings (TOML)'
 complete -c afferent -n '__fish_seen_subcommand_from pull' -l known -r -d 'report that is known already, as EPOCH:GENERATION or as the agents token: the answer is short if it is still that'
-complete -c afferent -n '__fish_seen_subcommand_from pull' -l wait -r -d 'wait this long for another report than the known one'
+complete -c afferent -n '__fish_seen_subcommand_from pull' -l wait -r -d 'wait this long for another report than the known one, 0s to 24h'
 complete -c afferent -n '__fish_seen_subcommand_from pull' -l tls-cert -r -d 'our certificate for mutual TLS (PEM)'
 complete -c afferent -n '__fish_seen_subcommand_from pull' -l tls-key -r -d 'private key of that certificate (PEM)'
 complete -c afferent -n '__fish_seen_subcommand_from pull' -l tls-ca -r -d 'authorities whose certificates agents must show (PEM)'

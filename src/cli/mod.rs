@@ -12,10 +12,12 @@ mod scan;
 mod sense;
 mod serve;
 mod status;
+mod terminal;
 
 use argh::FromArgs;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
+use terminal::Terminal;
 
 /// Everything asked for was done.
 pub const DONE: u8 = 0;
@@ -100,7 +102,11 @@ fn print(text: &str) -> u8 {
 
 /// Lets `write` write to standard output, and gives the exit code.
 fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let out = io::stdout().lock();
+    let mut out: Box<dyn Write> = match out.is_terminal() {
+        true => Box::new(Terminal::new(io::BufWriter::new(out))),
+        false => Box::new(io::BufWriter::new(out)),
+    };
     match write(&mut out).and_then(|()| out.flush()) {
         Ok(()) => DONE,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
@@ -110,6 +116,7 @@ fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
 
 /// Says on standard error what went wrong, and gives the exit code back.
 fn complain(code: u8, what: &str) -> u8 {
-    let _ = writeln!(io::stderr().lock(), "afferent: {what}");
+    let mut err = Terminal::new(io::stderr().lock());
+    let _ = writeln!(err, "afferent: {what}");
     code
 }

@@ -345,15 +345,12 @@ pub mod parse {
     /// A duration within bounds.
     pub fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
         move |text| {
-            let time = parse_duration(text)?;
-            if bounds.contains(&time) {
-                return Ok(time);
+            let (from, to) = (show_duration(*bounds.start()), show_duration(*bounds.end()));
+            match parse_duration(text) {
+                Ok(time) if bounds.contains(&time) => Ok(time),
+                Ok(_) => Err(format!("{text} is out of range: from {from} to {to}")),
+                Err(error) => Err(format!("{error}; allowed is from {from} to {to}")),
             }
-            Err(format!(
-                "{text} is out of range: from {} to {}",
-                show_duration(*bounds.start()),
-                show_duration(*bounds.end())
-            ))
         }
     }
 

@@ -1,7 +1,8 @@
 //! `afferent pull`: one request to an agent, for people.
 
+use super::options::parse;
 use super::{FAILED, USAGE, complain, format, print_with};
-use crate::clock::{WallTime, parse_duration};
+use crate::clock::WallTime;
 use crate::report::{Epoch, Generation, Report, ReportKey, Token, Trigger, facts};
 use crate::transport::{ClientTls, DialAddress, TlsFiles, dial, read_frame, write_frame};
 use crate::wire::MAX_RESPONSE;
@@ -13,6 +14,7 @@ use crate::wire::response::{Payload, Response};
 use argh::{FromArgValue, FromArgs};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,8 +36,8 @@ pub(super) struct PullArgs {
     /// it is still that
     #[argh(option, arg_name = "EPOCH:GENERATION|TOKEN")]
     known: Option<KnownReport>,
-    /// wait this long for another report than the known one
-    #[argh(option, arg_name = "DURATION", from_str_fn(parse_duration))]
+    /// wait this long for another report than the known one, 0s to 24h
+    #[argh(option, arg_name = "DURATION", from_str_fn(wait))]
     wait: Option<Duration>,
     /// our certificate for mutual TLS (PEM)
     #[argh(option, arg_name = "FILE")]
@@ -49,6 +51,13 @@ pub(super) struct PullArgs {
     /// table or json (default: table)
     #[argh(option, arg_name = "table|json", default = "Format::Table")]
     format: Format,
+}
+
+/// How long an agent may be asked to wait.
+const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+
+fn wait(text: &str) -> Result<Duration, String> {
+    parse::duration(WAIT)(text)
 }
 
 #[derive(Clone, Copy)]
@@ -143,7 +152,10 @@ pub(super) fn run(args: &PullArgs) -> u8 {
             Format::Table => table(&answer, out),
             Format::Json => json(&answer, out),
         }),
-        Err(error) => complain(FAILED, &format!("{}: {error}", args.address)),
+        Err(error) => {
+            let error = format::plain(&error);
+            complain(FAILED, &format!("{}: {error}", args.address))
+        }
     }
 }
 
@@ -220,10 +232,10 @@ fn table(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
         out,
         "made at {} by afferent {}",
         generated_at(meta),
-        meta.agent_version
+        format::plain(&meta.agent_version)
     )?;
     for (name, value) in &meta.facts {
-        writeln!(out, "{name} {}", format::plain(value))?;
+        writeln!(out, "{} {}", format::plain(name), format::plain(value))?;
     }
     match &answer.report {
         None => Ok(()),

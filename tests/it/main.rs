@@ -12,6 +12,7 @@
 
 mod support;
 
+mod cli_pull;
 mod conformance;
 mod documents_contract;
 mod documents_rule;
