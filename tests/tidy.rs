@@ -26,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("nats", &["clock"]),
     ("scan", &["report", "rpmdb", "clock"]),
     ("store", &["report", "inventory", "clock"]),
-    ("telemetry", &["clock"]),
+    ("telemetry", &["clock", "transport"]),
     ("transport", &["wire"]),
     ("watch", &[]),
     // commands

@@ -118,7 +118,7 @@ pub fn simulate(args: &[String]) {
         let mut guests = HashMap::new();
         for n in range {
             let address = ListenAddress::Unix(sockets.join(format!("g-{n}.sock")));
-            let listener = Listener::bind(&address).await.unwrap();
+            let listener = Listener::bind(&address).unwrap();
             let (guest, state) = watch::channel(Guest {
                 generation: 1,
                 reactive: false,

@@ -113,12 +113,10 @@ impl Agent {
             rolled_back_tx,
         ));
         for address in &config.listen {
-            let listener = Listener::bind(address)
-                .await
-                .map_err(|source| ServeError::Listen {
-                    address: address.clone(),
-                    source,
-                })?;
+            let listener = Listener::bind(address).map_err(|source| ServeError::Listen {
+                address: address.clone(),
+                source,
+            })?;
             tracing::info!(%address, "listening");
             servers.spawn(Arc::clone(&server).accept_from(listener));
         }
@@ -170,7 +168,6 @@ impl Agent {
         if drained.await.is_err() {
             tracing::warn!("peers did not take their answers in time");
         }
-        agent.remove_sockets();
         Ok(())
     }
 
@@ -352,14 +349,6 @@ impl Agent {
     fn feed_watchdog(&self) {
         if self.scan.is_none() || clock::now() < self.scan_began + LONGEST_SCAN {
             notify(&[NotifyState::Watchdog]);
-        }
-    }
-
-    fn remove_sockets(&self) {
-        for address in &self.config.listen {
-            if let ListenAddress::Unix(path) = address {
-                let _ = std::fs::remove_file(path);
-            }
         }
     }
 

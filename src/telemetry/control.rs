@@ -11,6 +11,7 @@
 //! `service`, `state` (`ok` or `degraded`) and `reasons` are common to all. The socket is its
 //! owner's alone (mode 0600).
 
+use crate::transport::BoundSocket;
 use serde::Serialize;
 use serde_json::Value;
 use std::fs;
@@ -20,7 +21,7 @@ use std::os::unix::net as std_unix;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 /// Name of the socket in its directory.
@@ -45,31 +46,26 @@ pub fn socket_of(state_dir: &Path) -> PathBuf {
 
 /// The service's end.
 pub struct Control {
-    listener: UnixListener,
-    path: PathBuf,
+    socket: BoundSocket,
 }
 
 impl Control {
     /// Binds the socket of a service with this state directory, in place of one that a killed
-    /// service left behind.
+    /// service left behind; it is removed with the [`Control`].
     ///
     /// # Errors
-    /// The directory cannot be written. The service can do without.
+    /// The directory cannot be written, or something else has that name. The service can do without.
     pub fn bind(state_dir: &Path) -> io::Result<Self> {
         let path = socket_of(state_dir);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
+        let socket = BoundSocket::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path })
+        Ok(Self { socket })
     }
 
     /// Answers, one conversation after the other, until dropped.
     pub async fn answer<A: Serialize>(self, answer: impl Fn(&[&str]) -> A) {
         loop {
-            let Ok((stream, _)) = self.listener.accept().await else {
+            let Ok((stream, _)) = self.socket.listener().accept().await else {
                 // No descriptors left; others need them more.
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
@@ -79,12 +75,6 @@ impl Control {
                 tracing::debug!(%error, "a conversation over the control socket broke off");
             }
         }
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -125,7 +115,7 @@ mod tests {
     #[tokio::test]
     async fn a_question_is_answered_to_its_owner_and_a_silent_peer_holds_up_nobody_for_long() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(SOCKET), "left behind").unwrap();
+        drop(std_unix::UnixListener::bind(dir.path().join(SOCKET)).unwrap());
         let control = Control::bind(dir.path()).unwrap();
         let socket = dir.path().join(SOCKET);
         let mode = fs::metadata(&socket).unwrap().permissions().mode();

@@ -11,16 +11,18 @@ mod framed;
 mod hybrid;
 mod stream;
 mod tls;
+mod unix;
 
 pub use framed::{ReadError, read_body, read_frame, read_len, write_frame};
 pub use stream::Stream;
 pub use tls::{ClientTls, SERVER_NAME, ServerTls, TlsError, TlsFiles};
+pub use unix::BoundSocket;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
 /// Port on which an agent listens unless told otherwise.
@@ -142,30 +144,21 @@ impl fmt::Display for Peer {
 pub enum Listener {
     /// VSOCK.
     Vsock(VsockListener),
-    /// Unix domain socket.
-    Unix(UnixListener),
+    /// Unix domain socket; its file is removed with it.
+    Unix(BoundSocket),
 }
 
 impl Listener {
-    /// Binds `address`. The socket file that a killed server left behind is replaced, one that
-    /// still answers is not: that is `AddrInUse`.
-    pub async fn bind(address: &ListenAddress) -> io::Result<Self> {
+    /// Binds `address`, on a unix socket as [`BoundSocket::bind`] does.
+    ///
+    /// # Errors
+    /// The address is in use, or the system refused.
+    pub fn bind(address: &ListenAddress) -> io::Result<Self> {
         match address {
             ListenAddress::Vsock(port) => {
                 VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port)).map(Self::Vsock)
             }
-            ListenAddress::Unix(path) => {
-                if path.exists() {
-                    if UnixStream::connect(path).await.is_ok() {
-                        return Err(io::Error::new(
-                            io::ErrorKind::AddrInUse,
-                            "another process answers on this socket",
-                        ));
-                    }
-                    std::fs::remove_file(path)?;
-                }
-                UnixListener::bind(path).map(Self::Unix)
-            }
+            ListenAddress::Unix(path) => BoundSocket::bind(path).map(Self::Unix),
         }
     }
 
@@ -176,8 +169,8 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 Ok((Stream::Vsock(stream), Peer::Cid(peer.cid())))
             }
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
+            Self::Unix(socket) => {
+                let (stream, _) = socket.listener().accept().await?;
                 let uid = stream.peer_cred()?.uid();
                 Ok((Stream::Unix(stream), Peer::Uid(uid)))
             }
@@ -233,16 +226,5 @@ mod tests {
             let error = text.parse::<DialAddress>().unwrap_err();
             assert!(error.contains("vsock:CID:PORT"), "{error}");
         }
-    }
-
-    #[tokio::test]
-    async fn the_socket_of_a_killed_server_is_replaced_and_a_live_one_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let address = ListenAddress::Unix(dir.path().join("s"));
-        drop(Listener::bind(&address).await.unwrap());
-        let live = Listener::bind(&address).await.unwrap();
-        let refused = Listener::bind(&address).await.unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
-        drop(live);
     }
 }

@@ -225,3 +225,29 @@ fn after_a_return_to_a_snapshot_nobody_who_knows_the_digest_is_told_unchanged() 
     let agent = launch.start();
     assert_eq!(agent.wait_for_rpm(&root).key(), told.key());
 }
+
+// The loss: a slip in the address that costs a file of the system, once at the start and once at the end.
+#[test]
+fn a_file_in_the_place_of_the_socket_is_an_error_and_stays() {
+    let root = RpmRoot::new();
+    let launch = Launch::on(root.path());
+    let path = launch.home().join("notes");
+    let link = launch.home().join("link");
+    fs::write(&path, "precious").unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for at in [&path, &link] {
+        let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
+            .args(["serve", "--root"])
+            .arg(root.path())
+            .arg("--state-dir")
+            .arg(launch.state_dir())
+            .arg("--listen")
+            .arg(format!("unix:{}", at.display()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&at.display().to_string()), "{said}");
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+}

@@ -230,7 +230,7 @@ impl FakeAgent {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let listener = Listener::bind(&address).await.unwrap();
+                let listener = Listener::bind(&address).unwrap();
                 ready.send(()).unwrap();
                 tokio::select! {
                     () = accept(&listener, &script_rx, &log) => {}
