@@ -25,6 +25,7 @@ pub mod wire;
 // ports: each is the only place that touches one part of the world
 pub mod http;
 pub mod nats;
+pub mod root;
 pub mod scan;
 pub mod store;
 pub mod telemetry;

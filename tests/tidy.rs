@@ -24,11 +24,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // ports
     ("http", &["clock"]),
     ("nats", &["clock"]),
-    ("scan", &["report", "rpmdb", "clock"]),
+    ("root", &[]),
+    ("scan", &["report", "root", "rpmdb", "clock"]),
     ("store", &["report", "inventory", "clock"]),
     ("telemetry", &["clock", "transport"]),
     ("transport", &["wire"]),
-    ("watch", &[]),
+    ("watch", &["root"]),
     // commands
     (
         "serve",
@@ -36,6 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "report",
             "clock",
             "wire",
+            "root",
             "scan",
             "watch",
             "store",

@@ -2,9 +2,11 @@
 
 use super::error::ScanError;
 use super::file::{OpenFile, Stamp};
-use super::rooted;
+use crate::report::escape::escape;
+use crate::root::{self, is_absent, is_loop};
 use crate::rpmdb::{Backend, ReadAt as _};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where rpm keeps its database, newest habit first. ostree systems have the last one.
@@ -15,7 +17,8 @@ pub const PLACES: [&str; 3] = ["usr/lib/sysimage/rpm", "var/lib/rpm", "usr/share
 pub struct Located {
     /// Its directory, with links resolved below the root.
     pub directory: PathBuf,
-    /// Its directory as a report names it: below the root, without a leading `/`.
+    /// Its directory as a report names it: below the root, without a leading `/`, escaped where it is
+    /// not UTF-8.
     pub relative: String,
     /// The file that holds the headers.
     pub main_file: PathBuf,
@@ -32,18 +35,33 @@ impl Located {
 
 /// Finds the database below `root`: the first of [`PLACES`] that holds one, or `dbpath` (taken
 /// below `root` as well) when given. Of several formats in one directory, the newest is in use.
+/// A place that nobody can use, such as a loop of links, does not hide the next.
 ///
 /// # Errors
-/// [`ScanError::NoDatabase`] names every place that was looked at; [`ScanError::Unreadable`] when
-/// a place may not be looked into.
+/// [`ScanError::NoDatabase`] names every place that was looked at; [`ScanError::NoDirectory`] when
+/// `dbpath` is a file; [`ScanError::Unreadable`] when a place may not be looked into, or when there is
+/// no database but something in its place.
 pub fn locate(root: &Path, dbpath: Option<&Path>) -> Result<Located, ScanError> {
-    let mut looked = Vec::new();
+    let mut looked = Looked::default();
     for place in places(dbpath) {
         if let Some(found) = look(root, place, &mut looked)? {
             return Ok(found);
         }
     }
-    Err(ScanError::NoDatabase { looked })
+    match (looked.unusable, dbpath) {
+        (Some(ScanError::NoDirectory { .. }), None) | (None, _) => Err(ScanError::NoDatabase {
+            looked: looked.absent,
+        }),
+        (Some(error), _) => Err(error),
+    }
+}
+
+/// What was found in place of a database.
+#[derive(Default)]
+struct Looked {
+    absent: Vec<PathBuf>,
+    /// The first thing that is there and is none.
+    unusable: Option<ScanError>,
 }
 
 /// A second database, in the same place or in another; `None` when there is none or it cannot be
@@ -53,7 +71,7 @@ pub(super) fn another(root: &Path, dbpath: Option<&Path>, found: &Located) -> Op
         let files = Backend::ALL.map(|backend| place.join(backend.file_name()));
         files
             .iter()
-            .filter_map(|file| rooted::resolve(root, file).ok())
+            .filter_map(|file| root::resolve(root, file).ok())
             .find(|file| file.is_file() && *file != found.main_file)
     })
 }
@@ -62,13 +80,13 @@ pub(super) fn another(root: &Path, dbpath: Option<&Path>, found: &Located) -> Op
 /// `rpmdb --rebuilddb` renames `rpm` to `rpmold.PID`, and `rpmrebuilddb.PID` to `rpm`.
 pub(super) fn moved_away(root: &Path, dbpath: Option<&Path>) -> bool {
     let aside = |place: &Path| {
-        let (parent, name) = (place.parent()?.to_str()?, place.file_name()?.to_str()?);
-        let names = rooted::list(root, parent)?;
+        let (parent, name) = (place.parent()?, place.file_name()?.to_string_lossy());
+        let names = root::list(root, parent)?;
         let with = |suffix: &str| {
             let start = format!("{name}{suffix}.");
             names.iter().any(|name| name.starts_with(&start))
         };
-        Some(!names.iter().any(|there| there == name) && with("old") && with("rebuilddb"))
+        Some(!names.iter().any(|there| *there == name) && with("old") && with("rebuilddb"))
     };
     places(dbpath)
         .into_iter()
@@ -82,26 +100,35 @@ fn places(dbpath: Option<&Path>) -> Vec<&Path> {
     }
 }
 
-fn look(
-    root: &Path,
-    place: &Path,
-    looked: &mut Vec<PathBuf>,
-) -> Result<Option<Located>, ScanError> {
+fn look(root: &Path, place: &Path, looked: &mut Looked) -> Result<Option<Located>, ScanError> {
+    let shown = root.join(place.strip_prefix("/").unwrap_or(place));
+    let directory = match root::resolve(root, place) {
+        Ok(directory) if directory.is_dir() => directory,
+        Ok(file) => {
+            looked
+                .unusable
+                .get_or_insert(ScanError::no_directory(root, &file));
+            return Ok(None);
+        }
+        Err(error) if is_loop(&error) => {
+            looked
+                .unusable
+                .get_or_insert(ScanError::unreadable(&shown, error));
+            return Ok(None);
+        }
+        Err(error) if is_absent(&error) => {
+            looked.absent.push(shown);
+            return Ok(None);
+        }
+        Err(error) => return Err(ScanError::unreadable(&shown, error)),
+    };
     for backend in Backend::ALL {
         let relative = place.join(backend.file_name());
-        let shown = root.join(relative.strip_prefix("/").unwrap_or(&relative));
-        let directory = match rooted::resolve(root, place) {
-            Ok(directory) => directory,
-            Err(error) if is_absent(&error) => {
-                looked.extend(shown.parent().map(Path::to_owned));
-                return Ok(None);
-            }
-            Err(error) => return Err(ScanError::unreadable(&shown, error)),
-        };
+        let shown = shown.join(backend.file_name());
         // A file in it may be a link as well, also a dangling one.
-        match rooted::resolve(root, &relative) {
+        match root::resolve(root, &relative) {
             Ok(main_file) if main_file.is_file() => {
-                let relative = place.to_string_lossy();
+                let relative = escape(place.as_os_str().as_bytes()).into_owned();
                 return Ok(Some(Located {
                     directory,
                     relative: relative.trim_matches('/').to_owned(),
@@ -109,28 +136,35 @@ fn look(
                     backend,
                 }));
             }
-            Ok(_) => looked.push(shown),
-            Err(error) if is_absent(&error) => looked.push(shown),
+            Ok(_) => {
+                let error = io::Error::other("is no regular file");
+                looked
+                    .unusable
+                    .get_or_insert(ScanError::unreadable(&shown, error));
+            }
+            Err(error) if is_loop(&error) => {
+                looked
+                    .unusable
+                    .get_or_insert(ScanError::unreadable(&shown, error));
+            }
+            Err(error) if is_absent(&error) => looked.absent.push(shown),
             Err(error) => return Err(ScanError::unreadable(&shown, error)),
         }
     }
     Ok(None)
 }
 
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
-}
-
-/// Opens a file that sqlite keeps beside the main one, under this suffix; `None` when it is missing
-/// or empty, which mean the same.
-pub(super) fn open_beside(main: &Path, suffix: &str) -> Result<Option<OpenFile>, ScanError> {
+/// Opens a file that sqlite keeps beside the main one, a real path below `root`, under this suffix;
+/// `None` when it is missing or empty, which mean the same.
+pub(super) fn open_beside(
+    root: &Path,
+    main: &Path,
+    suffix: &str,
+) -> Result<Option<OpenFile>, ScanError> {
     let mut path = main.to_owned().into_os_string();
     path.push(suffix);
     let path = PathBuf::from(path);
-    match OpenFile::open(&path) {
+    match root::resolve_real(root, &path).and_then(|path| OpenFile::open(&path)) {
         Ok(file) => Ok((file.size() > 0).then_some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ScanError::unreadable(&path, error)),
@@ -149,15 +183,15 @@ pub struct Fingerprint {
     log: Option<(u64, Vec<u8>)>,
 }
 
-/// Takes the fingerprint of a database: a few small reads.
+/// Takes the fingerprint of a database below `root`: a few small reads.
 ///
 /// # Errors
 /// The main file, or a `-wal` with content, cannot be opened or read.
-pub fn fingerprint(located: &Located) -> Result<Fingerprint, ScanError> {
+pub fn fingerprint(root: &Path, located: &Located) -> Result<Fingerprint, ScanError> {
     let unreadable = |error| ScanError::unreadable(&located.main_file, error);
     let main = OpenFile::open(&located.main_file).map_err(unreadable)?;
     let log = match located.backend {
-        Backend::Sqlite => open_beside(&located.main_file, "-wal")?,
+        Backend::Sqlite => open_beside(root, &located.main_file, "-wal")?,
         Backend::Ndb | Backend::Bdb => None,
     };
     let log = match log {

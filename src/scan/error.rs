@@ -14,8 +14,16 @@ pub enum ScanError {
         /// Files and directories that do not exist.
         looked: Vec<PathBuf>,
     },
+    /// `--dbpath` names a file.
+    #[error("{}: is a file; --dbpath takes the directory of the database, here {}", .path.display(), .directory.display())]
+    NoDirectory {
+        /// The file.
+        path: PathBuf,
+        /// Where it is.
+        directory: PathBuf,
+    },
     /// The system refused.
-    #[error("{}: cannot be read: {source}", .path.display())]
+    #[error("{}: cannot be read: {source}{}", .path.display(), remedy(.source))]
     Unreadable {
         /// File or directory.
         path: PathBuf,
@@ -76,6 +84,24 @@ impl ScanError {
             path: path.to_owned(),
             source,
         }
+    }
+
+    pub(super) fn no_directory(root: &Path, path: &Path) -> Self {
+        let below = path.strip_prefix(root).unwrap_or(path);
+        Self::NoDirectory {
+            path: path.to_owned(),
+            directory: below.parent().unwrap_or(below).to_owned(),
+        }
+    }
+}
+
+/// What to do about it, where something can be done.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; run as root, or let this user read the database and enter its directory"
+        }
+        _ => "",
     }
 }
 

@@ -1,7 +1,7 @@
 //! Facts about the guest that stand beside its packages.
 
-use super::rooted;
 use crate::report::{Distribution, Facts, facts};
+use crate::root::{list, list_directories};
 use std::path::Path;
 
 /// Content facts of the system below `root`.
@@ -38,7 +38,7 @@ fn os_version(distribution: &Distribution) -> String {
 
 /// An entitlement certificate counts together with its key.
 fn activation(root: &Path) -> &'static str {
-    let Some(names) = rooted::list(root, "etc/pki/entitlement") else {
+    let Some(names) = list(root, Path::new("etc/pki/entitlement")) else {
         return "ACTIVATION_UNSPECIFIED";
     };
     let keyed = names.iter().any(|name| {
@@ -60,7 +60,7 @@ fn metadata(root: &Path) -> &'static str {
     ];
     let configured: Vec<Vec<String>> = CONFIGURED
         .iter()
-        .filter_map(|directory| rooted::list(root, directory))
+        .filter_map(|directory| list(root, Path::new(directory)))
         .collect();
     if configured.is_empty() {
         return "DNF_METADATA_UNSPECIFIED";
@@ -82,8 +82,9 @@ fn metadata(root: &Path) -> &'static str {
 /// Whether metadata of a repository is kept; `None` without a directory for it.
 fn fetched(root: &Path) -> Option<bool> {
     // Beside the directory of each repository dnf keeps files of nearly the same name.
-    let dnf4 = rooted::list_directories(root, "var/cache/dnf")
+    let dnf4 = list_directories(root, Path::new("var/cache/dnf"))
         .map(|names| names.iter().any(|name| name.contains("-rpms-")));
-    let dnf5 = rooted::list_directories(root, "var/cache/libdnf5").map(|names| !names.is_empty());
+    let dnf5 =
+        list_directories(root, Path::new("var/cache/libdnf5")).map(|names| !names.is_empty());
     dnf4.max(dnf5)
 }

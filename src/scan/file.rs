@@ -1,11 +1,11 @@
 //! Files opened for reading only, and the stamps that tell whether they were written to.
 
+use crate::root;
 use crate::rpmdb::ReadAt;
-use nix::fcntl::OFlag;
 use nix::time::{ClockId, clock_gettime};
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 /// A regular file, opened read-only; as long as it was then.
@@ -16,25 +16,14 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Opens without waiting (a FIFO in the place of a file would wait for a writer) and without
-    /// creating anything.
+    /// Opens a file by its real path, without waiting and without creating anything.
     ///
     /// # Errors
-    /// It is missing, may not be read, or is no regular file.
+    /// See [`root::open_real`].
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "is no regular file",
-            ));
-        }
+        let file = root::open_real(path)?;
         Ok(Self {
-            size: metadata.len(),
+            size: file.metadata()?.len(),
             file,
         })
     }
@@ -53,16 +42,6 @@ impl OpenFile {
 
     pub(super) fn file(&self) -> &File {
         &self.file
-    }
-
-    /// The whole content, which must not be longer than `most` bytes.
-    pub(super) fn read_whole(self, most: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.file.take(most + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > most {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "is too long"));
-        }
-        Ok(bytes)
     }
 }
 

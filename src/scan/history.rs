@@ -57,10 +57,11 @@ pub(super) enum Trouble {
 type Key = u64;
 
 impl History {
-    /// Reads the history in this file.
-    pub(super) fn read(path: &Path) -> Result<Self, Trouble> {
+    /// Reads the history in this file, a real path below `root`.
+    pub(super) fn read(root: &Path, path: &Path) -> Result<Self, Trouble> {
         for _ in 0..ATTEMPTS {
             let view = snapshot::view::<_, ()>(
+                root,
                 path,
                 Backend::Sqlite,
                 &mut || Ok(None),

@@ -5,6 +5,7 @@
 //! changes nothing, so rpm never waits for us.
 
 use super::file::OpenFile;
+use crate::root;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -28,12 +29,13 @@ pub enum Lock {
     Unknown,
 }
 
-/// Asks for the state of the lock in the database directory.
+/// Asks for the state of the lock in the database directory, a real path below `root`.
 ///
 /// # Errors
 /// The lock file exists, may be opened, and still cannot be asked.
-pub fn probe(directory: &Path) -> io::Result<Lock> {
-    let file = match OpenFile::open(&directory.join(LOCK_FILE)) {
+pub fn probe(root: &Path, directory: &Path) -> io::Result<Lock> {
+    let path = root::resolve_real(root, &directory.join(LOCK_FILE));
+    let file = match path.and_then(|path| OpenFile::open(&path)) {
         Ok(file) => file,
         Err(error) => {
             return match error.kind() {

@@ -21,7 +21,6 @@ mod history;
 mod lock;
 mod os_release;
 mod provenance;
-mod rooted;
 mod snapshot;
 
 pub use cache::Skipped;
@@ -229,14 +228,14 @@ fn same_but_arch(last: &Distribution, new: &Distribution) -> bool {
         }
 }
 
-/// The process that runs an rpm transaction in this database directory, if one does; 0 for one of
+/// The process that runs an rpm transaction in this database directory below `root`, if one does; 0 for one of
 /// another PID namespace. A lock that may not be asked for counts as free; [`probe_lock`] tells the
 /// difference.
 ///
 /// # Errors
 /// The lock file can be opened but not asked.
-pub fn transaction_running(directory: &Path) -> io::Result<Option<i32>> {
-    Ok(match lock::probe(directory)? {
+pub fn transaction_running(root: &Path, directory: &Path) -> io::Result<Option<i32>> {
+    Ok(match lock::probe(root, directory)? {
         Lock::Held { pid } => Some(pid.unwrap_or(0)),
         Lock::Free | Lock::Unknown => None,
     })

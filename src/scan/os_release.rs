@@ -1,6 +1,6 @@
 //! os-release(5): which distribution this is.
 
-use super::rooted;
+use crate::root;
 use crate::report::Distribution;
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use std::path::Path;
 pub(super) fn read(root: &Path) -> Distribution {
     ["etc/os-release", "usr/lib/os-release"]
         .iter()
-        .find_map(|path| rooted::read_text(root, path))
+        .find_map(|path| root::read_text(root, path).ok())
         .map(|text| parse(&text))
         .unwrap_or_default()
 }

@@ -7,8 +7,8 @@
 use super::database::open_beside;
 use super::file::{OpenFile, Stamps};
 use super::history::{History, Trouble};
-use super::rooted;
 use crate::report::{Origin, Package, Repository};
+use crate::root::{self, is_absent, is_loop};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -129,7 +129,7 @@ fn look(root: &Path, place: &'static str, before: Option<Known>) -> (Option<Know
     if before.as_ref().is_some_and(|known| known.stamps == stamps) {
         return (before, HistoryState::Read);
     }
-    match History::read(&path) {
+    match History::read(root, &path) {
         Ok(history) => {
             let known = Known {
                 place,
@@ -146,24 +146,22 @@ fn look(root: &Path, place: &'static str, before: Option<Known>) -> (Option<Know
 /// The file and its stamps; `None` where there is none, or an empty one in which dnf has recorded
 /// nothing yet.
 fn find(root: &Path, place: &str) -> io::Result<Option<(PathBuf, Stamps)>> {
-    let found = rooted::resolve(root, Path::new(place)).and_then(|path| {
-        let stamps = stamps(&path)?;
+    let found = root::resolve(root, Path::new(place)).and_then(|path| {
+        let stamps = stamps(root, &path)?;
         Ok((path, stamps))
     });
     let is_empty = |stamps: &Stamps| stamps.main.size == 0 && stamps.side.is_none();
     match found {
         Ok((_, stamps)) if is_empty(&stamps) => Ok(None),
         Ok(found) => Ok(Some(found)),
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
-            _ => Err(error),
-        },
+        Err(error) if is_absent(&error) && !is_loop(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-fn stamps(path: &Path) -> io::Result<Stamps> {
+fn stamps(root: &Path, path: &Path) -> io::Result<Stamps> {
     let main = OpenFile::open(path)?.stamp()?;
-    let log = open_beside(path, "-wal").map_err(io::Error::other)?;
+    let log = open_beside(root, path, "-wal").map_err(io::Error::other)?;
     Ok(Stamps {
         main,
         side: log.and_then(|log| log.stamp().ok()),

@@ -18,6 +18,7 @@ use super::file::{OpenFile, Stamp, Stamps};
 use super::lock::{self, LOCK_FILE, Lock, SqliteWriter};
 use super::{OnLock, Request};
 use crate::clock;
+use crate::root;
 use crate::rpmdb::sqlite::Beside;
 use crate::rpmdb::{self, Backend};
 use std::ffi::OsStr;
@@ -75,7 +76,7 @@ pub(super) fn take<T>(
             }
             located => located?,
         };
-        let attempt = attempt(request.on_lock, &located, &mut read)?;
+        let attempt = attempt(request, &located, &mut read)?;
         let waited = clock::now().duration_since(begun);
         let late = waited >= request.patience;
         match attempt {
@@ -109,7 +110,7 @@ pub(super) fn pause() {
 }
 
 fn attempt<T>(
-    on_lock: OnLock,
+    request: &Request<'_>,
     located: &Located,
     read: &mut impl FnMut(&Located, &Stamps, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
 ) -> Result<Attempt<(T, Lock)>, ScanError> {
@@ -117,9 +118,9 @@ fn attempt<T>(
     // Asked twice: a transaction that began before the log was read may have left half of its
     // commits in there.
     let mut may_go_on = || -> Result<Option<Attempt<(T, Lock)>>, ScanError> {
-        let lock = lock::probe(&located.directory)
+        let lock = lock::probe(request.root, &located.directory)
             .map_err(|error| ScanError::unreadable(&located.directory.join(LOCK_FILE), error))?;
-        if let (Lock::Held { pid }, OnLock::Wait) = (lock, on_lock) {
+        if let (Lock::Held { pid }, OnLock::Wait) = (lock, request.on_lock) {
             return Ok(Some(Attempt::Locked(pid)));
         }
         if !matches!(seen, Lock::Held { .. }) {
@@ -128,6 +129,7 @@ fn attempt<T>(
         Ok(None)
     };
     let opened = view(
+        request.root,
         &located.main_file,
         located.backend,
         &mut may_go_on,
@@ -140,9 +142,10 @@ fn attempt<T>(
     })
 }
 
-/// One attempt at a consistent view of a database file. `may_go_on` is asked before and after the
+/// One attempt at a consistent view of a database file, a real path below `root`. `may_go_on` is asked before and after the
 /// log is read, and may end the attempt.
 pub(super) fn view<T, U>(
+    root: &Path,
     path: &Path,
     backend: Backend,
     may_go_on: &mut impl FnMut() -> Result<Option<Attempt<U>>, ScanError>,
@@ -154,7 +157,7 @@ pub(super) fn view<T, U>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Changed),
         other => other.map_err(unreadable)?,
     };
-    let Some(beside) = beside(&main, path, backend)? else {
+    let Some(beside) = beside(root, &main, path, backend)? else {
         return Ok(Attempt::Changed);
     };
     let watch = Watch::begin(path, &main, &beside).map_err(unreadable)?;
@@ -191,6 +194,7 @@ pub(super) fn view<T, U>(
 
 /// What counts beside the main file; `None` while somebody writes to that.
 fn beside(
+    root: &Path,
     main: &OpenFile,
     path: &Path,
     backend: Backend,
@@ -198,13 +202,13 @@ fn beside(
     if backend != Backend::Sqlite {
         return Ok(Some(Beside::Nothing));
     }
-    if let Some(log) = open_beside(path, "-wal")? {
+    if let Some(log) = open_beside(root, path, "-wal")? {
         return Ok(Some(Beside::Log(log)));
     }
-    let Some(journal) = open_beside(path, "-journal")? else {
+    let Some(journal) = open_beside(root, path, "-journal")? else {
         return Ok(Some(Beside::Nothing));
     };
-    if superseded(&journal, path).map_err(|e| ScanError::unreadable(path, e))? {
+    if superseded(root, &journal, path).map_err(|e| ScanError::unreadable(path, e))? {
         return Ok(Some(Beside::Nothing));
     }
     let writer = lock::sqlite_writer(main).map_err(|e| ScanError::unreadable(path, e))?;
@@ -217,16 +221,18 @@ fn beside(
 
 /// Whether the journal is one of several whose common transaction was committed: the journal that
 /// names them all is gone then.
-fn superseded(journal: &OpenFile, path: &Path) -> io::Result<bool> {
+fn superseded(root: &Path, journal: &OpenFile, path: &Path) -> io::Result<bool> {
     let Some(name) = rpmdb::sqlite::super_journal(journal)? else {
         return Ok(false);
     };
     let name = Path::new(OsStr::from_bytes(&name));
-    // The name is that of the system the database belongs to, which may be an image.
+    // The name is that of the system the database belongs to, or of one in which the root is mounted.
     let beside = name.file_name().map(|name| path.with_file_name(name));
+    let beside = beside.and_then(|beside| root::resolve_real(root, &beside).ok());
     // An empty file is none, to SQLite as well.
     let there = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
-    Ok(!there(name) && !beside.is_some_and(|beside| there(&beside)))
+    let named = root::resolve(root, name).ok();
+    Ok(!named.is_some_and(|path| there(&path)) && !beside.is_some_and(|path| there(&path)))
 }
 
 /// Second descriptors of the files that are read, to look at them once more afterwards.

@@ -107,7 +107,9 @@ impl Worker {
     /// The process that runs an rpm transaction now, if one does. Cheap enough for the loop.
     pub(super) fn transaction_running(&self, config: &Config) -> Option<i32> {
         let located = scan::locate(&config.root, config.dbpath.as_deref()).ok()?;
-        scan::transaction_running(&located.directory).ok().flatten()
+        scan::transaction_running(&config.root, &located.directory)
+            .ok()
+            .flatten()
     }
 
     /// A scan, to be run on a thread of its own.

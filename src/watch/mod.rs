@@ -16,6 +16,7 @@ mod events;
 mod places;
 
 pub use places::Places;
+use places::{DATABASE_FILES, LOG, Wanted};
 
 use nix::errno::Errno;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
@@ -23,6 +24,7 @@ use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -66,15 +68,20 @@ struct Pending {
     arrived: Notify,
 }
 
-/// Names of directories whose coming and going matters: those on the way to a database, and those
-/// that links on that way lead to.
-type Names = Arc<RwLock<BTreeSet<OsString>>>;
+/// Names that matter beside those that rpm gives to its files.
+#[derive(Default)]
+struct Names {
+    /// Of directories and links on the way to a database: their coming and going matters.
+    places: BTreeSet<OsString>,
+    /// Of databases and logs to which links lead.
+    files: BTreeSet<OsString>,
+}
 
 /// Watches the [`Places`] of a database.
 pub struct Watch {
     places: Places,
     pending: Arc<Pending>,
-    names: Names,
+    names: Arc<RwLock<Names>>,
     /// `None` as long as the kernel grants none.
     watcher: Option<RecommendedWatcher>,
     /// Directories under watch, each with the inode that was there.
@@ -88,11 +95,10 @@ const ROUNDS: usize = 4;
 impl Watch {
     /// Watches as much as can be watched; [`Watch::trouble`] says what could not.
     pub fn start(places: Places) -> Self {
-        let names = Arc::new(RwLock::new(places.components()));
         let mut watch = Self {
             places,
             pending: Arc::default(),
-            names,
+            names: Arc::default(),
             watcher: None,
             armed: BTreeMap::new(),
             trouble: None,
@@ -144,20 +150,22 @@ impl Watch {
     pub fn arm(&mut self) -> bool {
         let mut set_any = false;
         for _ in 0..ROUNDS {
-            let wanted = self.places.directories();
+            let wanted = self.places.wanted();
             set_any |= self.arm_for(&wanted);
-            if self.places.directories() == wanted {
+            if self.places.wanted() == wanted {
                 break;
             }
         }
         set_any
     }
 
-    fn arm_for(&mut self, wanted: &BTreeMap<PathBuf, (u64, u64)>) -> bool {
-        self.names
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(self.places.link_names());
+    fn arm_for(&mut self, wanted: &Wanted) -> bool {
+        let names = Names {
+            places: wanted.names.clone(),
+            files: wanted.files.clone(),
+        };
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
+        let wanted = &wanted.directories;
         self.trouble = None;
         if self.watcher.is_none() {
             match self.watcher() {
@@ -224,7 +232,7 @@ impl Stat {
 }
 
 /// What one event means. Names are those of RPM's three database formats and of its lock.
-fn meaning(event: &notify::Event, names: &BTreeSet<OsString>) -> Touch {
+fn meaning(event: &notify::Event, names: &Names) -> Touch {
     let nothing = Touch::default();
     if event.need_rescan() {
         return Touch::DATA | Touch::PLACE;
@@ -242,15 +250,17 @@ fn meaning(event: &notify::Event, names: &BTreeSet<OsString>) -> Touch {
         event.kind,
         EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
     );
-    match name.to_str() {
-        Some(".rpm.lock") if closed_after_writing => Touch::LOCK_CLOSED,
-        Some("rpmdb.sqlite-wal") if modified => Touch::DATA,
-        Some("rpmdb.sqlite" | "Packages.db" | "Packages") if modified || closed_after_writing => {
-            Touch::DATA
-        }
-        Some("rpmdb.sqlite" | "Packages.db" | "Packages") if placed => Touch::DATA | Touch::PLACE,
-        _ if placed && names.contains(name) => Touch::DATA | Touch::PLACE,
-        _ => nothing,
+    let is_ours = DATABASE_FILES.iter().any(|file| name == *file) || names.files.contains(name);
+    // A query opens the log to be written and closes it again.
+    let is_log =
+        name.as_bytes().ends_with(LOG.as_bytes()) && (is_ours || name == "rpmdb.sqlite-wal");
+    match () {
+        () if name == ".rpm.lock" && closed_after_writing => Touch::LOCK_CLOSED,
+        () if is_log && modified => Touch::DATA,
+        () if is_log => nothing,
+        () if is_ours && (modified || closed_after_writing) => Touch::DATA,
+        () if placed && (is_ours || names.places.contains(name)) => Touch::DATA | Touch::PLACE,
+        () => nothing,
     }
 }
 

@@ -33,6 +33,7 @@ mod scan_fire;
 mod scan_incremental;
 mod scan_live;
 mod scan_provenance;
+mod scan_root;
 mod sense_central;
 mod sense_delivers;
 mod sense_facts;

@@ -230,7 +230,7 @@ fn indexes_that_disagree_with_the_headers_are_not_trusted() {
 fn a_fingerprint_changes_with_the_content_and_not_with_a_query() {
     let root = RpmRoot::new();
     root.add(&Spec::default());
-    let print = || fingerprint(&locate(root.path(), None).unwrap()).unwrap();
+    let print = || fingerprint(root.path(), &locate(root.path(), None).unwrap()).unwrap();
     let before = print();
     root.rpm_qa();
     root.rpmdb(["--verifydb"]);

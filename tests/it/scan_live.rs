@@ -156,7 +156,7 @@ fn a_scan_waits_for_a_running_transaction_or_says_that_it_did_not() {
     let mut rpm = root.start_install(&[file]);
     std::fs::read(&gate).unwrap();
 
-    let running = probe_lock(&root.dbpath()).unwrap();
+    let running = probe_lock(root.path(), &root.dbpath()).unwrap();
     assert!(
         matches!(running, Lock::Held { pid: Some(_) }),
         "{running:?}"
@@ -186,7 +186,7 @@ fn a_scan_waits_for_a_running_transaction_or_says_that_it_did_not() {
         assert_eq!(scanned.report.packages.len(), 2);
         assert!(!scanned.report.facts.contains_key("mid_transaction"));
     });
-    assert_eq!(probe_lock(&root.dbpath()).unwrap(), Lock::Free);
+    assert_eq!(probe_lock(root.path(), &root.dbpath()).unwrap(), Lock::Free);
 }
 
 // The loss: one bad sector takes the whole report, or a package vanishes from it in silence.

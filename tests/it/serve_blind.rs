@@ -3,7 +3,7 @@
 
 use crate::support::agent::{Agent, Launch, is_root};
 use crate::support::eventually;
-use crate::support::rpm_root::{RpmRoot, Spec};
+use crate::support::rpm_root::{RpmRoot, Spec, rpm_qa};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -110,6 +110,102 @@ fn a_database_behind_a_link_is_seen_also_when_what_it_leads_to_is_replaced() {
     agent.wait_for_rpm(&root);
     root.erase(&["one"]);
     agent.wait_for_rpm(&root);
+}
+
+/// A root in which the database is `data/packages` and `var/lib/rpm` a link to it with this target.
+fn linked(target: &str, file: &Path) -> RpmRoot {
+    let root = RpmRoot::new();
+    root.install(&[file]);
+    let data = root.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::rename(root.dbpath(), data.join("packages")).unwrap();
+    symlink(target, root.dbpath()).unwrap();
+    root
+}
+
+// The root of an image means the image: the machine that runs the agent has no /data.
+#[test]
+fn an_absolute_link_and_an_absolute_dbpath_are_watched_below_the_root() {
+    let builder = RpmRoot::new();
+    let [one, two, three] = ["one", "two", "three"].map(|name| package(&builder, name));
+    let database = |root: &RpmRoot| root.path().join("data/packages");
+    for (target, dbpath) in [
+        ("/data/packages", None),
+        ("../../../../../../data/packages", None),
+        ("/data/packages", Some("/data/packages")),
+        ("/data/packages", Some("/var/lib/rpm")),
+    ] {
+        let root = linked(target, &one);
+        let mut launch = Launch::on(root.path()).flag("safety-poll", "1h");
+        if let Some(dbpath) = dbpath {
+            launch = launch.flag("dbpath", dbpath);
+        }
+        let agent = launch.start();
+        let list = || rpm_qa(&database(&root));
+        agent.wait_for_list(&list());
+        install(&database(&root), &two);
+        agent.wait_for_list(&list());
+        // Another directory of the same name, as after a restore.
+        let data = root.path().join("data");
+        let (packages, new) = (data.join("packages"), data.join("new"));
+        run(
+            "cp",
+            &["-a", packages.to_str().unwrap(), new.to_str().unwrap()],
+        );
+        fs::rename(&packages, data.join("old")).unwrap();
+        fs::rename(&new, &packages).unwrap();
+        let inode = fs::metadata(&packages).unwrap().ino();
+        eventually("the new directory is watched", || {
+            agent.watched_inodes().contains(&inode).then_some(())
+        });
+        install(&packages, &three);
+        agent.wait_for_list(&list());
+    }
+}
+
+#[test]
+fn an_absolute_link_to_a_database_file_is_watched_and_compared_below_the_root() {
+    let polls: &[&str] = if is_root() { &["1h", "1s"] } else { &["1h"] };
+    for poll in polls {
+        let root = RpmRoot::new();
+        let files = ["one", "two"].map(|name| package(&root, name));
+        root.install(&[&files[0]]);
+        let data = root.path().join("data");
+        fs::create_dir(&data).unwrap();
+        fs::rename(root.dbpath().join("rpmdb.sqlite"), data.join("packages.db")).unwrap();
+        symlink("/data/packages.db", root.dbpath().join("rpmdb.sqlite")).unwrap();
+        let launch = Launch::on(root.path()).flag("safety-poll", poll);
+        let launch = match *poll {
+            "1h" => launch,
+            _ => launch.under([
+                "unshare",
+                "-Ur",
+                "sh",
+                "-c",
+                "echo 0 > /proc/sys/user/max_inotify_instances; exec \"$0\" \"$@\"",
+            ]),
+        };
+        let agent = launch.start();
+        // rpm itself would follow the link out of the root, so it works on a copy.
+        let copy = tempfile::tempdir().unwrap();
+        let database = copy.path().join("rpmdb.sqlite");
+        fs::copy(data.join("packages.db"), &database).unwrap();
+        agent.wait_for_list(&rpm_qa(copy.path()));
+        install(copy.path(), &files[1]);
+        fs::copy(&database, data.join("packages.db")).unwrap();
+        agent.wait_for_list(&rpm_qa(copy.path()));
+    }
+}
+
+/// Installs into this database directory.
+fn install(dbpath: &Path, file: &Path) {
+    let flags = ["--justdb", "--nodeps", "--nosignature", "-i"];
+    let args = [
+        &["--dbpath", dbpath.to_str().unwrap()],
+        &flags[..],
+        &[file.to_str().unwrap()],
+    ];
+    run("rpm", &args.concat());
 }
 
 #[test]
