@@ -99,6 +99,9 @@ fn remarks(scanned: &Scanned) {
         let what = "packages are listed without the repositories that this history names";
         complain(DONE, &format!("{}; {what}", format::plain(why)));
     }
+    if let Some(why) = &scanned.distribution_trouble {
+        complain(DONE, &format::plain(why));
+    }
     if scanned.stats.lock == Lock::Unknown {
         complain(
             DONE,

@@ -89,6 +89,8 @@ pub struct Scanned {
     pub history_repositories: Vec<String>,
     /// What became of the histories that origins are read from; a fact about the scan.
     pub provenance: HistoryState,
+    /// Why the distribution is not known, or a file that names it could not be used.
+    pub distribution_trouble: Option<String>,
     /// How it went.
     pub stats: Stats,
 }
@@ -140,7 +142,10 @@ impl Scanner {
         delta.check(&located, || {
             database::another(request.root, request.dbpath, &located)
         })?;
-        let distribution = os_release::read(request.root);
+        let os_release::Found {
+            distribution,
+            trouble: distribution_trouble,
+        } = os_release::read(request.root);
         let mut facts = facts::read(request.root, &distribution);
         facts.insert(names::RPMDB_BACKEND.into(), located.backend.to_string());
         if matches!(taken.lock, Lock::Held { .. }) {
@@ -192,6 +197,7 @@ impl Scanner {
             skipped,
             history_repositories: self.provenance.history_repositories(),
             provenance: self.provenance.state().clone(),
+            distribution_trouble,
             stats,
         })
     }

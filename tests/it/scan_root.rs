@@ -143,6 +143,10 @@ fn fifos_in_place_of_any_file_of_the_system_do_not_block() {
     assert_eq!(sorted(&output.stdout), root.rpm_qa());
     let said = said(&output);
     assert!(
+        said.contains("etc/os-release: cannot be read: is no regular file"),
+        "{said}"
+    );
+    assert!(
         said.contains("history.sqlite: cannot be read: is no regular file"),
         "{said}"
     );
