@@ -38,6 +38,15 @@ const STORE_RETRY: Backoff = Backoff {
     ceiling: Duration::from_secs(60),
 };
 
+/// Repeats while the database changes during every scan.
+const CHANGING_RETRY: Backoff = Backoff {
+    floor: Duration::from_millis(100),
+    ceiling: Duration::from_secs(60),
+};
+
+/// Quiet time after which a database that changed during every scan is scanned at once.
+const CALM: Duration = Duration::from_secs(1);
+
 /// The knobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
@@ -82,6 +91,8 @@ pub enum Ended {
     Done,
     /// A transaction began meanwhile: the same scan is wanted again, and nothing failed.
     Overtaken,
+    /// The database was written to all the time, without a transaction.
+    Changing,
     /// The database could not be read.
     ScanFailed,
     /// It was read but could not be kept.
@@ -101,7 +112,13 @@ pub struct Rescan {
     /// What the scan at `due` is: scheduled, or the repetition of a failed one.
     due_as: Trigger,
     failures: u32,
+    /// Scans in a row during which the database was written to.
+    changing: u32,
+    /// While it is, no change is scanned before this time.
+    not_before: Option<Instant>,
     running: Option<Trigger>,
+    /// A scan was wanted while one ran, which may have read too early.
+    wanted_again: bool,
 }
 
 /// A change that no scan has answered.
@@ -138,7 +155,10 @@ impl Rescan {
             due: now,
             due_as: Trigger::Scheduled,
             failures: 0,
+            changing: 0,
+            not_before: None,
             running: None,
+            wanted_again: false,
         }
     }
 
@@ -170,9 +190,16 @@ impl Rescan {
         self.look |= lock_closed || !matches!(self.lock, Lock::Held { .. });
     }
 
-    /// Something else than packages changed what a report says: scan at the next occasion.
+    /// Something else than packages changed what a report says: scan at the next occasion, with a scan
+    /// that begins from now on.
     pub fn wanted(&mut self, now: Instant) {
         self.due = self.due.min(now);
+        self.wanted_again = self.running.is_some();
+    }
+
+    /// Scans in a row during which the database was written to; 0 when the last one ended otherwise.
+    pub fn changing(&self) -> u32 {
+        self.changing
     }
 
     /// The lock was looked at: the process that holds it, if any.
@@ -241,15 +268,31 @@ impl Rescan {
     /// The scan that [`Next::Scan`] asked for has ended.
     pub fn ended(&mut self, now: Instant, how: Ended) {
         let trigger = self.running.take().unwrap_or(Trigger::Scheduled);
+        let wanted_again = std::mem::take(&mut self.wanted_again);
+        self.changing = match how {
+            Ended::Changing => self.changing.saturating_add(1),
+            _ => 0,
+        };
+        self.not_before = None;
         let delay = match how {
             Ended::Done => {
                 self.failures = 0;
-                self.due = now + self.pace.interval;
+                self.due = if wanted_again {
+                    now
+                } else {
+                    now + self.pace.interval
+                };
                 self.due_as = Trigger::Scheduled;
                 return;
             }
             // A new look at the lock paces the repetition: it waits for the transaction's end.
             Ended::Overtaken => self.pace.debounce,
+            Ended::Changing => {
+                let delay = CHANGING_RETRY.delay(self.changing).max(self.pace.debounce);
+                let delay = delay.min(self.pace.interval);
+                self.not_before = Some(now + delay);
+                delay
+            }
             Ended::ScanFailed => self.failed(SCAN_RETRY),
             Ended::StoreFailed => self.failed(STORE_RETRY),
         };
@@ -272,7 +315,10 @@ impl Rescan {
             (_, Some(unlocked)) => quiet.min(unlocked + self.pace.max_delay),
             (_, None) => quiet,
         };
-        Some(settled.max(self.bucket.ready_at()))
+        // A writer that has stopped is not waited for.
+        let not_before = self.not_before.map(|time| time.min(change.last + CALM));
+        let settled = settled.max(self.bucket.ready_at());
+        Some(not_before.map_or(settled, |time| settled.max(time)))
     }
 
     /// When the scheduled or repeated scan may run, as far as is known now.

@@ -104,6 +104,49 @@ fn a_reactive_scan_that_could_not_be_kept_is_repeated_as_one() {
     );
 }
 
+// The loss: a mapping that came while a scan ran, and that the report has four hours later.
+#[test]
+fn a_scan_wanted_during_a_scan_begins_after_it() {
+    let mut now = crate::clock::now();
+    let mut rescan = Rescan::new(PACE, now);
+    step_to_scan(&mut rescan, &mut now);
+    rescan.wanted(now);
+    assert_eq!(rescan.next(now), Next::WaitForScan);
+    rescan.ended(now, Ended::Done);
+    assert_eq!(step_to_scan(&mut rescan, &mut now), Duration::ZERO);
+    rescan.ended(now, Ended::Done);
+    assert_eq!(step_to_scan(&mut rescan, &mut now), PACE.interval);
+}
+
+// The loss: a processor that is busy with one guest for as long as something touches its database.
+#[test]
+fn a_database_that_changes_during_every_scan_is_scanned_ever_more_rarely() {
+    let mut now = crate::clock::now();
+    let mut rescan = Rescan::new(PACE, now);
+    let mut gaps = Vec::new();
+    for n in 0..14 {
+        gaps.push(step_to_scan(&mut rescan, &mut now).as_millis());
+        assert_eq!(rescan.changing(), n);
+        rescan.ended(now, Ended::Changing);
+    }
+    assert_eq!(gaps[..4], [0, 100, 200, 400]);
+    assert_eq!(gaps[12..], [60_000, 60_000]);
+    // It still changes, and then not any more.
+    for _ in 0..50 {
+        rescan.touched(now, false);
+        match rescan.next(now) {
+            Next::LookAtLock => rescan.lock_seen(now, None),
+            next => assert!(matches!(next, Next::WaitUntil(at) if at > now)),
+        }
+        now += ms(500);
+    }
+    assert_eq!(step_to_scan(&mut rescan, &mut now), CALM - ms(500));
+    rescan.ended(now, Ended::Done);
+    assert_eq!(rescan.changing(), 0);
+    rescan.touched(now, false);
+    assert_eq!(step_to_scan(&mut rescan, &mut now), PACE.debounce);
+}
+
 #[test]
 fn without_reactive_scans_changes_cause_none() {
     let mut guest = Guest::after_first_scan(Pace {
