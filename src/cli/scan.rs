@@ -99,6 +99,12 @@ fn remarks(scanned: &Scanned) {
         let what = "packages are listed without the repositories that this history names";
         complain(DONE, &format!("{}; {what}", format::plain(why)));
     }
+    if let Some(why) = scanned.no_history {
+        complain(
+            DONE,
+            &format!("packages are listed without repositories: {why}"),
+        );
+    }
     if let Some(why) = &scanned.distribution_trouble {
         complain(DONE, &format::plain(why));
     }

@@ -12,6 +12,7 @@ use crate::report::Package;
 use crate::rpmdb::{self, Backend, Checks, Described, Item, Listed, Place, Scratch};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A header that could not be read and is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +164,7 @@ impl Cache {
         stamps: &Stamps,
         database: &mut rpmdb::Database<OpenFile>,
         mode: Mode,
+        progress: &AtomicU64,
     ) -> Result<Delta, rpmdb::Error> {
         let identity = Identity {
             file: (stamps.main.device, stamps.main.inode),
@@ -193,7 +195,7 @@ impl Cache {
                 Some(delta) => delta,
                 None => {
                     let new = self.delta(identity, *stamps, true);
-                    self.walk(new, listing.as_deref(), checks, database)?
+                    self.walk(new, listing.as_deref(), checks, database, progress)?
                 }
             };
             let written = !self
@@ -204,7 +206,7 @@ impl Cache {
             }
         }
         let new = self.delta(identity, *stamps, false);
-        self.walk(new, listing.as_deref(), checks, database)
+        self.walk(new, listing.as_deref(), checks, database, progress)
     }
 
     /// Whether anything known is gone or anything new is there.
@@ -221,11 +223,13 @@ impl Cache {
         listing: Option<&[Listed]>,
         checks: Checks,
         database: &mut rpmdb::Database<OpenFile>,
+        progress: &AtomicU64,
     ) -> Result<Delta, rpmdb::Error> {
         let mut scratch = Scratch::default();
         let mut agreed = 0;
         database.headers(checks, &mut |item| {
             delta.headers += 1;
+            progress.fetch_add(1, Ordering::Relaxed);
             let listed = listing.and_then(|all| {
                 let at = all.binary_search_by_key(&item.number, |l| l.number).ok()?;
                 all.get(at)

@@ -35,6 +35,7 @@ use provenance::Provenance;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What to scan, and how long to try.
@@ -89,6 +90,8 @@ pub struct Scanned {
     pub history_repositories: Vec<String>,
     /// What became of the histories that origins are read from; a fact about the scan.
     pub provenance: HistoryState,
+    /// Why there is no history that would name repositories, where the system keeps none by its kind.
+    pub no_history: Option<&'static str>,
     /// Why the distribution is not known, or a file that names it could not be used.
     pub distribution_trouble: Option<String>,
     /// How it went.
@@ -117,12 +120,18 @@ pub struct Scanner {
     provenance: Provenance,
     last: Arc<Report>,
     scanned: bool,
+    progress: Arc<AtomicU64>,
 }
 
 impl Scanner {
     /// One that knows nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Counts headers and attempts: it stands still while a scan hangs.
+    pub fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.progress)
     }
 
     /// Reads what is installed.
@@ -133,11 +142,14 @@ impl Scanner {
     /// # Errors
     /// See [`ScanError`]; zero packages in a database that is not new are one.
     pub fn scan(&mut self, request: &Request<'_>, mode: Mode) -> Result<Scanned, ScanError> {
-        let cache = &mut self.cache;
+        let (cache, progress) = (&self.cache, &*self.progress);
         let (delta, located, taken) = snapshot::take(
             request,
-            || locate(request.root, request.dbpath),
-            |located, stamps, database| cache.compare(located, stamps, database, mode),
+            || {
+                progress.fetch_add(1, Ordering::Relaxed);
+                locate(request.root, request.dbpath)
+            },
+            |located, stamps, database| cache.compare(located, stamps, database, mode, progress),
         )?;
         delta.check(&located, || {
             database::another(request.root, request.dbpath, &located)
@@ -197,6 +209,7 @@ impl Scanner {
             skipped,
             history_repositories: self.provenance.history_repositories(),
             provenance: self.provenance.state().clone(),
+            no_history: self.provenance.why_absent(request.root),
             distribution_trouble,
             stats,
         })

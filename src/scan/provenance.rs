@@ -8,7 +8,7 @@ use super::database::open_beside;
 use super::file::{OpenFile, Stamps};
 use super::history::{History, Trouble};
 use crate::report::{Origin, Package, Repository};
-use crate::root::{self, is_absent, is_loop};
+use crate::root::{self, is_absent};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,12 @@ const PLACES: [&str; 3] = [
     "usr/lib/sysimage/dnf/history.sqlite",
     "usr/lib/sysimage/libdnf5/transaction_history.sqlite",
 ];
+
+/// Where yum keeps its history.
+const YUM: [&str; 1] = ["var/lib/yum/history"];
+
+/// What a system has that was installed as an image.
+const IMAGE: [&str; 3] = ["run/ostree-booted", "usr/lib/bootc", "sysroot/ostree"];
 
 /// What became of the histories of dnf; of several, the worst.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +91,23 @@ impl Provenance {
 
     pub(super) fn state(&self) -> &HistoryState {
         &self.state
+    }
+
+    /// Why there is no history, where the system keeps none by its kind.
+    pub(super) fn why_absent(&self, root: &Path) -> Option<&'static str> {
+        let has_any = |paths: &[&str]| {
+            let mut paths = paths.iter();
+            paths.any(|path| root::resolve(root, Path::new(path)).is_ok())
+        };
+        match self.state {
+            HistoryState::Absent if has_any(&YUM) => Some(
+                "the history of yum (RHEL 7 and its rebuilds) does not name the repositories of packages in a form that is read",
+            ),
+            HistoryState::Absent if has_any(&IMAGE) => Some(
+                "the packages came with an image (ostree, bootc), and the history of its build is not in it",
+            ),
+            _ => None,
+        }
     }
 
     /// Where a package came from.
@@ -154,7 +177,7 @@ fn find(root: &Path, place: &str) -> io::Result<Option<(PathBuf, Stamps)>> {
     match found {
         Ok((_, stamps)) if is_empty(&stamps) => Ok(None),
         Ok(found) => Ok(Some(found)),
-        Err(error) if is_absent(&error) && !is_loop(&error) => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

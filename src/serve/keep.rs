@@ -16,6 +16,15 @@ const CACHE_BYTES: usize = 1 << 20;
 
 const FILE: &str = "serve.redb";
 
+/// Which machine this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// The one with this id; `None` before its first boot has decided (machine-id(5)).
+    Known(Option<GuestId>),
+    /// Its id is there and cannot be read: it is taken for the machine that it was.
+    Unreadable,
+}
+
 /// What a recorded report is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Recorded {
@@ -41,15 +50,19 @@ impl Keeper {
     /// it. `draw` gives random numbers for epochs.
     pub fn open(
         state_dir: &Path,
-        guest_id: Option<GuestId>,
+        machine: Machine,
         draw: impl FnOnce() -> Epoch,
     ) -> Result<(Self, Option<StoredReport>), StoreError> {
+        let is_readable = machine != Machine::Unreadable;
         let mut keeper = Self {
             state_dir: state_dir.to_owned(),
             store: None,
             identity: Identity {
                 epoch: draw(),
-                guest_id,
+                guest_id: match machine {
+                    Machine::Known(guest_id) => guest_id,
+                    Machine::Unreadable => None,
+                },
             },
             newest: None,
             moved_aside: None,
@@ -65,7 +78,7 @@ impl Keeper {
             }
         };
         keeper.moved_aside = opened.moved_aside;
-        match keeper.take_over(&opened.store) {
+        match keeper.take_over(&opened.store, is_readable) {
             Ok(loaded) => {
                 keeper.newest = loaded.as_ref().map(|stored| stored.row.clone());
                 keeper.store = Some(opened.store);
@@ -79,9 +92,15 @@ impl Keeper {
     }
 
     /// Goes on in the epoch of the store if it is this machine's, or begins one there.
-    fn take_over(&mut self, store: &Store) -> Result<Option<StoredReport>, StoreError> {
+    fn take_over(
+        &mut self,
+        store: &Store,
+        is_readable: bool,
+    ) -> Result<Option<StoredReport>, StoreError> {
         match report_table::load(store) {
-            Ok((Some(identity), stored)) if identity.guest_id == self.identity.guest_id => {
+            Ok((Some(identity), stored))
+                if !is_readable || identity.guest_id == self.identity.guest_id =>
+            {
                 self.identity = identity;
                 return Ok(stored);
             }
@@ -108,6 +127,11 @@ impl Keeper {
     /// Which counter the keys count in.
     pub fn epoch(&self) -> Epoch {
         self.identity.epoch
+    }
+
+    /// Which machine this is, as far as is known.
+    pub fn guest_id(&self) -> Option<&GuestId> {
+        self.identity.guest_id.as_ref()
     }
 
     /// Whether reports outlive this process.
@@ -345,6 +369,21 @@ mod tests {
         assert_eq!(generation(record(&mut clone, "a")), Some(1));
     }
 
+    // The loss: a report of a machine that nobody knows, and all of it sent again.
+    #[test]
+    fn a_machine_id_that_cannot_be_read_is_the_one_from_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, _) = open(&dir, "m");
+        record(&mut keeper, "a");
+        let (epoch_before, guest_id) = (keeper.epoch(), keeper.guest_id().cloned());
+        drop(keeper);
+        let opened = Keeper::open(dir.path(), Machine::Unreadable, epoch);
+        let (keeper, loaded) = opened.unwrap();
+        assert_eq!(keeper.epoch(), epoch_before);
+        assert_eq!(keeper.guest_id(), guest_id.as_ref());
+        assert!(loaded.is_some());
+    }
+
     #[test]
     fn a_damaged_file_is_kept_aside_and_a_new_epoch_begins() {
         let dir = tempfile::tempdir().unwrap();
@@ -364,7 +403,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let blocked = dir.path().join("state");
         std::fs::write(&blocked, "a file where the directory should be").unwrap();
-        let (mut keeper, _) = Keeper::open(&blocked, None, epoch).unwrap();
+        let (mut keeper, _) = Keeper::open(&blocked, Machine::Known(None), epoch).unwrap();
         assert_eq!(generation(record(&mut keeper, "a")), Some(1));
         assert!(!keeper.is_durable());
         let in_memory = keeper.epoch();
@@ -372,7 +411,7 @@ mod tests {
         assert_eq!(record(&mut keeper, "a"), Recorded::Same);
         assert!(keeper.is_durable());
         drop(keeper);
-        let (keeper, loaded) = Keeper::open(&blocked, None, epoch).unwrap();
+        let (keeper, loaded) = Keeper::open(&blocked, Machine::Known(None), epoch).unwrap();
         assert_eq!(keeper.epoch(), in_memory);
         assert_eq!(loaded.unwrap().row.key.generation.get(), 1);
     }
@@ -430,7 +469,8 @@ mod tests {
     }
 
     fn open_at(dir: &Path, machine: &str) -> Result<(Keeper, Option<StoredReport>), StoreError> {
-        Keeper::open(dir, Some(GuestId::of_machine(machine)), epoch)
+        let machine = Machine::Known(Some(GuestId::of_machine(machine)));
+        Keeper::open(dir, machine, epoch)
     }
 
     fn epoch() -> Epoch {

@@ -11,6 +11,7 @@
 //! their own. What is published is on disk already.
 
 mod admission;
+mod error;
 pub mod keep;
 mod refresh;
 mod renewal;
@@ -21,10 +22,12 @@ mod run;
 mod server;
 mod status;
 mod timer;
+mod watchdog;
 mod worker;
 
+pub use error::ServeError;
 pub use rescan::Pace;
-pub use run::{Reread, ServeError, run};
+pub use run::{Reread, run};
 
 use crate::transport::{ListenAddress, TlsFiles};
 use std::path::PathBuf;

@@ -16,6 +16,7 @@ use crate::clock::backoff::Backoff;
 use crate::http::{self, Bearer, Client};
 use crate::report::cpe::{Cpe, WILDCARD};
 use crate::report::{Report, Repository};
+use crate::root::open_regular;
 use crate::wire::{MAPPED_KEY, hint_of};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -50,6 +51,16 @@ pub enum Source {
     File(PathBuf),
     /// Fetched daily.
     Url(String),
+}
+
+impl Source {
+    /// The file that is read; `state_dir` holds the copy of what was fetched.
+    pub fn file(&self, state_dir: &Path) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Url(_) => state_dir.join(CACHE),
+        }
+    }
 }
 
 impl FromStr for Source {
@@ -145,16 +156,15 @@ struct Found {
 
 /// The CPEs of a repository, as the mapping has them.
 type Cpes = BTreeMap<String, Vec<String>>;
-type Seen = (u64, u64, i64, i64);
+
+/// Inode, size and time of a file.
+pub type Seen = (u64, u64, i64, i64);
 
 impl RepoCpe {
     /// `state_dir` holds the copy of what was fetched.
     pub fn new(source: &Source, state_dir: &Path) -> Self {
         Self {
-            path: match source {
-                Source::File(path) => path.clone(),
-                Source::Url(_) => state_dir.join(CACHE),
-            },
+            path: source.file(state_dir),
             found: None,
             told: Default::default(),
         }
@@ -277,6 +287,11 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
+/// What changes when the file does; `None` while there is none. One look at the file system.
+pub fn stamp(path: &Path) -> Option<Seen> {
+    seen(path).ok()
+}
+
 fn seen(path: &Path) -> Result<Seen, RepoCpeError> {
     let meta = fs::metadata(path).map_err(|error| io_error(path, error))?;
     Ok((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
@@ -292,7 +307,7 @@ fn io_error(path: &Path, source: io::Error) -> RepoCpeError {
 
 /// What the mapping has for these repositories, and a hash of all of it.
 fn read(path: &Path, wanted: &BTreeSet<String>) -> Result<(u64, Cpes), RepoCpeError> {
-    let file = File::open(path).map_err(|error| io_error(path, error))?;
+    let file = open_regular(path).map_err(|error| io_error(path, error))?;
     let mut hashing = Hashing {
         inner: file.take(LONGEST),
         hasher: DefaultHasher::new(),

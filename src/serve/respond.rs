@@ -12,10 +12,12 @@ use super::worker::Scan;
 use crate::clock::WallTime;
 use crate::report::{Digest, Facts, GuestId, Report, ReportKey, Token, Trigger, facts};
 use crate::store::report_table::{ReportRow, StoredReport};
-use crate::wire::message::{self as wire, ErrorCode, ResponseMeta, VmServiceResponse, response};
+use crate::wire::message::{
+    self as wire, EMPTY_DATABASE, ErrorCode, REASON, ResponseMeta, VmServiceResponse, response,
+};
 use crate::wire::meta::{self, REPORT_V1};
 use crate::wire::request::{Knowledge, Method, Request};
-use crate::wire::{method, report_to_wire};
+use crate::wire::{MAX_RESPONSE, method, report_to_wire};
 use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +94,8 @@ pub struct Refusal {
     pub code: ErrorCode,
     /// For people.
     pub message: String,
+    /// For programs that tell errors with the same code apart.
+    pub reason: Option<&'static str>,
     /// The peer reads both generations of the protocol.
     pub is_report_v1: bool,
 }
@@ -102,6 +106,7 @@ impl Refusal {
         Self {
             code,
             message: message.into(),
+            reason: None,
             is_report_v1: false,
         }
     }
@@ -114,12 +119,47 @@ impl Refusal {
         }
     }
 
+    /// There is no report yet.
+    pub fn not_ready(why: NotReady) -> Self {
+        Self {
+            reason: Some(why.reason()),
+            ..Self::new(ErrorCode::NotReady, why.message())
+        }
+    }
+}
+
+/// Why there is no report yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotReady {
     /// No scan has ended yet.
-    pub fn not_ready() -> Self {
-        Self::new(
-            ErrorCode::NotReady,
-            "the first scan has not ended yet; ask again in some seconds",
-        )
+    #[default]
+    FirstScan,
+    /// The database is new and holds no package yet.
+    EmptyDatabase,
+    /// No scan ended well.
+    ScanFailed,
+}
+
+impl NotReady {
+    /// What programs read, in `details["reason"]` of the error.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::FirstScan => "first_scan",
+            Self::EmptyDatabase => EMPTY_DATABASE,
+            Self::ScanFailed => "scan_failed",
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::FirstScan => "the first scan has not ended yet; ask again in some seconds",
+            Self::EmptyDatabase => {
+                "the rpm database is new and holds no package yet; the first one is reported at once to a peer that waits"
+            }
+            Self::ScanFailed => {
+                "no scan has ended well yet; `afferent status` in the guest says why"
+            }
+        }
     }
 }
 
@@ -237,6 +277,17 @@ impl Published {
         self.packages
     }
 
+    /// Why a sensor does not take it, if it is longer than a sensor reads.
+    pub fn too_large(&self) -> Option<String> {
+        let size = self.meta(true).len() + self.payload.len();
+        let most = usize::try_from(MAX_RESPONSE).unwrap_or(usize::MAX);
+        (size > most).then(|| {
+            format!(
+                "the report has {size} bytes, and sensors take at most {MAX_RESPONSE}: it reaches nobody"
+            )
+        })
+    }
+
     /// Which report this is.
     pub fn key(&self) -> ReportKey {
         self.row.key
@@ -337,7 +388,11 @@ pub fn refuse(refusal: &Refusal) -> Vec<u8> {
     let payload = response::Payload::Error(wire::Error {
         code: refusal.code.into(),
         message: refusal.message.clone(),
-        details: Default::default(),
+        details: refusal
+            .reason
+            .map(|reason| (REASON.to_owned(), reason.to_owned()))
+            .into_iter()
+            .collect(),
     });
     framed(&meta::encode(&bare_meta(), token), payload)
 }

@@ -1,23 +1,26 @@
 //! The loop: events and time in, scans out, and what is found published.
 
-use super::Config;
-use super::keep::Recorded;
+mod ended;
+
+use super::error::ServeError;
 use super::refresh::Mapping;
-use super::renewal::{Renewal, Renewed};
-use super::rescan::{Ended, Next, Rescan};
-use super::respond::Published;
+use super::renewal::Renewal;
+use super::rescan::{Next, Rescan};
+use super::respond::{NotReady, Published};
 use super::server::{Rules, Server};
 use super::status::Status;
 use super::timer::{Ticker, joined};
-use super::worker::{self, Outcome, Worker};
+use super::watchdog::Watchdog;
+use super::worker::{Kept, Outcome, Worker};
+use super::{Config, repo_cpe};
 use crate::clock;
 use crate::scan;
-use crate::store::StoreError;
 use crate::telemetry::control::Control;
-use crate::transport::{ListenAddress, Listener, ServerTls, TlsError};
+use crate::transport::{Listener, ServerTls};
 use crate::watch::{Places, Signature, Touch, Watch};
 use sd_notify::NotifyState;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,45 +31,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// Answers under way when the service is told to stop are waited for this long.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// A scan that takes longer hangs: systemd then stops hearing that all is well.
-const LONGEST_SCAN: Duration = Duration::from_secs(10 * 60);
-
 /// Longer than any machine runs.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
-
-/// Why the agent cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}{}", hint(.source))]
-    Listen {
-        /// As configured.
-        address: ListenAddress,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The state directory belongs to somebody else.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The certificates do not load.
-    #[error("TLS: {0}")]
-    Tls(#[from] TlsError),
-    /// The operating system refused something basic.
-    #[error("cannot start: {0}")]
-    System(#[from] io::Error),
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, a unix socket a directory that may be written"
-        }
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported => {
-            "; does this machine have a VSOCK device?"
-        }
-        _ => "",
-    }
-}
 
 /// Reads the configuration again, or says what is wrong with it.
 pub type Reread = Box<dyn Fn() -> Result<Config, String>>;
@@ -77,7 +43,10 @@ pub fn run(config: Config, reread: Reread) -> Result<(), ServeError> {
         .enable_all()
         .max_blocking_threads(4)
         .build()?;
-    runtime.block_on(Agent::run(config, reread))
+    let ended = runtime.block_on(Agent::run(config, reread));
+    // A scan of a disk that does not answer must not keep the process.
+    runtime.shutdown_timeout(DRAIN);
+    ended
 }
 
 struct Agent {
@@ -90,10 +59,15 @@ struct Agent {
     reread: Reread,
     scan: Option<JoinHandle<Outcome>>,
     renewal: Renewal,
-    /// When the newest scan began.
-    scan_began: std::time::Instant,
+    watchdog: Watchdog,
+    /// What scans have looked at so far.
+    progress: Arc<AtomicU64>,
     /// Of the files as the newest scan found them.
     signature: Signature,
+    /// Of the mapping of repositories to CPEs, likewise.
+    mapping: Option<repo_cpe::Seen>,
+    not_ready: watch::Sender<NotReady>,
+    servers: JoinSet<()>,
     status: Arc<Mutex<Status>>,
 }
 
@@ -104,9 +78,11 @@ impl Agent {
         let (stop, stopping) = watch::channel(false);
         let (rules, rules_changed) = watch::channel(Rules::of(&config));
         let (rolled_back_tx, rolled_back) = mpsc::channel(1);
+        let (not_ready, why_not_ready) = watch::channel(NotReady::default());
         let mut servers = JoinSet::new();
         let server = Arc::new(Server::new(
             subscriber,
+            why_not_ready,
             stopping,
             rules_changed,
             config.tls.clone().map(ServerTls::load).transpose()?,
@@ -125,13 +101,21 @@ impl Agent {
             None => scan::PLACES.iter().map(Into::into).collect(),
         };
         let watch = Watch::start(Places::new(&config.root, &places));
-        let (epoch, durable, moved_aside) = worker.kept();
+        let Kept {
+            epoch,
+            durable,
+            moved_aside,
+            troubles,
+        } = worker.kept();
         let status = Status {
             started_at: clock::wall_now(),
             guest_id: worker.guest_id().cloned(),
             epoch,
             durable,
             moved_aside,
+            troubles,
+            empty: None,
+            changing: 0,
             reactive: config.pace.reactive,
             watch_trouble: watch.trouble().map(str::to_owned),
             scan_error: None,
@@ -142,13 +126,17 @@ impl Agent {
             status: Arc::new(Mutex::new(status)),
             rescan: Rescan::new(config.pace, clock::now()),
             signature: watch.signature(),
+            mapping: None,
             watch,
+            progress: worker.progress(),
             worker,
+            not_ready,
+            servers,
             published,
             rules,
             scan: None,
             renewal: Renewal::default(),
-            scan_began: clock::now(),
+            watchdog: Watchdog::new(clock::now()),
             config,
             reread,
         };
@@ -163,7 +151,7 @@ impl Agent {
         notify(&[NotifyState::Stopping]);
         let _ = stop.send(true);
         let drained = timeout(DRAIN, async {
-            while servers.join_next().await.is_some() {}
+            while agent.servers.join_next().await.is_some() {}
         });
         if drained.await.is_err() {
             tracing::warn!("peers did not take their answers in time");
@@ -204,6 +192,12 @@ impl Agent {
         loop {
             let until = self.step();
             tokio::select! {
+                Some(ended) = self.servers.join_next() => {
+                    let why = ended.map_or_else(|error| error.to_string(), |()| "it ended".into());
+                    return Err(ServeError::System(io::Error::other(format!(
+                        "nobody listens any more: {why}"
+                    ))));
+                }
                 touch = self.watch.touched() => self.touched(touch),
                 outcome = finished(&mut self.scan) => self.scanned(outcome),
                 Some(()) = rolled_back.recv() => self.rolled_back(),
@@ -274,7 +268,7 @@ impl Agent {
                     mid_transaction,
                 } => {
                     self.signature = self.watch.signature();
-                    self.scan_began = clock::now();
+                    self.mapping = self.mapping_now();
                     let scan = self.worker.scan(&self.config, trigger, mid_transaction);
                     self.scan = Some(tokio::task::spawn_blocking(scan));
                 }
@@ -295,6 +289,16 @@ impl Agent {
         if self.arm() || self.watch.signature() != self.signature {
             self.rescan.touched(clock::now(), false);
         }
+        let mapping = self.mapping_now();
+        if mapping != self.mapping {
+            self.mapping = mapping;
+            self.rescan.wanted(clock::now());
+        }
+    }
+
+    fn mapping_now(&self) -> Option<repo_cpe::Seen> {
+        let source = self.config.repo_cpe.as_ref()?;
+        repo_cpe::stamp(&source.file(&self.config.state_dir))
     }
 
     fn arm(&mut self) -> bool {
@@ -318,134 +322,18 @@ impl Agent {
         }
     }
 
-    /// Takes the outcome into the status; gives whether it is the same trouble as before.
-    fn remember(&self, outcome: &Outcome) -> bool {
-        let mut status = locked(&self.status);
-        let before = status.scan_error.clone();
-        (status.epoch, status.durable, status.moved_aside) = self.worker.kept();
-        match outcome {
-            Outcome::Found(..) => {
-                status.scans += 1;
-                status.scan_error = None;
-            }
-            Outcome::ScanFailed(error) | Outcome::StoreFailed(error) => {
-                status.failed_scans += 1;
-                status.scan_error = Some(error.clone());
-            }
-            Outcome::Overtaken => {}
-        }
-        if before.is_some() && status.scan_error.is_none() {
-            tracing::info!("scans end well again");
-        }
-        before.is_some() && status.scan_error == before
-    }
-
     /// What `systemctl status` shows.
     fn tell_status(&self) {
         let line = locked(&self.status).line(self.published.borrow().as_deref());
         notify(&[NotifyState::Status(&line)]);
     }
 
-    fn feed_watchdog(&self) {
-        if self.scan.is_none() || clock::now() < self.scan_began + LONGEST_SCAN {
+    fn feed_watchdog(&mut self) {
+        let progress = self.progress.load(Ordering::Relaxed);
+        let is_scanning = self.scan.is_some();
+        if self.watchdog.is_well(clock::now(), is_scanning, progress) {
             notify(&[NotifyState::Watchdog]);
         }
-    }
-
-    /// A peer knows a report that this agent never made.
-    fn rolled_back(&mut self) {
-        if self.renewal.want(clock::now()) {
-            self.renew();
-        }
-    }
-
-    /// Begins a new epoch, when no scan is under way whose report would get a key of the old one.
-    fn renew(&mut self) {
-        if self.scan.is_none() && self.renewal.take() {
-            let renew = self.worker.renew();
-            self.renewal.running = Some(tokio::task::spawn_blocking(renew));
-        }
-    }
-
-    fn renewed(&mut self, result: Renewed) {
-        let row = match result {
-            Ok(Ok(row)) => row,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "a new epoch cannot be begun");
-                return;
-            }
-            Err(error) => {
-                tracing::error!(%error, "a new epoch cannot be begun");
-                return;
-            }
-        };
-        let (epoch, ..) = self.worker.kept();
-        tracing::warn!(
-            %epoch,
-            "a peer knows a report that this agent never made: the machine was put back to an earlier state, a new epoch begins"
-        );
-        locked(&self.status).epoch = epoch;
-        if let Some(row) = row {
-            self.published.send_if_modified(|published| {
-                *published = published.as_ref().map(|p| Arc::new(p.renamed(row)));
-                true
-            });
-        }
-        self.tell_status();
-    }
-
-    fn scanned(&mut self, outcome: Outcome) {
-        let is_told = self.remember(&outcome);
-        let ended = match outcome {
-            Outcome::Found(Recorded::New(stored), scan) => {
-                let guest_id = self.worker.guest_id();
-                let published =
-                    Published::new(&stored, guest_id, scan, worker::update_path(&self.config));
-                tracing::info!(
-                    key = %published.key(),
-                    trigger = stored.row.trigger.as_str(),
-                    packages = stored.report.packages.len(),
-                    "new report"
-                );
-                self.published.send_replace(Some(Arc::new(published)));
-                Ended::Done
-            }
-            Outcome::Found(Recorded::Same, scan) => {
-                self.published.send_if_modified(|published| {
-                    *published = published.as_ref().map(|p| Arc::new(p.scanned_again(scan)));
-                    // Nobody waits for this: it is no other report.
-                    false
-                });
-                Ended::Done
-            }
-            Outcome::Overtaken => Ended::Overtaken,
-            Outcome::ScanFailed(error) => {
-                self.published.send_if_modified(|published| {
-                    let at = clock::wall_now();
-                    *published = published
-                        .as_ref()
-                        .map(|p| Arc::new(p.not_scanned(&error, at)));
-                    // It is no other report.
-                    false
-                });
-                if !is_told {
-                    tracing::warn!(error, "scan failed; the last report stays");
-                }
-                Ended::ScanFailed
-            }
-            Outcome::StoreFailed(error) => {
-                if !is_told {
-                    tracing::warn!(
-                        error,
-                        "the new report could not be kept; the one before it stays"
-                    );
-                }
-                Ended::StoreFailed
-            }
-        };
-        self.tell_status();
-        self.rescan.ended(clock::now(), ended);
-        self.renew();
     }
 }
 

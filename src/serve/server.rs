@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::admission::{Admission, Place};
-use super::respond::{self, Asked, Published, Refusal, Verdict};
+use super::respond::{self, Asked, NotReady, Published, Refusal, Verdict};
 use crate::clock;
 use crate::transport::{
     Listener, Peer, ReadError, ServerTls, Stream, read_body, read_len, write_frame,
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// A request longer than this is read only while few others are: a real one has some 100 bytes.
@@ -62,6 +62,8 @@ impl Rules {
 pub(super) struct Server {
     /// The newest report; `None` before the first scan.
     pub(super) published: watch::Receiver<Option<Arc<Published>>>,
+    /// Why there is none, as long as there is none.
+    pub(super) not_ready: watch::Receiver<NotReady>,
     /// Turns true when the service ends.
     pub(super) stopping: watch::Receiver<bool>,
     /// May change while the service runs.
@@ -76,6 +78,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(
         published: watch::Receiver<Option<Arc<Published>>>,
+        not_ready: watch::Receiver<NotReady>,
         stopping: watch::Receiver<bool>,
         rules: watch::Receiver<Rules>,
         tls: Option<ServerTls>,
@@ -83,6 +86,7 @@ impl Server {
     ) -> Self {
         Self {
             published,
+            not_ready,
             stopping,
             rules,
             admission: Admission::default(),
@@ -100,12 +104,18 @@ impl Server {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                Some(_) = connections.join_next() => continue,
+                Some(ended) = connections.join_next() => {
+                    tell_panic(ended);
+                    continue;
+                }
                 _ = stopping.wait_for(|stopping| *stopping) => break,
             };
             match accepted {
                 Ok((stream, peer)) if self.allows(peer) => {
-                    let (place, taken_away) = self.admission.enter().await;
+                    let (place, taken_away) = tokio::select! {
+                        entered = self.admission.enter() => entered,
+                        _ = stopping.wait_for(|stopping| *stopping) => break,
+                    };
                     let connection = Arc::clone(&self).connection(stream, place, taken_away);
                     connections.spawn(connection);
                 }
@@ -123,7 +133,9 @@ impl Server {
             }
         }
         drop(listener);
-        while connections.join_next().await.is_some() {}
+        while let Some(ended) = connections.join_next().await {
+            tell_panic(ended);
+        }
     }
 
     fn deadline(&self) -> Duration {
@@ -171,7 +183,8 @@ impl Server {
         let converse = async {
             let mut deadline = deadline;
             if let Some(time) = asked.wait {
-                if !self.wait(&mut stream, &mut place, &asked, time).await {
+                let waited = self.wait(&mut stream, &mut place, &asked, time, deadline);
+                if !waited.await {
                     return;
                 }
                 place.waited(clock::now());
@@ -234,18 +247,20 @@ impl Server {
     }
 
     /// Waits until there is a report that the peer does not know, the time is over or the service
-    /// stops. `false`: the peer is gone, or was told that too many wait.
+    /// stops. `false`: the peer is gone, or was told by `deadline` that too many wait. While the database
+    /// is empty, the first report is waited for.
     async fn wait(
         &self,
         stream: &mut Stream,
         place: &mut Place,
         asked: &Asked,
         time: Duration,
+        deadline: Instant,
     ) -> bool {
-        let news = |published: &Option<Arc<Published>>| {
-            published
-                .as_ref()
-                .is_none_or(|published| published.compare(&asked.known) != Verdict::Same)
+        let is_empty = *self.not_ready.borrow() == NotReady::EmptyDatabase;
+        let news = |published: &Option<Arc<Published>>| match published {
+            Some(published) => published.compare(&asked.known) != Verdict::Same,
+            None => !is_empty,
         };
         let mut published = self.published.clone();
         if news(&published.borrow_and_update()) {
@@ -257,7 +272,8 @@ impl Server {
                 "too many requests wait already; poll instead",
             )
             .to(asked.is_report_v1);
-            let _ = write_frame(stream, &respond::refuse(&busy)).await;
+            let frame = respond::refuse(&busy);
+            let _ = timeout_at(deadline, write_frame(stream, &frame)).await;
             return false;
         }
         let mut stopping = self.stopping.clone();
@@ -286,7 +302,8 @@ impl Server {
         let sent = timeout_at(deadline, async {
             match published {
                 None => {
-                    let refusal = Refusal::not_ready().to(is_report_v1);
+                    let why = *self.not_ready.borrow();
+                    let refusal = Refusal::not_ready(why).to(is_report_v1);
                     write_frame(stream, &respond::refuse(&refusal)).await
                 }
                 Some(published) if verdict == Some(Verdict::Same) => {
@@ -323,6 +340,13 @@ impl Server {
                 .is_none_or(|p| p.compare(&asked.known) != Verdict::Impossible)
         });
         let _ = timeout(NEW_EPOCH, begun).await;
+    }
+}
+
+/// A connection whose task panicked is closed; the others go on.
+fn tell_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended.map_err(|error| error.to_string()) {
+        tracing::error!(error, "answering a peer broke off");
     }
 }
 

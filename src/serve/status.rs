@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Scans in a row that the database changed during, from which on it is said.
+pub(super) const MANY: u32 = 3;
+
 /// The state of an agent, as its loop last left it.
 #[derive(Clone, Debug)]
 pub(super) struct Status {
@@ -18,6 +21,12 @@ pub(super) struct Status {
     pub(super) durable: bool,
     /// A damaged database found at start.
     pub(super) moved_aside: Option<PathBuf>,
+    /// What makes reports poorer than they could be.
+    pub(super) troubles: Vec<String>,
+    /// The database is new and holds no package yet.
+    pub(super) empty: Option<String>,
+    /// Scans in a row during which the database was written to.
+    pub(super) changing: u32,
     /// Whether changes cause scans.
     pub(super) reactive: bool,
     /// Why changes may be noticed late.
@@ -36,6 +45,8 @@ impl Status {
         let mut reasons = Vec::new();
         if let Some(error) = &self.scan_error {
             reasons.push(format!("the last scan failed: {error}"));
+        } else if let Some(empty) = &self.empty {
+            reasons.push(empty.clone());
         } else if published.is_none() {
             reasons.push("the first scan has not ended yet".into());
         }
@@ -47,6 +58,14 @@ impl Status {
         if let Some(trouble) = &self.watch_trouble {
             reasons.push(format!("changes may be noticed late: {trouble}"));
         }
+        if self.changing >= MANY {
+            let many = self.changing;
+            reasons.push(format!(
+                "the RPM database was written to during each of the last {many} scans: the report is older than its last change"
+            ));
+        }
+        reasons.extend(self.troubles.iter().cloned());
+        reasons.extend(published.and_then(Published::too_large));
         reasons
     }
 

@@ -1,17 +1,18 @@
 //! What takes a thread of its own: scanning, and keeping what was found.
 
 use super::Config;
-use super::keep::{Keeper, Recorded};
+use super::keep::{Keeper, Machine, Recorded};
 use super::repo_cpe::{Rejected, RepoCpe, RepoCpeError};
 use super::respond::{Published, UpdatePath};
 use crate::clock::{self, WallTime};
 use crate::report::{Epoch, Facts, GuestId, Trigger, facts};
+use crate::root::{is_absent, read_text};
 use crate::scan::{self, Mode, OnLock, ScanError, Scanner, Skipped};
 use crate::store::StoreError;
 use crate::store::report_table::ReportRow;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How long one scan tries to find a quiet moment before the decision is made anew.
@@ -23,6 +24,10 @@ pub(super) enum Outcome {
     Found(Recorded, Scan),
     /// A transaction began or went on meanwhile.
     Overtaken,
+    /// The database was written to all the time.
+    Changing(String),
+    /// The database is new and holds no package yet.
+    Empty(String),
     /// The database could not be read.
     ScanFailed(String),
     /// It could be read but not kept.
@@ -41,22 +46,53 @@ pub struct Scan {
 /// Scans and keeps, one at a time.
 pub(super) struct Worker {
     guest_id: Option<GuestId>,
+    /// Why the machine-id is not known, where it is there.
+    machine_trouble: Option<String>,
     inner: Arc<Mutex<Inner>>,
+}
+
+/// What is known beside reports.
+pub(super) struct Kept {
+    /// Which counter the keys count in.
+    pub(super) epoch: Epoch,
+    /// Whether reports outlive the process.
+    pub(super) durable: bool,
+    /// A damaged database found at start.
+    pub(super) moved_aside: Option<PathBuf>,
+    /// What makes reports poorer than they could be.
+    pub(super) troubles: Vec<String>,
 }
 
 struct Inner {
     scanner: Scanner,
     keeper: Keeper,
     repo_cpe: Option<RepoCpe>,
-    /// Damaged headers, and trouble with the history or the mapping, that the log tells of already.
-    told: (Vec<Skipped>, Option<String>),
+    told: Told,
+}
+
+/// What the log tells of already.
+#[derive(Default)]
+struct Told {
+    /// Damaged headers that were left out.
+    skipped: Vec<Skipped>,
+    /// What makes reports poorer: the distribution, histories or the mapping.
+    troubles: Vec<String>,
+    /// Why there is no history, where that cannot be helped.
+    no_history: Option<&'static str>,
 }
 
 impl Worker {
     /// Opens the state directory; gives the report kept there, ready for being served.
     pub(super) fn open(config: &Config) -> Result<(Self, Option<Published>), StoreError> {
-        let guest_id = machine_id(&config.root);
-        let (keeper, stored) = Keeper::open(&config.state_dir, guest_id.clone(), draw_epoch)?;
+        let (machine, machine_trouble) = machine(&config.root);
+        if let Some(trouble) = &machine_trouble {
+            tracing::warn!(
+                trouble,
+                "the machine-id is taken for the one from before, if there was one"
+            );
+        }
+        let (keeper, stored) = Keeper::open(&config.state_dir, machine, draw_epoch)?;
+        let guest_id = keeper.guest_id().cloned();
         let published = stored.map(|stored| {
             tracing::info!(key = %stored.row.key, "serving the report kept from before");
             let scan = Scan {
@@ -72,10 +108,11 @@ impl Worker {
                 .repo_cpe
                 .as_ref()
                 .map(|source| RepoCpe::new(source, &config.state_dir)),
-            told: Default::default(),
+            told: Told::default(),
         };
         let worker = Self {
             guest_id,
+            machine_trouble,
             inner: Arc::new(Mutex::new(inner)),
         };
         Ok((worker, published))
@@ -85,12 +122,25 @@ impl Worker {
         self.guest_id.as_ref()
     }
 
-    /// What the keeper knows of itself. Waits for a running scan: ask between scans.
-    pub(super) fn kept(&self) -> (Epoch, bool, Option<PathBuf>) {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What is known beside reports. Waits for a running scan: ask between scans.
+    pub(super) fn kept(&self) -> Kept {
+        let inner = locked(&self.inner);
         let keeper = &inner.keeper;
-        let moved_aside = keeper.moved_aside().map(Path::to_owned);
-        (keeper.epoch(), keeper.is_durable(), moved_aside)
+        let machine_trouble = self.machine_trouble.iter();
+        Kept {
+            epoch: keeper.epoch(),
+            durable: keeper.is_durable(),
+            moved_aside: keeper.moved_aside().map(Path::to_owned),
+            troubles: machine_trouble
+                .chain(&inner.told.troubles)
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// Counts what scans have looked at: it stands still only when a scan hangs, or there is none.
+    pub(super) fn progress(&self) -> Arc<AtomicU64> {
+        locked(&self.inner).scanner.progress()
     }
 
     /// Begins a new epoch, to be run on a thread of its own; see [`Keeper::renew`].
@@ -98,10 +148,7 @@ impl Worker {
         &self,
     ) -> impl FnOnce() -> Result<Option<ReportRow>, StoreError> + Send + use<> {
         let inner = Arc::clone(&self.inner);
-        move || {
-            let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.keeper.renew(draw_epoch())
-        }
+        move || locked(&inner).keeper.renew(draw_epoch())
     }
 
     /// The process that runs an rpm transaction now, if one does. Cheap enough for the loop.
@@ -132,10 +179,7 @@ impl Worker {
                     OnLock::Wait
                 },
             };
-            inner
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .scan(&request, trigger)
+            locked(&inner).scan(&request, trigger)
         }
     }
 }
@@ -150,17 +194,24 @@ impl Inner {
         let at = clock::wall_now();
         let scanned = match self.scanner.scan(request, mode) {
             Ok(scanned) => scanned,
-            Err(ScanError::TransactionRunning { .. } | ScanError::KeepsChanging { .. }) => {
-                return Outcome::Overtaken;
+            Err(ScanError::TransactionRunning { .. }) => return Outcome::Overtaken,
+            Err(error @ ScanError::KeepsChanging { .. }) => {
+                return Outcome::Changing(error.to_string());
             }
             Err(error) => return Outcome::ScanFailed(error.to_string()),
         };
+        if scanned.report.packages.is_empty() {
+            let path = scanned.main_file.display();
+            let why = "the rpm database is new and holds no package yet";
+            return Outcome::Empty(format!("{path}: {why}"));
+        }
         for skipped in &scanned.skipped {
-            if !self.told.0.contains(skipped) {
+            if !self.told.skipped.contains(skipped) {
                 tracing::warn!(?skipped, "a damaged package header was left out");
             }
         }
-        self.told.0 = scanned.skipped;
+        self.told.skipped = scanned.skipped;
+        self.tell_no_history(scanned.no_history);
         let mut report = scanned.report;
         let mut trouble = scanned.provenance.trouble().map(str::to_owned);
         let mut provenance = scanned.provenance.fact();
@@ -178,7 +229,7 @@ impl Inner {
                 Err(_) => {}
             }
         }
-        self.tell_trouble(trouble);
+        self.tell_troubles(scanned.distribution_trouble.into_iter().chain(trouble));
         let facts = Facts::from([(facts::PROVENANCE.into(), provenance.into())]);
         let scan = Scan { at, facts };
         match self.keeper.record(&report, trigger, &scan, draw_epoch) {
@@ -189,20 +240,39 @@ impl Inner {
 }
 
 impl Inner {
-    /// Says in the log when repositories or CPEs begin to be missing, and when they are there again.
-    fn tell_trouble(&mut self, trouble: Option<String>) {
-        match (&trouble, &self.told.1) {
-            (now, before) if now == before => {}
-            (Some(trouble), _) => {
+    /// Says in the log when something begins to be missing from reports, and when it is there again.
+    fn tell_troubles(&mut self, troubles: impl Iterator<Item = String>) {
+        let troubles: Vec<String> = troubles.collect();
+        for trouble in &troubles {
+            if !self.told.troubles.contains(trouble) {
                 tracing::warn!(
                     trouble,
-                    "repositories or their CPEs are missing from the report"
+                    "the report lacks its distribution, repositories or CPEs"
                 );
             }
-            (None, _) => tracing::info!("repositories and their CPEs are known again"),
         }
-        self.told.1 = trouble;
+        if troubles.is_empty() && !self.told.troubles.is_empty() {
+            tracing::info!("distribution, repositories and CPEs are known again");
+        }
+        self.told.troubles = troubles;
     }
+
+    fn tell_no_history(&mut self, why: Option<&'static str>) {
+        if let Some(why) = why.filter(|_| self.told.no_history != why) {
+            tracing::info!(why, "packages are reported without repositories");
+        }
+        self.told.no_history = why;
+    }
+}
+
+/// What a scan that panicked left in the scanner is not trusted; the keeper writes in transactions.
+fn locked(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
+    inner.lock().unwrap_or_else(|poisoned| {
+        let mut guard = poisoned.into_inner();
+        guard.scanner = Scanner::new();
+        inner.clear_poison();
+        guard
+    })
 }
 
 /// Who brings the mapping from repositories to CPEs.
@@ -219,11 +289,20 @@ fn tell_rejected(rejected: &[Rejected]) {
     }
 }
 
-/// Who this machine is; `None` before its first boot has decided (machine-id(5)).
-fn machine_id(root: &Path) -> Option<GuestId> {
-    let text = fs::read_to_string(root.join("etc/machine-id")).ok()?;
+/// Which machine this is, and why that is not known.
+fn machine(root: &Path) -> (Machine, Option<String>) {
+    const FILE: &str = "etc/machine-id";
+    let text = match read_text(root, FILE) {
+        Ok(text) => text,
+        Err(error) if is_absent(&error) => return (Machine::Known(None), None),
+        Err(error) => {
+            let why = format!("{}: cannot be read: {error}", root.join(FILE).display());
+            return (Machine::Unreadable, Some(why));
+        }
+    };
     let id = text.trim();
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| GuestId::of_machine(id))
+    let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    (Machine::Known(is_id.then(|| GuestId::of_machine(id))), None)
 }
 
 /// From the system's own randomness: two machines that begin at the same moment must differ.

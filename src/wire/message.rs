@@ -169,6 +169,13 @@ pub struct Error {
     pub details: BTreeMap<String, String>,
 }
 
+/// Key of `Error.details`: which of several causes of one code it is.
+pub const REASON: &str = "reason";
+
+/// Value of [`REASON`] with NOT_READY: the RPM database is new and holds no package yet. A peer that
+/// waits is answered as soon as there is one.
+pub const EMPTY_DATABASE: &str = "empty_database";
+
 /// What went wrong, for a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]

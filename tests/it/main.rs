@@ -49,6 +49,7 @@ mod serve_ndb;
 mod serve_protocol;
 mod serve_reload;
 mod serve_rpm;
+mod serve_scans;
 mod serve_service;
 mod skew;
 mod v0_1_0;

@@ -82,9 +82,9 @@ fn everything_that_rpm_does_is_served(launch: impl FnOnce(Launch, &Path) -> Laun
         root,
         agent,
     };
-    eventually("the first scan", || {
-        matrix.agent.get().refusal().is_none().then_some(())
-    });
+    matrix
+        .agent
+        .wait_until_said("the first package is waited for");
 
     matrix.after("install", |root| root.install(&[&files.first]));
     matrix.after("upgrade", |root| root.upgrade(&[&files.second]));

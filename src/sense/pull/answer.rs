@@ -9,7 +9,7 @@ use crate::report::{
 use crate::sense::seen::SeenClock;
 use crate::store::pending_table::{Echo, GuestRow};
 use crate::transport::DialAddress;
-use crate::wire::message::ErrorCode;
+use crate::wire::message::{self as wire, EMPTY_DATABASE, ErrorCode, REASON};
 use crate::wire::meta::Meta;
 use crate::wire::method;
 use crate::wire::response::{DecodeError, Payload, ReportError, Response};
@@ -62,6 +62,9 @@ pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a
         Some(Payload::Error(error)) => {
             return Err(match ErrorCode::try_from(error.code) {
                 Ok(ErrorCode::Busy) => Failure::Busy,
+                Ok(ErrorCode::NotReady) if is_empty(&error) => Failure::EmptyDatabase {
+                    waits: holds_waits(&meta),
+                },
                 Ok(ErrorCode::NotReady) => Failure::NotReady,
                 Ok(ErrorCode::UnknownMethod) => Failure::UnknownMethod,
                 _ => Failure::AgentError(error.message.chars().take(200).collect()),
@@ -73,10 +76,7 @@ pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a
         .facts
         .get(facts::GUEST_ID)
         .and_then(|id| id.parse::<GuestId>().ok());
-    let waits = meta
-        .supported_methods
-        .iter()
-        .any(|m| m == method::WAIT_REPORT);
+    let waits = holds_waits(&meta);
     let generated_at = meta.generated_at.map(Into::into).unwrap_or_default();
     let (key, echo) = names(&meta, row);
     let facts = FactsHash::of(&bounded(&meta.facts));
@@ -128,6 +128,20 @@ pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a
         report,
     }));
     Ok(answer)
+}
+
+fn holds_waits(meta: &Meta) -> bool {
+    meta.supported_methods
+        .iter()
+        .any(|m| m == method::WAIT_REPORT)
+}
+
+/// Whether the agent has no report because there is no package.
+fn is_empty(error: &wire::Error) -> bool {
+    error
+        .details
+        .get(REASON)
+        .is_some_and(|r| r == EMPTY_DATABASE)
 }
 
 /// How an agent names its report: the key under which it goes on, and what is sent back to the agent.

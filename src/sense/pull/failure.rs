@@ -42,6 +42,12 @@ pub enum Failure {
     /// It has not finished its first scan.
     #[error("not ready: its first scan is not finished")]
     NotReady,
+    /// Its package database is new and holds no package yet.
+    #[error("its RPM database is new and holds no package yet")]
+    EmptyDatabase {
+        /// Whether it can hold a wait for the first one.
+        waits: bool,
+    },
     /// It does not know what was asked of it.
     #[error("does not know this method")]
     UnknownMethod,
@@ -114,7 +120,7 @@ impl Failure {
             Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
             Self::Busy => "busy",
-            Self::NotReady => "not_ready",
+            Self::NotReady | Self::EmptyDatabase { .. } => "not_ready",
             Self::UnknownMethod => "unknown_method",
             Self::AgentError(_) => "agent_error",
             Self::EmptyReport => "empty_report",
@@ -130,6 +136,10 @@ impl Failure {
         match (self, asked) {
             (Self::UnknownMethod, Ask::Wait(_)) => Heard::NoWaits,
             (Self::FalseUnchanged, Ask::Get | Ask::Wait(_)) => Heard::Doubtful,
+            (Self::EmptyDatabase { waits }, _) => Heard::NoPackages {
+                waits: *waits,
+                hasty: false,
+            },
             (Self::Busy | Self::NotReady | Self::NoRoom(_), _) => Heard::NotYet,
             _ => Heard::Failed,
         }

@@ -194,6 +194,14 @@ impl Pulling {
                 guest.row = row;
                 Heard::Report { waits }
             }
+            Err(failure @ Failure::EmptyDatabase { waits }) => {
+                if guest.failure.as_ref() != Some(&failure) {
+                    tracing::info!(%vm, "has no package to report yet");
+                }
+                (guest.failure, guest.heard) = (Some(failure), true);
+                let hasty = matches!(asked, Ask::Wait(_)) && took < HASTY;
+                Heard::NoPackages { waits, hasty }
+            }
             Err(failure) => {
                 let heard = failure.next_step(asked);
                 if guest.failure.as_ref() != Some(&failure) {

@@ -88,6 +88,13 @@ pub enum Heard {
     NoWaits,
     /// It is there, but not ready or busy.
     NotYet,
+    /// It has no package to report yet.
+    NoPackages {
+        /// Whether the guest can hold a wait for the first one.
+        waits: bool,
+        /// Whether it answered a wait long before its end.
+        hasty: bool,
+    },
     /// What it says cannot be: only a full report helps.
     Doubtful,
     /// It failed.
@@ -110,6 +117,8 @@ struct Plan {
     /// It says that it can hold a wait, and does not know it when asked for one.
     boasts: bool,
     met: bool,
+    /// It had no package to report when it was asked last.
+    is_empty: bool,
     /// Polls follow one another at the interval, from a moment of the guest's own.
     phased: bool,
     full_due: Instant,
@@ -157,6 +166,7 @@ impl Schedule {
             waits: memory.waits,
             boasts: false,
             met: false,
+            is_empty: false,
             phased: false,
             full_due: now + refresh.saturating_sub(memory.full_age),
             full_wanted: false,
@@ -189,7 +199,8 @@ impl Schedule {
         let plan = self.plans.get_mut(&vm)?;
         plan.turn = Turn::Talking;
         plan.pace.take(now);
-        let ask = if plan.full_wanted || !plan.knows_report || plan.full_due <= now {
+        let knows = plan.knows_report || plan.is_empty && plan.waits;
+        let ask = if plan.full_wanted || !knows || plan.full_due <= now {
             // Its agent may be another by now.
             plan.boasts = false;
             Ask::Full
@@ -210,7 +221,14 @@ impl Schedule {
             return;
         };
         let failed = matches!(heard, Heard::Failed | Heard::NotYet);
-        let in_vain = failed || matches!(heard, Heard::Unchanged { hasty: true, .. });
+        let in_vain = failed
+            || matches!(
+                heard,
+                Heard::Unchanged { hasty: true, .. }
+                    | Heard::NoPackages { hasty: true, .. }
+                    | Heard::NoPackages { waits: false, .. }
+            );
+        plan.is_empty = matches!(heard, Heard::NoPackages { .. });
         plan.failures = if in_vain { plan.failures + 1 } else { 0 };
         plan.met = !failed;
         let pace = plan.pace.when(1.0, now).unwrap_or(now);
@@ -248,6 +266,16 @@ impl Schedule {
             Heard::Doubtful => {
                 plan.full_wanted = true;
                 pace
+            }
+            Heard::NoPackages { waits, hasty } => {
+                (plan.waits, plan.full_wanted) = (waits && !plan.boasts, false);
+                if plan.full_due <= now {
+                    plan.full_due = now + spread(timing.refresh, dice);
+                }
+                match plan.waits && !hasty {
+                    true => pace,
+                    false => now + timing.not_yet.half_jitter(plan.failures.max(1), dice),
+                }
             }
             Heard::NotYet => now + timing.not_yet.half_jitter(plan.failures, dice),
             Heard::Failed => now + timing.failing.half_jitter(plan.failures, dice),
@@ -322,6 +350,36 @@ mod tests {
         assert!(delays[0] <= Duration::from_secs(1), "{delays:?}");
         assert!(delays.is_sorted(), "{delays:?}");
         assert_eq!(delays[11], poll);
+    }
+
+    // The loss: the first package of a new machine, heard of minutes after its installation.
+    #[test]
+    fn a_guest_without_packages_is_in_a_wait_for_the_first_one() {
+        let now = clock::now();
+        let mut schedule = schedule();
+        let vm: VmId = "new".parse().unwrap();
+        schedule.add(vm.clone(), Memory::default(), now, 0.0);
+        let (waits, hasty) = (true, false);
+        let mut now = now;
+        for turn in 0..20 {
+            now = now.max(schedule.next_due().unwrap());
+            let (_, ask) = schedule.take_due(now, 0.0).unwrap();
+            assert_eq!(matches!(ask, Ask::Wait(_)), turn > 0, "{turn}: {ask:?}");
+            schedule.finished(&vm, Heard::NoPackages { waits, hasty }, now, 0.0);
+            assert!(schedule.next_due().unwrap() <= now + Duration::from_millis(1001));
+        }
+        // An agent that answers waits at once is asked ever more rarely, within half a minute.
+        let mut delays = Vec::new();
+        for _ in 0..10 {
+            now = now.max(schedule.next_due().unwrap());
+            schedule.take_due(now, 0.0).unwrap();
+            schedule.finished(&vm, Heard::NoPackages { waits, hasty: true }, now, 1.0);
+            delays.push(schedule.next_due().unwrap() - now);
+        }
+        assert!(
+            delays.is_sorted() && delays[9] == Duration::from_secs(30),
+            "{delays:?}"
+        );
     }
 
     #[test]
