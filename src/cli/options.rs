@@ -171,7 +171,8 @@ impl Settings {
             .map_err(|error| ConfigError::in_file(path, error.to_string().trim_end().to_owned()))?;
         let origin = Origin::File(path.to_owned());
         for (key, value) in table {
-            if tables.contains(&key.as_str()) {
+            // A list of tables is for the command to read; a list of strings is the setting.
+            if tables.contains(&key.as_str()) && !is_list_of_values(&value) {
                 self.tables.insert(key, value);
                 continue;
             }
@@ -300,6 +301,14 @@ impl Settings {
                 Err(ConfigError::new(self.text(given).1, given, needs))
             }
         }
+    }
+}
+
+/// Whether `value` is a list without tables, the empty one included, or a single value.
+fn is_list_of_values(value: &toml::Value) -> bool {
+    match value {
+        toml::Value::Array(items) => items.iter().all(|item| plain(item).is_some()),
+        value => plain(value).is_some(),
     }
 }
 
@@ -462,11 +471,23 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_a_command_reads_by_itself_are_kept_for_it() {
-        let file = file("[[vm]]\nid = 'a'\n");
-        let settings =
-            Settings::gather(SETTINGS, vec![], |_| None, Some(file.path()), &["vm"]).unwrap();
-        assert!(settings.table("vm").is_some());
+    fn a_list_of_tables_is_kept_for_the_command_and_a_list_of_values_is_the_setting() {
+        let gather = |text: &str| {
+            let file = file(text);
+            Settings::gather(SETTINGS, vec![], |_| None, Some(file.path()), &["listen"]).unwrap()
+        };
+        let tables = gather("[[listen]]\nid = 'a'\n");
+        assert!(tables.table("listen").is_some());
+        assert_eq!(tables.text("listen").1, Origin::Default);
+        for (text, values) in [
+            ("listen = ['a=unix:/a']", vec!["a=unix:/a"]),
+            ("listen = 'a'", vec!["a"]),
+            ("listen = []", vec![]),
+        ] {
+            let settings = gather(text);
+            assert!(settings.table("listen").is_none(), "{text}");
+            assert_eq!(settings.text("listen").0, values, "{text}");
+        }
     }
 
     fn file(text: &str) -> tempfile::NamedTempFile {

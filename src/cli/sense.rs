@@ -237,6 +237,14 @@ pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
         let path = settings.file().unwrap_or(std::path::Path::new(""));
         fixed.extend(file::from_table(table).map_err(|e| ConfigError::in_file(path, e))?);
     }
+    if let Some(vm) = file::named_twice(&fixed) {
+        let (_, origin) = settings.text("vm");
+        let error = format!(
+            "guest {:?} is listed twice: give each guest an id of its own",
+            vm.as_str()
+        );
+        return Err(ConfigError::new(origin, "vm", error));
+    }
     let mut sources = vec![Source::Fixed(fixed)];
     sources.extend(
         settings
@@ -329,6 +337,17 @@ mod tests {
             (&["--vm", "a=unix:/a"], "deliver: is needed"),
             (&["--vm", "a", "--deliver", "file:/o"], "not ID=ADDR"),
             (
+                &[
+                    "--vm",
+                    "a=unix:/a",
+                    "--vm",
+                    "a=unix:/b",
+                    "--deliver",
+                    "file:/o",
+                ],
+                "guest \"a\" is listed twice",
+            ),
+            (
                 &["--vm", "a=unix:/a", "--deliver", "x"],
                 "no place to deliver to",
             ),
@@ -351,6 +370,19 @@ mod tests {
             let error = configured(args).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn guests_in_the_configuration_file_may_be_strings_as_the_shipped_one_shows() {
+        let shipped = include_str!("../../packaging/config/sense.toml");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), shipped.replace("#vm = [", "vm = [")).unwrap();
+        let config = configured(&["--config", &file.path().display().to_string()]).unwrap();
+        let Source::Fixed(entries) = &config.sources[0] else {
+            unreachable!("flags and the configuration file come first")
+        };
+        let shown = entries.iter().map(|e| format!("{}={}", e.vm, e.address));
+        assert_eq!(shown.collect::<Vec<_>>(), ["web-1=vsock:3:818"]);
     }
 
     fn configured(args: &[&str]) -> Result<Config, ConfigError> {

@@ -59,9 +59,18 @@ pub fn from_table(table: &toml::Value) -> Result<Vec<Entry>, String> {
     checked(vms)
 }
 
+/// The first id that stands twice in a list of guests.
+pub fn named_twice(entries: &[Entry]) -> Option<&VmId> {
+    let mut seen = BTreeSet::new();
+    entries
+        .iter()
+        .map(|entry| &entry.vm)
+        .find(|vm| !seen.insert(*vm))
+}
+
 fn checked(vms: Vec<Vm>) -> Result<Vec<Entry>, String> {
-    let mut seen = BTreeSet::<VmId>::new();
-    vms.into_iter()
+    let entries = vms
+        .into_iter()
         .map(|vm| {
             let of_vm = |error: String| format!("vm {:?}: {error}", vm.id);
             let entry = Entry {
@@ -72,12 +81,13 @@ fn checked(vms: Vec<Vm>) -> Result<Vec<Entry>, String> {
                     None => None,
                 },
             };
-            if !seen.insert(entry.vm.clone()) {
-                return Err(of_vm("is there twice".into()));
-            }
             Ok(entry)
         })
-        .collect()
+        .collect::<Result<Vec<_>, String>>()?;
+    match named_twice(&entries) {
+        Some(vm) => Err(format!("vm {:?}: is there twice", vm.as_str())),
+        None => Ok(entries),
+    }
 }
 
 #[cfg(test)]
