@@ -31,6 +31,24 @@ fn the_shipped_configuration_shows_every_setting_with_its_default() {
 }
 
 #[test]
+fn the_file_that_the_shipped_sensor_writes_is_rotated() {
+    let deliver = plain(
+        &toml::from_str::<toml::Table>(&read("packaging/config/sense.toml")).unwrap()["deliver"],
+    );
+    let directory = "/var/log/afferent/";
+    assert!(
+        deliver[0].starts_with(&format!("file:{directory}")) && deliver[0].ends_with(".ndjson")
+    );
+    let rotation = read("packaging/logrotate/afferent");
+    assert!(
+        rotation.contains(&format!("\n{directory}*.ndjson {{\n")),
+        "{rotation}"
+    );
+    let spec = read("packaging/rpm/afferent.spec");
+    assert!(spec.contains("%config(noreplace) %{_sysconfdir}/logrotate.d/afferent"));
+}
+
+#[test]
 fn the_help_calls_values_what_the_settings_call_them() {
     let pages = pages();
     for (mode, words) in [

@@ -5,15 +5,27 @@
 //! - A line that a crash cut short is ended when the file is opened, so that it is never merged
 //!   with the next one. A reader skips it: its report was not accepted, and follows again whole.
 //! - A write that fails part-way is taken back, for the same reason.
+//! - What is no regular file (a pipe, a FIFO, a terminal, a device) is not synced and cannot be taken
+//!   back: a line counts as accepted when the system has taken all of it. A reader that takes nothing
+//!   for [`READER`] is treated as absent, and a line that was cut short there is ended first.
 
 use super::outcome::Outcome;
 use super::sink::{Delivery, Sink};
+use crate::clock;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
+use std::time::Duration;
+
+/// Longest time that a pipe, FIFO or terminal may be full before a write to it fails.
+const READER: Duration = Duration::from_secs(30);
 
 /// Appends to a file from one thread, which ends with the sink.
 pub(super) struct FileSink {
@@ -31,8 +43,13 @@ impl FileSink {
         let mut writer = Writer {
             path: path.to_owned(),
             file: None,
+            is_cut: false,
         };
-        writer.reopen()?;
+        match writer.reopen() {
+            // A FIFO that nobody reads yet: deliveries wait for a reader.
+            Err(error) if is_without_reader(path, &error) => {}
+            opened => opened?,
+        }
         // At most as many lines wait here as deliveries are in flight.
         let (lines, inbox) = channel();
         thread::Builder::new()
@@ -67,15 +84,21 @@ impl Sink for FileSink {
 struct Writer {
     path: PathBuf,
     file: Option<File>,
+    /// The last line written to what cannot be taken back is not whole.
+    is_cut: bool,
 }
 
 impl Writer {
     fn run(&mut self, inbox: &Receiver<Line>) {
         while let Ok(first) = inbox.recv() {
             let batch: Vec<Line> = std::iter::once(first).chain(inbox.try_iter()).collect();
-            let result = self
-                .append(&batch)
-                .map_err(|error| format!("{}: {error}", self.path.display()));
+            let result = self.append(&batch).map_err(|error| {
+                let what = match is_without_reader(&self.path, &error) {
+                    true => "nobody reads this FIFO".to_owned(),
+                    false => error.to_string(),
+                };
+                format!("{}: {what}", self.path.display())
+            });
             for line in batch {
                 let _ = line.written.send(result.clone());
             }
@@ -90,15 +113,30 @@ impl Writer {
         let Some(file) = &mut self.file else {
             return Err(io::Error::other("not open"));
         };
-        let before = file.metadata()?.len();
-        let bytes: Vec<u8> = batch
-            .iter()
-            .flat_map(|line| line.bytes.iter().copied())
-            .collect();
+        let lines = batch.iter().flat_map(|line| line.bytes.iter().copied());
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            let bytes: Vec<u8> = self
+                .is_cut
+                .then_some(b'\n')
+                .into_iter()
+                .chain(lines)
+                .collect();
+            let (taken, written) = write_while_read(file, &bytes);
+            self.is_cut = match taken {
+                0 => self.is_cut,
+                taken => bytes.get(taken - 1) != Some(&b'\n'),
+            };
+            if written.is_err() {
+                self.file = None;
+            }
+            return written;
+        }
+        let bytes: Vec<u8> = lines.collect();
         let written = file.write_all(&bytes).and_then(|()| file.sync_data());
         if written.is_err() {
             // What cannot be taken back now is ended when the file is opened again.
-            let _ = file.set_len(before);
+            let _ = file.set_len(meta.len());
             self.file = None;
         }
         written
@@ -114,14 +152,24 @@ impl Writer {
 
     fn reopen(&mut self) -> io::Result<()> {
         self.file = None;
-        let is_new = !self.path.exists();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&self.path)?;
-        if !file.metadata()?.file_type().is_fifo_or_device() {
+        let kind = std::fs::metadata(&self.path)
+            .ok()
+            .map(|meta| meta.file_type());
+        let is_new = kind.is_none();
+        let is_regular = kind.is_none_or(|kind| kind.is_file());
+        if kind.is_some_and(|kind| kind.is_socket()) {
+            self.file = Some(standard_socket(&self.path)?);
+            return Ok(());
+        }
+        let mut options = OpenOptions::new();
+        options.append(true).mode(0o600);
+        match is_regular {
+            true => options.read(true).create(true),
+            // Opening a FIFO must not wait for its reader, nor be one.
+            false => options.custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()),
+        };
+        let mut file = options.open(&self.path)?;
+        if is_regular {
             end_last_line(&mut file)?;
         }
         if is_new {
@@ -134,14 +182,56 @@ impl Writer {
     }
 }
 
-trait FileTypeExt {
-    fn is_fifo_or_device(&self) -> bool;
+/// Whether `error` came of opening a FIFO that nobody reads.
+fn is_without_reader(path: &Path, error: &io::Error) -> bool {
+    let is_fifo = || std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
+    error.raw_os_error() == Some(Errno::ENXIO as i32) && is_fifo()
 }
 
-impl FileTypeExt for std::fs::FileType {
-    fn is_fifo_or_device(&self) -> bool {
-        !self.is_file()
+/// Standard output or error as a service manager connects it: a socket, which has no name to open.
+fn standard_socket(path: &Path) -> io::Result<File> {
+    let socket = match path.to_str() {
+        Some("/dev/stdout" | "/proc/self/fd/1" | "/dev/fd/1") => {
+            io::stdout().as_fd().try_clone_to_owned()?
+        }
+        Some("/dev/stderr" | "/proc/self/fd/2" | "/dev/fd/2") => {
+            io::stderr().as_fd().try_clone_to_owned()?
+        }
+        _ => {
+            return Err(io::Error::other(
+                "is a socket, and lines cannot be appended to it",
+            ));
+        }
+    };
+    Ok(File::from(socket))
+}
+
+/// Writes to a pipe or device, as long as its other end takes something; gives how much was taken.
+fn write_while_read(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut taken = 0;
+    let mut until = clock::now() + READER;
+    while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+        match file.write(rest) {
+            Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => {
+                taken += more;
+                until = clock::now() + READER;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = until.saturating_duration_since(clock::now());
+                if left.is_zero() {
+                    let why = format!("its reader has taken nothing for {} s", READER.as_secs());
+                    return (taken, Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+                }
+                let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+                // What it found shows with the next write.
+                let _ = poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLOUT)], left);
+            }
+            Err(error) => return (taken, Err(error)),
+        }
     }
+    (taken, Ok(()))
 }
 
 /// Ends a line that was cut short.
@@ -226,6 +316,79 @@ mod tests {
         ));
         fs::create_dir(path.parent().unwrap()).unwrap();
         assert_eq!(sink.deliver(&delivery("2")), Outcome::Accepted);
+    }
+
+    #[test]
+    fn a_fifo_takes_each_line_once_and_waits_for_its_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let sink = FileSink::open(&path).unwrap();
+        let Outcome::Unreachable(said) = sink.deliver(&delivery("early")) else {
+            unreachable!("nobody reads yet")
+        };
+        assert!(said.ends_with("nobody reads this FIFO"), "{said}");
+        let reader = |flags: OFlag| {
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(flags.bits());
+            options.open(&path).unwrap()
+        };
+        let mut first = reader(OFlag::O_NONBLOCK);
+        assert_eq!(sink.deliver(&delivery("1")), Outcome::Accepted);
+        // Longer than the pipe: the rest follows as it is read.
+        let long = "2".repeat(300_000);
+        thread::scope(|scope| {
+            let sent = scope.spawn(|| sink.deliver(&delivery(&long)));
+            let mut expected = vec![0; "1\n".len() + long.len() + 1];
+            let mut blocking = reader(OFlag::empty());
+            blocking.read_exact(&mut expected).unwrap();
+            assert!(expected.starts_with(b"1\n2") && expected.ends_with(b"2\n"));
+            assert_eq!(sent.join().unwrap(), Outcome::Accepted);
+        });
+        // Everybody who read is gone: the next reader gets what comes then.
+        assert_eq!(first.read(&mut [0]).unwrap_or(0), 0);
+        drop(first);
+        assert!(matches!(
+            sink.deliver(&delivery("3")),
+            Outcome::Unreachable(_)
+        ));
+        let mut second = reader(OFlag::O_NONBLOCK);
+        assert_eq!(sink.deliver(&delivery("4")), Outcome::Accepted);
+        let mut text = [0; 2];
+        second.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"4\n");
+    }
+
+    #[test]
+    fn a_line_cut_short_in_a_pipe_is_ended_before_the_next() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer));
+        let mut writer_of = Writer {
+            path: path.into(),
+            file: None,
+            is_cut: true,
+        };
+        let (written, _answer) = sync_channel(1);
+        let line = Line {
+            bytes: b"whole\n".to_vec(),
+            written,
+        };
+        writer_of.append(&[line]).unwrap();
+        drop((writer_of, writer));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "\nwhole\n");
+    }
+
+    #[test]
+    fn a_device_takes_lines_and_one_that_is_full_refuses_them() {
+        let null = FileSink::open(Path::new("/dev/null")).unwrap();
+        assert_eq!(null.deliver(&delivery("1")), Outcome::Accepted);
+        let full = FileSink::open(Path::new("/dev/full")).unwrap();
+        assert!(matches!(
+            full.deliver(&delivery("1")),
+            Outcome::Unreachable(_)
+        ));
     }
 
     fn delivery(body: &str) -> Delivery {
