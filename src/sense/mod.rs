@@ -290,7 +290,7 @@ async fn watch_roster(
 
 /// Answers `afferent status`.
 async fn answer(control: Control, view: Arc<View>) {
-    control.answer(|words| view.answer(words)).await;
+    control.answer(move |words| view.answer(words)).await;
 }
 
 /// Tells systemd that the loop turns, and what it does.

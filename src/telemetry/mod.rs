@@ -5,6 +5,7 @@
 //! writes one JSON object a line instead. `AFFERENT_LOG` sets the level (`warn`, `debug`,
 //! `afferent::sense=debug`).
 
+mod connections;
 pub mod control;
 pub mod metrics;
 pub mod scrape;

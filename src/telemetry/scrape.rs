@@ -3,6 +3,7 @@
 //! Healthy is who answers at all: the answer comes from the loop that does the work. Ready is who
 //! has everything it needs.
 
+use super::connections::Connections;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,13 +12,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Conversations at the same time; more wait to be accepted.
-const MOST: usize = 16;
-
 /// Longest request that is read, in bytes.
-const LONGEST: u64 = 8 << 10;
+const LONGEST: usize = 8 << 10;
 
-/// Longest time of one conversation.
+/// Most header lines of a request.
+const HEADERS: usize = 64;
+
+/// Pages that are made at the same time; the threads for it are those that deliver.
+const PAGES: usize = 2;
+
+/// Longest time of one exchange.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a service says about itself.
@@ -40,18 +44,15 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
 
 /// Answers until it is dropped.
 pub async fn listen(listener: TcpListener, health: Arc<dyn Health>) {
-    let room = Arc::new(Semaphore::new(MOST));
+    let mut connections = Connections::default();
+    let pages = Arc::new(Semaphore::new(PAGES));
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let health = health.clone();
-                tokio::spawn(async move {
+                let (health, pages) = (health.clone(), pages.clone());
+                connections.serve(async move {
                     // A scraper that goes away is no event.
-                    let _ = tokio::time::timeout(DEADLINE, converse(stream, &*health)).await;
-                    drop(permit);
+                    let _ = tokio::time::timeout(DEADLINE, exchange(stream, health, pages)).await;
                 });
             }
             // Out of descriptors: let others give some back.
@@ -60,44 +61,110 @@ pub async fn listen(listener: TcpListener, health: Arc<dyn Health>) {
     }
 }
 
-async fn converse(mut stream: TcpStream, health: &dyn Health) -> io::Result<()> {
-    let mut request = Vec::new();
-    let (reader, mut writer) = stream.split();
-    let mut reader = reader.take(LONGEST);
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        if reader.read_buf(&mut request).await? == 0 {
+async fn exchange(
+    mut stream: TcpStream,
+    health: Arc<dyn Health>,
+    pages: Arc<Semaphore>,
+) -> io::Result<()> {
+    let (mut reader, mut writer) = stream.split();
+    let mut bytes = Vec::new();
+    let request = loop {
+        if reader.read_buf(&mut bytes).await? == 0 {
             return Ok(());
         }
-    }
-    let (status, body) = answer(&request, health);
+        match Request::parse(&bytes) {
+            Ok(None) if bytes.len() < LONGEST => {}
+            Ok(None) => break Err(TOO_LONG),
+            Ok(Some(request)) => break Ok(request),
+            Err(status) => break Err(status),
+        }
+    };
+    let is_head = matches!(&request, Ok(request) if request.is_head);
+    let (status, body) = match request {
+        Ok(request) => answer(&request, health, pages).await,
+        Err(status) => (status, String::new()),
+    };
+    let allow = match status {
+        NOT_ALLOWED => "Allow: GET, HEAD\r\n",
+        _ => "",
+    };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
+         {allow}Content-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
     writer.write_all(head.as_bytes()).await?;
-    writer.write_all(body.as_bytes()).await?;
+    if !is_head {
+        writer.write_all(body.as_bytes()).await?;
+    }
     writer.shutdown().await
 }
 
-fn answer(request: &[u8], health: &dyn Health) -> (&'static str, String) {
-    let line = String::from_utf8_lossy(request);
-    let mut words = line.split_ascii_whitespace();
-    match (words.next(), words.next()) {
-        (Some("GET"), Some("/metrics")) => ("200 OK", health.metrics()),
-        (Some("GET"), Some("/healthz")) => ("200 OK", "ok\n".into()),
-        (Some("GET"), Some("/readyz")) => match health.ready() {
+const TOO_LONG: &str = "431 Request Header Fields Too Large";
+const NOT_ALLOWED: &str = "405 Method Not Allowed";
+
+/// A request, as far as it matters here.
+struct Request {
+    is_head: bool,
+    is_get: bool,
+    /// Without its query, which nothing here depends on.
+    path: String,
+}
+
+impl Request {
+    /// The request in `bytes`; `None` while its head is not complete, or the status of what is none.
+    fn parse(bytes: &[u8]) -> Result<Option<Self>, &'static str> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(bytes) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::TooManyHeaders) => return Err(TOO_LONG),
+            Err(_) => return Err("400 Bad Request"),
+        }
+        let target = request.path.unwrap_or_default();
+        let (path, _) = target.split_once('?').unwrap_or((target, ""));
+        Ok(Some(Self {
+            is_head: request.method == Some("HEAD"),
+            is_get: request.method == Some("GET"),
+            path: path.to_owned(),
+        }))
+    }
+}
+
+async fn answer(
+    request: &Request,
+    health: Arc<dyn Health>,
+    pages: Arc<Semaphore>,
+) -> (&'static str, String) {
+    if !request.is_get && !request.is_head {
+        return (NOT_ALLOWED, "GET or HEAD only\n".into());
+    }
+    type Page = fn(&dyn Health) -> (&'static str, String);
+    let page: Page = match request.path.as_str() {
+        "/healthz" => return ("200 OK", "ok\n".into()),
+        "/metrics" => |health| ("200 OK", health.metrics()),
+        "/readyz" => |health| match health.ready() {
             Ok(()) => ("200 OK", "ready\n".into()),
             Err(why) => ("503 Service Unavailable", format!("{why}\n")),
         },
-        (Some("GET"), _) => ("404 Not Found", "/metrics, /healthz or /readyz\n".into()),
-        _ => ("405 Method Not Allowed", "GET only\n".into()),
-    }
+        _ => return ("404 Not Found", "/metrics, /healthz or /readyz\n".into()),
+    };
+    // A page over ten thousand guests takes long enough to hold up the loop.
+    let permit = pages.acquire_owned().await;
+    let made = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        page(&*health)
+    });
+    let failed = |error| ("500 Internal Server Error", format!("{error}\n"));
+    made.await.unwrap_or_else(failed)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::connections::MOST;
     use super::*;
+    use tokio::task::JoinSet;
 
     struct Sick;
 
@@ -122,19 +189,83 @@ mod tests {
                 "404",
                 "/metrics, /healthz or /readyz\n",
             ),
-            ("PUT /metrics HTTP/1.1\r\n\r\n", "405", "GET only\n"),
+            ("PUT /metrics HTTP/1.1\r\n\r\n", "405", "GET or HEAD only\n"),
+            (
+                "GET /metrics?collect[]=x HTTP/1.1\r\nHost: x\r\n\r\n",
+                "200",
+                "a 1\n",
+            ),
+            ("GET /healthz?verbose HTTP/1.1\r\n\r\n", "200", "ok\n"),
+            ("HEAD /healthz HTTP/1.1\r\n\r\n", "200", ""),
+            ("HEAD /readyz? HTTP/1.0\r\n\r\n", "503", ""),
+            ("\r\nGET /healthz HTTP/1.1\r\n\r\n", "200", "ok\n"),
+            ("GET\t/healthz\r\n\r\n", "400", ""),
         ] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let at = listener.local_addr().unwrap();
-            let server = tokio::spawn(listen(listener, Arc::new(Sick)));
-            let mut stream = TcpStream::connect(at).await.unwrap();
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await.unwrap();
-            assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
-            assert!(text.ends_with(&format!("\r\n\r\n{body}")), "{text}");
-            server.abort();
+            let (at, _server) = started().await;
+            let text = ask(&at, request.as_bytes()).await;
+            assert!(
+                text.starts_with(&format!("HTTP/1.1 {status}")),
+                "{request}: {text}"
+            );
+            assert!(
+                text.ends_with(&format!("\r\n\r\n{body}")),
+                "{request}: {text}"
+            );
         }
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_head_has_the_length_of_the_page_and_no_page() {
+        let (at, _server) = started().await;
+        let text = ask(&at, b"HEAD /metrics HTTP/1.1\r\n\r\n").await;
+        assert!(
+            text.contains("Content-Length: 4\r\n") && !text.contains("a 1"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_that_does_not_end_is_refused_at_its_bound() {
+        let (at, _server) = started().await;
+        let long = [
+            b"GET /healthz HTTP/1.1\r\nX: ".to_vec(),
+            vec![b'x'; LONGEST],
+        ]
+        .concat();
+        assert!(ask(&at, &long).await.starts_with("HTTP/1.1 431"));
+    }
+
+    /// Loss prevented: a probe that finds no answer in time, so that a service that works is restarted.
+    #[tokio::test(start_paused = true)]
+    async fn silent_connections_delay_nobody() {
+        let (at, _server) = started().await;
+        let mut silent = Vec::new();
+        for _ in 0..3 * MOST {
+            silent.push(TcpStream::connect(at).await.unwrap());
+        }
+        let began = tokio::time::Instant::now();
+        let text = ask(&at, b"GET /healthz HTTP/1.1\r\n\r\n").await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // The oldest were closed to make room.
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0);
+    }
+
+    async fn started() -> (SocketAddr, JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut server = JoinSet::new();
+        server.spawn(listen(listener, Arc::new(Sick)));
+        (at, server)
+    }
+
+    async fn ask(at: &SocketAddr, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut text = String::new();
+        // What is left unread of a request that is too long resets the connection.
+        let _ = stream.read_to_string(&mut text).await;
+        text
     }
 
     #[test]
