@@ -17,6 +17,7 @@
 pub mod clock;
 pub mod inventory;
 pub mod report;
+pub mod visible;
 
 // bytes: translation to and from values
 pub mod rpmdb;

@@ -4,9 +4,9 @@
 //! does; JSON has its escapes. In the table for people, control characters and bytes that are not UTF-8
 //! are written as `\x..`, so that a name can neither forge a line nor give orders to a terminal.
 
-pub use super::terminal::plain;
 use crate::report::escape::unescape;
 use crate::report::{ABSENT, Facts, Package, Report, facts};
+use crate::visible::visible;
 use crate::wire::document::ReportDocument;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -73,11 +73,11 @@ pub fn table(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let header = ["NAME", "VERSION", "ARCH", "REPOSITORY", "MODULE"];
     let row = |package: &Package| -> [String; 5] {
         [
-            plain(&package.name).into_owned(),
-            plain(&package.evr.to_string()).into_owned(),
-            plain(package.arch.as_deref().unwrap_or("-")).into_owned(),
-            plain(package.origin.repository().unwrap_or("-")).into_owned(),
-            plain(package.module().unwrap_or("-")).into_owned(),
+            visible(&package.name).into_owned(),
+            visible(&package.evr.to_string()).into_owned(),
+            visible(package.arch.as_deref().unwrap_or("-")).into_owned(),
+            visible(package.origin.repository().unwrap_or("-")).into_owned(),
+            visible(package.module().unwrap_or("-")).into_owned(),
         ]
     };
     let mut widths = header.map(str::len);

@@ -12,12 +12,11 @@ mod scan;
 mod sense;
 mod serve;
 mod status;
-mod terminal;
 
+use crate::visible::{visible, visible_bytes, visible_lines};
 use argh::FromArgs;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _, Write};
-use terminal::Terminal;
+use std::io::{self, IsTerminal, Write};
 
 /// Everything asked for was done.
 pub const DONE: u8 = 0;
@@ -78,7 +77,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let afferent = match Afferent::from_args(&["afferent"], &args) {
         Ok(afferent) => afferent,
         Err(early) if early.status.is_ok() => return print(early.output.trim_end()),
-        Err(early) => return complain(USAGE, early.output.trim_end()),
+        Err(early) => return complain_in_lines(USAGE, early.output.trim_end()),
     };
     if afferent.version {
         return print(&format!("afferent {VERSION} ({GIT_ID})"));
@@ -100,13 +99,25 @@ fn print(text: &str) -> u8 {
     print_with(|out| writeln!(out, "{text}"))
 }
 
-/// Lets `write` write to standard output, and gives the exit code.
+/// Lets `write` write lines for people to standard output, with what is not seen as escapes; gives the
+/// exit code.
 fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
-    let out = io::stdout().lock();
-    let mut out: Box<dyn Write> = match out.is_terminal() {
-        true => Box::new(Terminal::new(io::BufWriter::new(out))),
-        false => Box::new(io::BufWriter::new(out)),
-    };
+    let mut bytes = Vec::new();
+    let shown = write(&mut bytes).map(|()| visible_bytes(&bytes));
+    write_out(|out| out.write_all(shown?.as_bytes()))
+}
+
+/// Lets `write` write data for programs to standard output, byte for byte unless that is a terminal;
+/// gives the exit code.
+fn print_data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
+    match io::stdout().is_terminal() {
+        true => print_with(write),
+        false => write_out(write),
+    }
+}
+
+fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
+    let mut out = io::BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
         Ok(()) => DONE,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
@@ -114,9 +125,14 @@ fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
     }
 }
 
-/// Says on standard error what went wrong, and gives the exit code back.
+/// Says on standard error, in one line, what went wrong, and gives the exit code back.
 fn complain(code: u8, what: &str) -> u8 {
-    let mut err = Terminal::new(io::stderr().lock());
-    let _ = writeln!(err, "afferent: {what}");
+    let _ = writeln!(io::stderr().lock(), "afferent: {}", visible(what));
+    code
+}
+
+/// The same of a message that has several lines, all of them ours or typed here.
+fn complain_in_lines(code: u8, what: &str) -> u8 {
+    let _ = writeln!(io::stderr().lock(), "afferent: {}", visible_lines(what));
     code
 }

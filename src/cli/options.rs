@@ -5,6 +5,7 @@
 //! `rescan-interval` is the flag `--rescan-interval`, the variable `AFFERENT_RESCAN_INTERVAL`
 //! (several values separated by commas) and the TOML key `rescan_interval`.
 
+use crate::sense::roster::file;
 use crate::transport::TlsFiles;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -168,7 +169,7 @@ impl Settings {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::in_file(path, error.to_string()))?;
         let table: toml::Table = toml::from_str(&text)
-            .map_err(|error| ConfigError::in_file(path, error.to_string().trim_end().to_owned()))?;
+            .map_err(|error| ConfigError::in_file(path, file::in_one_line(&text, &error)))?;
         let origin = Origin::File(path.to_owned());
         for (key, value) in table {
             // A list of tables is for the command to read; a list of strings is the setting.

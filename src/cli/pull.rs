@@ -1,10 +1,11 @@
 //! `afferent pull`: one request to an agent, for people.
 
 use super::options::parse;
-use super::{FAILED, USAGE, complain, format, print_with};
+use super::{FAILED, USAGE, complain, format, print_data, print_with};
 use crate::clock::WallTime;
 use crate::report::{Epoch, Generation, Report, ReportKey, Token, Trigger, facts};
 use crate::transport::{ClientTls, DialAddress, TlsFiles, dial, read_frame, write_frame};
+use crate::visible::{Foreign, visible};
 use crate::wire::MAX_RESPONSE;
 use crate::wire::document::{MetaDocument, ReportDocument};
 use crate::wire::message::ErrorCode;
@@ -148,14 +149,11 @@ pub(super) fn run(args: &PullArgs) -> u8 {
         Err(error) => Err(error.to_string()),
     };
     match answer {
-        Ok(answer) => print_with(|out| match args.format {
-            Format::Table => table(&answer, out),
-            Format::Json => json(&answer, out),
-        }),
-        Err(error) => {
-            let error = format::plain(&error);
-            complain(FAILED, &format!("{}: {error}", args.address))
-        }
+        Ok(answer) => match args.format {
+            Format::Table => print_with(|out| table(&answer, out)),
+            Format::Json => print_data(|out| json(&answer, out)),
+        },
+        Err(error) => complain(FAILED, &format!("{}: {error}", args.address)),
     }
 }
 
@@ -177,7 +175,11 @@ async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String
         }
         Some(Payload::Error(error)) => {
             let code = ErrorCode::try_from(error.code).unwrap_or(ErrorCode::Unspecified);
-            return Err(format!("{}: {}", code.name(), error.message));
+            return Err(format!(
+                "{}: {}",
+                code.name(),
+                Foreign::from(error.message.as_str())
+            ));
         }
         None => return Err("the answer is empty".into()),
     };
@@ -225,17 +227,17 @@ fn table(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
         ", unchanged"
     };
     match meta.has_only_token() {
-        true => writeln!(out, "report {}{state}", format::plain(&meta.token))?,
+        true => writeln!(out, "report {}{state}", visible(&meta.token))?,
         false => writeln!(out, "report {}:{}{state}", meta.epoch, meta.generation)?,
     }
     writeln!(
         out,
         "made at {} by afferent {}",
         generated_at(meta),
-        format::plain(&meta.agent_version)
+        visible(&meta.agent_version)
     )?;
     for (name, value) in &meta.facts {
-        writeln!(out, "{} {}", format::plain(name), format::plain(value))?;
+        writeln!(out, "{} {}", visible(name), visible(value))?;
     }
     match &answer.report {
         None => Ok(()),

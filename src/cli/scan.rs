@@ -1,7 +1,8 @@
 //! `afferent scan`: what is installed here, or below a root, once.
 
-use super::{DONE, FAILED, complain, format, print_with};
+use super::{DONE, FAILED, complain, format, print_data, print_with};
 use crate::scan::{Lock, Mode, OnLock, Request, Scanned, Scanner};
+use crate::visible::visible;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,7 +67,11 @@ pub(super) fn run(args: &ScanArgs) -> u8 {
         return complain(FAILED, &format!("{path}: {why}"));
     }
     remarks(&scanned);
-    let code = print_with(|out| write(&scanned, args.format, out));
+    let write = |out: &mut dyn Write| write(&scanned, args.format, out);
+    let code = match args.format {
+        Format::Table => print_with(write),
+        Format::Tsv | Format::Json => print_data(write),
+    };
     // The process ends now: nobody needs the memory of thousands of strings given back one by one.
     std::mem::forget(scanned);
     code
@@ -97,7 +102,7 @@ fn remarks(scanned: &Scanned) {
     }
     if let Some(why) = scanned.provenance.trouble() {
         let what = "packages are listed without the repositories that this history names";
-        complain(DONE, &format!("{}; {what}", format::plain(why)));
+        complain(DONE, &format!("{}; {what}", visible(why)));
     }
     if let Some(why) = scanned.no_history {
         complain(
@@ -106,7 +111,7 @@ fn remarks(scanned: &Scanned) {
         );
     }
     if let Some(why) = &scanned.distribution_trouble {
-        complain(DONE, &format::plain(why));
+        complain(DONE, &visible(why));
     }
     if scanned.stats.lock == Lock::Unknown {
         complain(

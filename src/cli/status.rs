@@ -1,7 +1,8 @@
 //! `afferent status`: asks running services how they are.
 
-use super::{DEGRADED, DONE, FAILED, complain, print_with};
+use super::{DEGRADED, DONE, FAILED, complain, print_data, print_with};
 use crate::telemetry::control;
+use crate::visible::visible;
 use argh::FromArgs;
 use serde_json::Value;
 use std::io::{self, Write};
@@ -59,12 +60,11 @@ pub(super) fn run(args: &StatusArgs) -> u8 {
     if answers.is_empty() {
         return complain(FAILED, &format!("no service answers at {}", list(&sockets)));
     }
-    let written = print_with(|out| {
-        answers.iter().try_for_each(|answer| match args.json {
-            true => writeln!(out, "{answer}"),
-            false => table(answer, out),
-        })
-    });
+    let mut all = answers.iter();
+    let written = match args.json {
+        true => print_data(|out| all.try_for_each(|answer| writeln!(out, "{answer}"))),
+        false => print_with(|out| all.try_for_each(|answer| table(answer, out))),
+    };
     // What is no status, the answer to a wish for example, has no state.
     let is_well = |answer: &Value| answer["state"].as_str().is_none_or(|state| state == "ok");
     match written {
@@ -143,7 +143,7 @@ fn lines(path: &str, value: &Value, out: &mut dyn Write) -> io::Result<()> {
         Value::Array(items) if items.is_empty() => Ok(()),
         Value::Array(items) => items.iter().try_for_each(|item| lines(path, item, out)),
         Value::Null => writeln!(out, "{path:<22} -"),
-        Value::String(text) => writeln!(out, "{path:<22} {}", super::format::plain(text)),
+        Value::String(text) => writeln!(out, "{path:<22} {}", visible(text)),
         other => writeln!(out, "{path:<22} {other}"),
     }
 }
@@ -216,7 +216,7 @@ fn seconds(value: &Value) -> String {
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => super::format::plain(text).into_owned(),
+        Value::String(text) => visible(text).into_owned(),
         other => other.to_string(),
     }
 }

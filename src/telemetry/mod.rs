@@ -3,13 +3,14 @@
 //! The log goes to standard error. Under systemd each line carries its priority the way
 //! sd-daemon(3) asks for and no time, because the journal has both; `AFFERENT_LOG_FORMAT=json`
 //! writes one JSON object a line instead. `AFFERENT_LOG` sets the level (`warn`, `debug`,
-//! `afferent::sense=debug`).
+//! `afferent::sense=debug`). Each event is one line, whatever is in it, see [`crate::visible`].
 
 mod connections;
 pub mod control;
 pub mod metrics;
 pub mod scrape;
 
+use crate::visible::visible;
 use std::fmt;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -35,18 +36,48 @@ pub fn start_log() {
         .with_target(false);
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let _ = if std::env::var("AFFERENT_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        let log = log.json().flatten_event(true).finish();
-        log.with(filter).try_init()
+        let log = log.json().flatten_event(true);
+        log.map_event_format(OneLine)
+            .finish()
+            .with(filter)
+            .try_init()
     } else if in_journal {
         let format = Format::default()
             .without_time()
             .with_level(false)
             .with_target(false);
-        let log = log.event_format(Journal(format)).finish();
-        log.with(filter).try_init()
-    } else {
+        let log = log.event_format(OneLine(Journal(format)));
         log.finish().with(filter).try_init()
+    } else {
+        log.map_event_format(OneLine)
+            .finish()
+            .with(filter)
+            .try_init()
     };
+}
+
+/// Events as the inner format writes them, with whatever is not seen as escapes: a peer whose text is in
+/// one begins no line of its own.
+struct OneLine<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for OneLine<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0
+            .format_event(context, Writer::new(&mut line), event)?;
+        let line = line.strip_suffix('\n').unwrap_or(&line);
+        writeln!(writer, "{}", visible(line))
+    }
 }
 
 /// Lines for the journal: `<6>message field=value`.
@@ -71,5 +102,79 @@ where
         };
         write!(writer, "<{priority}>")?;
         self.0.format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    /// Loss prevented: a guest that writes lines of its own into the host's journal, at a priority of
+    /// its choice.
+    #[test]
+    fn an_event_is_one_line_whatever_a_peer_said() {
+        let evil = "x\n<0>forged\u{1b}[31m\r\u{202e}\u{2028}";
+        let shown = "x\\n<0>forged\\x1b[31m\\x0d\\u202e\\u2028";
+        let journal = Format::default().without_time().with_level(false);
+        let json = logged(evil, |out| {
+            let log = builder_of(out).json().flatten_event(true);
+            Box::new(log.map_event_format(OneLine).finish())
+        });
+        let text = logged(evil, |out| {
+            Box::new(builder_of(out).map_event_format(OneLine).finish())
+        });
+        let format = OneLine(Journal(journal.with_target(false)));
+        let journal = logged(evil, |out| {
+            Box::new(builder_of(out).event_format(format).finish())
+        });
+        for line in [&text, &journal] {
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            assert!(line.contains(shown), "{line}");
+        }
+        assert!(journal.starts_with("<4>"), "{journal}");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["said"], evil);
+    }
+
+    fn builder_of(
+        out: Output,
+    ) -> tracing_subscriber::fmt::SubscriberBuilder<
+        tracing_subscriber::fmt::format::DefaultFields,
+        Format<Full>,
+        tracing_subscriber::filter::LevelFilter,
+        Output,
+    > {
+        tracing_subscriber::fmt().with_ansi(false).with_writer(out)
+    }
+
+    fn logged(said: &str, log: impl FnOnce(Output) -> Box<dyn Subscriber + Send + Sync>) -> String {
+        let out = Output::default();
+        tracing::subscriber::with_default(log(out.clone()), || tracing::warn!(%said, "not pulled"));
+        let bytes = std::mem::take(&mut *out.0.lock().unwrap());
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl tracing_subscriber::fmt::MakeWriter<'_> for Output {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
     }
 }

@@ -7,7 +7,62 @@ use crate::support::fake_agent::{FakeAgent, Manner, Script};
 use crate::support::program::{Program, status};
 use afferent::wire::message::ErrorCode;
 use serde_json::Value;
+use std::fs;
 use std::path::Path;
+
+/// Loss prevented: a guest that writes lines of its own into the log of its host, or to a terminal.
+#[test]
+fn what_a_guest_says_stays_one_line_of_visible_text() {
+    let evil = "x\n<0>forged\u{1b}[31mred\r";
+    let dir = tempfile::tempdir().unwrap();
+    let script = Script {
+        manner: Manner::Complains(ErrorCode::Internal, evil),
+        ..Script::new()
+    };
+    let agent = FakeAgent::start(&dir.path().join("a.sock"), script);
+    let state = dir.path().join("state");
+    let log = dir.path().join("log");
+    let mut sense = std::process::Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args([
+            "sense",
+            "--deliver",
+            "file:/dev/null",
+            "--vm",
+            &agent.vm("a"),
+        ])
+        .arg("--state-dir")
+        .arg(&state)
+        .env("JOURNAL_STREAM", "1:1")
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let shown = "x\\n<0>forged\\x1b[31mred\\x0d";
+    eventually("it is said in the log and in status", || {
+        let log = fs::read_to_string(&log).unwrap();
+        let guests = status(&state, &[]).0["guests"].clone();
+        let is_said = |text: &str| text.contains(shown);
+        let in_status = guests[0]["error"].as_str().is_some_and(is_said);
+        (in_status && log.lines().any(is_said)).then_some(())
+    });
+    sense.kill().unwrap();
+    sense.wait().unwrap();
+    for line in fs::read_to_string(&log).unwrap().lines() {
+        let priority = line.get(..3).unwrap();
+        assert!(["<3>", "<4>", "<6>"].contains(&priority), "{line}");
+    }
+    agent.change(|script| {
+        script.manner = Manner::Proper;
+        script.facts.insert("fact\u{1b}[31m".into(), evil.into());
+    });
+    let address = format!("unix:{}", agent.path.display());
+    let pull = std::process::Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["pull", &address])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(pull.stdout).unwrap();
+    assert!(text.contains(&format!("fact\\x1b[31m {shown}\n")), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text}");
+}
 
 /// Loss prevented: a guest that fails in some way is taken for one that is well, or is asked
 /// without end.

@@ -1,6 +1,8 @@
 //! What an answer of Central means: named for what the sensor does next.
 
 use crate::report::Headline;
+use crate::visible::visible;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Longest pause that Central may ask for; a longer one is taken as this.
@@ -102,6 +104,28 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The same with what was said as people may see it: it came from outside.
+    pub fn made_visible(mut self) -> Self {
+        match &mut self {
+            Self::Accepted | Self::Superseded(_) => {}
+            Self::Refused(said)
+            | Self::RefusedForGood(said)
+            | Self::Unauthorized(said)
+            | Self::Busy { said, .. }
+            | Self::Unreachable(said)
+            | Self::Failed(said)
+            | Self::Skipped(said)
+            | Self::Damaged(said) => {
+                if let Cow::Owned(shown) = visible(said) {
+                    *said = shown;
+                }
+            }
+        }
+        self
+    }
+}
+
 /// `422: what the body says`, on one line and not too long.
 fn say(status: u16, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body.get(..body.len().min(4 * SHOWN)).unwrap_or_default());
@@ -149,6 +173,16 @@ mod tests {
         assert!(
             matches!(outcome, Outcome::Busy { retry_after: Some(pause), .. } if pause == LONGEST_PAUSE)
         );
+    }
+
+    #[test]
+    fn what_was_said_in_any_outcome_is_visible() {
+        let busy = |said: &str| Outcome::Busy {
+            retry_after: None,
+            said: said.into(),
+        };
+        let outcome = busy("-ERR '\u{1b}[2J\n\u{202e}'").made_visible();
+        assert_eq!(outcome, busy("-ERR '\\x1b[2J\\n\\u202e'"));
     }
 
     #[test]

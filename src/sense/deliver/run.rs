@@ -236,7 +236,7 @@ impl Job {
                 match prepared {
                     Ok((delivery, made)) => {
                         made_at = Some(made);
-                        self.sink.deliver(&delivery)
+                        self.sink.deliver(&delivery).made_visible()
                     }
                     Err(outcome) => outcome,
                 }

@@ -67,7 +67,7 @@ pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a
                 },
                 Ok(ErrorCode::NotReady) => Failure::NotReady,
                 Ok(ErrorCode::UnknownMethod) => Failure::UnknownMethod,
-                _ => Failure::AgentError(error.message.chars().take(200).collect()),
+                _ => Failure::AgentError(error.message.as_str().into()),
             });
         }
         None => return Err(Failure::Malformed),
@@ -110,7 +110,7 @@ pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a
         let report = index.into_report(content).map_err(|error| match error {
             ReportError::Empty => Failure::EmptyReport,
             ReportError::Nameless { .. } => Failure::Malformed,
-            ReportError::Unsuccessful(why) => Failure::ScanFailed(why.chars().take(200).collect()),
+            ReportError::Unsuccessful(why) => Failure::ScanFailed(why.as_str().into()),
         })?;
         (key, report.digest(), Some(report))
     };

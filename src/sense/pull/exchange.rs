@@ -143,7 +143,7 @@ async fn dial(address: &DialAddress, lanes: &Lanes) -> Result<Stream, Failure> {
         Some(tls) => tls
             .connect(stream)
             .await
-            .map_err(|error| Failure::Handshake(error.to_string())),
+            .map_err(|error| Failure::Handshake(error.to_string().as_str().into())),
         None => Ok(stream),
     }
 }
@@ -157,6 +157,11 @@ async fn exchange_lengths(stream: &mut Stream, request: &[u8]) -> Result<usize, 
         .map_err(|error| match error {
             ReadError::Frame(_) => Failure::TooLarge,
             ReadError::Truncated => Failure::BrokenOff,
+            // The guest's TLS looks at our certificate after our side is done.
+            ReadError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                let said = format!("the guest refused our certificate: {error}");
+                Failure::Handshake(said.as_str().into())
+            }
             ReadError::Closed | ReadError::Io(_) => Failure::ClosedEarly,
         })
 }

@@ -1,6 +1,7 @@
 //! Why a conversation with a guest came to nothing: each way has a name, a count and a next step.
 
 use super::schedule::{Ask, Heard};
+use crate::visible::Foreign;
 use std::io;
 
 /// Why there is no report, nor word that nothing changed.
@@ -8,13 +9,13 @@ use std::io;
 pub enum Failure {
     /// Nobody answers at this address.
     #[error("unreachable: {0}")]
-    Unreachable(String),
+    Unreachable(Foreign),
     /// No connection came about in time.
     #[error("no connection in time")]
     DialTimeout,
     /// It is not who its certificate must say, or does not speak TLS.
     #[error("no TLS: {0}")]
-    Handshake(String),
+    Handshake(Foreign),
     /// This machine, or the guest's listener, has no room for a connection right now.
     #[error("no room for a connection: {0}")]
     NoRoom(String),
@@ -53,13 +54,13 @@ pub enum Failure {
     UnknownMethod,
     /// It reported an error of its own.
     #[error("its agent says: {0}")]
-    AgentError(String),
+    AgentError(Foreign),
     /// A report without a package.
     #[error("its report lists no packages")]
     EmptyReport,
     /// Its scan failed.
     #[error("its scan failed: {0}")]
-    ScanFailed(String),
+    ScanFailed(Foreign),
     /// It said "unchanged" of something else than is known.
     #[error("says unchanged, but is not what is known")]
     FalseUnchanged,
@@ -79,7 +80,7 @@ impl Failure {
             (io::ErrorKind::WouldBlock, _) | (_, Some(24 | 23 | 105 | 12)) => {
                 Self::NoRoom(error.to_string())
             }
-            _ => Self::Unreachable(error.to_string()),
+            _ => Self::Unreachable(error.to_string().as_str().into()),
         }
     }
 

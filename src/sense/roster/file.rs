@@ -47,15 +47,25 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
 
 /// Reads the guests in the text of a file.
 pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
-    let file: File =
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    let file: File = toml::from_str(text).map_err(|error| in_one_line(text, &error))?;
     checked(file.vm)
+}
+
+/// What is wrong with a TOML file, and on which line.
+pub fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', ", ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) if !text.is_empty() => {
+            let line = before.matches('\n').count() + 1;
+            format!("line {line}: {message}")
+        }
+        _ => message,
+    }
 }
 
 /// Reads the guests in the `vm` table of another file.
 pub fn from_table(table: &toml::Value) -> Result<Vec<Entry>, String> {
-    let vms = Vec::<Vm>::deserialize(table.clone())
-        .map_err(|error| error.to_string().trim_end().to_owned())?;
+    let vms = Vec::<Vm>::deserialize(table.clone()).map_err(|error| in_one_line("", &error))?;
     checked(vms)
 }
 

@@ -41,6 +41,8 @@ pub enum Manner {
     Proper,
     /// Answers with this error.
     Says(ErrorCode),
+    /// Answers with this error and message.
+    Complains(ErrorCode, &'static str),
     /// Closes without a word.
     Closes,
     /// Closes after half of its answer.
@@ -166,8 +168,13 @@ impl Script {
 
     /// A frame.
     fn error(&self, code: ErrorCode) -> Vec<u8> {
+        let message = match self.manner {
+            Manner::Complains(_, message) => message,
+            _ => "",
+        };
         self.frame(response::Payload::Error(Error {
             code: code.into(),
+            message: message.into(),
             ..Error::default()
         }))
     }
@@ -344,7 +351,9 @@ async fn serve(
     let half = answer.get(..answer.len() / 2).unwrap();
     let _ = match script.manner {
         Manner::Proper => write_frame(&mut stream, &answer).await,
-        Manner::Says(code) => write_frame(&mut stream, &script.error(code)).await,
+        Manner::Says(code) | Manner::Complains(code, _) => {
+            write_frame(&mut stream, &script.error(code)).await
+        }
         Manner::Closes => Ok(()),
         Manner::BreaksOff => write_frame(&mut stream, half).await,
         Manner::Stalls => {
