@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Run on the host: pull reports from guests, and deliver them to Central.
-#[derive(FromArgs)]
+#[derive(Clone, FromArgs)]
 #[argh(
     subcommand,
     name = "sense",
@@ -192,12 +192,17 @@ pub(super) const SETTINGS: &[Setting] = &[
 pub(super) const TABLES: &[&str] = &["vm"];
 
 pub(super) fn run(args: SenseArgs) -> u8 {
-    let config = match gather(args, |name| std::env::var(name).ok()).and_then(|s| configure(&s)) {
+    crate::telemetry::start_log();
+    let read = move || {
+        let environment = |name: &str| std::env::var(name).ok();
+        gather(args.clone(), environment).and_then(|settings| configure(&settings))
+    };
+    let config = match read() {
         Ok(config) => config,
         Err(error) => return super::complain(error.exit_code(), &error.to_string()),
     };
-    crate::telemetry::start_log();
-    match sense::run(config) {
+    let reread = move || read().map_err(|error| error.to_string());
+    match sense::run(config, Box::new(reread)) {
         Ok(()) => super::DONE,
         Err(error) => super::complain(super::FAILED, &error.to_string()),
     }

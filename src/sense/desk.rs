@@ -4,7 +4,7 @@
 //! wait.
 
 use super::deliver::outcome::Outcome;
-use super::deliver::policy::Policy;
+use super::deliver::policy::{Policy, Rate};
 use super::deliver::queue::{Next, Queue};
 use super::deliver::slot::{Arrival, Class, Nack, Slot, State};
 use super::keeper::Keeper;
@@ -168,6 +168,12 @@ impl Desk {
             self.write_row(&board, vm);
         }
         drop(board);
+        self.news.notify_one();
+    }
+
+    /// Central's rate limit is another one from now on.
+    pub fn set_rate(&self, rate: Option<Rate>, now: Instant) {
+        self.board().queue.set_rate(rate, now);
         self.news.notify_one();
     }
 

@@ -12,6 +12,7 @@
 pub mod bucket;
 pub mod deliver;
 pub mod desk;
+mod follow;
 pub mod keeper;
 pub mod lanes;
 pub mod metrics;
@@ -30,18 +31,20 @@ use deliver::policy::{Policy, Rate};
 use deliver::run::Delivering;
 use deliver::sink::{self, SinkAddress, SinkOptions};
 use desk::Desk;
+use follow::Follow;
+pub use follow::Reread;
 use keeper::Keeper;
 use lanes::Lanes;
 use metrics::Metrics;
 use pull::run::{Book, Inbox, Pulling};
 use pull::schedule::Timing;
-use roster::{Guests, Roster, Source};
+use roster::{Roster, Source};
 use seen::SeenClock;
 use status::View;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -51,9 +54,6 @@ pub const DATABASE: &str = "sense.redb";
 
 /// Bound of redb's page cache, in bytes.
 const CACHE: usize = 4 << 20;
-
-/// Between two looks at the sources of the roster.
-const ROSTER_EVERY: Duration = Duration::from_secs(2);
 
 /// Transfers at the same time.
 const TRANSFERS: usize = 20;
@@ -95,9 +95,6 @@ pub enum SenseError {
     /// The sink cannot be used.
     #[error("cannot deliver: {0}")]
     Sink(String),
-    /// No source of the roster can be read.
-    #[error("no guests: {0}")]
-    Roster(String),
     /// The certificates cannot be used.
     #[error("mutual TLS: {0}")]
     Tls(#[from] TlsError),
@@ -106,20 +103,22 @@ pub enum SenseError {
     Start(#[from] std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT.
-pub fn run(config: Config) -> Result<(), SenseError> {
+/// Runs until SIGTERM or SIGINT. At SIGHUP the configuration is read again.
+pub fn run(config: Config, reread: Reread) -> Result<(), SenseError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING)
         .thread_keep_alive(Duration::from_secs(5))
         .build()?;
-    let result = runtime.block_on(sense(config));
+    let result = runtime.block_on(sense(config, reread));
     // A delivery that hangs is sent again after the next start: it must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn sense(config: Config) -> Result<(), SenseError> {
+async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
+    // First of all: unhandled, it would end the process.
+    let hang_up = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics = Arc::new(Metrics::new());
@@ -134,7 +133,7 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         metrics.moved_aside.inc();
     }
     let mut roster = Roster::new(config.sources.clone());
-    let first = roster.read().map_err(SenseError::Roster)?;
+    let first = roster.read();
     let tls = config.tls.clone().map(ClientTls::load).transpose()?;
     let sink = sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?;
     let (lost_tx, lost) = mpsc::unbounded_channel();
@@ -163,13 +162,13 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     let (roster_tx, roster_rx) = watch::channel(first);
 
     let breaker = Arc::new(Mutex::new(Breaker::default()));
-    let roster_errors = Arc::new(Mutex::new(roster.errors()));
+    let named = Arc::new(Mutex::new(roster.named()));
     let view = Arc::new(View {
         book: book.clone(),
         desk: desk.clone(),
         breaker: breaker.clone(),
         metrics: metrics.clone(),
-        roster_errors: roster_errors.clone(),
+        named: named.clone(),
         deliver: config.deliver.to_string(),
     });
     let lanes = Arc::new(Lanes::new(TRANSFERS, tls));
@@ -182,6 +181,15 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         metrics: metrics.clone(),
         sensor: config.sensor_id.as_str().into(),
         ask_full: ask_full_tx,
+    };
+    let follow = Follow {
+        config: config.clone(),
+        reread,
+        roster,
+        to: roster_tx,
+        named,
+        book: book.clone(),
+        desk: desk.clone(),
     };
     let pulling = Pulling {
         book,
@@ -200,10 +208,9 @@ async fn sense(config: Config) -> Result<(), SenseError> {
     let known: HashMap<_, GuestRow> = guests.into_iter().collect();
     let delivered = tokio::spawn(delivering.run(stop.clone()));
     let pulled = tokio::spawn(pulling.run(known, inbox));
-    let mut aside = vec![
-        tokio::spawn(watch_roster(roster, roster_tx, roster_errors)),
-        tokio::spawn(heartbeat(desk)),
-    ];
+    let mut followed = tokio::spawn(follow.run(hang_up));
+    let mut beating = tokio::spawn(heartbeat(desk));
+    let mut aside = Vec::new();
     match Control::bind(&config.state_dir) {
         Ok(control) => aside.push(tokio::spawn(answer(control, view.clone()))),
         Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
@@ -228,10 +235,13 @@ async fn sense(config: Config) -> Result<(), SenseError> {
         _ = interrupt.recv() => {}
         result = &mut pulled => return Err(stopped_early(result)),
         result = &mut delivered => return Err(stopped_early(result)),
+        result = &mut followed => return Err(stopped_early(result)),
+        result = &mut beating => return Err(stopped_early(result)),
     }
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = stop_tx.send(true);
+    aside.extend([followed, beating]);
     aside.iter().for_each(tokio::task::JoinHandle::abort);
     let _ = pulled.await;
     let _ = delivered.await;
@@ -256,35 +266,6 @@ fn load(store: &Store, metrics: &Metrics) -> Result<Loaded, StoreError> {
             Ok(Loaded::default())
         }
         other => other,
-    }
-}
-
-/// Reads the sources of the roster again and again.
-async fn watch_roster(
-    mut roster: Roster,
-    to: watch::Sender<Guests>,
-    errors: Arc<Mutex<Vec<String>>>,
-) {
-    loop {
-        tokio::time::sleep(ROSTER_EVERY).await;
-        let read = tokio::task::spawn_blocking(move || {
-            let guests = roster.read();
-            (roster, guests)
-        });
-        let Ok((read, guests)) = read.await else {
-            return;
-        };
-        roster = read;
-        *errors.lock().unwrap_or_else(PoisonError::into_inner) = roster.errors();
-        if let Ok(guests) = guests {
-            to.send_if_modified(|current| {
-                let changed = *current != guests;
-                if changed {
-                    *current = guests;
-                }
-                changed
-            });
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::desk::{Board, Desk};
 use super::metrics::Metrics;
 use super::pull::run::{Book, Guest};
 use super::pull::schedule::Ask;
+use super::roster::{Named, SourceStatus};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
 use crate::telemetry::metrics::Page;
@@ -15,6 +16,7 @@ use crate::telemetry::scrape::Health;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,8 +33,8 @@ pub struct View {
     pub breaker: Arc<Mutex<Breaker>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// What is wrong with the roster.
-    pub roster_errors: Arc<Mutex<Vec<String>>>,
+    /// The sources of the roster.
+    pub named: Arc<Mutex<Named>>,
     /// Where reports go.
     pub deliver: String,
 }
@@ -70,6 +72,10 @@ impl From<Value> for Answer {
 impl View {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn named(&self) -> MutexGuard<'_, Named> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn totals(&self) -> Totals {
@@ -117,11 +123,8 @@ impl View {
         if totals.silent > 0 {
             trouble.push(format!("{} guests are silent", totals.silent));
         }
-        let errors = self
-            .roster_errors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        trouble.extend(errors.iter().map(|error| format!("roster: {error}")));
+        let named = self.named();
+        trouble.extend(named.errors().map(|error| format!("roster: {error}")));
         trouble
     }
 
@@ -131,22 +134,33 @@ impl View {
         let mut guests = Vec::new();
         let book = self.book();
         let board = self.desk.board();
+        let named = self.named();
         let now = clock::wall_now();
+        let mut addresses = Shared::default();
+        let mut machines = Shared::default();
         for (vm, guest) in book.guests() {
+            addresses.add(guest.entry.address.to_string(), vm);
+            if let Some(id) = &guest.row.guest_id {
+                machines.add(id.as_str().to_owned(), vm);
+            }
             let slot = board.queue.slot(vm);
             if !only_dead || slot.is_some_and(|slot| slot.state == State::Dead) {
                 let state = state_of(&book, vm, guest);
-                guests.push((vm.clone(), guest_json(vm, Some(guest), state, &board, now)));
+                let source = named.source_of(vm);
+                let row = guest_json(vm, Some(guest), state, source, &board, now);
+                guests.push((vm.clone(), row));
             }
         }
         // Guests that left the roster with something undelivered.
         for (vm, slot) in board.queue.slots() {
             let departed = book.guest(vm).is_none();
             if departed && (!only_dead || slot.state == State::Dead) {
-                guests.push((vm.clone(), guest_json(vm, None, "departed", &board, now)));
+                let row = guest_json(vm, None, "departed", None, &board, now);
+                guests.push((vm.clone(), row));
             }
         }
-        drop((book, board));
+        let sources = named.sources.iter().map(source_json).collect::<Vec<_>>();
+        drop((book, board, named));
         guests.sort_by(|(a, _), (b, _)| a.cmp(b));
         let guests = guests.into_iter().filter_map(|(_, row)| row).collect();
         let worst = self.desk.board().queue.worst_case_wait();
@@ -158,6 +172,9 @@ impl View {
             "reasons": reasons,
             "deliver": self.deliver,
             "facts_skipped": facts_skipped,
+            "sources": sources,
+            "shared_addresses": addresses.json(),
+            "shared_guest_ids": machines.json(),
             "pending": {
                 "reactive": totals.reactive,
                 "routine": totals.routine,
@@ -181,6 +198,33 @@ impl View {
     }
 }
 
+/// Guests by something that each should have for itself: clones share a machine-id. They are served all
+/// the same.
+#[derive(Default)]
+struct Shared(BTreeMap<String, Vec<String>>);
+
+impl Shared {
+    fn add(&mut self, of: String, vm: &VmId) {
+        self.0.entry(of).or_default().push(vm.as_str().to_owned());
+    }
+
+    /// Those that several guests have, with the guests.
+    fn json(mut self) -> Value {
+        self.0.retain(|_, vms| vms.len() > 1);
+        self.0.values_mut().for_each(|vms| vms.sort());
+        json!(self.0)
+    }
+}
+
+fn source_json(source: &SourceStatus) -> Value {
+    json!({
+        "name": source.name,
+        "read_at": source.read_at.map(|at| at.to_string()),
+        "guests": source.guests,
+        "error": source.error,
+    })
+}
+
 /// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not heard yet).
 fn state_of(book: &Book, vm: &VmId, guest: &Guest) -> &'static str {
     let failures = match guest.failure {
@@ -201,6 +245,7 @@ fn guest_json(
     vm: &VmId,
     guest: Option<&Guest>,
     state: &str,
+    source: Option<&SourceStatus>,
     board: &Board,
     now: WallTime,
 ) -> Option<Box<RawValue>> {
@@ -214,6 +259,8 @@ fn guest_json(
     let row = json!({
         "vm": vm.as_str(),
         "address": guest.map(|guest| guest.entry.address.to_string()),
+        "source": source.map(|source| &source.name),
+        "source_read_at": source.and_then(|source| source.read_at).map(|at| at.to_string()),
         "state": state,
         "guest_id": row.and_then(|row| row.guest_id.as_ref()).map(|id| id.as_str()),
         "machine_before": guest.and_then(|guest| guest.before.as_ref()).map(|(id, until)| json!({
@@ -312,6 +359,12 @@ impl Health for View {
             "Reports that Central refused, kept until their guest's next one.",
             totals.dead.into(),
         );
+        let unread = self.named().errors().count();
+        page.gauge(
+            "afferent_roster_sources_unread",
+            "Sources of the roster that cannot be read, in full or in part.",
+            unread as f64,
+        );
         let in_flight = self.desk.board().queue.in_flight();
         page.gauge(
             "afferent_deliveries_in_flight",
@@ -347,11 +400,7 @@ impl Health for View {
     }
 
     fn ready(&self) -> Result<(), String> {
-        let errors = self
-            .roster_errors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match errors.first() {
+        match self.named().errors().next() {
             Some(error) => Err(format!("roster: {error}")),
             None => Ok(()),
         }

@@ -15,6 +15,7 @@ use super::worker::{Kept, Outcome, Worker};
 use super::{Config, repo_cpe};
 use crate::clock;
 use crate::scan;
+use crate::telemetry;
 use crate::telemetry::control::Control;
 use crate::transport::{Listener, ServerTls};
 use crate::watch::{Places, Signature, Touch, Watch};
@@ -209,7 +210,7 @@ impl Agent {
                     self.tell_status();
                 }
                 () = watchdog.tick() => self.feed_watchdog(),
-                _ = hang_up.recv() => self.reread(),
+                _ = hang_up.recv() => telemetry::reload(|| self.reread()),
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
             }

@@ -56,6 +56,16 @@ pub fn start_log() {
     };
 }
 
+/// Reads the configuration again by `reload`, and tells systemd when that begins and ends.
+pub fn reload(reload: impl FnOnce()) {
+    let began = sd_notify::NotifyState::monotonic_usec_now();
+    if let Ok(began) = began {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading, began]);
+    }
+    reload();
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
 /// Events as the inner format writes them, with whatever is not seen as escapes: a peer whose text is in
 /// one begins no line of its own.
 struct OneLine<F>(F);

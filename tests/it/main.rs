@@ -41,6 +41,8 @@ mod sense_faults;
 mod sense_guests;
 mod sense_nats;
 mod sense_nats_identity;
+mod sense_reload;
+mod sense_roster;
 mod serve_attacked;
 mod serve_blind;
 mod serve_faults;

@@ -9,6 +9,7 @@ use afferent::wire::message::ErrorCode;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// Loss prevented: a guest that writes lines of its own into the log of its host, or to a terminal.
 #[test]
@@ -22,7 +23,8 @@ fn what_a_guest_says_stays_one_line_of_visible_text() {
     let agent = FakeAgent::start(&dir.path().join("a.sock"), script);
     let state = dir.path().join("state");
     let log = dir.path().join("log");
-    let mut sense = std::process::Command::new(env!("CARGO_BIN_EXE_afferent"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afferent"));
+    command
         .args([
             "sense",
             "--deliver",
@@ -32,10 +34,8 @@ fn what_a_guest_says_stays_one_line_of_visible_text() {
         ])
         .arg("--state-dir")
         .arg(&state)
-        .env("JOURNAL_STREAM", "1:1")
-        .stderr(fs::File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
+        .env("JOURNAL_STREAM", "1:1");
+    let mut sense = Program::start_logged(command, &log);
     let shown = "x\\n<0>forged\\x1b[31mred\\x0d";
     eventually("it is said in the log and in status", || {
         let log = fs::read_to_string(&log).unwrap();
@@ -44,8 +44,7 @@ fn what_a_guest_says_stays_one_line_of_visible_text() {
         let in_status = guests[0]["error"].as_str().is_some_and(is_said);
         (in_status && log.lines().any(is_said)).then_some(())
     });
-    sense.kill().unwrap();
-    sense.wait().unwrap();
+    sense.kill();
     for line in fs::read_to_string(&log).unwrap().lines() {
         let priority = line.get(..3).unwrap();
         assert!(["<3>", "<4>", "<6>"].contains(&priority), "{line}");
@@ -55,7 +54,7 @@ fn what_a_guest_says_stays_one_line_of_visible_text() {
         script.facts.insert("fact\u{1b}[31m".into(), evil.into());
     });
     let address = format!("unix:{}", agent.path.display());
-    let pull = std::process::Command::new(env!("CARGO_BIN_EXE_afferent"))
+    let pull = Command::new(env!("CARGO_BIN_EXE_afferent"))
         .args(["pull", &address])
         .output()
         .unwrap();

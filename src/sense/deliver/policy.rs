@@ -23,7 +23,7 @@ pub struct Policy {
 }
 
 /// Central's rate limit as this sensor mirrors it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     /// Reports a second.
     pub per_second: f64,

@@ -18,7 +18,7 @@
 
 use super::budgets::Budgets;
 use super::limit::Limit;
-use super::policy::Policy;
+use super::policy::{Policy, Rate};
 use super::rings::Rings;
 use super::slot::{Arrival, Class, Nack, Slot, State, fresh, taken_over};
 use crate::report::{Trigger, VmId};
@@ -363,6 +363,14 @@ impl Queue {
             return self.put_back(vm, found);
         }
         self.put_back(vm, report)
+    }
+
+    /// Central's rate limit is another one from now on.
+    pub fn set_rate(&mut self, rate: Option<Rate>, now: Instant) {
+        if self.policy.rate != rate {
+            self.policy.rate = rate;
+            self.limit = Limit::new(rate, now);
+        }
     }
 
     /// Central said that it gets too much: the mirror of its bucket is empty, too.

@@ -9,7 +9,7 @@ use crate::sense::desk::Desk;
 use crate::sense::keeper::Keeper;
 use crate::sense::lanes::Lanes;
 use crate::sense::metrics::Metrics;
-use crate::sense::roster::{Entry, Guests};
+use crate::sense::roster::{Entry, Guests, Known};
 use crate::sense::seen::SeenClock;
 use crate::store::pending_table::{Change, GuestRow};
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ pub struct Pulling {
 /// What reaches the loop from outside.
 pub struct Inbox {
     /// The roster, whenever it changed.
-    pub roster: watch::Receiver<Guests>,
+    pub roster: watch::Receiver<Known>,
     /// Guests to be asked for a full report.
     pub ask_full: mpsc::UnboundedReceiver<VmId>,
     /// The store was lost: ask everybody for everything.
@@ -99,9 +99,6 @@ impl Pulling {
         let mut talks = JoinSet::new();
         let first = inbox.roster.borrow_and_update().clone();
         self.take_over(first, &mut stored);
-        for vm in stored.into_keys() {
-            self.forget(&vm);
-        }
         loop {
             self.start(&mut talks);
             let due = self.book().schedule.next_due();
@@ -113,7 +110,7 @@ impl Pulling {
                 Some(()) = inbox.lost.recv() => self.ask_all(),
                 Ok(()) = inbox.roster.changed() => {
                     let roster = inbox.roster.borrow_and_update().clone();
-                    self.take_over(roster, &mut HashMap::new());
+                    self.take_over(roster, &mut stored);
                 }
                 () = sleep_until(due) => {}
             }
@@ -217,7 +214,23 @@ impl Pulling {
 
     /// Takes over a roster: new guests are asked at once, those gone no more; what is pending of
     /// them stays until it is delivered.
-    fn take_over(&self, roster: Guests, stored: &mut HashMap<VmId, GuestRow>) {
+    ///
+    /// `stored` is what is known of guests that no source named since the start. They are gone once all
+    /// sources were read: one that cannot be read yet may name them.
+    fn take_over(&self, roster: Known, stored: &mut HashMap<VmId, GuestRow>) {
+        let Known {
+            guests: roster,
+            is_complete,
+        } = roster;
+        self.take_over_guests(roster, stored);
+        if is_complete {
+            for (vm, _) in stored.drain() {
+                self.forget(&vm);
+            }
+        }
+    }
+
+    fn take_over_guests(&self, roster: Guests, stored: &mut HashMap<VmId, GuestRow>) {
         let mut book = self.book();
         let gone: Vec<VmId> = book
             .guests

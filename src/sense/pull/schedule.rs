@@ -154,6 +154,11 @@ impl Schedule {
         }
     }
 
+    /// Other times, from the next decision about each guest on.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.timing = timing;
+    }
+
     /// A guest is asked from now on, first at once. `dice` is uniform in 0..1 and spreads the full
     /// reports of guests that arrive together.
     pub fn add(&mut self, vm: VmId, memory: Memory, now: Instant, dice: f64) {

@@ -8,6 +8,7 @@
 //! ```
 
 use super::Entry;
+use super::stamp::read_text;
 use crate::report::VmId;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -35,13 +36,12 @@ struct Vm {
 /// Reads the guests in `path`; an error names the file and the guest.
 pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
     let in_file = |error: String| format!("{}: {error}", path.display());
-    let len = std::fs::metadata(path)
-        .map_err(|error| in_file(error.to_string()))?
-        .len();
-    if len > LONGEST {
-        return Err(in_file(format!("longer than {LONGEST} bytes")));
+    let text = read_text(path, LONGEST).map_err(|error| in_file(error.to_string()))?;
+    if text.is_empty() {
+        // Cut to nothing by whoever is about to write it, or by a full disk.
+        let said = "is empty, and not taken for a roster without guests: write `vm = []`";
+        return Err(in_file(said.into()));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| in_file(error.to_string()))?;
     parse(&text).map_err(in_file)
 }
 

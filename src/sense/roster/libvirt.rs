@@ -1,14 +1,17 @@
 //! Guests as libvirt runs them on this host: its own state files, one XML document per domain.
 //!
-//! The format is libvirt's internal one, so unknown elements are normal, and a document that cannot
-//! be read costs that guest alone. The context id is only in a running domain's document; it is an
-//! address that the next start may change, and another domain may have had before.
+//! The format is libvirt's internal one, so unknown elements are normal. A document that exists but
+//! cannot be read or understood, or is half-written, keeps what it said last. The context id is only in a
+//! running domain's document; it is an address that the next start may change, and another domain may
+//! have had before.
 
-use super::Entry;
+use super::stamp::{Stamp, read_text};
+use super::{Entry, Listing};
 use crate::transport::{DEFAULT_PORT, DialAddress};
 use roxmltree::{Document, Node};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the system's libvirt keeps its running domains.
 pub const DIRECTORY: &str = "/run/libvirt/qemu";
@@ -16,37 +19,133 @@ pub const DIRECTORY: &str = "/run/libvirt/qemu";
 /// Longest document that is read, in bytes.
 const LONGEST: u64 = 4 << 20;
 
-/// Reads the running domains that have a VSOCK device.
-pub fn read(directory: &Path) -> Result<Vec<Entry>, String> {
-    let in_directory = |error: std::io::Error| format!("{}: {error}", directory.display());
-    let mut entries = Vec::new();
-    for file in fs::read_dir(directory).map_err(in_directory)? {
-        let path = file.map_err(in_directory)?.path();
-        if path.extension().is_none_or(|extension| extension != "xml") {
-            continue;
-        }
-        let is_short = fs::metadata(&path).is_ok_and(|meta| meta.len() <= LONGEST);
-        match is_short.then(|| fs::read_to_string(&path)) {
-            Some(Ok(text)) => entries.extend(domain(&text)),
-            // A domain that just ended, or one that is not for us to see.
-            other => tracing::debug!(path = %path.display(), ?other, "domain not read"),
-        }
-    }
-    entries.sort_by(|a, b| a.vm.cmp(&b.vm));
-    Ok(entries)
+/// The documents of a directory, as each was when it was last understood.
+#[derive(Debug, Default)]
+pub struct Domains(BTreeMap<PathBuf, Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    stamp: Option<Stamp>,
+    entry: Option<Entry>,
+    remark: Option<&'static str>,
+    /// Why it could not be read the last time.
+    error: Option<String>,
 }
 
-/// The guest in one document, if it runs and has a context id. Its name is that of the domain, or
-/// its UUID where the name cannot be an id.
-pub fn domain(text: &str) -> Option<Entry> {
-    let document = Document::parse(text).ok()?;
-    let status = document.root_element();
-    if status.attribute("state") != Some("running") {
-        return None;
+impl Domains {
+    /// Reads the running domains that have a VSOCK device: those documents that changed.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn read(&mut self, directory: &Path) -> Result<Listing, String> {
+        let in_directory = |error: std::io::Error| format!("{}: {error}", directory.display());
+        let files = fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let files = files.map_err(in_directory)?;
+        let mut before = std::mem::take(&mut self.0);
+        for path in files.into_iter().map(|file| file.path()) {
+            if path.extension().is_some_and(|extension| extension == "xml") {
+                let known = before.remove(&path).unwrap_or_default();
+                if let Some(known) = look_again(&path, known) {
+                    self.0.insert(path, known);
+                }
+            }
+        }
+        Ok(self.listing(directory))
     }
-    let domain = child(status, "domain")?;
-    let cid = child(child(child(domain, "devices")?, "vsock")?, "cid")?;
-    let cid = cid.attribute("address")?.parse().ok()?;
+
+    fn listing(&self, directory: &Path) -> Listing {
+        let known = || self.0.iter();
+        let mut listing = Listing {
+            entries: known()
+                .filter_map(|(_, known)| known.entry.clone())
+                .collect(),
+            error: None,
+            remarks: known()
+                .filter_map(|(path, known)| Some(format!("{}: {}", path.display(), known.remark?)))
+                .collect(),
+        };
+        listing.entries.sort_by(|a, b| a.vm.cmp(&b.vm));
+        let mut errors = known().filter_map(|(path, known)| Some((path, known.error.as_ref()?)));
+        if let Some((path, error)) = errors.next() {
+            let (unread, all) = (1 + errors.count(), self.0.len());
+            let name = path.file_name().unwrap_or_default().display();
+            listing.error = Some(format!(
+                "{}: {unread} of {all} domains cannot be read: {name}: {error}",
+                directory.display()
+            ));
+        }
+        listing
+    }
+}
+
+/// What is known of a document now; `None`: it is gone.
+fn look_again(path: &Path, known: Known) -> Option<Known> {
+    let stamp = Stamp::of(path);
+    if stamp.is_some() && stamp == known.stamp && known.error.is_none() {
+        return Some(known);
+    }
+    let (error, is_broken) = match read_text(path, LONGEST) {
+        Ok(text) => match domain(&text) {
+            Ok(entry) => {
+                return Some(Known {
+                    stamp,
+                    entry,
+                    ..Known::default()
+                });
+            }
+            Err(Unusable::Other(remark)) => {
+                return Some(Known {
+                    stamp,
+                    remark: Some(remark),
+                    ..Known::default()
+                });
+            }
+            Err(Unusable::Broken(error)) => (error, true),
+        },
+        Err(error) if error.is_gone() => return None,
+        Err(error) => (error.to_string(), false),
+    };
+    // It may be in the middle of being written.
+    let is_being_written = is_broken && stamp.is_none() && known.error.is_none();
+    Some(Known {
+        stamp: None,
+        error: (!is_being_written).then_some(error),
+        ..known
+    })
+}
+
+/// Why a document names no guest.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is not what libvirt writes, or not all of it.
+    Broken(String),
+    /// It is something else, or has a name that is no id.
+    Other(&'static str),
+}
+
+/// The guest in one document, if it has a context id. Its name is that of the domain, or its UUID where
+/// the name cannot be an id. A domain that is paused, suspended or crashed is a guest all the same: it is
+/// not gone before it is shut off.
+///
+/// # Errors
+/// The text is no document of a running domain.
+pub fn domain(text: &str) -> Result<Option<Entry>, Unusable> {
+    let document = Document::parse(text).map_err(|error| Unusable::Broken(error.to_string()))?;
+    let status = document.root_element();
+    if !status.has_tag_name("domstatus") {
+        return Err(Unusable::Other("left out: it is not the state of a domain"));
+    }
+    let Some(domain) = child(status, "domain") else {
+        return Err(Unusable::Broken("it has no <domain>".into()));
+    };
+    if status.attribute("state") == Some("shutoff") {
+        return Ok(None);
+    }
+    let vsock = child(domain, "devices").and_then(|devices| child(devices, "vsock"));
+    let cid = vsock.and_then(|vsock| child(vsock, "cid")?.attribute("address")?.parse().ok());
+    let Some(cid) = cid else {
+        return Ok(None);
+    };
     let text = |name| {
         child(domain, name)
             .and_then(|node| node.text())
@@ -54,15 +153,18 @@ pub fn domain(text: &str) -> Option<Entry> {
     };
     let vm = text("name")
         .and_then(|name| name.parse().ok())
-        .or_else(|| text("uuid").and_then(|uuid| uuid.parse().ok()))?;
-    Some(Entry {
+        .or_else(|| text("uuid").and_then(|uuid| uuid.parse().ok()))
+        .ok_or(Unusable::Other(
+            "left out: neither its name nor its UUID is an id",
+        ))?;
+    Ok(Some(Entry {
         vm,
         address: DialAddress::Vsock {
             cid,
             port: DEFAULT_PORT,
         },
         guest_id: None,
-    })
+    }))
 }
 
 fn child<'a, 'b>(node: Node<'a, 'b>, name: &str) -> Option<Node<'a, 'b>> {
@@ -71,6 +173,7 @@ fn child<'a, 'b>(node: Node<'a, 'b>, name: &str) -> Option<Node<'a, 'b>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stamp::UNSETTLED;
     use super::*;
     use proptest::prelude::*;
 
@@ -81,33 +184,106 @@ mod tests {
         <alias name='vsock0'/></vsock></devices></domain></domstatus>";
 
     #[test]
-    fn a_running_domain_with_a_context_id_is_a_guest() {
-        let entry = domain(RUNNING).unwrap();
-        assert_eq!(entry.vm.as_str(), "web-1");
-        assert_eq!(entry.address.to_string(), "vsock:3:818");
-        let odd = domain(&RUNNING.replace("web-1", "web 1")).unwrap();
+    fn a_domain_with_a_context_id_is_a_guest_until_it_is_shut_off() {
+        for state in [
+            "running",
+            "paused",
+            "pmsuspended",
+            "blocked",
+            "shutdown",
+            "crashed",
+        ] {
+            let text = RUNNING.replace("'running'", &format!("'{state}'"));
+            let entry = domain(&text).unwrap().unwrap();
+            assert_eq!(entry.vm.as_str(), "web-1", "{state}");
+            assert_eq!(entry.address.to_string(), "vsock:3:818");
+        }
+        let odd = domain(&RUNNING.replace("web-1", "web 1")).unwrap().unwrap();
         assert_eq!(odd.vm.as_str(), "0c9d2b0e-7f4e-4a34-8a3c-9f4c3a5b1c11");
     }
 
     #[test]
-    fn what_does_not_run_or_has_no_context_id_is_none() {
+    fn what_is_off_or_has_no_context_id_is_no_guest_and_what_is_broken_is_an_error() {
         for (from, to) in [
-            ("running", "paused"),
+            ("running", "shutoff"),
             ("address='3'", ""),
             ("vsock", "vsick"),
-            ("</domstatus>", ""),
         ] {
-            assert_eq!(domain(&RUNNING.replace(from, to)), None, "{to}");
+            assert_eq!(domain(&RUNNING.replace(from, to)), Ok(None), "{to}");
         }
+        let half = domain(&RUNNING.replace("</domstatus>", ""));
+        assert!(matches!(half, Err(Unusable::Broken(_))), "{half:?}");
+        let configured = RUNNING.replace("domstatus", "domain");
+        assert!(matches!(domain(&configured), Err(Unusable::Other(_))));
+        let nameless = RUNNING
+            .replace("web-1", "")
+            .replace("<uuid>", "<uuid> no id ");
+        assert!(matches!(domain(&nameless), Err(Unusable::Other(_))));
+    }
+
+    /// Loss prevented: a guest that disappears because its document cannot be read for a moment.
+    #[test]
+    fn a_document_that_cannot_be_read_keeps_its_guest_and_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut domains = Domains::default();
+        let mut read = || {
+            let listing = domains.read(dir.path()).unwrap();
+            let names = listing.entries.iter().map(|e| e.vm.to_string());
+            (names.collect::<Vec<_>>().join(" "), listing.error)
+        };
+        let path = |name: &str| dir.path().join(name);
+        let write = |name: &str, text: &str, is_old: bool| {
+            fs::write(path(name), text).unwrap();
+            let file = fs::File::options().append(true).open(path(name)).unwrap();
+            let old = std::time::SystemTime::now() - 10 * UNSETTLED;
+            let now = std::time::SystemTime::now();
+            file.set_modified(if is_old { old } else { now }).unwrap();
+        };
+        write("a.xml", RUNNING, true);
+        write("b.xml", &RUNNING.replace("web-1", "db"), true);
+        write("a.pid", "1", true);
+        assert_eq!(read(), ("db web-1".into(), None));
+        // Just being written: nothing to tell yet.
+        write("b.xml", "<domstatus state='run", false);
+        assert_eq!(read(), ("db web-1".into(), None));
+        write("b.xml", "<domstatus state='run", true);
+        let (names, error) = read();
+        let error = error.unwrap();
+        assert_eq!(names, "db web-1");
+        assert!(
+            error.contains("1 of 2 domains cannot be read: b.xml: "),
+            "{error}"
+        );
+        fs::remove_file(path("b.xml")).unwrap();
+        fs::create_dir(path("b.xml")).unwrap();
+        assert_eq!(read().0, "db web-1");
+        fs::remove_dir(path("b.xml")).unwrap();
+        assert_eq!(read(), ("web-1".into(), None));
+        // The directory itself.
+        fs::rename(dir.path(), dir.path().with_extension("away")).unwrap();
+        assert!(domains.read(dir.path()).is_err());
+        fs::rename(dir.path().with_extension("away"), dir.path()).unwrap();
+        assert_eq!(domains.read(dir.path()).unwrap().entries.len(), 1);
     }
 
     #[test]
-    fn one_document_that_cannot_be_read_costs_no_other_guest() {
+    fn a_document_that_did_not_change_is_not_parsed_again() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("a.xml"), RUNNING).unwrap();
-        fs::write(dir.path().join("b.xml"), "<domstatus state='run").unwrap();
-        fs::write(dir.path().join("a.pid"), "1").unwrap();
-        assert_eq!(read(dir.path()).unwrap().len(), 1);
+        let path = dir.path().join("a.xml");
+        fs::write(&path, RUNNING).unwrap();
+        let file = fs::File::options().append(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 10 * UNSETTLED)
+            .unwrap();
+        let mut domains = Domains::default();
+        assert_eq!(domains.read(dir.path()).unwrap().entries.len(), 1);
+        // What is known would be lost by parsing it.
+        let known = domains.0.values_mut().next().unwrap();
+        let entry = known.entry.as_mut().unwrap();
+        entry.vm = "from-memory".parse().unwrap();
+        assert_eq!(
+            domains.read(dir.path()).unwrap().entries[0].vm.as_str(),
+            "from-memory"
+        );
     }
 
     proptest! {

@@ -1,23 +1,23 @@
 //! Which guests there are: from flags and files, sockets in a directory, and libvirt.
 //!
-//! Sources are read again while the sensor runs. One that cannot be read keeps what it said last,
-//! so that a slip in a file or a restart of libvirt never makes guests disappear. Where two sources
+//! Sources are read again while the sensor runs. What exists but cannot be read keeps what it said
+//! last, so that a slip in a file, a full disk or a restart of libvirt never makes guests disappear. Where two sources
 //! name the same guest the first counts: flags, then files, then discovery, in the order given.
 
 pub mod directory;
 pub mod file;
 pub mod libvirt;
+mod stamp;
 
-use crate::clock;
+use crate::clock::{self, WallTime};
 use crate::report::{GuestId, VmId};
 use crate::transport::DialAddress;
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use crate::visible::visible;
+use stamp::Stamp;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A guest to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,34 +82,38 @@ impl FromStr for Source {
     }
 }
 
-/// A change within this time of another may not show: the clocks of file systems are coarse.
-const UNSETTLED: Duration = Duration::from_secs(5);
+/// What a source says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Its guests, those included that a part which cannot be read named last.
+    pub entries: Vec<Entry>,
+    /// What of it cannot be read.
+    pub error: Option<String>,
+    /// What was left out, and why.
+    pub remarks: BTreeSet<String>,
+}
+
+impl Listing {
+    fn of(entries: Vec<Entry>) -> Self {
+        Self {
+            entries,
+            ..Self::default()
+        }
+    }
+}
+
+/// Guests, and whether they are all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// By id.
+    pub guests: Guests,
+    /// Every source was read in full since the start: who is not among them is gone.
+    pub is_complete: bool,
+}
 
 /// All sources, and what each said last.
 pub struct Roster {
     sources: Vec<(Source, Reading)>,
-}
-
-/// What a change of a file, or of the names in a directory, cannot leave as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    inode: (u64, u64),
-    len: u64,
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// `None` where it would prove nothing: there is nothing, or it changed so lately that a further
-    /// change may get the same time.
-    fn of(path: &Path) -> Option<Self> {
-        let meta = fs::metadata(path).ok()?;
-        let age = clock::wall_now().since(meta.modified().ok()?.into());
-        (age > UNSETTLED).then_some(Self {
-            inode: (meta.dev(), meta.ino()),
-            len: meta.len(),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
 }
 
 #[derive(Default)]
@@ -117,8 +121,45 @@ struct Reading {
     entries: Vec<Arc<Entry>>,
     /// The file or directory as it was then.
     stamp: Option<Stamp>,
+    domains: libvirt::Domains,
     /// What was wrong last time, so that it is said once.
     error: Option<String>,
+    remarks: BTreeSet<String>,
+    /// When it was last read in full, or found unchanged since.
+    read_at: Option<WallTime>,
+}
+
+/// A source as `status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// The file or directory.
+    pub name: String,
+    /// When it was last read in full.
+    pub read_at: Option<WallTime>,
+    /// What of it cannot be read now.
+    pub error: Option<String>,
+    /// Guests that it names, and no source before it.
+    pub guests: usize,
+}
+
+/// The sources, and which of them names each guest.
+#[derive(Clone, Debug, Default)]
+pub struct Named {
+    /// In order of precedence.
+    pub sources: Vec<SourceStatus>,
+    by: HashMap<VmId, usize>,
+}
+
+impl Named {
+    /// The source that names this guest.
+    pub fn source_of(&self, vm: &VmId) -> Option<&SourceStatus> {
+        self.sources.get(*self.by.get(vm)?)
+    }
+
+    /// What is wrong with the sources at the moment.
+    pub fn errors(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().filter_map(|s| s.error.as_deref())
+    }
 }
 
 impl Roster {
@@ -130,35 +171,27 @@ impl Roster {
         }
     }
 
-    /// Reads every source again; gives the first error of a source that has never been read.
-    pub fn read(&mut self) -> Result<Guests, String> {
-        let mut first_error = None;
+    /// Takes other sources; those that stay keep what they said.
+    pub fn replace_sources(&mut self, sources: Vec<Source>) {
+        let mut before = std::mem::take(&mut self.sources);
+        self.sources = sources
+            .into_iter()
+            .map(|source| {
+                let at = before.iter().position(|(other, _)| *other == source);
+                let reading = at.map(|at| before.swap_remove(at).1);
+                (source, reading.unwrap_or_default())
+            })
+            .collect();
+    }
+
+    /// Reads every source again.
+    pub fn read(&mut self) -> Known {
         for (source, reading) in &mut self.sources {
-            let stamp = source.stamp();
-            if stamp.is_some() && stamp == reading.stamp {
-                continue;
-            }
-            reading.stamp = None;
-            match source.read() {
-                Ok(entries) => {
-                    reading.stamp = stamp;
-                    if reading.error.take().is_some() {
-                        tracing::info!(source = source.name(), "roster can be read again");
-                    }
-                    reading.entries = entries.into_iter().map(Arc::new).collect();
-                }
-                Err(error) => {
-                    if reading.error.as_ref() != Some(&error) {
-                        tracing::error!(%error, kept = reading.entries.len(), "roster not taken over, the one before stays");
-                    }
-                    first_error.get_or_insert_with(|| error.clone());
-                    reading.error = Some(error);
-                }
-            }
+            reading.read(source);
         }
-        match first_error {
-            Some(error) if self.merged().is_empty() => Err(error),
-            _ => Ok(self.merged()),
+        Known {
+            guests: self.merged(),
+            is_complete: self.sources.iter().all(|(_, r)| r.read_at.is_some()),
         }
     }
 
@@ -172,28 +205,82 @@ impl Roster {
         guests
     }
 
-    /// What is wrong with the sources at the moment.
-    pub fn errors(&self) -> Vec<String> {
-        self.sources
-            .iter()
-            .filter_map(|(_, reading)| reading.error.clone())
-            .collect()
+    /// The sources as they are now.
+    pub fn named(&self) -> Named {
+        let mut named = Named::default();
+        for (n, (source, reading)) in self.sources.iter().enumerate() {
+            let mut guests = 0;
+            for entry in &reading.entries {
+                named.by.entry(entry.vm.clone()).or_insert_with(|| {
+                    guests += 1;
+                    n
+                });
+            }
+            named.sources.push(SourceStatus {
+                name: source.name(),
+                read_at: reading.read_at,
+                error: reading.error.clone(),
+                guests,
+            });
+        }
+        named
+    }
+}
+
+impl Reading {
+    fn read(&mut self, source: &Source) {
+        let stamp = source.stamp();
+        if stamp.is_some() && stamp == self.stamp {
+            self.read_at = Some(clock::wall_now());
+            return;
+        }
+        self.stamp = None;
+        match source.read(&mut self.domains) {
+            Ok(listing) => {
+                for remark in listing.remarks.difference(&self.remarks) {
+                    tracing::warn!("{remark}");
+                }
+                self.remarks = listing.remarks;
+                self.entries = listing.entries.into_iter().map(Arc::new).collect();
+                if listing.error.is_none() {
+                    self.stamp = stamp;
+                    self.read_at = Some(clock::wall_now());
+                }
+                self.note_error(source, listing.error);
+            }
+            Err(error) => self.note_error(source, Some(error)),
+        }
+    }
+
+    /// Says once what cannot be read, and that it can be read again.
+    fn note_error(&mut self, source: &Source, error: Option<String>) {
+        let error = error.map(|error| visible(&error).into_owned());
+        match &error {
+            Some(error) if self.error.as_ref() != Some(error) => {
+                tracing::error!(%error, kept = self.entries.len(), "roster not read in full, what it said before stays");
+            }
+            None if self.error.is_some() => {
+                tracing::info!(source = source.name(), "roster can be read again");
+            }
+            _ => {}
+        }
+        self.error = error;
     }
 }
 
 impl Source {
-    fn read(&self) -> Result<Vec<Entry>, String> {
+    fn read(&self, domains: &mut libvirt::Domains) -> Result<Listing, String> {
         match self {
-            Self::Fixed(entries) => Ok(entries.clone()),
-            Self::File(path) => file::read(path),
+            Self::Fixed(entries) => Ok(Listing::of(entries.clone())),
+            Self::File(path) => file::read(path).map(Listing::of),
             Self::Directory(path, port) => directory::read(path, *port),
-            Self::Libvirt(path) => libvirt::read(path),
+            Self::Libvirt(path) => domains.read(path),
         }
     }
 
     /// Tells whether a source is worth reading again: ten thousand guests are milliseconds of work,
     /// every other second. libvirt writes into the files themselves, so that its directory says
-    /// nothing of them.
+    /// nothing of them; each of them has a stamp of its own.
     fn stamp(&self) -> Option<Stamp> {
         match self {
             Self::File(path) | Self::Directory(path, _) => Stamp::of(path),
@@ -202,18 +289,19 @@ impl Source {
     }
 
     fn name(&self) -> String {
-        match self {
-            Self::Fixed(_) => "command line".into(),
-            Self::File(path) | Self::Directory(path, _) | Self::Libvirt(path) => {
-                path.display().to_string()
-            }
-        }
+        let name = match self {
+            Self::Fixed(_) => return "settings".into(),
+            Self::File(path) | Self::Directory(path, _) | Self::Libvirt(path) => path.display(),
+        };
+        visible(&name.to_string()).into_owned()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::stamp::UNSETTLED;
     use super::*;
+    use std::fs;
     use std::time::SystemTime;
 
     /// Loss prevented: an edit that is never noticed, or one slip that makes all guests disappear.
@@ -234,9 +322,12 @@ mod tests {
         };
         let mut guests = |text: Option<&str>| {
             text.inspect(|text| write(text));
-            let guests = roster.read().unwrap();
+            let Known { guests, .. } = roster.read();
             let shown = guests.values().map(|e| format!("{}={}", e.vm, e.address));
-            (shown.collect::<Vec<_>>().join(" "), roster.errors().len())
+            (
+                shown.collect::<Vec<_>>().join(" "),
+                roster.named().errors().count(),
+            )
         };
         let entry = |id: &str, address: &str| format!("[[vm]]\nid='{id}'\naddress='{address}'\n");
         let said = |guests: &str, errors: usize| (guests.to_owned(), errors);
@@ -251,6 +342,55 @@ mod tests {
         let bad = said("a=unix:/fixed b=unix:/c", 1);
         assert_eq!(guests(Some(&two.replace("[[vm]]", "[[vn]]"))), bad);
         assert_eq!(guests(None), bad);
-        assert_eq!(guests(Some("")), said("a=unix:/fixed", 0));
+        // Cut to nothing, it is no roster without guests.
+        assert_eq!(guests(Some("")), bad);
+        assert_eq!(guests(Some(&two)), expected);
+        assert_eq!(guests(Some("# none\n")), said("a=unix:/fixed", 0));
+        assert_eq!(guests(Some(&two)), expected);
+        assert_eq!(guests(Some("vm = []")), said("a=unix:/fixed", 0));
+    }
+
+    #[test]
+    fn a_source_that_was_never_read_leaves_the_roster_incomplete_and_names_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("late.toml");
+        let mut roster = Roster::new(vec![
+            Source::Fixed(vec!["a=unix:/a".parse().unwrap()]),
+            Source::File(path.clone()),
+        ]);
+        assert!(!roster.read().is_complete);
+        fs::write(&path, "[[vm]]\nid='b'\naddress='unix:/b'\n").unwrap();
+        assert!(roster.read().is_complete);
+        let named = roster.named();
+        let source = |vm: &str| named.source_of(&vm.parse().unwrap()).unwrap();
+        assert_eq!(source("a").name, "settings");
+        assert_eq!(source("b").name, path.display().to_string());
+        assert!(source("b").read_at.is_some());
+        assert_eq!(
+            named.sources.iter().map(|s| s.guests).collect::<Vec<_>>(),
+            [1, 1]
+        );
+        // Once read, an error later does not take guests away.
+        fs::remove_file(&path).unwrap();
+        let known = roster.read();
+        assert!(known.is_complete && known.guests.len() == 2);
+        assert_eq!(roster.named().errors().count(), 1);
+    }
+
+    #[test]
+    fn other_sources_keep_what_is_known_of_those_that_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("roster.toml");
+        fs::write(&path, "[[vm]]\nid='b'\naddress='unix:/b'\n").unwrap();
+        let fixed = |text: &str| Source::Fixed(vec![text.parse().unwrap()]);
+        let mut roster = Roster::new(vec![fixed("a=unix:/a"), Source::File(path.clone())]);
+        roster.read();
+        fs::remove_file(&path).unwrap();
+        roster.replace_sources(vec![fixed("c=unix:/c"), Source::File(path)]);
+        let guests = roster.read().guests;
+        assert_eq!(
+            guests.keys().map(VmId::as_str).collect::<Vec<_>>(),
+            ["b", "c"]
+        );
     }
 }

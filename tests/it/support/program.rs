@@ -28,6 +28,18 @@ impl Program {
         Self(child)
     }
 
+    /// Starts this command with its standard error in `log`.
+    pub fn start_logged(mut command: Command, log: &Path) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(log).unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
     /// `afferent sense` under `strace` with these options, which make system calls fail.
     pub fn sense_under_strace(strace: &[&str], state: &Path, deliver: &str, more: &[&str]) -> Self {
         let child = Command::new("strace")

@@ -1,0 +1,107 @@
+//! What changes while the sensor runs: the sources of the roster, and at SIGHUP the settings.
+
+use super::Config;
+use super::desk::Desk;
+use super::pull::run::Book;
+use super::pull::schedule::Timing;
+use super::roster::{Known, Named, Roster};
+use crate::{clock, telemetry};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::signal::unix::Signal;
+use tokio::sync::watch;
+
+/// Between two looks at the sources of the roster.
+const ROSTER_EVERY: Duration = Duration::from_secs(2);
+
+/// Reads the configuration again, or says what is wrong with it.
+pub type Reread = Box<dyn Fn() -> Result<Config, String> + Send>;
+
+/// Reads the sources again and again, and at SIGHUP the configuration.
+pub(super) struct Follow {
+    pub(super) config: Config,
+    pub(super) reread: Reread,
+    pub(super) roster: Roster,
+    /// Where the roster goes.
+    pub(super) to: watch::Sender<Known>,
+    /// The sources, for `status`.
+    pub(super) named: Arc<Mutex<Named>>,
+    pub(super) book: Arc<Mutex<Book>>,
+    pub(super) desk: Arc<Desk>,
+}
+
+impl Follow {
+    /// Runs until the process ends. A panic of a source ends the sensor: its guests would never change
+    /// again, and nobody would know.
+    pub(super) async fn run(mut self, mut hang_up: Signal) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(ROSTER_EVERY) => {}
+                _ = hang_up.recv() => telemetry::reload(|| self.reload()),
+            }
+            let mut roster = self.roster;
+            let read = tokio::task::spawn_blocking(move || {
+                let known = roster.read();
+                (roster, known)
+            });
+            let known;
+            (self.roster, known) = match read.await {
+                Ok(read) => read,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            let named = self.roster.named();
+            *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
+            self.to.send_if_modified(|current| {
+                let changed = *current != known;
+                if changed {
+                    *current = known;
+                }
+                changed
+            });
+        }
+    }
+
+    /// Takes over what can change while the sensor runs, and says what needs a restart.
+    fn reload(&mut self) {
+        let new = match (self.reread)() {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::warn!(error, "configuration not taken over, the one before stays");
+                return;
+            }
+        };
+        for key in needs_restart(&self.config, &new) {
+            tracing::warn!(key, "changed, and needs a restart to hold");
+        }
+        let old = &mut self.config;
+        if old.sources != new.sources {
+            old.sources = new.sources;
+            self.roster.replace_sources(old.sources.clone());
+        }
+        (old.poll_interval, old.refresh_interval) = (new.poll_interval, new.refresh_interval);
+        old.rate = new.rate;
+        self.book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .schedule
+            .set_timing(Timing::new(old.poll_interval, old.refresh_interval));
+        self.desk.set_rate(old.rate, clock::now());
+        tracing::info!("configuration read again");
+    }
+}
+
+/// The settings that differ and cannot change while the sensor runs.
+fn needs_restart(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
+    let fixed = [
+        ("deliver", old.deliver != new.deliver),
+        ("token_file", old.sink.token_file != new.sink.token_file),
+        ("ca_file", old.sink.ca_file != new.sink.ca_file),
+        ("tls_*", old.tls != new.tls),
+        ("sensor_id", old.sensor_id != new.sensor_id),
+        ("state_dir", old.state_dir != new.state_dir),
+        ("metrics", old.metrics != new.metrics),
+    ];
+    fixed
+        .into_iter()
+        .filter_map(|(key, changed)| changed.then_some(key))
+}
