@@ -317,8 +317,23 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         memory: Memory::default(),
     };
     if !args.once {
+        let reread = || {
+            let interval = ("interval", args.interval.iter().cloned().collect());
+            let said = |stop: Stop| stop.why;
+            let config = args
+                .config(vec![interval])
+                .map_err(Stop::from)
+                .map_err(said)?;
+            Ok(run::Reloaded {
+                interval: config.interval,
+                core: config.core().map_err(said)?,
+                policy: config.policy,
+                gate: settings::gate(&config.policy),
+                state_dir: config.state_dir().to_owned(),
+            })
+        };
         return mirror
-            .run(interval, config.state_dir())
+            .run(interval, config.state_dir(), &reread)
             .map(|()| DONE)
             .map_err(Stop::failed);
     }
@@ -328,7 +343,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
 
 fn plan(config: &Config, out: Option<&Path>, json: bool) -> Result<u8, Stop> {
     let tables = settings::look(config.state_dir())?;
-    let store = Store::copy_of(Some(&tables)).map_err(Stop::failed)?;
+    let store = Store::copy_of(&tables).map_err(Stop::failed)?;
     let mut core = config.core()?;
     let snapshot = Snapshot::take(core.as_mut(), &config.policy);
     let (planned, digest) =
@@ -375,10 +390,13 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
         summary.errors.push(Report::general("plan_stale", why));
         return Ok(tell(&summary, json));
     }
+    let mut policy = saved.policy;
+    // What was looked at is the plan: now its deletes may be approved, too.
+    policy.approve_deletes = config.policy.approve_deletes.or(policy.approve_deletes);
     let mut mirror = Mirror {
         store,
         core: Box::new(snapshot),
-        policy: saved.policy,
+        policy,
         gate: run::Gate::Unset,
         memory: Memory::default(),
     };
@@ -388,7 +406,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
 
 fn explain(config: &Config, key: &str, json: bool) -> Result<u8, Stop> {
     let tables = settings::look(config.state_dir())?;
-    let store = Store::copy_of(Some(&tables)).map_err(Stop::failed)?;
+    let store = Store::copy_of(&tables).map_err(Stop::failed)?;
     let mut core = config.core()?;
     let snapshot = Snapshot::take(core.as_mut(), &config.policy);
     let (planned, _) = preview(&store, snapshot, &config.policy, true).map_err(Stop::failed)?;

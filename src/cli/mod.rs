@@ -73,7 +73,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         .skip(1)
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let args = with_input_last(args.iter().map(String::as_str).collect());
     let afferent = match Afferent::from_args(&["afferent"], &args) {
         Ok(afferent) => afferent,
         Err(early) if early.status.is_ok() => return print(early.output.trim_end()),
@@ -92,6 +92,18 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         None => complain(USAGE, "a command is needed; see afferent --help"),
     }
+}
+
+/// `-` names standard input, for `mirror load`; argh takes it for a flag unless it stands behind `--`.
+fn with_input_last(mut args: Vec<&str>) -> Vec<&str> {
+    if args.starts_with(&["mirror", "load"])
+        && !args.contains(&"--")
+        && let Some(at) = args.iter().position(|arg| *arg == "-")
+    {
+        args.remove(at);
+        args.extend(["--", "-"]);
+    }
+    args
 }
 
 /// Writes a line to standard output. Nobody reading any more is no failure.

@@ -82,7 +82,7 @@ pub fn look(state_dir: &Path) -> Result<Snapshot, InventoryError> {
     };
     Ok(match opened {
         Opening::Snapshot(snapshot) => *snapshot,
-        Opening::Absent => Snapshot::of(Store::copy_of(None)?)?,
+        Opening::Absent => Snapshot::of(Store::in_memory()?)?,
         Opening::NotClosed => Snapshot::of(open(state_dir)?)?,
     })
 }

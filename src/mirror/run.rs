@@ -8,8 +8,9 @@ use super::report::{Report, Summary};
 use super::status::Status;
 use crate::clock;
 use crate::store::Store;
+use crate::telemetry;
 use crate::telemetry::control::Control;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,23 @@ pub struct Mirror {
     /// What the last cycle said.
     pub memory: Memory,
 }
+
+/// What a running mirror takes over when it reads its configuration again.
+pub struct Reloaded {
+    /// Between two cycles.
+    pub interval: Duration,
+    /// Where inventory comes from.
+    pub core: Box<dyn Core + Send>,
+    /// The knobs.
+    pub policy: Policy,
+    /// What the gate says.
+    pub gate: Gate,
+    /// Where the tables are; another place needs a restart.
+    pub state_dir: PathBuf,
+}
+
+/// Reads the configuration again, or says what is wrong with it.
+pub type Reread<'a> = &'a dyn Fn() -> Result<Reloaded, String>;
 
 /// Whether expected inventory is mirrored at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,20 +125,32 @@ impl Mirror {
     }
 
     /// Cycles every `interval` until SIGTERM or SIGINT; says so to systemd, and answers
-    /// `afferent status` on the control socket of `state_dir`.
-    pub fn run(self, interval: Duration, state_dir: &Path) -> std::io::Result<()> {
+    /// `afferent status` on the control socket of `state_dir`. At SIGHUP the configuration is read again;
+    /// it holds from the next cycle on.
+    pub fn run(
+        self,
+        interval: Duration,
+        state_dir: &Path,
+        reread: Reread<'_>,
+    ) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let done = runtime.block_on(serve(self, interval, state_dir));
+        let done = runtime.block_on(serve(self, interval, state_dir, reread));
         // A cycle that waits for Core is not waited for: nothing of it is committed any more.
         runtime.shutdown_timeout(LAST_CYCLE);
         done
     }
 }
 
-async fn serve(mirror: Mirror, interval: Duration, state_dir: &Path) -> std::io::Result<()> {
+async fn serve(
+    mirror: Mirror,
+    mut interval: Duration,
+    state_dir: &Path,
+    reread: Reread<'_>,
+) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
+    let mut hang_up = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = Stop::default();
@@ -137,6 +167,32 @@ async fn serve(mirror: Mirror, interval: Duration, state_dir: &Path) -> std::io:
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hang_up.recv() => telemetry::reload(|| {
+                let new = match reread() {
+                    Ok(new) => new,
+                    Err(error) => {
+                        tracing::warn!(error, "configuration not taken over, the one before stays");
+                        return;
+                    }
+                };
+                if new.state_dir != state_dir {
+                    tracing::warn!(key = "state_dir", "changed, and needs a restart to hold");
+                }
+                if new.interval != interval {
+                    interval = new.interval;
+                    next = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+                    next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                }
+                status.set_source(new.core.source());
+                let mirror = Arc::clone(&mirror);
+                // A cycle that runs ends as it began.
+                tokio::task::spawn_blocking(move || {
+                    let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
+                    (mirror.core, mirror.policy, mirror.gate) = (new.core, new.policy, new.gate);
+                    mirror.memory = Memory::default();
+                });
+                tracing::info!("configuration read again");
+            }),
             _ = beat.tick() => tell_systemd(&[sd_notify::NotifyState::Watchdog]),
             _ = next.tick() => {
                 // A cycle that takes longer than the interval is not run twice at once.

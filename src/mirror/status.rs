@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// The state of a running mirror: how its last cycle ended.
 pub struct Status {
-    source: String,
+    source: Mutex<String>,
     last: Mutex<Option<Ended>>,
 }
 
@@ -21,9 +21,14 @@ impl Status {
     /// Of a mirror of `source` that has not run yet.
     pub fn new(source: String) -> Self {
         Self {
-            source,
+            source: Mutex::new(source),
             last: Mutex::default(),
         }
+    }
+
+    /// Inventory comes from another place from now on.
+    pub fn set_source(&self, source: String) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
     }
 
     /// A cycle ended at `at`.
@@ -47,7 +52,7 @@ impl Status {
             "version": env!("CARGO_PKG_VERSION"),
             "state": if reasons.is_empty() { "ok" } else { "degraded" },
             "reasons": reasons,
-            "core": self.source,
+            "core": *self.source.lock().unwrap_or_else(PoisonError::into_inner),
             "cycles": last.map_or(0, |ended| ended.cycles),
             "last_cycle": last.map(|Ended { at, summary, .. }| json!({
                 "run": summary.run,

@@ -118,27 +118,30 @@ impl Store {
         })
     }
 
-    /// A store in memory with the inventory of a snapshot in it, but not its audit log: to find out what
-    /// would become of it.
-    pub fn copy_of(snapshot: Option<&Snapshot>) -> Result<Self, InventoryError> {
-        let path = PathBuf::from("a copy in memory");
+    /// An empty store that is never written to a file.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let path = PathBuf::from("(memory)");
         let db = guard(&path, super::access::in_memory)?;
-        let store = Self {
+        Ok(Self {
             path,
             cache_bytes: 0,
             mode: ConcurrencyMode::ExclusiveWriter,
             state: RwLock::new(Some(Handle { db, failed: false })),
-        };
-        if let Some(snapshot) = snapshot {
-            snapshot.view(|view| {
-                // The counter of commits is copied like everything else, and is not to go on.
-                let copied = store.inventory_without_count(|tables| {
-                    view.copy_to(tables)?;
-                    Ok(((), Ending::Commit))
-                });
-                copied.map_err(|error| Fault::GiveUp(error.to_string()))
-            })?;
-        }
+        })
+    }
+
+    /// A store in memory with the inventory of a snapshot in it, but not its audit log: to find out what
+    /// would become of it.
+    pub fn copy_of(snapshot: &Snapshot) -> Result<Self, InventoryError> {
+        let store = Self::in_memory()?;
+        snapshot.view(|view| {
+            // The counter of commits is copied like everything else, and is not to go on.
+            let copied = store.inventory_without_count(|tables| {
+                view.copy_to(tables)?;
+                Ok(((), Ending::Commit))
+            });
+            copied.map_err(|error| Fault::GiveUp(error.to_string()))
+        })?;
         Ok(store)
     }
 }

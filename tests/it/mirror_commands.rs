@@ -435,3 +435,52 @@ fn a_cap_is_one_of_each_list_and_not_of_the_document() {
     let ran = mirror.run(&document, &["--core-list-cap", "2"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stdout);
 }
+
+/// Loss prevented: the help promises standard input, and the flag is refused as unknown.
+#[test]
+fn a_dump_is_loaded_from_standard_input() {
+    let mirror = Mirror::new();
+    mirror.run(&machines(0..3), &[]);
+    let dump = mirror.file("dump.json", &mirror.dump());
+    let other = Mirror::new();
+    for before in [&["load", "-"][..], &["load", "--json", "-"]] {
+        let mut command = other.command(before);
+        command.stdin(std::fs::File::open(&dump).unwrap());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(live(&other), 3);
+    }
+}
+
+/// Loss prevented: somebody approves the deletes of a plan, and they are withheld without a word.
+#[test]
+fn deletes_of_a_saved_plan_may_be_approved_when_it_is_carried_out() {
+    let mirror = Mirror::new();
+    mirror.run(&machines(0..40), &[]);
+    let half = mirror.file("half.json", &machines(0..20));
+    let core = format!("file:{}", half.display());
+    let plan = mirror.path("plan.json");
+    let file = plan.to_str().unwrap();
+    mirror.output(&["plan", "--core", &core, "--plan-out", file]);
+    let apply = |deletes: &str| {
+        let flags = ["apply", file, "--core", &core, "--approve-deletes", deletes];
+        mirror.output(&flags).status.code()
+    };
+    assert_eq!(apply("19"), Some(3));
+    assert_eq!(live(&mirror), 40);
+    mirror.output(&["plan", "--core", &core, "--plan-out", file]);
+    assert_eq!(apply("20"), Some(0));
+    assert_eq!(live(&mirror), 20);
+}
+
+#[test]
+fn a_plan_makes_neither_a_directory_nor_a_store() {
+    let mirror = Mirror::new();
+    let core = mirror.file("core.json", &machines(0..3));
+    let core = format!("file:{}", core.display());
+    let output = mirror.output(&["plan", "--core", &core, "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(plan.to_string().contains("MC-2"), "{plan}");
+    assert!(!mirror.state().exists());
+}
