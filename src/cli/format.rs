@@ -149,7 +149,7 @@ mod tests {
         let line = text.lines().nth(1).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(
-            line.starts_with("a\\x090\\x091\\x0ab\\x1b[2J  1-1 "),
+            line.starts_with("a\\x090\\x091\\nb\\x1b[2J  1-1 "),
             "{line}"
         );
     }

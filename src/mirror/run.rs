@@ -180,7 +180,8 @@ async fn serve(
                 }
                 if new.interval != interval {
                     interval = new.interval;
-                    next = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+                    next = tokio::time::interval(interval);
+                    next.reset();
                     next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 }
                 status.set_source(new.core.source());

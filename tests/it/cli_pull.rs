@@ -63,7 +63,7 @@ fn no_text_of_an_agent_reaches_the_terminal_as_it_came() {
         let output = pulled(&answer);
         let shown = [output.stdout, output.stderr].concat();
         let shown = String::from_utf8(shown).unwrap();
-        let visible = format!(r"{word}\x1b]0;title\x07\x9b31m\u{{202e}}\x0aforged line");
+        let visible = format!(r"{word}\x1b]0;title\x07\u009b31m\u202e\nforged line");
         assert!(shown.contains(&visible), "{shown:?}");
         let odd = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
         assert!(!shown.contains(odd), "{shown:?}");
