@@ -65,6 +65,7 @@ complete -c afferent -n '__fish_seen_subcommand_from mirror; and not __fish_seen
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and not __fish_seen_subcommand_from run plan apply explain dump load drift audit check' -f -a check -d 'Build the indexes again and compare; 1 if anything is wrong.'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from run' -l once -d 'one cycle, then exit'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from run' -l interval -r -d 'time between cycles (default 5m)'
+complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from run' -l metrics -r -d 'where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from run' -l plan -d 'print what would be done instead of doing it'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from run' -l plan-out -r -d 'save the plan to this file; implies --plan'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from run' -l apply -r -d 'carry out this saved plan if it still holds'

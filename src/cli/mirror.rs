@@ -15,6 +15,7 @@ use crate::mirror::memory::Memory;
 use crate::mirror::planfile::{PlanFile, PlanView, Snapshot, preview, show};
 use crate::mirror::report::{Report, Summary};
 use crate::mirror::run::{self, Mirror};
+use crate::mirror::service;
 use crate::telemetry::start_log;
 use argh::FromArgs;
 pub(super) use settings::SETTINGS;
@@ -58,6 +59,9 @@ asking! {
         /// time between cycles (default 5m)
         #[argh(option, arg_name = "DURATION")]
         interval: Option<String>,
+        /// where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT
+        #[argh(option, arg_name = "ADDR")]
+        metrics: Option<String>,
         /// print what would be done instead of doing it
         #[argh(switch)]
         plan: bool,
@@ -160,8 +164,13 @@ impl From<ConfigError> for Stop {
 }
 
 fn run_command(args: &RunArgs) -> Result<u8, Stop> {
-    let interval = ("interval", args.interval.iter().cloned().collect());
-    let config = args.config(vec![interval])?;
+    let own = || {
+        vec![
+            ("interval", args.interval.iter().cloned().collect()),
+            ("metrics", args.metrics.iter().cloned().collect()),
+        ]
+    };
+    let config = args.config(own())?;
     if let Some(file) = &args.apply {
         return apply(&config, file, args.json);
     }
@@ -178,13 +187,9 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
     };
     if !args.once {
         let reread = || {
-            let interval = ("interval", args.interval.iter().cloned().collect());
             let said = |stop: Stop| stop.why;
-            let config = args
-                .config(vec![interval])
-                .map_err(Stop::from)
-                .map_err(said)?;
-            Ok(run::Reloaded {
+            let config = args.config(own()).map_err(Stop::from).map_err(said)?;
+            Ok(service::Reloaded {
                 interval: config.interval,
                 core: config.core().map_err(said)?,
                 policy: config.policy,
@@ -192,8 +197,13 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
                 state_dir: config.state_dir().to_owned(),
             })
         };
-        return mirror
-            .run(interval, config.state_dir(), &reread)
+        let options = service::Options {
+            interval,
+            state_dir: config.state_dir(),
+            metrics: config.metrics,
+            reread: &reread,
+        };
+        return service::run(mirror, options)
             .map(|()| DONE)
             .map_err(Stop::failed);
     }

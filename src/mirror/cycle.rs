@@ -187,7 +187,9 @@ fn mirror_kind(
             failed_tx(summary, kind, kind.name(), &error);
         }
     }
-    if !complete || failed {
+    if complete && !failed {
+        summary.complete.push(kind.name().to_owned());
+    } else {
         run.unknown.push(kind);
     }
 }
@@ -332,6 +334,9 @@ fn observe_kind(
                 rows,
             };
             summary.errors.extend(errors);
+            if complete {
+                summary.complete.push(what.clone());
+            }
         }
         Err(error) => failed_tx(summary, kind, &what, &error),
     }

@@ -134,6 +134,8 @@ pub struct Summary {
     pub types: BTreeMap<String, Counters>,
     /// What was observed, by type; a type that was not asked for is not there.
     pub drift: BTreeMap<String, DriftSummary>,
+    /// Lists that were read whole and written: types, and `drift:` with a type.
+    pub complete: Vec<String>,
     /// Types that were pulled in part only, so that nothing of them was deleted.
     pub incomplete: Vec<String>,
     /// What the guard refused.

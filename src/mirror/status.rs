@@ -1,67 +1,118 @@
 //! What `afferent status` shows of a mirror.
 
+use super::progress::Progress;
 use super::report::{Report, Summary};
+use crate::clock::WallTime;
+use crate::telemetry::metrics::Page;
 use serde_json::{Value, json};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The state of a running mirror: how its last cycle ended.
+/// The state of a running mirror: what it does, and how its last cycle ended.
 pub struct Status {
-    source: Mutex<String>,
-    last: Mutex<Option<Ended>>,
+    progress: Progress,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    source: String,
+    cycles: u64,
+    /// When the cycle that runs began.
+    began: Option<WallTime>,
+    last: Option<Ended>,
+    /// When each list was last read whole and written.
+    complete: BTreeMap<String, WallTime>,
 }
 
 /// A cycle that ended.
 struct Ended {
-    at: String,
-    cycles: u64,
-    summary: Summary,
+    began: WallTime,
+    at: WallTime,
+    /// `None` after a panic.
+    summary: Result<Summary, String>,
 }
 
 impl Status {
     /// Of a mirror of `source` that has not run yet.
-    pub fn new(source: String) -> Self {
+    pub fn new(source: String, progress: Progress) -> Self {
+        let state = State {
+            source,
+            ..State::default()
+        };
         Self {
-            source: Mutex::new(source),
-            last: Mutex::default(),
+            progress,
+            state: Mutex::new(state),
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Inventory comes from another place from now on.
     pub fn set_source(&self, source: String) {
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
+        self.state().source = source;
     }
 
-    /// A cycle ended at `at`.
-    pub fn note(&self, at: String, summary: Summary) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let cycles = last.as_ref().map_or(0, |ended| ended.cycles) + 1;
-        *last = Some(Ended {
-            at,
-            cycles,
-            summary,
-        });
+    /// A cycle began.
+    pub fn begin(&self, at: WallTime) {
+        self.state().began = Some(at);
+    }
+
+    /// Whether a cycle runs.
+    pub fn is_running(&self) -> bool {
+        self.state().began.is_some()
+    }
+
+    /// The cycle that ran ended, with a summary or a panic.
+    pub fn end(&self, at: WallTime, summary: Result<Summary, String>) {
+        let mut state = self.state();
+        let began = state.began.take().unwrap_or(at);
+        state.cycles += 1;
+        for list in summary.iter().flat_map(|summary| &summary.complete) {
+            state.complete.insert(list.clone(), at);
+        }
+        state.last = Some(Ended { began, at, summary });
     }
 
     /// The object that answers a question for the status.
     pub(super) fn show(&self) -> Value {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = last.as_ref();
-        let reasons = reasons(last);
+        let state = self.state();
+        let reasons = reasons(state.last.as_ref());
+        let complete: BTreeMap<&String, String> = state
+            .complete
+            .iter()
+            .map(|(list, at)| (list, at.to_string()))
+            .collect();
         let mut answer = json!({
             "service": "mirror",
             "version": env!("CARGO_PKG_VERSION"),
             "state": if reasons.is_empty() { "ok" } else { "degraded" },
             "reasons": reasons,
-            "core": *self.source.lock().unwrap_or_else(PoisonError::into_inner),
-            "cycles": last.map_or(0, |ended| ended.cycles),
-            "last_cycle": last.map(|Ended { at, summary, .. }| json!({
-                "run": summary.run,
-                "ended_at": at,
-                "mirrored": summary.mirror_ran,
-                "warnings": summary.warnings.len(),
+            "core": state.source,
+            "cycles": state.cycles,
+            "running": state.began.map(|began| json!({
+                "began_at": began.to_string(),
+                "doing": self.progress.doing(),
             })),
+            "last_complete": complete,
+            "last_cycle": state.last.as_ref().map(|ended| {
+                let summary = ended.summary.as_ref().ok();
+                json!({
+                    "run": summary.map(|summary| &summary.run),
+                    "began_at": ended.began.to_string(),
+                    "ended_at": ended.at.to_string(),
+                    "mirrored": summary.map(|summary| summary.mirror_ran),
+                    "warnings": summary.map(|summary| summary.warnings.len()),
+                })
+            }),
         });
-        for (kind, counters) in last.into_iter().flat_map(|ended| &ended.summary.types) {
+        let last = state
+            .last
+            .as_ref()
+            .and_then(|ended| ended.summary.as_ref().ok());
+        for (kind, counters) in last.into_iter().flat_map(|summary| &summary.types) {
             let mut counters = json!(counters);
             if let Some(counters) = counters.as_object_mut() {
                 counters.retain(|name, count| name == "pulled" || *count != 0);
@@ -70,16 +121,106 @@ impl Status {
         }
         answer
     }
+
+    /// Whether tables can be relied on: a cycle ended without an error.
+    pub(super) fn ready(&self) -> Result<(), String> {
+        match self.state().last.as_ref().map(|ended| &ended.summary) {
+            None => Err("the first cycle has not ended yet".into()),
+            Some(Err(panic)) => Err(panicked(panic)),
+            Some(Ok(summary)) => match summary.errors.first() {
+                Some(error) => Err(say(error)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Writes what is known of the last cycle onto a page of metrics.
+    pub(super) fn write(&self, page: &mut Page) {
+        let state = self.state();
+        let times: Vec<(&str, f64)> = state
+            .complete
+            .iter()
+            .map(|(list, at)| (list.as_str(), seconds(*at)))
+            .collect();
+        by_label(
+            page,
+            "afferent_mirror_last_complete_timestamp_seconds",
+            "When each list was last read whole and written, in Unix time.",
+            "list",
+            &times,
+        );
+        let last = state.last.as_ref();
+        page.gauge(
+            "afferent_mirror_last_cycle_timestamp_seconds",
+            "When the last cycle ended, in Unix time; 0 before.",
+            last.map_or(0.0, |ended| seconds(ended.at)),
+        );
+        let summary = last.and_then(|ended| ended.summary.as_ref().ok());
+        let mut codes: BTreeMap<&str, f64> = BTreeMap::new();
+        for report in summary.into_iter().flat_map(|summary| &summary.warnings) {
+            *codes.entry(&report.code).or_default() += 1.0;
+        }
+        let codes: Vec<(&str, f64)> = codes.into_iter().collect();
+        by_label(
+            page,
+            "afferent_mirror_warnings",
+            "Warnings of the last cycle by code.",
+            "code",
+            &codes,
+        );
+        let withheld: Vec<(&str, f64)> = summary
+            .into_iter()
+            .flat_map(|summary| &summary.types)
+            .map(|(kind, counters)| {
+                let n = u32::try_from(counters.withheld_deletes).unwrap_or(u32::MAX);
+                (kind.as_str(), f64::from(n))
+            })
+            .collect();
+        by_label(
+            page,
+            "afferent_mirror_withheld_deletes",
+            "Deletes that the guard withheld in the last cycle.",
+            "type",
+            &withheld,
+        );
+    }
+}
+
+fn by_label(page: &mut Page, name: &str, help: &str, label: &str, values: &[(&str, f64)]) {
+    let labelled: Vec<([(&str, &str); 1], f64)> = values
+        .iter()
+        .map(|(value, n)| ([(label, *value)], *n))
+        .collect();
+    let samples: Vec<(&[(&str, &str)], f64)> =
+        labelled.iter().map(|(l, n)| (l.as_slice(), *n)).collect();
+    page.gauges(name, help, &samples);
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "whole milliseconds of this age fit"
+)]
+fn seconds(at: WallTime) -> f64 {
+    at.unix_ms() as f64 / 1000.0
+}
+
+fn panicked(panic: &str) -> String {
+    format!("the last cycle panicked, which is a defect of this program: {panic}")
+}
+
+fn say(report: &Report) -> String {
+    match &report.kind {
+        Some(kind) => format!("{kind} {}: {}", report.key, report.message),
+        None => report.message.clone(),
+    }
 }
 
 /// What is not as it should be.
 fn reasons(last: Option<&Ended>) -> Vec<String> {
-    let Some(Ended { summary, .. }) = last else {
-        return vec!["the first cycle has not ended yet".into()];
-    };
-    let say = |report: &Report| match &report.kind {
-        Some(kind) => format!("{kind} {}: {}", report.key, report.message),
-        None => report.message.clone(),
+    let summary = match last.map(|ended| &ended.summary) {
+        None => return vec!["the first cycle has not ended yet".into()],
+        Some(Err(panic)) => return vec![panicked(panic)],
+        Some(Ok(summary)) => summary,
     };
     let mut found: Vec<String> = summary.errors.iter().map(say).collect();
     let part = |kind: &String| format!("{kind}: pulled in part only, so nothing is deleted");
@@ -104,7 +245,8 @@ mod tests {
 
     #[test]
     fn reasons_are_told_until_a_cycle_ends_without_it() {
-        let status = Status::new("file:core.json".into());
+        let status = Status::new("file:core.json".into(), Progress::default());
+        let at = |n: u64| WallTime::from_unix_ms(n * 1000);
         let reasons = |status: &Status| status.show()["reasons"].clone();
         assert_eq!(
             reasons(&status),
@@ -115,7 +257,8 @@ mod tests {
         bad.errors.push(error);
         bad.types.get_mut("Compute").unwrap().withheld_deletes = 40;
         bad.incomplete.push("NVSwitch".into());
-        status.note("t1".into(), bad);
+        status.begin(at(1));
+        status.end(at(2), Ok(bad));
         assert_eq!(
             reasons(&status),
             json!([
@@ -124,7 +267,12 @@ mod tests {
                 "Compute: 40 deletes are withheld, see --approve-deletes"
             ])
         );
-        status.note("t2".into(), Summary::new("r2".into()));
+        let good = Summary {
+            complete: vec!["Compute".into()],
+            ..Summary::new("r2".into())
+        };
+        status.begin(at(3));
+        status.end(at(4), Ok(good));
         let answer = status.show();
         assert_eq!(answer["reasons"], json!([]));
         assert_eq!(answer["state"], "ok");

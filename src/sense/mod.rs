@@ -216,12 +216,7 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
         Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
     }
     if let Some(address) = config.metrics {
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .map_err(|error| {
-                std::io::Error::new(error.kind(), format!("--metrics {address}: {error}"))
-            })?;
-        tracing::info!(address = %listener.local_addr()?, "metrics");
+        let listener = scrape::bind(address).await?;
         aside.push(tokio::spawn(scrape::listen(listener, view)));
     } else {
         drop(view);

@@ -22,7 +22,6 @@ mod run;
 mod server;
 mod status;
 mod timer;
-mod watchdog;
 mod worker;
 
 pub use error::ServeError;

@@ -10,13 +10,13 @@ use super::respond::{NotReady, Published};
 use super::server::{Rules, Server};
 use super::status::Status;
 use super::timer::{Ticker, joined};
-use super::watchdog::Watchdog;
 use super::worker::{Kept, Outcome, Worker};
 use super::{Config, repo_cpe};
 use crate::clock;
 use crate::scan;
 use crate::telemetry;
 use crate::telemetry::control::Control;
+use crate::telemetry::watchdog::Watchdog;
 use crate::transport::{Listener, ServerTls};
 use crate::watch::{Places, Signature, Touch, Watch};
 use sd_notify::NotifyState;
@@ -31,6 +31,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// Answers under way when the service is told to stop are waited for this long.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// A scan that has looked at nothing new for this long hangs.
+const STUCK: Duration = Duration::from_secs(10 * 60);
 
 /// Longer than any machine runs.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -137,7 +140,7 @@ impl Agent {
             rules,
             scan: None,
             renewal: Renewal::default(),
-            watchdog: Watchdog::new(clock::now()),
+            watchdog: Watchdog::new(STUCK, clock::now()),
             config,
             reread,
         };

@@ -42,6 +42,18 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("{text:?} is neither PORT nor ADDRESS:PORT, for example 9818"))
 }
 
+/// Binds the address of `--metrics`, and says so in the log.
+///
+/// # Errors
+/// It cannot be bound; the error names the flag and the address.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("--metrics {address}: {error}")))?;
+    tracing::info!(address = %listener.local_addr()?, "metrics");
+    Ok(listener)
+}
+
 /// Answers until it is dropped.
 pub async fn listen(listener: TcpListener, health: Arc<dyn Health>) {
     let mut connections = Connections::default();

@@ -2,9 +2,12 @@
 
 use crate::support::eventually;
 use crate::support::mirror::{Mirror, without_times};
-use crate::support::program::Program;
+use crate::support::program::{Program, free_port};
+use afferent::telemetry::control::ask;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 /// Machines whose names and racks all say which version of the document they are from.
 fn document(version: usize) -> Value {
@@ -24,21 +27,20 @@ struct Running {
     core: String,
 }
 
+/// A service that cycles every second.
+fn start(mirror: &Mirror, core: &str, more: &[&str]) -> Program {
+    let state = mirror.state().display().to_string();
+    let mut arguments = vec!["mirror", "run", "--core", core, "--state-dir", &state];
+    arguments.extend(["--interval", "1s"]);
+    arguments.extend(more);
+    Program::start(&arguments)
+}
+
 impl Running {
     fn new() -> Self {
         let mirror = Mirror::new();
         let core = format!("file:{}", mirror.file("core.json", &document(0)).display());
-        let state = mirror.state().display().to_string();
-        let service = Program::start(&[
-            "mirror",
-            "run",
-            "--core",
-            &core,
-            "--state-dir",
-            &state,
-            "--interval",
-            "1s",
-        ]);
+        let service = start(&mirror, &core, &[]);
         let running = Self {
             mirror,
             service,
@@ -164,6 +166,60 @@ fn tables_of_a_killed_service_can_be_read_and_mirrored_again() {
     running.mirror.check();
     let ran = running.mirror.run_from(&running.core.clone(), &[]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+}
+
+/// What a monitor asks of a service that nobody looks at.
+#[test]
+fn status_metrics_and_readiness_follow_the_cycles() {
+    let mirror = Mirror::new();
+    let core = format!("file:{}", mirror.file("core.json", &document(0)).display());
+    let port = free_port().to_string();
+    let _service = start(&mirror, &core, &["--metrics", &port]);
+    let address = format!("127.0.0.1:{port}");
+    let status = || ask(&mirror.state().join("control.sock"), "status").ok();
+    eventually("ready", || {
+        get(&address, "/readyz").filter(|answer| answer.starts_with("HTTP/1.1 200"))
+    });
+    let page = get(&address, "/metrics").unwrap();
+    for line in [
+        r#"afferent_mirror_rows{type="Compute",state="live"} 200"#,
+        r#"afferent_mirror_rows{type="bmc:Host",state="live"} 200"#,
+        r#"afferent_mirror_drift_rows{type="Compute",drift="missing_in_actual"} 199"#,
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    let first = status().unwrap();
+    assert_eq!(
+        (&first["state"], &first["reasons"]),
+        (&json!("ok"), &json!([]))
+    );
+    for list in ["rack", "Compute", "drift:Compute"] {
+        assert!(first["last_complete"][list].is_string(), "{list}: {first}");
+    }
+    let begin = first["last_cycle"]["began_at"].as_str().unwrap();
+    assert!(begin <= first["last_cycle"]["ended_at"].as_str().unwrap());
+    // Core breaks: the last whole reading stays what it was.
+    std::fs::write(mirror.path("core.json"), "{").unwrap();
+    let broken = eventually("a cycle failed", || {
+        status().filter(|status| status["state"] == "degraded")
+    });
+    let reason = broken["reasons"][0].as_str().unwrap();
+    assert!(reason.contains("not JSON"), "{reason}");
+    assert!(
+        get(&address, "/readyz")
+            .unwrap()
+            .starts_with("HTTP/1.1 503")
+    );
+    let page = get(&address, "/metrics").unwrap();
+    assert!(!page.contains(r#"outcome="failed"} 0"#), "{page}");
+}
+
+fn get(address: &str, path: &str) -> Option<String> {
+    let mut peer = TcpStream::connect(address).ok()?;
+    write!(peer, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    peer.read_to_string(&mut answer).unwrap();
+    Some(answer)
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Alert rules and the dashboard ask for what a running sensor really says.
+//! Alert rules and the dashboard ask for what a running sensor and a running mirror really say.
 
 use crate::read;
 use std::collections::BTreeSet;
@@ -11,14 +11,14 @@ const TESTS: &str = "packaging/prometheus/afferent.rules.test.yml";
 const DASHBOARD: &str = "packaging/grafana/afferent.json";
 
 #[test]
-fn alerts_their_tests_and_the_dashboard_select_series_that_a_sensor_has() {
-    let page = scrape();
+fn alerts_their_tests_and_the_dashboard_select_series_that_a_service_has() {
+    let page = sensor_page() + &mirror_page();
     for (file, asked) in asked() {
         let selectors = selectors(&asked);
         for selector in &selectors {
             assert!(
                 page.lines().any(|sample| selector.selects(sample)),
-                "{file}: nothing a sensor says is selected by {selector:?} in {asked}"
+                "{file}: nothing a service says is selected by {selector:?} in {asked}"
             );
         }
         assert!(
@@ -136,9 +136,9 @@ fn selectors(expression: &str) -> Vec<Selector> {
 }
 
 /// Ends with the test, however that ends.
-struct Sensor(Child);
+struct Service(Child);
 
-impl Drop for Sensor {
+impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -146,19 +146,43 @@ impl Drop for Sensor {
 }
 
 /// The page of metrics of a sensor that has just begun.
-fn scrape() -> String {
+fn sensor_page() -> String {
     let state = tempfile::tempdir().unwrap();
     let nowhere = state.path().join("nowhere");
-    let sensor = Command::new(env!("CARGO_BIN_EXE_afferent"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afferent"));
+    command
         .args(["sense", "--metrics", "0", "--state-dir"])
         .arg(state.path())
         .args(["--vm", &format!("a=unix:{}", nowhere.display())])
-        .args(["--deliver", &format!("file:{}", nowhere.display())])
+        .args(["--deliver", &format!("file:{}", nowhere.display())]);
+    page_of(&mut command, |_| true)
+}
+
+/// That of a mirror after its first cycle: one machine that is expected, and not there.
+fn mirror_page() -> String {
+    let state = tempfile::tempdir().unwrap();
+    let core = state.path().join("core.json");
+    let machine =
+        r#"{"bmc_mac_address":"02:00:5e:00:00:01","chassis_serial_number":"S","manufacturer":"M"}"#;
+    let document =
+        format!(r#"{{"expected_racks":[],"expected_machines":[{machine}],"actual_machines":[]}}"#);
+    std::fs::write(&core, document).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afferent"));
+    command
+        .args(["mirror", "run", "--metrics", "0", "--state-dir"])
+        .arg(state.path().join("state"))
+        .args(["--core", &format!("file:{}", core.display())]);
+    page_of(&mut command, |page| page.contains("missing_in_actual"))
+}
+
+/// The page of a service that was just started, once it is as `wanted`.
+fn page_of(command: &mut Command, wanted: impl Fn(&str) -> bool) -> String {
+    let service = command
         .env("AFFERENT_LOG_FORMAT", "json")
         .stderr(Stdio::piped())
         .spawn();
-    let mut sensor = Sensor(sensor.unwrap());
-    let log = BufReader::new(sensor.0.stderr.take().unwrap());
+    let mut service = Service(service.unwrap());
+    let log = BufReader::new(service.0.stderr.take().unwrap());
     // Read to the end of the test: nobody has to write to a pipe that is closed.
     let mut lines = log.lines();
     let address = lines
@@ -166,12 +190,16 @@ fn scrape() -> String {
             let said: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
             (said["message"] == "metrics").then(|| said["address"].as_str().unwrap().to_owned())
         })
-        .expect("the sensor ended before it said where its metrics are");
-    let mut peer = TcpStream::connect(address).unwrap();
-    peer.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-    let mut page = String::new();
-    peer.read_to_string(&mut page).unwrap();
-    let (head, page) = page.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    page.to_owned()
+        .expect("the service ended before it said where its metrics are");
+    loop {
+        let mut peer = TcpStream::connect(&address).unwrap();
+        peer.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        let mut page = String::new();
+        peer.read_to_string(&mut page).unwrap();
+        let (head, page) = page.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        if wanted(page) {
+            return page.to_owned();
+        }
+    }
 }

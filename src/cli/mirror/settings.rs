@@ -7,6 +7,8 @@ use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOpti
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::run::Gate;
 use crate::mirror::{Snapshot, Store};
+use crate::telemetry::scrape;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,6 +106,12 @@ pub(in crate::cli) const SETTINGS: &[Setting] = &[
     ),
     setting("interval", "DURATION", Some("5m"), "time between cycles"),
     setting(
+        "metrics",
+        "ADDR",
+        None,
+        "where Prometheus reads metrics; a bare port is one on 127.0.0.1",
+    ),
+    setting(
         "profile",
         "natural-key|host-mac",
         Some("natural-key"),
@@ -181,6 +189,8 @@ pub(super) struct Config {
     list_cap: u64,
     /// Time between cycles.
     pub(super) interval: Duration,
+    /// Where metrics are read.
+    pub(super) metrics: Option<SocketAddr>,
     /// The knobs.
     pub(super) policy: Policy,
 }
@@ -225,6 +235,7 @@ impl Config {
             all_lists: settings.one("core-deadline", parse::duration(seconds(1, 86_400)))?,
             list_cap: u64::from(settings.one("core-list-cap", parse::number(1..=4096))?) << 20,
             http,
+            metrics: settings.optional("metrics", scrape::address)?,
             interval: settings.one("interval", parse::duration(seconds(1, 86_400)))?,
             policy: Policy {
                 approve_deletes,

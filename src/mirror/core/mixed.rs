@@ -4,6 +4,7 @@
 use super::{Core, Device, Pull, Topology};
 use crate::inventory::Kind;
 use crate::mirror::page::Entry;
+use crate::mirror::progress::Progress;
 use sha2::{Digest, Sha256};
 
 /// Two sources as one.
@@ -23,6 +24,11 @@ impl Core for MixedCore {
     fn begin(&mut self) {
         self.expected.begin();
         self.observed.begin();
+    }
+
+    fn report_to(&mut self, progress: Progress) {
+        self.expected.report_to(progress.clone());
+        self.observed.report_to(progress);
     }
 
     fn expected(&mut self, kind: Kind) -> Pull<Entry> {

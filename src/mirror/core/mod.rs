@@ -22,6 +22,7 @@ pub use rest::{RestCore, RestOptions};
 pub use topology::{DomainMember, RackGroup, RackHealth, Topology};
 
 use super::page::{self, Entry};
+use super::progress::Progress;
 use super::report::Report;
 use crate::inventory::Kind;
 use serde::de::DeserializeOwned;
@@ -82,6 +83,8 @@ pub struct Observe {
 pub trait Core {
     /// Forgets what was read: the next question asks anew, and the time for all lists begins.
     fn begin(&mut self);
+    /// Tells `progress` of every answer from now on.
+    fn report_to(&mut self, _progress: Progress) {}
     /// What is expected of one type.
     fn expected(&mut self, kind: Kind) -> Pull<Entry>;
     /// What is observed of one type.

@@ -12,6 +12,7 @@ use super::{Core, Device, Observe, Pull, Pulled, Site, from_result};
 use crate::http::Client;
 use crate::inventory::Kind;
 use crate::mirror::page::Entry;
+use crate::mirror::progress::Progress;
 use extra::Trays;
 use pages::{List, Pages, Refused};
 use std::path::PathBuf;
@@ -87,6 +88,10 @@ impl Core for RestCore {
         self.pages.begin();
         self.site.begin();
         self.trays = None;
+    }
+
+    fn report_to(&mut self, progress: Progress) {
+        self.pages.report_to(progress);
     }
 
     fn expected(&mut self, kind: Kind) -> Pull<Entry> {

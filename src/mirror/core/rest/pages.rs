@@ -12,6 +12,7 @@ use crate::inventory::Kind;
 use crate::mirror::core::patience::{Patience, asked_to_wait, passes};
 use crate::mirror::core::{Pulled, decode, shorten};
 use crate::mirror::page::{self, Pagination};
+use crate::mirror::progress::Progress;
 use crate::mirror::report::Report;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +33,7 @@ pub(super) struct Pages {
     bearer: Option<Bearer>,
     /// When the time for all lists of this cycle is over.
     until: Instant,
+    progress: Progress,
 }
 
 /// What to ask for.
@@ -73,7 +75,13 @@ impl Pages {
             options,
             client,
             bearer: None,
+            progress: Progress::default(),
         }
+    }
+
+    /// Tells `progress` of every answer from now on.
+    pub(super) fn report_to(&mut self, progress: Progress) {
+        self.progress = progress;
     }
 
     /// Where it asks.
@@ -211,7 +219,10 @@ impl Pages {
             let headers: Vec<(&str, &str)> = bearer.iter().map(Bearer::header).collect();
             let answer = self.client.get_within(&url, &headers, patience.left());
             let (refused, wait) = match answer {
-                Ok(response) if response.status == 200 => return Ok(response),
+                Ok(response) if response.status == 200 => {
+                    self.progress.page(path, response.body.len());
+                    return Ok(response);
+                }
                 Ok(response) if response.status == 401 && !fresh_token && bearer.is_some() => {
                     fresh_token = true;
                     self.bearer = None;
@@ -239,6 +250,7 @@ impl Pages {
             if !patience.wait(wait) {
                 return Err(refused);
             }
+            self.progress.retry(path);
             tracing::debug!(path, why = %refused.why, "asking again");
         }
     }

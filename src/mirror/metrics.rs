@@ -1,0 +1,248 @@
+//! What a mirror counts, and the page on which Prometheus reads it.
+
+use super::progress::Progress;
+use super::report::Summary;
+use super::status::Status;
+use crate::inventory::Row;
+use crate::store::inventory_table::{InventoryError, TABLES};
+use crate::store::{Snapshot, Store};
+use crate::telemetry::metrics::{Counters, Histogram, Page};
+use crate::telemetry::scrape::Health;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+const SECONDS: &[f64] = &[
+    0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0,
+];
+
+/// How a cycle ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Everything was mirrored.
+    Converged,
+    /// A type failed, or was pulled in part only.
+    Failed,
+    /// Deletes were withheld.
+    Withheld,
+    /// The program was wrong about something.
+    Panicked,
+}
+
+impl Outcome {
+    const ALL: [Self; 4] = [
+        Self::Converged,
+        Self::Failed,
+        Self::Withheld,
+        Self::Panicked,
+    ];
+
+    /// What a summary amounts to.
+    pub(super) fn of(summary: &Summary) -> Self {
+        if !summary.errors.is_empty() || !summary.incomplete.is_empty() {
+            Self::Failed
+        } else if !summary.withheld.is_empty() {
+            Self::Withheld
+        } else {
+            Self::Converged
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::Failed => "failed",
+            Self::Withheld => "withheld",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
+/// Counters of a mirror.
+pub(super) struct Metrics {
+    cycles: Counters,
+    seconds: Histogram,
+    rows: Mutex<Rows>,
+}
+
+/// Rows as they were counted last.
+#[derive(Default)]
+struct Rows {
+    /// Commits the store had seen then.
+    generation: Option<u64>,
+    /// By type and state.
+    rows: BTreeMap<(String, &'static str), u32>,
+    /// By type and kind of drift.
+    drift: BTreeMap<(String, &'static str), u32>,
+    bytes: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            cycles: Counters::new(&Outcome::ALL.map(Outcome::label)),
+            seconds: Histogram::new(SECONDS),
+            rows: Mutex::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// A cycle ended. Counts the rows, unless nothing was written since they were counted.
+    pub(super) fn note(&self, outcome: Outcome, took: Duration, store: &Store) {
+        self.cycles.inc(outcome.label());
+        self.seconds.observe_time(took);
+        let counted = store.snapshot().map_err(InventoryError::from);
+        if let Err(error) = counted.and_then(|snapshot| self.count(&snapshot, store)) {
+            tracing::debug!(%error, "rows not counted");
+        }
+    }
+
+    fn count(&self, snapshot: &Snapshot, store: &Store) -> Result<(), InventoryError> {
+        let mut known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot.view(|view| {
+            let generation = Some(view.generation()?);
+            if known.generation == generation {
+                return Ok(());
+            }
+            let mut new = Rows {
+                generation,
+                bytes: std::fs::metadata(store.path()).map_or(0, |meta| meta.len()),
+                ..Rows::default()
+            };
+            for table in TABLES {
+                for row in view.rows_of(table)? {
+                    match row {
+                        Row::Drift(drift) => {
+                            let kind = drift.component_type.map_or("-", |kind| kind.name());
+                            let key = (kind.to_owned(), drift.drift_type.name());
+                            *new.drift.entry(key).or_default() += 1;
+                        }
+                        other => {
+                            let (kind, is_live) = match &other {
+                                Row::Rack(rack) => ("rack", rack.is_live()),
+                                Row::Component(component) => {
+                                    (component.kind.name(), component.is_live())
+                                }
+                                Row::Domain(domain) => ("NVLDomain", domain.is_live()),
+                                Row::Bmc(bmc) => (bmc.kind.name(), true),
+                                Row::Drift(_) => continue,
+                            };
+                            let kind = match other {
+                                Row::Bmc(_) => format!("bmc:{kind}"),
+                                _ => kind.to_owned(),
+                            };
+                            let state = if is_live { "live" } else { "deleted" };
+                            *new.rows.entry((kind, state)).or_default() += 1;
+                        }
+                    }
+                }
+            }
+            *known = new;
+            Ok(())
+        })
+    }
+
+    fn write(&self, page: &mut Page) {
+        page.counters(
+            "afferent_mirror_cycles_total",
+            "Cycles by how they ended.",
+            "outcome",
+            &self.cycles,
+        );
+        page.histogram(
+            "afferent_mirror_cycle_duration_seconds",
+            "Time of cycles.",
+            &self.seconds,
+        );
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        write_by_two(
+            page,
+            "afferent_mirror_rows",
+            "Rows by type and state.",
+            ["type", "state"],
+            &rows.rows,
+        );
+        write_by_two(
+            page,
+            "afferent_mirror_drift_rows",
+            "Differences between what is expected and what was observed.",
+            ["type", "drift"],
+            &rows.drift,
+        );
+        #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+        let bytes = rows.bytes as f64;
+        page.gauge(
+            "afferent_mirror_store_bytes",
+            "Length of mirror.redb.",
+            bytes,
+        );
+    }
+}
+
+/// A gauge with two labels.
+pub(super) fn write_by_two<B: AsRef<str>>(
+    page: &mut Page,
+    name: &str,
+    help: &str,
+    labels: [&str; 2],
+    values: &BTreeMap<(String, B), u32>,
+) {
+    let labelled: Vec<([(&str, &str); 2], f64)> = values
+        .iter()
+        .map(|((a, b), n)| {
+            (
+                [(labels[0], a.as_str()), (labels[1], b.as_ref())],
+                f64::from(*n),
+            )
+        })
+        .collect();
+    let samples: Vec<(&[(&str, &str)], f64)> = labelled
+        .iter()
+        .map(|(labels, n)| (labels.as_slice(), *n))
+        .collect();
+    page.gauges(name, help, &samples);
+}
+
+/// Everything that is asked for over HTTP.
+pub(super) struct View {
+    /// How the last cycle ended.
+    pub(super) status: Arc<Status>,
+    /// What was counted.
+    pub(super) metrics: Arc<Metrics>,
+    /// What was pulled.
+    pub(super) progress: Progress,
+}
+
+impl Health for View {
+    fn metrics(&self) -> String {
+        let mut page = Page::new();
+        self.metrics.write(&mut page);
+        let [pages, bytes, retries] = self.progress.pulled();
+        for (name, help, value) in [
+            (
+                "afferent_mirror_pull_pages_total",
+                "Pages of lists read from Core.",
+                pages,
+            ),
+            (
+                "afferent_mirror_pull_bytes_total",
+                "Bytes of those pages.",
+                bytes,
+            ),
+            (
+                "afferent_mirror_pull_retries_total",
+                "Questions asked again.",
+                retries,
+            ),
+        ] {
+            page.counter(name, help, value);
+        }
+        self.status.write(&mut page);
+        page.finish()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.status.ready()
+    }
+}

@@ -1,0 +1,57 @@
+//! What a cycle is doing, for those who look on from outside: the watchdog, `afferent status`, metrics.
+
+use crate::telemetry::metrics::Counter;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Progress of the cycles of one mirror; clones are of the same mirror.
+#[derive(Clone, Default)]
+pub struct Progress(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    steps: AtomicU64,
+    pages: Counter,
+    bytes: AtomicU64,
+    retries: Counter,
+    doing: Mutex<String>,
+}
+
+impl Progress {
+    /// Another thing is being done.
+    pub fn step(&self, doing: impl Into<String>) {
+        self.0.steps.fetch_add(1, Ordering::Relaxed);
+        *self.0.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing.into();
+    }
+
+    /// A page of `list` arrived.
+    pub fn page(&self, list: &str, bytes: usize) {
+        self.0.pages.inc();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.step(format!("reading {list} from Core"));
+    }
+
+    /// A question is asked again.
+    pub fn retry(&self, list: &str) {
+        self.0.retries.inc();
+        self.step(format!("asking Core for {list} again"));
+    }
+
+    /// How many steps were made: it grows for as long as a cycle gets on.
+    pub fn steps(&self) -> u64 {
+        self.0.steps.load(Ordering::Relaxed)
+    }
+
+    /// What is being done, or was last.
+    pub fn doing(&self) -> String {
+        let doing = self.0.doing.lock().unwrap_or_else(PoisonError::into_inner);
+        doing.clone()
+    }
+
+    /// Pages, bytes and retries of all pulls.
+    pub fn pulled(&self) -> [u64; 3] {
+        let bytes = self.0.bytes.load(Ordering::Relaxed);
+        [self.0.pages.get(), bytes, self.0.retries.get()]
+    }
+}
