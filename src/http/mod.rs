@@ -5,22 +5,28 @@
 //! ```
 //!
 //! - Connecting has a deadline and so has the whole exchange, the last byte of the body included.
-//! - A body longer than the cap is refused, whatever its header says.
-//! - A redirect is followed only by [`Client::get`], and only within the same scheme, host and
+//! - A body longer than the cap is refused, whatever its header says; that of the answer to a POST is cut.
+//! - A redirect is followed only by [`Client::get`], at most three times, and only within the same scheme, host and
 //!   port, so that no header ever reaches a machine it was not meant for.
-//! - Certificates are checked against the system's roots, or against those of one file.
+//! - Certificates are checked against the system's roots, or against those of one file, and both are read
+//!   again when they are renewed.
+//! - The proxy variables of the environment hold for `https`.
 //! - A status is not an error: what it means is for the caller to say.
 
 mod bearer;
+mod proxy;
+mod redirect;
 mod retry_after;
 
 pub use bearer::{Bearer, BearerError};
 pub use retry_after::retry_after;
 
-use std::path::PathBuf;
+use crate::clock;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 /// Redirects within one host that are followed before giving up.
@@ -94,19 +100,28 @@ impl Response {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// Whether the status is 3xx.
+    pub fn is_redirect(&self) -> bool {
+        (300..400).contains(&self.status)
+    }
+
     /// Whether the status is 2xx.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 }
 
+/// An agent for `https`, and the CA file that it trusts as it was then.
+type Trusting = (ureq::Agent, Option<Seen>);
+
 /// Sends requests; cheap to clone, keeps connections open between them.
 #[derive(Clone)]
 pub struct Client {
     options: Options,
     plain: ureq::Agent,
-    /// Made at the first `https` request, because reading all roots takes time.
-    tls: Arc<Mutex<Option<ureq::Agent>>>,
+    /// Made at the first `https` request, because reading all roots takes time, and again when the CA file
+    /// is another one.
+    tls: Arc<Mutex<Option<Trusting>>>,
 }
 
 impl Client {
@@ -133,31 +148,51 @@ impl Client {
         deadline: Duration,
     ) -> Result<Response, HttpError> {
         let mut url = url.to_owned();
-        // Each hop may take what is left of the deadline at most; hops are few and local.
-        for _ in 0..MAX_REDIRECTS {
-            let response = self.send("GET", &url, headers, &[], deadline)?;
-            match same_origin_target(&url, &response) {
+        let until = clock::now() + deadline;
+        for _ in 0..=MAX_REDIRECTS {
+            let left = until.saturating_duration_since(clock::now());
+            let late = |error| match error {
+                HttpError::Deadline(_) => HttpError::Deadline(deadline),
+                error => error,
+            };
+            let response = self
+                .exchange("GET", &url, headers, &[], left)
+                .map_err(late)?;
+            match redirect::target(&url, &response)? {
                 Some(target) => url = target,
                 None => return Ok(response),
             }
         }
         Err(HttpError::Configuration(format!(
-            "more than {MAX_REDIRECTS} redirects"
+            "more than {MAX_REDIRECTS} redirects, the last to {url}"
         )))
     }
 
-    /// Posts `body` to `url`. Redirects are answers like any other.
+    /// Posts `body` to `url`. Redirects are answers like any other. The answer is its status: of a longer
+    /// body than the cap the beginning is read.
+    ///
+    /// A server may answer and close before it has read the body (413, 401); what it said is then lost
+    /// with the connection. So the request is sent again when the connection broke, and its body only
+    /// after the server asked for it or said nothing for a second.
     pub fn post(
         &self,
         url: &str,
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Response, HttpError> {
-        self.send("POST", url, headers, body, self.options.deadline)
+        let until = clock::now() + self.options.deadline;
+        match self.exchange("POST", url, headers, body, self.options.deadline) {
+            Err(HttpError::Broken(_)) => {
+                let headers = [headers, &[("Expect", "100-continue")]].concat();
+                let left = until.saturating_duration_since(clock::now());
+                self.exchange("POST", url, &headers, body, left)
+            }
+            answered => answered,
+        }
     }
 
     /// One exchange, no redirect followed.
-    pub fn send(
+    fn exchange(
         &self,
         method: &str,
         url: &str,
@@ -166,34 +201,36 @@ impl Client {
         deadline: Duration,
     ) -> Result<Response, HttpError> {
         let agent = self.agent_for(url)?;
+        let proxy = proxy::proxy_for(url, |name| std::env::var(name).ok())?;
         let mut request = ureq::http::Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         // The message of `http` names no header value, so no secret can get into it.
         let wrong = |error: ureq::http::Error| HttpError::Configuration(error.to_string());
-        let configured = |error| self.explain(error, deadline);
-        let response = if body.is_empty() && method == "GET" {
+        let is_get = method == "GET";
+        let response = if is_get {
             let request = request.body(()).map_err(wrong)?;
-            let request = agent
-                .configure_request(request)
-                .timeout_global(Some(deadline))
-                .build();
-            agent.run(request)
+            let request = agent.configure_request(request).proxy(proxy);
+            agent.run(request.timeout_global(Some(deadline)).build())
         } else {
             let request = request.body(body).map_err(wrong)?;
-            let request = agent
-                .configure_request(request)
-                .timeout_global(Some(deadline))
-                .build();
-            agent.run(request)
+            let request = agent.configure_request(request).proxy(proxy);
+            agent.run(request.timeout_global(Some(deadline)).build())
         };
-        let (parts, body) = response.map_err(configured)?.into_parts();
-        let body = body
-            .into_with_config()
-            .limit(self.options.body_cap)
-            .read_to_vec()
-            .map_err(configured)?;
+        let response = response.map_err(|error| self.explain(error, deadline));
+        if let Err(HttpError::Configuration(_)) = &response {
+            self.forget_roots();
+        }
+        let (parts, body) = response?.into_parts();
+        let body = match is_get {
+            true => body
+                .into_with_config()
+                .limit(self.options.body_cap)
+                .read_to_vec()
+                .map_err(|error| self.explain(error, deadline))?,
+            false => beginning(body.into_reader(), self.options.body_cap),
+        };
         Ok(Response {
             status: parts.status.as_u16(),
             headers: parts.headers,
@@ -208,12 +245,20 @@ impl Client {
         {
             return Ok(self.plain.clone());
         }
+        let seen = self.options.ca_file.as_deref().map(seen);
         let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = tls.as_ref() {
+        if let Some((agent, made_of)) = tls.as_ref()
+            && *made_of == seen
+        {
             return Ok(agent.clone());
         }
         let agent = agent(&self.options, Some(roots(&self.options)?));
-        Ok(tls.insert(agent).clone())
+        Ok(tls.insert((agent, seen)).0.clone())
+    }
+
+    /// The next request reads the roots again: those of the system may have been renewed.
+    fn forget_roots(&self) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn explain(&self, error: ureq::Error, deadline: Duration) -> HttpError {
@@ -235,6 +280,7 @@ impl Client {
                 std::io::ErrorKind::InvalidData => HttpError::Configuration(source.to_string()),
                 _ => HttpError::Broken(source.to_string()),
             },
+            E::ConnectProxyFailed(why) => HttpError::NoConnection(format!("proxy: {why}")),
             E::BodyExceedsLimit(_) => HttpError::TooLong(self.options.body_cap),
             E::BadUri(_)
             | E::Http(_)
@@ -253,6 +299,8 @@ fn agent(options: &Options, roots: Option<RootCerts>) -> ureq::Agent {
         .timeout_connect(Some(options.connect))
         .timeout_global(Some(options.deadline))
         .http_status_as_error(false)
+        // Chosen for each request, see `proxy`.
+        .proxy(None)
         .max_redirects(0)
         .max_idle_connections(KEPT)
         .max_idle_connections_per_host(KEPT)
@@ -301,20 +349,20 @@ fn roots(options: &Options) -> Result<RootCerts, HttpError> {
     Ok(RootCerts::new_with_certs(&certificates))
 }
 
-/// Where a redirect leads, if it stays at the origin of `url`.
-fn same_origin_target(url: &str, response: &Response) -> Option<String> {
-    if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
-        return None;
-    }
-    let from: Uri = url.parse().ok()?;
-    let location = response.header("location")?;
-    let origin = (from.scheme_str()?, from.authority()?);
-    if location.starts_with('/') && !location.starts_with("//") {
-        return Some(format!("{}://{}{location}", origin.0, origin.1));
-    }
-    let to: Uri = location.parse().ok()?;
-    (to.scheme_str() == Some(origin.0) && to.authority() == Some(origin.1))
-        .then(|| location.to_owned())
+/// Enough to notice that a file is another one.
+type Seen = Option<(u64, u64, i64, i64)>;
+
+fn seen(path: &Path) -> Seen {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+}
+
+/// What can be read of a body, and at most `cap` bytes.
+fn beginning(body: impl Read, cap: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What was read before it broke off is there.
+    let _ = body.take(cap).read_to_end(&mut bytes);
+    bytes
 }
 
 /// A time as people read it in a message.
@@ -393,7 +441,125 @@ mod tests {
         let abroad = serve(vec![
             "HTTP/1.1 302 F\r\nLocation: http://elsewhere.invalid/\r\nContent-Length: 0\r\n\r\n",
         ]);
-        assert_eq!(client.get(&abroad, &[]).unwrap().status, 302);
+        let error = client.get(&abroad, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("(302) to another origin, http://elsewhere.invalid/"),
+            "{error}"
+        );
+        let nowhere = serve(vec!["HTTP/1.1 307 F\r\nContent-Length: 0\r\n\r\n"]);
+        let error = client.get(&nowhere, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("(307) that does not say where to"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn as_many_redirects_are_followed_as_the_message_says() {
+        const AGAIN: &str =
+            "HTTP/1.1 302 F\r\nLocation: ../x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        const FOUND: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let client = Client::new(Options::default());
+        let three = serve(vec![AGAIN, AGAIN, AGAIN, FOUND]);
+        assert_eq!(client.get(&three, &[]).unwrap().body, b"ok");
+        let four = serve(vec![AGAIN, AGAIN, AGAIN, AGAIN, FOUND]);
+        let error = client.get(&four, &[]).unwrap_err().to_string();
+        assert!(error.starts_with("more than 3 redirects"), "{error}");
+    }
+
+    #[test]
+    fn one_deadline_holds_for_all_redirects_together() {
+        const AGAIN: &str =
+            "HTTP/1.1 302 F\r\nLocation: /x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        // The third is never answered.
+        let url = serve(vec![AGAIN, AGAIN]);
+        let deadline = Duration::from_millis(300);
+        let began = clock::now();
+        let error = Client::new(Options::default()).get_within(&url, &[], deadline);
+        assert!(
+            matches!(error, Err(HttpError::Deadline(limit)) if limit == deadline),
+            "{error:?}"
+        );
+        assert!(clock::now() - began < 3 * deadline);
+    }
+
+    #[test]
+    fn the_answer_to_a_post_is_its_status_however_long_its_body() {
+        let options = Options {
+            body_cap: 4,
+            ..Options::default()
+        };
+        let client = Client::new(options);
+        let long = serve(vec![
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi there!",
+        ]);
+        let answer = client.post(&long, &[], b"x").unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"hi t"[..]));
+        let short = serve(vec!["HTTP/1.1 202 OK\r\nContent-Length: 9\r\n\r\nhi"]);
+        let answer = client.post(&short, &[], b"x").unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (202, &b"hi"[..]));
+    }
+
+    /// Loss prevented: megabytes sent eight times to a Central that says 413 to the first line of them.
+    #[test]
+    fn an_answer_given_before_the_body_was_read_is_heard() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let mut expected = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+                expected.push(head.contains("expect: 100-continue"));
+                let answer =
+                    b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
+                stream.write_all(answer).unwrap();
+                // Closing with the body unread resets the connection.
+            }
+            expected
+        });
+        let body = vec![b'x'; 32 << 20];
+        let answer = Client::new(Options::default())
+            .post(&url, &[], &body)
+            .unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (413, &b"big"[..]));
+        // The fault came about, and the body was not sent again.
+        assert_eq!(server.join().unwrap(), [false, true]);
+    }
+
+    #[test]
+    fn a_renewed_ca_file_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let pem = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::default().self_signed(&key);
+            certificate.unwrap().pem()
+        };
+        std::fs::write(&path, pem()).unwrap();
+        let client = Client::new(Options {
+            ca_file: Some(path.clone()),
+            ..Options::default()
+        });
+        client.agent_for("https://c").unwrap();
+        let made_of = |client: &Client| client.tls.lock().unwrap().as_ref().unwrap().1;
+        let first = made_of(&client);
+        client.agent_for("https://c").unwrap();
+        assert_eq!(made_of(&client), first);
+        let next = dir.path().join("next");
+        std::fs::write(&next, pem()).unwrap();
+        std::fs::rename(&next, &path).unwrap();
+        client.agent_for("https://c").unwrap();
+        assert_ne!(made_of(&client), first);
+        // One that is broken is an error, as at the start.
+        std::fs::write(&path, "").unwrap();
+        assert!(client.agent_for("https://c").is_err());
     }
 
     #[test]

@@ -55,7 +55,13 @@ impl Sink for HttpSink {
             Ok(answer) => {
                 let now = Duration::from_millis(clock::wall_now().unix_ms());
                 let pause = http::retry_after(&answer, now);
-                Outcome::of_status(answer.status, pause, &answer.body)
+                match answer.header("location").filter(|_| answer.is_redirect()) {
+                    Some(to) => Outcome::Failed(format!(
+                        "{}: leads to {to}, and a redirect of a report is not followed",
+                        answer.status
+                    )),
+                    None => Outcome::of_status(answer.status, pause, &answer.body),
+                }
             }
             Err(error) => classify(&error),
         }
