@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub struct Options {
     /// Longest time until one server has let us in.
     pub connect: Duration,
+    /// Longest time from a message that was sent to its answer; then it is sent again.
+    pub answer: Duration,
     /// File with a token, a password, a seed or credentials.
     pub secret_file: Option<PathBuf>,
     /// PEM file with the only roots to trust, which makes TLS a must; `None`: those of the system.
@@ -46,16 +48,26 @@ impl Client {
         }
     }
 
-    /// Publishes `message`, and gives what answers it before `until`.
+    /// Publishes `message`, and gives what answers it before `until`. It is published again when the
+    /// connection breaks, once, and whenever no answer comes in time: an answer may be lost.
     pub fn request(&self, message: &Message<'_>, until: Instant) -> Result<Vec<u8>, NatsError> {
-        let connection = match self.idle() {
+        let began = clock::now();
+        let mut connection = match self.idle() {
             Some(connection) => connection,
             None => self.connect(until)?,
         };
-        match self.ask(connection, message, until) {
-            // A new connection tells whether the server has gone, or this request breaks them.
-            Err(NatsError::Broken(_)) => self.ask(self.connect(until)?, message, until),
-            result => result,
+        let mut is_first = true;
+        loop {
+            match self.ask(connection, message, until) {
+                // A new connection tells whether the server has gone, or this request breaks them.
+                Err(NatsError::Broken(_)) if is_first => is_first = false,
+                Err(NatsError::Deadline(_)) if clock::now() < until => {}
+                Err(NatsError::Deadline(_)) => {
+                    return Err(NatsError::Deadline(until.saturating_duration_since(began)));
+                }
+                result => return result,
+            }
+            connection = self.connect(until)?;
         }
     }
 
@@ -65,7 +77,7 @@ impl Client {
         message: &Message<'_>,
         until: Instant,
     ) -> Result<Vec<u8>, NatsError> {
-        let result = connection.request(message, until);
+        let result = connection.request(message, self.options.answer, until);
         let is_whole = match &result {
             Ok(_) | Err(NatsError::NoResponders(_) | NatsError::TooLong { .. }) => true,
             Err(_) => false,
@@ -97,6 +109,7 @@ impl Client {
             config: &|| self.tls_config(),
         };
         let (first, mut said) = (self.server.load(Relaxed), Vec::new());
+        let mut is_denied = false;
         let hosts = self.address.hosts.iter().enumerate();
         for (n, host) in hosts.cycle().skip(first).take(self.address.hosts.len()) {
             let until = until.min(clock::now() + self.options.connect);
@@ -106,10 +119,19 @@ impl Client {
                     return Ok(connection);
                 }
                 Err(NatsError::NoConnection(error)) => said.push(error),
+                // Another may be right where this one is not.
+                Err(NatsError::Denied(error)) => {
+                    is_denied = true;
+                    said.push(error);
+                }
                 Err(error) => return Err(error),
             }
         }
-        Err(NatsError::NoConnection(said.join("; ")))
+        let said = said.join("; ");
+        Err(match is_denied {
+            true => NatsError::Denied(said),
+            false => NatsError::NoConnection(said),
+        })
     }
 
     fn tls_config(&self) -> Result<Arc<ClientConfig>, NatsError> {
@@ -130,7 +152,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread;
 
     const INFO: &str = "INFO {\"headers\":true,\"max_payload\":100}\r\n";
@@ -220,6 +242,53 @@ mod tests {
         assert_eq!(ask(&client, b"hi", LONG).unwrap(), b"new");
     }
 
+    #[test]
+    fn every_server_is_asked_before_a_denial_is_reported() {
+        let gone = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let denies = served(|mut stream| {
+            stream.write_all(INFO.as_bytes()).unwrap();
+            let mut lines = BufReader::new(&stream);
+            while !heard_line(&mut lines).starts_with("PING") {}
+            (&stream)
+                .write_all(b"-ERR 'Authorization Violation'\r\n")
+                .unwrap();
+        });
+        let well = served(|stream| {
+            let mut lines = let_in(&stream);
+            let reply = heard(&mut lines);
+            answer(&stream, &reply, "well");
+        });
+        let found = client_of(&[gone, denies, well], LONG, LONG);
+        assert_eq!(ask(&found, b"hi", LONG).unwrap(), b"well");
+        let denied = ask(&client_of(&[denies, gone], LONG, LONG), b"hi", LONG).unwrap_err();
+        assert!(matches!(denied, NatsError::Denied(_)), "{denied}");
+        let said = denied.to_string();
+        for part in [denies.to_string(), gone.to_string(), "Authorization".into()] {
+            assert!(said.contains(&part), "{said}");
+        }
+    }
+
+    /// Loss prevented: half a minute, and an attempt, for an answer that was lost on its way.
+    #[test]
+    fn what_is_not_answered_in_time_is_published_again() {
+        let published = Arc::new(AtomicUsize::new(0));
+        let count = published.clone();
+        let server = served(move |stream| {
+            let mut lines = let_in(&stream);
+            let reply = heard(&mut lines);
+            if count.fetch_add(1, Relaxed) > 0 {
+                answer(&stream, &reply, "twice");
+            }
+            while lines.read_line(&mut String::new()).is_ok_and(|len| len > 0) {}
+        });
+        let client = client_of(&[server], LONG, SHORT);
+        assert_eq!(ask(&client, b"hi", LONG).unwrap(), b"twice");
+        assert_eq!(published.load(Relaxed), 2);
+    }
+
     fn ask(client: &Client, payload: &[u8], limit: Duration) -> Result<Vec<u8>, NatsError> {
         let message = Message {
             subject: "s",
@@ -231,15 +300,32 @@ mod tests {
 
     /// Of a server that does this with every connection.
     fn client(connect: Duration, converse: impl Fn(TcpStream) + Send + 'static) -> Client {
+        client_of(&[served(converse)], connect, LONG)
+    }
+
+    fn served(converse: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("nats://{}?stream=R", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         thread::spawn(move || listener.incoming().flatten().for_each(converse));
+        address
+    }
+
+    fn client_of(servers: &[SocketAddr], connect: Duration, answer: Duration) -> Client {
+        let hosts: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        let address = format!("nats://{}?stream=R", hosts.join(","));
         let options = Options {
             connect,
+            answer,
             secret_file: None,
             ca_file: None,
         };
         Client::new(address.parse().unwrap(), options)
+    }
+
+    fn heard_line(lines: &mut impl BufRead) -> String {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        line
     }
 
     fn let_in(mut stream: &TcpStream) -> BufReader<&TcpStream> {

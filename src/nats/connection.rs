@@ -161,10 +161,12 @@ impl Connection {
         }
     }
 
-    /// Publishes `message`, and gives what answers it.
+    /// Publishes `message`, and gives what answers it before `until`, and within `patience` after it was
+    /// sent.
     pub(super) fn request(
         &mut self,
         message: &Message<'_>,
+        patience: Duration,
         until: Instant,
     ) -> Result<Vec<u8>, NatsError> {
         let headers = protocol::encode_headers(message.headers);
@@ -182,6 +184,10 @@ impl Connection {
             &headers,
             message.payload,
         ))?;
+        let sent = clock::now();
+        let until = until.min(sent + patience);
+        self.socket.set_deadline(until);
+        self.limit = until.saturating_duration_since(sent);
         loop {
             match self.hear()? {
                 Event::Answer(subject, status, payload) if subject == reply => {

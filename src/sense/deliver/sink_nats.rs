@@ -33,6 +33,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Longest time until there is a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Longest time from a message to the answer of its stream: published again, it is known by its id.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// What stands before the guest in every subject.
 const REPORTS: &str = "afferent.reports";
 
@@ -64,6 +67,7 @@ impl NatsSink {
     pub(super) fn new(address: &Address, options: &SinkOptions) -> Self {
         let options = Options {
             connect: CONNECT,
+            answer: ANSWER,
             secret_file: options.token_file.clone(),
             ca_file: options.ca_file.clone(),
         };

@@ -149,6 +149,7 @@ impl Consumer {
     pub fn new(url: &str, secret_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Self {
         let options = Options {
             connect: Duration::from_secs(5),
+            answer: Duration::from_secs(5),
             secret_file,
             ca_file,
         };
