@@ -314,7 +314,6 @@ enum Place {
     Nowhere,
     Waiting(Instant),
     BackingOff(Instant),
-    Dead,
 }
 
 impl ByDue {
@@ -342,7 +341,7 @@ impl Line for ByDue {
             self.attempts[guest as usize] = 0;
         }
         let due = match self.places[guest as usize] {
-            Place::BackingOff(_) | Place::Dead if !is_change => return,
+            Place::BackingOff(_) if !is_change => return,
             Place::Waiting(due) => {
                 self.waiting.remove(&(due, guest));
                 (self.due)(Some(due), is_change, now)
@@ -351,7 +350,7 @@ impl Line for ByDue {
                 self.backing_off.remove(&(until, guest));
                 (self.due)(None, is_change, now)
             }
-            Place::Dead | Place::Nowhere => (self.due)(None, is_change, now),
+            Place::Nowhere => (self.due)(None, is_change, now),
         };
         self.wait(guest, due);
     }
@@ -387,13 +386,9 @@ impl Line for ByDue {
     fn refused(&mut self, guest: u32, now: Instant, dice: f64) {
         let attempts = &mut self.attempts[guest as usize];
         *attempts += 1;
-        self.places[guest as usize] = if *attempts >= self.policy.attempts {
-            Place::Dead
-        } else {
-            let until = now + self.policy.backoff.full_jitter(*attempts, dice);
-            self.backing_off.insert((until, guest));
-            Place::BackingOff(until)
-        };
+        let until = now + self.policy.backoff.full_jitter(*attempts, dice);
+        self.backing_off.insert((until, guest));
+        self.places[guest as usize] = Place::BackingOff(until);
     }
 }
 

@@ -3,7 +3,7 @@
 //! Both sides run on one thread; the lock is held for one step of the policy and never across a
 //! wait.
 
-use super::deliver::outcome::Outcome;
+use super::deliver::outcome::{LONGEST_PAUSE, Outcome};
 use super::deliver::policy::{Policy, Rate};
 use super::deliver::queue::{Next, Queue};
 use super::deliver::slot::{Arrival, Class, Nack, Slot, State};
@@ -77,6 +77,7 @@ impl Desk {
         accepted: HashMap<VmId, (DocumentId, WallTime)>,
     ) -> Self {
         let (now, wall) = (clock::now(), clock::wall_now());
+        let (retries, forbidden) = (policy.backoff.ceiling, policy.forbidden.ceiling);
         let mut board = Board {
             queue: Queue::new(policy, now),
             details: HashMap::new(),
@@ -88,7 +89,12 @@ impl Desk {
             let state = if row.dead.is_some() {
                 State::Dead
             } else if row.place.is_none() || row.not_before > wall {
-                State::Backoff(now + row.not_before.since(wall))
+                // A clock set back, or one that was ahead, holds nothing up.
+                let longest = match row.place.is_none() {
+                    true => retries,
+                    false => LONGEST_PAUSE.max(forbidden),
+                };
+                State::Backoff(now + row.not_before.since(wall).min(longest))
             } else {
                 State::Queued
             };
@@ -239,8 +245,7 @@ impl Desk {
                 board.queue.discard(vm);
                 None
             }
-            Outcome::Refused(_) if counts => Some(Nack::Refused),
-            Outcome::RefusedForGood(_) if counts => Some(Nack::ForGood),
+            Outcome::Refused(_) | Outcome::RefusedForGood(_) if counts => Some(Nack::Refused),
             Outcome::Failed(_) if counts => Some(Nack::Failed),
             Outcome::Busy { retry_after, .. } => {
                 board.queue.rate_limited(now);
@@ -248,7 +253,11 @@ impl Desk {
                 board.queue.hold(vm, report, until);
                 None
             }
-            Outcome::Failed(_) | Outcome::Unauthorized(_) => {
+            Outcome::Forbidden(_) => {
+                board.queue.forbid(vm, report, now, fastrand::f64());
+                None
+            }
+            Outcome::Failed(_) => {
                 board.queue.step_aside(vm, report);
                 None
             }
@@ -261,7 +270,11 @@ impl Desk {
                 }
                 None
             }
-            Outcome::Unreachable(_) | Outcome::Refused(_) | Outcome::RefusedForGood(_) => {
+            Outcome::Unreachable(_)
+            | Outcome::Unauthorized(_)
+            | Outcome::StoreUnreadable(_)
+            | Outcome::Refused(_)
+            | Outcome::RefusedForGood(_) => {
                 board.queue.put_back(vm, report);
                 None
             }

@@ -115,7 +115,17 @@ impl View {
         let mut trouble = Vec::new();
         let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((reason, said)) = breaker.trouble() {
-            trouble.push(format!("Central is {reason}: {said}"));
+            trouble.push(match reason {
+                "store" => format!("the store cannot be read: {said}"),
+                reason => format!("Central is {reason}: {said}"),
+            });
+        }
+        let board = self.desk.board();
+        let is_pending = |vm: &&VmId| board.queue.slot(vm).is_some();
+        let forbidden = breaker.forbidden().filter(is_pending).count();
+        drop(board);
+        if forbidden > 0 {
+            trouble.push(format!("Central forbids reports of {forbidden} guests"));
         }
         if totals.dead > 0 {
             trouble.push(format!("{} dead letters (status --dead)", totals.dead));
@@ -389,6 +399,7 @@ impl Health for View {
                 (&[("reason", "failing")], open("failing")),
                 (&[("reason", "unauthorized")], open("unauthorized")),
                 (&[("reason", "busy")], open("busy")),
+                (&[("reason", "store")], open("store")),
             ],
         );
         page.gauges(

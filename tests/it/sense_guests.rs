@@ -361,6 +361,8 @@ fn status_shows_dead_letters_says_degraded_and_sends_them_again() {
     let dir = tempfile::tempdir().unwrap();
     let a = agent(dir.path(), "a", |_| {});
     let central = Central::start();
+    // Refused, pulled in full, and refused again.
+    central.answer_next(413, "");
     central.answer_next(413, "");
     let state = dir.path().join("state");
     let mut sense = Program::sense(&state, &central.url, &["--vm", &a.vm("a")]);
@@ -376,11 +378,13 @@ fn status_shows_dead_letters_says_degraded_and_sends_them_again() {
         let (answer, code) = status(&state, &[]);
         (answer["pending"]["dead"] == 1 && code == 4).then_some(())
     });
-    assert_eq!(central.received().len(), 1);
+    assert_eq!(central.received().len(), 2);
+    let full = a.seen().iter().filter(|seen| seen.generation == 0).count();
+    assert!(full >= 2, "{:?}", a.seen());
     let (answer, _) = status(&state, &["--retry", "a"]);
     assert_eq!(answer["retried"], 1);
     eventually("delivered, and all is well", || {
-        (central.received().len() == 2 && status(&state, &[]).1 == 0).then_some(())
+        (central.received().len() == 3 && status(&state, &[]).1 == 0).then_some(())
     });
     assert!(sense.terminate().success());
 }

@@ -2,10 +2,19 @@
 
 use super::outcome::Outcome;
 use crate::clock::backoff::Backoff;
+use crate::report::VmId;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Failures in a row, with nothing accepted or refused between, that are no longer one guest's.
 const STREAK: u32 = 10;
+
+/// So many failures, over this time and without a success, are no longer one guest's either: that of a
+/// fleet in which one report waits.
+const SLOW_STREAK: (u32, Duration) = (3, Duration::from_secs(30));
+
+/// Guests for which Central forbids reports, with nothing accepted between: then it is all of them.
+const FORBIDDEN_GUESTS: usize = 3;
 
 /// The same of answers that ask for patience: up to here it may be one guest that talks too much, and
 /// the others are tried one at a time.
@@ -47,7 +56,13 @@ pub enum Gate {
 #[derive(Debug, Default)]
 pub struct Breaker {
     streak: u32,
+    /// When the streak began.
+    failing_since: Option<Instant>,
     busy: u32,
+    /// Guests whose last report was forbidden.
+    forbidden: BTreeSet<VmId>,
+    /// Those of them since something was accepted.
+    forbidden_in_a_row: BTreeSet<VmId>,
     trip: Option<Trip>,
 }
 
@@ -63,7 +78,10 @@ impl Breaker {
     /// What may be sent while `in_flight` deliveries are under way.
     pub fn gate(&self, now: Instant, in_flight: usize) -> Gate {
         match &self.trip {
-            None => Gate::Open,
+            // One guest was forbidden: the next tells whether all are.
+            None if self.forbidden_in_a_row.is_empty() => Gate::Open,
+            None if in_flight == 0 => Gate::Probe,
+            None => Gate::Probing,
             Some(trip) if now < trip.until => Gate::Shut(trip.until),
             Some(_) if in_flight == 0 => Gate::Probe,
             Some(_) => Gate::Probing,
@@ -72,17 +90,23 @@ impl Breaker {
 
     /// Takes note of an outcome; says whether it counts against its report. `dice` is uniform in
     /// 0..1.
-    pub fn note(&mut self, outcome: &Outcome, now: Instant, dice: f64) -> bool {
+    pub fn note(&mut self, vm: &VmId, outcome: &Outcome, now: Instant, dice: f64) -> bool {
         let said = outcome.said().unwrap_or_default();
         match outcome {
             Outcome::Accepted | Outcome::Refused(_) | Outcome::RefusedForGood(_) => {
                 (self.streak, self.busy, self.trip) = (0, 0, None);
+                self.failing_since = None;
+                self.forbidden.remove(vm);
+                self.forbidden_in_a_row.clear();
                 true
             }
             Outcome::Skipped(_) | Outcome::Superseded(_) | Outcome::Damaged(_) => false,
             Outcome::Failed(_) => {
                 self.streak += 1;
-                if self.trip.is_none() && self.streak < STREAK {
+                let since = *self.failing_since.get_or_insert(now);
+                let (slow, time) = SLOW_STREAK;
+                let is_slow = self.streak >= slow && now.saturating_duration_since(since) >= time;
+                if self.trip.is_none() && self.streak < STREAK && !is_slow {
                     return true;
                 }
                 self.trip(now, AWAY, "failing", said, dice);
@@ -94,6 +118,18 @@ impl Breaker {
             }
             Outcome::Unauthorized(_) => {
                 self.trip(now, UNAUTHORIZED, "unauthorized", said, dice);
+                false
+            }
+            Outcome::StoreUnreadable(_) => {
+                self.trip(now, AWAY, "store", said, dice);
+                false
+            }
+            Outcome::Forbidden(_) => {
+                self.forbidden.insert(vm.clone());
+                self.forbidden_in_a_row.insert(vm.clone());
+                if self.forbidden_in_a_row.len() >= FORBIDDEN_GUESTS {
+                    self.trip(now, UNAUTHORIZED, "unauthorized", said, dice);
+                }
                 false
             }
             Outcome::Busy { retry_after, .. } => {
@@ -133,6 +169,11 @@ impl Breaker {
         });
     }
 
+    /// Guests whose last report Central forbade.
+    pub fn forbidden(&self) -> impl Iterator<Item = &VmId> {
+        self.forbidden.iter()
+    }
+
     /// Why nothing is sent: a word, and what Central said; `None` while all is well.
     pub fn trouble(&self) -> Option<(&'static str, &str)> {
         self.trip
@@ -146,23 +187,77 @@ mod tests {
     use super::*;
     use crate::clock;
 
+    fn vm(n: usize) -> VmId {
+        format!("vm-{n}").parse().unwrap()
+    }
+
+    /// Loss prevented: everybody waits for minutes because one guest may not be reported.
+    #[test]
+    fn a_guest_that_is_forbidden_holds_up_no_other_until_others_are_too() {
+        let now = clock::now();
+        let mut breaker = Breaker::default();
+        let forbidden = Outcome::Forbidden("403".into());
+        // However often it is the same one.
+        for _ in 0..20 {
+            assert!(!breaker.note(&vm(0), &forbidden, now, 0.5));
+            assert_eq!(breaker.gate(now, 0), Gate::Probe);
+            assert_eq!(breaker.gate(now, 1), Gate::Probing);
+        }
+        assert_eq!(breaker.trouble(), None);
+        assert_eq!(breaker.forbidden().count(), 1);
+        breaker.note(&vm(1), &Outcome::Accepted, now, 0.5);
+        assert_eq!(breaker.gate(now, 7), Gate::Open);
+        for n in 2..5 {
+            assert_eq!(breaker.trouble(), None);
+            breaker.note(&vm(n), &forbidden, now, 0.5);
+        }
+        assert!(matches!(breaker.gate(now, 0), Gate::Shut(_)));
+        assert_eq!(breaker.trouble(), Some(("unauthorized", "403")));
+        breaker.note(&vm(0), &Outcome::Accepted, now, 0.5);
+        assert_eq!(breaker.gate(now, 7), Gate::Open);
+        assert_eq!(breaker.forbidden().count(), 3);
+    }
+
+    #[test]
+    fn one_report_that_fails_for_long_without_any_success_is_centrals_outage() {
+        let mut now = clock::now();
+        let mut breaker = Breaker::default();
+        let failed = Outcome::Failed("502".into());
+        for _ in 0..3 {
+            assert!(breaker.note(&vm(0), &failed, now, 0.5));
+            now += Duration::from_secs(12);
+        }
+        assert!(!breaker.note(&vm(0), &failed, now, 0.5));
+        assert_eq!(breaker.trouble(), Some(("failing", "502")));
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_read_pauses_and_counts_against_nobody() {
+        let now = clock::now();
+        let mut breaker = Breaker::default();
+        let unread = Outcome::StoreUnreadable("EIO".into());
+        assert!(!breaker.note(&vm(0), &unread, now, 0.5));
+        assert!(matches!(breaker.gate(now, 0), Gate::Shut(_)));
+        assert_eq!(breaker.trouble(), Some(("store", "EIO")));
+    }
+
     #[test]
     fn when_central_is_gone_one_probe_at_a_time_asks_for_it() {
         let now = clock::now();
         let mut breaker = Breaker::default();
         assert_eq!(breaker.gate(now, 7), Gate::Open);
         for _ in 0..20 {
-            let counts = breaker.note(&Outcome::Unreachable("refused".into()), now, 1.0);
+            let counts = breaker.note(&vm(0), &Outcome::Unreachable("refused".into()), now, 1.0);
             assert!(!counts);
         }
         let until = now + Duration::from_secs(1);
         assert_eq!(breaker.gate(now, 0), Gate::Shut(until));
         assert_eq!(breaker.gate(until, 1), Gate::Probing);
         assert_eq!(breaker.gate(until, 0), Gate::Probe);
-        breaker.note(&Outcome::Unreachable("refused".into()), until, 1.0);
+        breaker.note(&vm(0), &Outcome::Unreachable("refused".into()), until, 1.0);
         let later = until + Duration::from_secs(2);
         assert_eq!(breaker.gate(until, 0), Gate::Shut(later));
-        breaker.note(&Outcome::Accepted, later, 1.0);
+        breaker.note(&vm(0), &Outcome::Accepted, later, 1.0);
         assert_eq!(breaker.gate(later, 3), Gate::Open);
         assert_eq!(breaker.trouble(), None);
     }
@@ -172,8 +267,8 @@ mod tests {
         let now = clock::now();
         let mut breaker = Breaker::default();
         for _ in 0..100 {
-            assert!(breaker.note(&Outcome::Failed("500".into()), now, 0.5));
-            breaker.note(&Outcome::Accepted, now, 0.5);
+            assert!(breaker.note(&vm(0), &Outcome::Failed("500".into()), now, 0.5));
+            breaker.note(&vm(0), &Outcome::Accepted, now, 0.5);
         }
         assert_eq!(breaker.gate(now, 0), Gate::Open);
     }
@@ -184,7 +279,7 @@ mod tests {
         let now = clock::now();
         let mut breaker = Breaker::default();
         let counted = (0..100)
-            .filter(|_| breaker.note(&Outcome::Failed("500".into()), now, 0.5))
+            .filter(|_| breaker.note(&vm(0), &Outcome::Failed("500".into()), now, 0.5))
             .count();
         assert_eq!(counted, 9);
         assert!(matches!(breaker.gate(now, 0), Gate::Shut(_)));
@@ -200,11 +295,11 @@ mod tests {
         };
         // One guest may have asked too often: the others are tried, one at a time.
         for _ in 0..2 {
-            breaker.note(&busy, now, 0.0);
+            breaker.note(&vm(0), &busy, now, 0.0);
             assert_eq!(breaker.gate(now, 0), Gate::Probe);
             assert_eq!(breaker.gate(now, 1), Gate::Probing);
         }
-        breaker.note(&busy, now, 0.0);
+        breaker.note(&vm(0), &busy, now, 0.0);
         let until = now + BUSY.ceiling;
         assert_eq!(breaker.gate(now, 0), Gate::Shut(until));
         assert_eq!(breaker.gate(until, 0), Gate::Probe);

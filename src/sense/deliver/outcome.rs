@@ -18,10 +18,14 @@ pub enum Outcome {
     Accepted,
     /// Central does not want this report: ask the guest for a full one, try again later.
     Refused(String),
-    /// Central will never want it: keep it, show it.
+    /// No Central can take it as it is: ask for a full one, show what to change.
     RefusedForGood(String),
     /// Our configuration is wrong: keep everything, try slowly.
     Unauthorized(String),
+    /// We may not deliver for this guest, perhaps for none: it waits, the others are tried.
+    Forbidden(String),
+    /// Our own store cannot be read now: pause, count nothing.
+    StoreUnreadable(String),
     /// Central gets too much: pause, count nothing.
     Busy {
         /// How long Central asked for.
@@ -43,11 +47,13 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every word of [`Outcome::label`].
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 12] = [
         "accepted",
         "refused",
         "refused_for_good",
         "unauthorized",
+        "forbidden",
+        "store_unreadable",
         "busy",
         "unreachable",
         "failed",
@@ -61,9 +67,9 @@ impl Outcome {
         let said = say(status, body);
         match status {
             200..300 | 409 => Self::Accepted,
-            413 => Self::RefusedForGood(said),
-            400 | 422 => Self::Refused(said),
-            401 | 403 => Self::Unauthorized(said),
+            400 | 413 | 422 => Self::Refused(said),
+            401 => Self::Unauthorized(said),
+            403 => Self::Forbidden(said),
             429 | 503 => Self::Busy {
                 retry_after: retry_after.map(|pause| pause.min(LONGEST_PAUSE)),
                 said,
@@ -79,6 +85,8 @@ impl Outcome {
             Self::Refused(_) => "refused",
             Self::RefusedForGood(_) => "refused_for_good",
             Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::StoreUnreadable(_) => "store_unreadable",
             Self::Busy { .. } => "busy",
             Self::Unreachable(_) => "unreachable",
             Self::Failed(_) => "failed",
@@ -95,6 +103,8 @@ impl Outcome {
             Self::Refused(said)
             | Self::RefusedForGood(said)
             | Self::Unauthorized(said)
+            | Self::Forbidden(said)
+            | Self::StoreUnreadable(said)
             | Self::Busy { said, .. }
             | Self::Unreachable(said)
             | Self::Failed(said)
@@ -112,6 +122,8 @@ impl Outcome {
             Self::Refused(said)
             | Self::RefusedForGood(said)
             | Self::Unauthorized(said)
+            | Self::Forbidden(said)
+            | Self::StoreUnreadable(said)
             | Self::Busy { said, .. }
             | Self::Unreachable(said)
             | Self::Failed(said)
@@ -153,9 +165,9 @@ mod tests {
             (409, "accepted"),
             (400, "refused"),
             (422, "refused"),
-            (413, "refused_for_good"),
+            (413, "refused"),
             (401, "unauthorized"),
-            (403, "unauthorized"),
+            (403, "forbidden"),
             (429, "busy"),
             (503, "busy"),
             (500, "failed"),

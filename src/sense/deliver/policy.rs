@@ -10,10 +10,10 @@ pub struct Policy {
     pub in_flight: usize,
     /// Reactive reports that go before a routine one must, while both wait.
     pub weight: u32,
-    /// Failed deliveries after which a report is a dead letter.
-    pub attempts: u32,
     /// Between two attempts.
     pub backoff: Backoff,
+    /// Between two attempts of a guest whose reports Central forbids.
+    pub forbidden: Backoff,
     /// Reactive priorities a guest may save up.
     pub priorities: u32,
     /// Time after which a guest has one more of them.
@@ -43,8 +43,11 @@ impl Default for Policy {
         Self {
             in_flight: 20,
             weight: 4,
-            attempts: 8,
             backoff: Backoff {
+                floor: Duration::from_secs(10),
+                ceiling: Duration::from_secs(300),
+            },
+            forbidden: Backoff {
                 floor: Duration::from_secs(10),
                 ceiling: Duration::from_secs(300),
             },

@@ -5,7 +5,7 @@
 //! report ───────────────────────► R ─┐
 //!                     (place kept) T ─┴─► in flight ─────────────────► gone
 //!                                  ▲          │ nack          newer one came? ─► tail
-//!                                  └─ backoff ◄┘ ── 8 times, or for good ─► dead letter
+//!                                  └─ backoff ◄┘ ── refused, pulled, refused ─► dead letter
 //! ```
 //!
 //! A guest has at most one slot, which holds its newest report. A slot waits in ring R (reactive),
@@ -134,6 +134,8 @@ impl Queue {
             self.rings.enter(vm, place);
             return;
         };
+        // The full report that was asked for because this one was refused.
+        slot.pulled_again |= slot.demoted && slot.report == arrival.report;
         match slot.state {
             State::InFlight => {
                 // The same again is no news; and the answer to it is still to come.
@@ -275,7 +277,7 @@ impl Queue {
         now: Instant,
         dice: f64,
     ) -> bool {
-        let (limit, backoff) = (self.policy.attempts, self.policy.backoff);
+        let backoff = self.policy.backoff;
         let Some(slot) = self.land(vm, report) else {
             return false;
         };
@@ -284,9 +286,11 @@ impl Queue {
             return true;
         }
         slot.attempts += 1;
-        slot.demoted |= nack != Nack::Failed;
         slot.place = Place::default();
-        if nack == Nack::ForGood || slot.attempts >= limit {
+        // Whatever fails without a word about the content may be well another time.
+        let is_refused_again = nack == Nack::Refused && slot.demoted && slot.pulled_again;
+        slot.demoted |= nack == Nack::Refused;
+        if is_refused_again {
             slot.state = State::Dead;
         } else {
             let until = now + backoff.full_jitter(slot.attempts, dice);
@@ -327,8 +331,26 @@ impl Queue {
         true
     }
 
+    /// Central takes no reports of this guest: it waits, longer each time, and goes to the tail of each
+    /// ring it was in. A newer one takes that over. `dice` is uniform in 0..1. Says whether it was the one
+    /// in flight.
+    pub fn forbid(&mut self, vm: &VmId, report: DocumentId, now: Instant, dice: f64) -> bool {
+        let backoff = self.policy.forbidden;
+        let Some(slot) = self.land(vm, report) else {
+            return false;
+        };
+        slot.goes_on_with_newer();
+        slot.attempts += 1;
+        let until = now + backoff.half_jitter(slot.attempts, dice);
+        slot.state = State::Backoff(until);
+        self.backing_off.insert((until, vm.clone()));
+        self.changed.insert(vm.clone());
+        true
+    }
+
     /// Something is wrong with Central, or with this report alone: the next probe must be another's.
-    /// It goes to the tail of T, and nothing is counted. Says whether it was the one in flight.
+    /// It goes to the tail of each ring it was in, and nothing is counted. Says whether it was the one in
+    /// flight.
     pub fn step_aside(&mut self, vm: &VmId, report: DocumentId) -> bool {
         let Some(slot) = self.land(vm, report) else {
             return false;
@@ -336,7 +358,8 @@ impl Queue {
         match slot.newer.take() {
             Some(newer) => self.renew(vm, &newer),
             None => {
-                let place = self.rings.tail(Class::Routine);
+                let place = slot.place;
+                let place = self.rings.tail_of_each(place);
                 self.requeue(vm, place);
             }
         }
@@ -358,7 +381,7 @@ impl Queue {
         let is_in_flight = slot.state == State::InFlight && slot.report == report;
         if is_in_flight && slot.newer.is_none() {
             (slot.report, slot.trigger) = (found, trigger);
-            (slot.attempts, slot.demoted) = (0, false);
+            (slot.attempts, slot.demoted, slot.pulled_again) = (0, false, false);
             self.changed.insert(vm.clone());
             return self.put_back(vm, found);
         }

@@ -150,7 +150,7 @@ impl Delivering {
             self.metrics.reactive_latency.observe_time(latency);
         }
         let was_in_trouble = self.breaker().trouble().is_some();
-        let counts = self.breaker().note(&outcome, now, fastrand::f64());
+        let counts = self.breaker().note(&vm, &outcome, now, fastrand::f64());
         let outcome = match outcome {
             // A consumer of an older kind: the next report brings them.
             Outcome::Refused(said) | Outcome::RefusedForGood(said) if report.facts.is_some() => {
@@ -193,7 +193,10 @@ impl Delivering {
                     tracing::warn!(%vm, said, "facts that change alone are not taken; reports still bring them");
                 }
             }
-            Outcome::Unreachable(_) | Outcome::Unauthorized(_) | Outcome::Busy { .. }
+            Outcome::Unreachable(_)
+            | Outcome::Unauthorized(_)
+            | Outcome::StoreUnreadable(_)
+            | Outcome::Busy { .. }
                 if in_trouble => {}
             _ => tracing::warn!(%vm, generation = %report.key, result, said, "not delivered"),
         }
@@ -297,7 +300,7 @@ fn fetch(store: &Store, vm: &VmId) -> Result<StoredEnvelope, Outcome> {
 fn unreadable(error: &StoreError) -> Outcome {
     match error.is_corrupt() || error.is_row() {
         true => Outcome::Damaged(error.to_string()),
-        false => Outcome::Failed(error.to_string()),
+        false => Outcome::StoreUnreadable(error.to_string()),
     }
 }
 

@@ -212,6 +212,8 @@ impl NatsSink {
                 Err(NatsError::Forbidden(said)) if delivery.kind == Kind::Facts => {
                     return Err(Outcome::Skipped(said));
                 }
+                // Of this guest's subject, perhaps of others, too.
+                Err(NatsError::Forbidden(said)) => return Err(Outcome::Forbidden(said)),
                 Err(error @ NatsError::NoResponders(_)) => {
                     return Ok(Published::Astray(format!("no stream answers: {error}")));
                 }

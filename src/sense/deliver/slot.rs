@@ -30,10 +30,8 @@ pub struct Arrival {
 /// What is known of a failed delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nack {
-    /// Central looked at it and did not want it; perhaps it wants the next attempt.
+    /// Central looked at it and did not want it; perhaps it wants the full one that is pulled then.
     Refused,
-    /// Central will never want it.
-    ForGood,
     /// Nobody knows: an error or no answer in time.
     Failed,
 }
@@ -67,6 +65,9 @@ pub struct Slot {
     pub attempts: u32,
     /// Refused once: retries are routine.
     pub demoted: bool,
+    /// Pulled in full again after it was refused; not stored, so that after a restart it is pulled once
+    /// more.
+    pub(super) pulled_again: bool,
     /// It was pulled because its guest changed: urgent, and the time to its acceptance is measured.
     /// A refresh is no change, whatever its agent once made the report for.
     pub is_news: bool,
@@ -84,6 +85,7 @@ impl Slot {
             place,
             attempts: 0,
             demoted: false,
+            pulled_again: false,
             // What it was is not written; this is where what is urgent can be.
             is_news: trigger == Trigger::Reactive && (place.reactive.is_some() || place.is_none()),
             newer: None,
@@ -105,6 +107,7 @@ impl Slot {
         self.place = place;
         self.attempts = 0;
         self.demoted = false;
+        self.pulled_again = false;
         self.is_news = arrival.is_news;
     }
 

@@ -106,7 +106,7 @@ impl Pulling {
                 biased;
                 _ = inbox.stop.wait_for(|stop| *stop) => break,
                 Some(talk) = talks.join_next_with_id() => self.settle(talk),
-                Some(vm) = inbox.ask_full.recv() => self.book().schedule.want_full(&vm),
+                Some(vm) = inbox.ask_full.recv() => self.ask_full(&vm),
                 Some(()) = inbox.lost.recv() => self.ask_all(),
                 Ok(()) = inbox.roster.changed() => {
                     let roster = inbox.roster.borrow_and_update().clone();
@@ -273,6 +273,22 @@ impl Pulling {
     fn forget(&self, vm: &VmId) {
         self.keeper.note(Change::Forget { vm: vm.clone() });
         self.desk.board().forget(vm);
+    }
+
+    /// Asks a guest for a full report now; a wait is broken off for it.
+    fn ask_full(&self, vm: &VmId) {
+        let now = clock::now();
+        let mut book = self.book();
+        if let Some(guest) = book.guests.get_mut(vm)
+            && matches!(guest.asked, Some(Ask::Wait(_)))
+        {
+            guest.asked = None;
+            if let Some(talk) = guest.talk.take() {
+                talk.abort();
+            }
+            book.schedule.interrupted(vm, now);
+        }
+        book.schedule.want_full_now(vm, now);
     }
 
     fn ask_all(&self) {

@@ -298,6 +298,33 @@ impl Schedule {
         }
     }
 
+    /// The guest is asked for a full report as soon as its pace allows, unless it is being asked, or
+    /// backs off.
+    pub fn want_full_now(&mut self, vm: &VmId, now: Instant) {
+        self.want_full(vm);
+        let Some(plan) = self.plans.get_mut(vm) else {
+            return;
+        };
+        if let Turn::At(at) = plan.turn
+            && plan.failures == 0
+        {
+            let sooner = plan.pace.when(1.0, now).unwrap_or(now).max(now).min(at);
+            plan.turn = Turn::At(sooner);
+            self.due.remove(&(at, vm.clone()));
+            self.due.insert((sooner, vm.clone()));
+        }
+    }
+
+    /// What the guest was asked was taken back: it is asked again as soon as its pace allows.
+    pub fn interrupted(&mut self, vm: &VmId, now: Instant) {
+        let Some(plan) = self.plans.get_mut(vm).filter(|p| p.turn == Turn::Talking) else {
+            return;
+        };
+        let at = plan.pace.when(1.0, now).unwrap_or(now).max(now);
+        plan.turn = Turn::At(at);
+        self.due.insert((at, vm.clone()));
+    }
+
     /// Number of guests.
     pub fn len(&self) -> usize {
         self.plans.len()
@@ -385,6 +412,38 @@ mod tests {
             delays.is_sorted() && delays[9] == Duration::from_secs(30),
             "{delays:?}"
         );
+    }
+
+    /// Loss prevented: a refused report stays refused for as long as a wait or a poll interval.
+    #[test]
+    fn a_full_report_is_asked_for_at_once_whether_the_guest_is_polled_or_in_a_wait() {
+        let now = clock::now();
+        for waits in [false, true] {
+            let mut schedule = schedule();
+            let vm: VmId = "a".parse().unwrap();
+            schedule.add(vm.clone(), Memory::default(), now, 0.0);
+            schedule.take_due(now, 0.0).unwrap();
+            schedule.finished(&vm, Heard::Report { waits }, now, 1.0);
+            let mut later = now + Duration::from_secs(2);
+            if waits {
+                let (_, ask) = schedule.take_due(later, 0.0).unwrap();
+                assert!(matches!(ask, Ask::Wait(_)));
+                later += Duration::from_secs(2);
+                schedule.interrupted(&vm, later);
+            }
+            schedule.want_full_now(&vm, later);
+            let (_, ask) = schedule.take_due(later, 0.0).unwrap();
+            assert_eq!(ask, Ask::Full, "waits: {waits}");
+        }
+        // One that fails is left its backoff.
+        let mut schedule = schedule();
+        let vm: VmId = "a".parse().unwrap();
+        schedule.add(vm.clone(), Memory::default(), now, 0.0);
+        schedule.take_due(now, 0.0).unwrap();
+        schedule.finished(&vm, Heard::Failed, now, 1.0);
+        let due = schedule.next_due();
+        schedule.want_full_now(&vm, now);
+        assert_eq!(schedule.next_due(), due);
     }
 
     #[test]

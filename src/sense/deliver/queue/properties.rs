@@ -127,7 +127,8 @@ struct World {
     unaccepted: HashMap<VmId, DocumentId>,
     in_flight: Vec<(VmId, DocumentId)>,
     last_sent: HashMap<VmId, u32>,
-    attempts: HashMap<(VmId, u32), u32>,
+    /// Reports that were refused, and whether they were pulled again since.
+    refused: HashMap<(VmId, u32), bool>,
     /// When reports went ahead as reactive ones, and how many restarts there had been.
     reactive_sent: HashMap<VmId, Vec<(Instant, u32)>>,
     restarts: u32,
@@ -143,7 +144,7 @@ impl World {
             unaccepted: HashMap::new(),
             in_flight: Vec::new(),
             last_sent: HashMap::new(),
-            attempts: HashMap::new(),
+            refused: HashMap::new(),
             reactive_sent: HashMap::new(),
             restarts: 0,
         }
@@ -165,6 +166,9 @@ impl World {
                 if let Some(report) = self.unaccepted.get(&vm) {
                     let generation = report.key.generation.get();
                     arrive(&mut self.queue, &vm, generation, false, self.now);
+                    self.refused
+                        .entry((vm, generation))
+                        .and_modify(|again| *again = true);
                 }
             }
             Op::Select => self.select(),
@@ -178,6 +182,7 @@ impl World {
                     assert!(!self.queue.put_back(&vm, report));
                     assert!(!self.queue.hold(&vm, report, self.now));
                     assert!(!self.queue.step_aside(&vm, report));
+                    assert!(!self.queue.forbid(&vm, report, self.now, 0.5));
                     assert!(
                         !self
                             .queue
@@ -284,10 +289,13 @@ impl World {
             }
             Answer::Nack(nack) => {
                 assert!(self.queue.nack(&vm, report, nack, self.now, 0.7));
-                let generation = report.key.generation.get();
-                let attempts = self.attempts.entry((vm, generation)).or_default();
-                *attempts += 1;
-                assert!(*attempts <= self.queue.policy.attempts);
+                let of = (vm, report.key.generation.get());
+                let is_dead = self.queue.slot(&of.0).unwrap().state == State::Dead;
+                let may_be = nack == Nack::Refused && self.refused.get(&of) == Some(&true);
+                assert!(!is_dead || may_be, "a dead letter without a second refusal");
+                if nack == Nack::Refused {
+                    self.refused.entry(of).or_default();
+                }
             }
             Answer::PutBack => {
                 self.went_in_vain(&vm);
@@ -298,7 +306,10 @@ impl World {
                 let until = self.now + Duration::from_secs(seconds.into());
                 assert!(self.queue.hold(&vm, report, until));
             }
-            Answer::StepAside => assert!(self.queue.step_aside(&vm, report)),
+            Answer::StepAside => {
+                self.went_in_vain(&vm);
+                assert!(self.queue.step_aside(&vm, report));
+            }
         }
     }
 
@@ -388,7 +399,6 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Answer::Ack),
         2 => Just(Answer::Nack(Nack::Failed)),
         2 => Just(Answer::Nack(Nack::Refused)),
-        1 => Just(Answer::Nack(Nack::ForGood)),
         1 => Just(Answer::PutBack),
         1 => (0u16..400).prop_map(|seconds| Answer::Hold { seconds }),
         1 => Just(Answer::StepAside),

@@ -88,28 +88,65 @@ fn routine_reports_leave_the_reserve_to_reactive_ones() {
 }
 
 #[test]
-fn a_report_that_is_refused_for_ever_ends_as_a_dead_letter_until_a_newer_one_comes() {
+fn a_report_is_a_dead_letter_when_the_one_pulled_after_a_refusal_is_refused_until_a_newer_comes() {
     let mut now = clock::now();
     let mut queue = Queue::new(Policy::default(), now);
     arrive(&mut queue, &vm(1), 1, true, now);
-    let mut attempts = 0;
-    loop {
-        match queue.select(now) {
-            Next::Send(vm, report) => {
-                attempts += 1;
-                queue.nack(&vm, report, Nack::Refused, now, 1.0);
-            }
-            Next::At(at) => now = at,
-            Next::Idle => break,
-        }
+    // Neither failures of any number nor refusals make one before the full report was pulled.
+    for nack in [Nack::Failed; 50].into_iter().chain([Nack::Refused; 50]) {
+        let (at, report) = next_of(&mut queue, now);
+        now = at;
+        queue.nack(&vm(1), report, nack, now, 1.0);
+        assert!(matches!(
+            queue.slot(&vm(1)).unwrap().state,
+            State::Backoff(_)
+        ));
     }
-    assert_eq!(attempts, 8);
+    arrive(&mut queue, &vm(1), 1, false, now);
+    let (at, report) = next_of(&mut queue, now);
+    now = at;
+    queue.nack(&vm(1), report, Nack::Failed, now, 1.0);
+    let (at, report) = next_of(&mut queue, now);
+    now = at;
+    queue.nack(&vm(1), report, Nack::Refused, now, 1.0);
     assert_eq!(queue.slot(&vm(1)).unwrap().state, State::Dead);
     // The refresh of the same report is no news.
     arrive(&mut queue, &vm(1), 1, false, now);
     assert_eq!(queue.select(now), Next::Idle);
     arrive(&mut queue, &vm(1), 2, false, now);
     assert_eq!(queue.select(now), Next::Send(vm(1), known(2)));
+}
+
+/// Loss prevented: an urgent report stands behind ten thousand routine ones because Central was away.
+#[test]
+fn what_steps_aside_or_is_forbidden_stays_among_the_urgent_ones() {
+    let now = clock::now();
+    let mut queue = Queue::new(Policy::default(), now);
+    arrive(&mut queue, &vm(1), 1, true, now);
+    queue.select(now);
+    assert!(queue.step_aside(&vm(1), known(1)));
+    assert_eq!(queue.waiting(), (1, 0));
+    queue.select(now);
+    assert!(queue.forbid(&vm(1), known(1), now, 1.0));
+    let (later, report) = next_of(&mut queue, now);
+    assert_eq!((later - now, report), (Duration::from_secs(10), known(1)));
+    assert!(queue.slot(&vm(1)).unwrap().place.reactive.is_some());
+    // Each time longer, and a newer report waits as long.
+    assert!(queue.forbid(&vm(1), known(1), later, 1.0));
+    arrive(&mut queue, &vm(1), 2, true, later);
+    let (at, report) = next_of(&mut queue, later);
+    assert_eq!((at - later, report), (Duration::from_secs(20), known(2)));
+}
+
+/// What is sent next, and when.
+fn next_of(queue: &mut Queue, mut now: Instant) -> (Instant, DocumentId) {
+    loop {
+        match queue.select(now) {
+            Next::Send(_, report) => return (now, report),
+            Next::At(at) => now = at,
+            Next::Idle => unreachable!("something is pending"),
+        }
+    }
 }
 
 #[test]
