@@ -37,7 +37,7 @@ _afferent() {
     " mirror drift") offers="--state-dir --json --help" ;;
     " mirror audit") offers="--run --row --since --until --state-dir --json --help" ;;
     " mirror check") offers="--state-dir --json --help" ;;
-    " status") offers="--state-dir --json --dead --vm --state --retry --help" ;;
+    " status") offers="--state-dir --json --dead --vm --state --retry --drop --help" ;;
     " check-config") offers="--show serve sense mirror --help" ;;
     esac
     case "$path ${COMP_WORDS[COMP_CWORD-1]}" in

@@ -262,7 +262,7 @@ pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
         let error = "no guests: give --vm ID=ADDR, --roster FILE or --discover libvirt";
         return Err(ConfigError::new(Origin::Flag, "vm", error));
     }
-    let burst = settings.one("burst", positive)?;
+    let burst = settings.one("burst", at_least_one)?;
     Ok(Config {
         sources,
         deliver: settings.one("deliver", parse::any::<SinkAddress>)?,
@@ -312,6 +312,12 @@ fn host_name() -> String {
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|n| (0.001..1e6).contains(n));
     number.ok_or_else(|| format!("{text:?} is not a number between 0.001 and 1000000"))
+}
+
+/// Below one report at once there is never any.
+fn at_least_one(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n| (1.0..1e6).contains(n));
+    number.ok_or_else(|| format!("{text:?} is not a number between 1 and 1000000"))
 }
 
 #[cfg(test)]
@@ -366,6 +372,17 @@ mod tests {
                     "1ms",
                 ],
                 "out of range",
+            ),
+            (
+                &[
+                    "--vm",
+                    "a=unix:/a",
+                    "--deliver",
+                    "file:/o",
+                    "--burst",
+                    "0.5",
+                ],
+                "between 1 and",
             ),
             (
                 &["--vm", "a=unix:/a", "--deliver", "file:/o", "--rate", "nan"],

@@ -45,6 +45,9 @@ pub(super) struct StatusArgs {
     /// send dead letters again: those of this guest, or all
     #[argh(option, arg_name = "VM")]
     retry: Option<String>,
+    /// drop the dead letter of this guest, for good
+    #[argh(option, arg_name = "VM")]
+    drop: Option<String>,
 }
 
 pub(super) fn run(args: &StatusArgs) -> u8 {
@@ -94,6 +97,9 @@ fn list(sockets: &[PathBuf]) -> String {
 }
 
 fn question(args: &StatusArgs) -> String {
+    if let Some(vm) = &args.drop {
+        return format!("drop {vm}");
+    }
     match (&args.retry, args.dead) {
         (Some(all), _) if all == "all" => "retry".into(),
         (Some(vm), _) => format!("retry {vm}"),

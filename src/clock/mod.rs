@@ -47,6 +47,12 @@ impl WallTime {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// This much earlier, at the earliest the beginning of 1970.
+    pub fn before(self, time: Duration) -> Self {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self::from_unix_ms(self.unix_ms().saturating_sub(ms))
+    }
+
     /// This much later.
     pub fn after(self, time: Duration) -> Self {
         Self::from_unix_ms(

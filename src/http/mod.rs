@@ -13,11 +13,13 @@
 //! - The proxy variables of the environment hold for `https`.
 //! - A status is not an error: what it means is for the caller to say.
 
+mod base;
 mod bearer;
 mod proxy;
 mod redirect;
 mod retry_after;
 
+pub use base::check_base;
 pub use bearer::{Bearer, BearerError};
 pub use retry_after::retry_after;
 

@@ -1,6 +1,7 @@
 //! Where a stream is, as it is written: `nats://[USER@]HOST[:PORT][,HOST[:PORT]...]?stream=NAME`.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// The port of a server, unless somebody says otherwise.
@@ -152,8 +153,19 @@ fn host(text: &str) -> Option<Host> {
         "" => PORT,
         port => port.parse().ok().filter(|port| *port != 0)?,
     };
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
-    (!name.is_empty() && name.bytes().all(allowed)).then(|| Host {
+    let is_label = |label: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        !label.is_empty() && label.bytes().all(allowed) && !label.starts_with('-')
+    };
+    let is_host = match name.contains(':') {
+        true => name.parse::<Ipv6Addr>().is_ok(),
+        false => name
+            .strip_suffix('.')
+            .unwrap_or(name)
+            .split('.')
+            .all(is_label),
+    };
+    is_host.then(|| Host {
         name: name.to_owned(),
         port,
     })
@@ -184,6 +196,9 @@ mod tests {
             ("nats://a,,b?stream=R", "no host"),
             ("nats://c:0?stream=R", "no host"),
             ("nats://[::1?stream=R", "no host"),
+            ("nats://[::x]?stream=R", "no host"),
+            ("nats://a..b?stream=R", "no host"),
+            ("nats://-a?stream=R", "no host"),
             ("nats://@c?stream=R", "no user"),
             ("nats://c?stream=a.b", "\"stream=a.b\" is no setting"),
             ("nats://c?stream=R&replicas=0", "1 to 5"),

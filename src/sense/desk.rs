@@ -316,6 +316,47 @@ impl Desk {
         dead.len()
     }
 
+    /// Ends the dead letter of a guest: it is gone from the disk, too. Says whether there was one.
+    /// `is_departed`: and with it whatever is known of the guest; one that was refused and waits to be
+    /// pulled again is a dead letter then.
+    pub fn drop_dead(&self, vm: &VmId, is_departed: bool) -> bool {
+        let mut board = self.board();
+        let ends = |slot: &&Slot| match slot.state {
+            State::Dead => true,
+            State::Backoff(_) => is_departed && slot.demoted,
+            State::Queued | State::InFlight => false,
+        };
+        let dead = board.queue.slot(vm).filter(ends);
+        let Some(report) = dead.map(|slot| slot.report) else {
+            return false;
+        };
+        board.queue.discard(vm);
+        board.details.remove(vm);
+        let vm = vm.clone();
+        self.keeper.note(Change::Drop {
+            vm: vm.clone(),
+            report,
+        });
+        if is_departed {
+            self.keeper.note(Change::Forget { vm });
+        }
+        true
+    }
+
+    /// Guests whose report was refused, and has been waiting since before this time.
+    pub fn refused_since_before(&self, time: WallTime) -> Vec<VmId> {
+        let board = self.board();
+        let is_old = |vm: &VmId| board.detail(vm).is_some_and(|detail| detail.since < time);
+        let is_refused = |slot: &Slot| slot.demoted || slot.state == State::Dead;
+        let slots = board.queue.slots();
+        let refused = slots.filter(|(_, slot)| is_refused(slot));
+        refused
+            .map(|(vm, _)| vm)
+            .filter(|vm| is_old(vm))
+            .cloned()
+            .collect()
+    }
+
     fn write_changed(&self, board: &mut Board) {
         for vm in board.queue.take_changed() {
             self.write_row(board, &vm);

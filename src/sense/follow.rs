@@ -14,6 +14,9 @@ use tokio::sync::watch;
 /// Between two looks at the sources of the roster.
 const ROSTER_EVERY: Duration = Duration::from_secs(2);
 
+/// Age from which the dead letter of a guest that left the roster is dropped.
+const DEPARTED_LETTER: Duration = Duration::from_secs(7 * 86_400);
+
 /// Reads the configuration again, or says what is wrong with it.
 pub type Reread = Box<dyn Fn() -> Result<Config, String> + Send>;
 
@@ -49,6 +52,9 @@ impl Follow {
                 Ok(read) => read,
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             };
+            if known.is_complete {
+                self.end_departed(&known);
+            }
             let named = self.roster.named();
             *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
             self.to.send_if_modified(|current| {
@@ -58,6 +64,16 @@ impl Follow {
                 }
                 changed
             });
+        }
+    }
+
+    /// A dead letter waits for the next report of its guest; of one that left there will be none.
+    fn end_departed(&self, known: &Known) {
+        let before = clock::wall_now().before(DEPARTED_LETTER);
+        for vm in self.desk.refused_since_before(before) {
+            if !known.guests.contains_key(&vm) && self.desk.drop_dead(&vm, true) {
+                tracing::warn!(%vm, "dead letter dropped: its guest left the roster, and it is a week old");
+            }
         }
     }
 

@@ -319,6 +319,15 @@ fn age(since: Option<WallTime>, now: WallTime) -> Duration {
 }
 
 impl View {
+    fn drop_letter(&self, vm: &VmId) -> bool {
+        let is_departed = self.book().guest(vm).is_none();
+        let dropped = self.desk.drop_dead(vm, is_departed);
+        if dropped {
+            tracing::warn!(%vm, "dead letter dropped, as somebody asked for");
+        }
+        dropped
+    }
+
     /// The answer to the words of `afferent status`.
     pub fn answer(&self, words: &[&str]) -> Answer {
         let said = match words {
@@ -329,7 +338,11 @@ impl View {
                 Ok(vm) => json!({ "retried": self.desk.revive(Some(&vm)) }),
                 Err(error) => json!({ "error": error.to_string() }),
             },
-            _ => json!({ "error": "sense answers: status, status dead, retry, retry VM" }),
+            ["drop", vm] => match vm.parse() {
+                Ok(vm) => json!({ "dropped": usize::from(self.drop_letter(&vm)) }),
+                Err(error) => json!({ "error": error.to_string() }),
+            },
+            _ => json!({ "error": "sense answers: status, status dead, retry, retry VM, drop VM" }),
         };
         said.into()
     }

@@ -197,6 +197,13 @@ pub enum Change {
         /// When.
         at: WallTime,
     },
+    /// This report is not delivered any more: it goes, unless a newer one took its place.
+    Drop {
+        /// The guest.
+        vm: VmId,
+        /// What is dropped.
+        report: DocumentId,
+    },
     /// Something else is known of the guest.
     Learn {
         /// The guest.
@@ -290,14 +297,9 @@ impl Tables<'_> {
                     guest.accepted = Some((*report, *at));
                     put(guests, vm, &guest)?;
                 }
-                match get::<SlotRow>(slots, vm)? {
-                    Some(held) if held.report == *report => {
-                        slots.remove(vm.as_str())?;
-                        blobs.remove(vm.as_str()).map(drop)
-                    }
-                    _ => Ok(()),
-                }
+                remove(slots, blobs, vm, *report)
             }
+            Change::Drop { vm, report } => remove(slots, blobs, vm, *report),
             Change::Learn { vm, guest } => learn(guests, vm, guest),
             Change::Forget { vm } => {
                 if get::<SlotRow>(slots, vm)?.is_none() {
@@ -310,6 +312,22 @@ impl Tables<'_> {
                 Ok(())
             }
         }
+    }
+}
+
+/// Removes a slot and its report, if it is this one.
+fn remove(
+    slots: &mut Rows<'_>,
+    blobs: &mut OpenBlobs<'_>,
+    vm: &VmId,
+    report: DocumentId,
+) -> Result<(), TxError> {
+    match get::<SlotRow>(slots, vm)? {
+        Some(held) if held.report == report => {
+            slots.remove(vm.as_str())?;
+            blobs.remove(vm.as_str()).map(drop)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -389,6 +389,43 @@ fn status_shows_dead_letters_says_degraded_and_sends_them_again() {
     assert!(sense.terminate().success());
 }
 
+/// Loss prevented: a sensor that is degraded for ever because of a guest that is gone.
+#[test]
+fn the_dead_letter_of_a_departed_guest_can_be_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = agent(dir.path(), "a", |_| {});
+    let central = Central::start();
+    central.always_answer("a", 413, "");
+    let (state, roster) = (dir.path().join("state"), dir.path().join("roster.toml"));
+    let address = format!("unix:{}", a.path.display());
+    fs::write(
+        &roster,
+        format!("[[vm]]\nid = 'a'\naddress = '{address}'\n"),
+    )
+    .unwrap();
+    let roster_text = roster.display().to_string();
+    let mut sense = Program::sense(&state, &central.url, &["--roster", &roster_text]);
+    let dead = |count: u64| {
+        eventually("dead letters", || {
+            (status(&state, &[]).0["pending"]["dead"] == count).then_some(())
+        });
+    };
+    dead(1);
+    fs::write(&roster, "vm = []\n").unwrap();
+    eventually("it departed", || {
+        (guest(&state, "a")?["state"] == "departed").then_some(())
+    });
+    assert_eq!(status(&state, &["--drop", "b"]).0["dropped"], 0);
+    assert_eq!(status(&state, &["--drop", "a"]).0["dropped"], 1);
+    assert_eq!(status(&state, &[]).1, 0, "all is well");
+    // For good.
+    assert!(sense.terminate().success());
+    let mut sense = Program::sense(&state, &central.url, &["--roster", &roster_text]);
+    dead(0);
+    assert!(guest(&state, "a").is_none());
+    assert!(sense.terminate().success());
+}
+
 fn agent(dir: &Path, name: &str, change: impl FnOnce(&mut Script)) -> FakeAgent {
     let sockets = dir.join("guests");
     std::fs::create_dir_all(&sockets).unwrap();

@@ -440,7 +440,7 @@ impl Queue {
         let Some(slot) = self.slots.get_mut(vm).filter(dead) else {
             return false;
         };
-        (slot.attempts, slot.demoted) = (0, false);
+        (slot.attempts, slot.demoted, slot.pulled_again) = (0, false, false);
         let place = self.rings.tail(Class::Routine);
         self.requeue(vm, place);
         true

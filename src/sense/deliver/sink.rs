@@ -61,8 +61,12 @@ impl FromStr for SinkAddress {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
+            Some(("file", path)) if path.contains('?') => Err(format!(
+                "{text:?} has settings behind a ?, and file: has none"
+            )),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("http" | "https", rest)) if rest.len() > 2 && rest.starts_with("//") => {
+                http::check_base(text)?;
                 Ok(Self::Http(text.trim_end_matches('/').to_owned()))
             }
             Some(("nats" | "tls", _)) => Ok(Self::Nats(text.parse()?)),
@@ -126,6 +130,24 @@ mod tests {
             "nats://c:4222?stream=R",
         ] {
             assert_eq!(text.parse::<SinkAddress>().unwrap().to_string(), text);
+        }
+        for (text, said) in [
+            ("https://u:secret@c", "--token-file"),
+            ("https://c/?x=1", "query"),
+            ("https://c/#x", "fragment"),
+            ("http://a b", "no host"),
+            ("http:///x", "no host"),
+            ("file:/a?b", "settings"),
+            ("nats://c:4222?stream=R&x=1", "x=1"),
+            ("nats://c:4222?stream=R#x", "R#x"),
+            ("nats://a b?stream=R", "no host"),
+            ("nats://..?stream=R", "no host"),
+        ] {
+            let error = text.parse::<SinkAddress>().unwrap_err();
+            assert!(
+                error.contains(said) && !error.contains("secret"),
+                "{text}: {error}"
+            );
         }
         for text in ["", "file:", "http:", "https://", "ftp://x", "/path"] {
             let error = text.parse::<SinkAddress>().unwrap_err();
