@@ -48,6 +48,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 /// Name of the database in the state directory.
 pub const DATABASE: &str = "sense.redb";
@@ -98,6 +99,9 @@ pub enum SenseError {
     /// The certificates cannot be used.
     #[error("mutual TLS: {0}")]
     Tls(#[from] TlsError),
+    /// A part of the sensor that must never end has ended.
+    #[error("stopped: {0}")]
+    Stopped(String),
     /// The system refuses something basic.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -208,16 +212,16 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
     let known: HashMap<_, GuestRow> = guests.into_iter().collect();
     let delivered = tokio::spawn(delivering.run(stop.clone()));
     let pulled = tokio::spawn(pulling.run(known, inbox));
-    let mut followed = tokio::spawn(follow.run(hang_up));
-    let mut beating = tokio::spawn(heartbeat(desk));
-    let mut aside = Vec::new();
+    let mut aside = JoinSet::new();
+    aside.spawn(follow.run(hang_up));
+    aside.spawn(heartbeat(desk));
     match Control::bind(&config.state_dir) {
-        Ok(control) => aside.push(tokio::spawn(answer(control, view.clone()))),
+        Ok(control) => drop(aside.spawn(answer(control, view.clone()))),
         Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
     }
     if let Some(address) = config.metrics {
         let listener = scrape::bind(address).await?;
-        aside.push(tokio::spawn(scrape::listen(listener, view)));
+        aside.spawn(scrape::listen(listener, view));
     } else {
         drop(view);
     }
@@ -230,14 +234,12 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
         _ = interrupt.recv() => {}
         result = &mut pulled => return Err(stopped_early(result)),
         result = &mut delivered => return Err(stopped_early(result)),
-        result = &mut followed => return Err(stopped_early(result)),
-        result = &mut beating => return Err(stopped_early(result)),
+        Some(result) = aside.join_next() => return Err(stopped_early(result)),
     }
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = stop_tx.send(true);
-    aside.extend([followed, beating]);
-    aside.iter().for_each(tokio::task::JoinHandle::abort);
+    aside.shutdown().await;
     let _ = pulled.await;
     let _ = delivered.await;
     drop(keeper);
@@ -247,8 +249,7 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
 }
 
 fn stopped_early(result: Result<(), tokio::task::JoinError>) -> SenseError {
-    let why = result.map_or_else(|error| error.to_string(), |()| "a loop ended".into());
-    SenseError::Start(std::io::Error::other(why))
+    SenseError::Stopped(result.map_or_else(|error| error.to_string(), |()| "a loop ended".into()))
 }
 
 /// Reads what is stored; a file whose rows are damaged is moved aside like one that does not open.

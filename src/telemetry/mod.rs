@@ -35,6 +35,19 @@ pub fn start_log() {
         .log_internal_errors(false)
         .with_ansi(false)
         .with_target(false);
+    // In one line, and at its priority: a peer's text may be in the message of a panic.
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string);
+        let payload = panic.payload();
+        let said = payload.downcast_ref::<&str>().copied();
+        let said = said.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let said = said.unwrap_or("no message");
+        tracing::error!(
+            at = at.as_deref().unwrap_or("?"),
+            said,
+            "a fault of afferent"
+        );
+    }));
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let _ = if std::env::var("AFFERENT_LOG_FORMAT").is_ok_and(|format| format == "json") {
         let log = log.json().flatten_event(true);

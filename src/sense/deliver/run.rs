@@ -12,6 +12,7 @@ use crate::sense::metrics::Metrics;
 use crate::store::pending_table::{self, DocumentId, StoredEnvelope};
 use crate::store::{Store, StoreError};
 use crate::wire::document::{Document, UnchangedDocument};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -117,7 +118,7 @@ impl Delivering {
                     };
                     flights.spawn(async move {
                         let place = lanes.sender(Urgency::of_news(job.is_news)).await;
-                        let fly = move || job.deliver(place);
+                        let fly = move || job.guarded(|job| job.deliver(place));
                         match tokio::task::spawn_blocking(fly).await {
                             Ok(landed) => landed,
                             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -220,6 +221,22 @@ struct Job {
 }
 
 impl Job {
+    /// A fault in handling the report of one guest is a failed delivery of that report, and no other's.
+    fn guarded(self, deliver: impl FnOnce(Self) -> Landed) -> Landed {
+        let (vm, report, started) = (self.vm.clone(), self.report, clock::now());
+        let landed = catch_unwind(AssertUnwindSafe(move || deliver(self)));
+        landed.unwrap_or_else(|_| {
+            tracing::error!(%vm, generation = %report.key, "a fault of afferent in delivering it");
+            Landed {
+                vm,
+                report,
+                outcome: Outcome::Failed("a fault of afferent, see its log".into()),
+                took: clock::now().saturating_duration_since(started),
+                changed_at: None,
+            }
+        })
+    }
+
     /// Reads, checks and sends one document; blocks. `place`: given back when nothing is left but to
     /// wait for Central.
     fn deliver(self, place: Place) -> Landed {
@@ -308,5 +325,50 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Generation, Report, ReportKey};
+    use crate::store::Store;
+
+    /// Never asked here.
+    struct NoSink;
+
+    impl Sink for NoSink {
+        fn deliver(&self, _: &Delivery) -> Outcome {
+            Outcome::Accepted
+        }
+    }
+
+    #[test]
+    fn a_panic_over_one_report_is_a_failed_delivery_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let vm: VmId = "a".parse().unwrap();
+        let report = DocumentId {
+            key: ReportKey {
+                epoch: None,
+                generation: Generation::new(1).unwrap(),
+            },
+            digest: Report::default().digest(),
+            facts: None,
+        };
+        let store = Store::open(dir.path(), "sense.redb", 1 << 20)
+            .unwrap()
+            .store;
+        let landed = Job {
+            store: Arc::new(store),
+            sink: Arc::new(NoSink),
+            sensor: "s".into(),
+            vm: vm.clone(),
+            report,
+            is_news: false,
+            precedent: Precedent::New,
+        }
+        .guarded(|_| unreachable!("a fault"));
+        assert_eq!((landed.vm, landed.report), (vm, report));
+        assert_eq!(landed.outcome.label(), "failed");
     }
 }

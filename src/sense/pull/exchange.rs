@@ -20,6 +20,7 @@ use crate::transport::{self, DialAddress, ReadError, Stream};
 use crate::wire::request::{self, Knowledge};
 use crate::wire::{self, response};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::SemaphorePermit;
@@ -78,13 +79,14 @@ pub async fn converse(
                 Ask::Full => lanes.expected.acquire().await.ok(),
                 Ask::Get | Ask::Wait(_) => None,
             };
+            let waiting = Waiting::default();
             let talk = async {
                 let said = say_and_hear(address, ask, echo, lanes);
                 let (mut stream, len) = in_turn(&mut turn, said).await?;
-                listen(&mut stream, len, lanes, turn).await
+                read_body(&mut stream, len, lanes, turn, &waiting).await
             };
             let talk = Box::pin(timeout(WHOLE, talk));
-            talk.await.map_err(|_| Failure::Stalled)?
+            talk.await.map_err(|_| waiting.failure())?
         }
     }
 }
@@ -130,9 +132,34 @@ async fn listen(
     lanes: &Lanes,
     turn: Option<SemaphorePermit<'_>>,
 ) -> Result<Received, Failure> {
-    timeout(WHOLE, Box::pin(read_body(stream, len, lanes, turn)))
-        .await
-        .map_err(|_| Failure::Stalled)?
+    let waiting = Waiting::default();
+    timeout(
+        WHOLE,
+        Box::pin(read_body(stream, len, lanes, turn, &waiting)),
+    )
+    .await
+    .map_err(|_| waiting.failure())?
+}
+
+/// Whether an exchange waits for a place or memory of this sensor, and not for its guest.
+#[derive(Default)]
+struct Waiting(AtomicBool);
+
+impl Waiting {
+    async fn transfer(&self, lanes: &Lanes, len: usize, urgency: Urgency) -> Transfer {
+        self.0.store(true, Relaxed);
+        let transfer = lanes.transfer(len, urgency).await;
+        self.0.store(false, Relaxed);
+        transfer
+    }
+
+    /// What it means that the time is over.
+    fn failure(&self) -> Failure {
+        match self.0.load(Relaxed) {
+            true => Failure::OutOfRoom,
+            false => Failure::Stalled,
+        }
+    }
 }
 
 async fn dial(address: &DialAddress, lanes: &Lanes) -> Result<Stream, Failure> {
@@ -171,6 +198,7 @@ async fn read_body(
     len: usize,
     lanes: &Lanes,
     turn: Option<SemaphorePermit<'_>>,
+    waiting: &Waiting,
 ) -> Result<Received, Failure> {
     let mut body = Vec::new();
     if len <= SMALL {
@@ -181,10 +209,10 @@ async fn read_body(
         Ok(read) => read?,
         Err(_) => {
             drop(turn);
-            return read_slowly(stream, body, len, lanes).await;
+            return read_slowly(stream, body, len, lanes, waiting).await;
         }
     }
-    let transfer = lanes.transfer(len, urgency_of(&body)).await;
+    let transfer = waiting.transfer(lanes, len, urgency_of(&body)).await;
     body.reserve(len.min(AT_ONCE));
     while body.len() < len {
         let next = len.min(body.len() + STEP);
@@ -192,7 +220,7 @@ async fn read_body(
             Ok(read) => read?,
             Err(_) => {
                 drop((transfer, turn));
-                return read_slowly(stream, body, len, lanes).await;
+                return read_slowly(stream, body, len, lanes, waiting).await;
             }
         }
     }
@@ -214,15 +242,16 @@ async fn read_slowly(
     mut body: Vec<u8>,
     len: usize,
     lanes: &Lanes,
+    waiting: &Waiting,
 ) -> Result<Received, Failure> {
     let bytes = u32::try_from(len.max(body.capacity())).unwrap_or(u32::MAX);
     let room = lanes.slow.try_acquire_many(bytes);
-    let _room = room.map_err(|_| Failure::Stalled)?;
+    let _room = room.map_err(|_| Failure::OutOfRoom)?;
     while body.len() < len {
         let next = len.min(body.len() + STEP);
         read_up_to(stream, &mut body, next).await?;
     }
-    let transfer = lanes.transfer(len, urgency_of(&body)).await;
+    let transfer = waiting.transfer(lanes, len, urgency_of(&body)).await;
     Ok((body, Some(transfer)))
 }
 
@@ -269,6 +298,7 @@ fn request_for(ask: Ask, echo: &Echo) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::schedule::Heard;
     use super::*;
     use crate::report::Facts;
     use crate::wire::message::ResponseMeta;
@@ -331,6 +361,26 @@ mod tests {
         let result = converse(&address, Ask::Get, &Echo::Nothing, &lanes).await;
         assert_eq!(result.map(drop), Err(Failure::DialTimeout));
         assert_eq!(started.elapsed().as_secs(), DIAL.as_secs());
+    }
+
+    /// Loss prevented: a guest that is well is called stalled, and left alone for up to half an hour,
+    /// because this sensor has no room for it.
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_for_which_there_is_no_room_is_asked_again_soon() {
+        let whole = [&50_000u32.to_be_bytes()[..], &[0; 50_000]].concat();
+        let guest = Guest::start(Says(whole, false));
+        let lanes = Lanes::new(1, None);
+        let taken = lanes.transfer(1, Urgency::Routine).await;
+        for ask in [Ask::Get, Ask::Wait(Duration::from_secs(45))] {
+            let result = converse(&guest.address, ask, &Echo::Nothing, &lanes).await;
+            assert_eq!(result.map(drop), Err(Failure::OutOfRoom));
+        }
+        drop(taken);
+        let slow = Guest::drip(100_000);
+        lanes.slow.forget_permits(lanes.slow.available_permits());
+        let result = converse(&slow.address, Ask::Get, &Echo::Nothing, &lanes).await;
+        assert_eq!(result.map(drop), Err(Failure::OutOfRoom));
+        assert_eq!(Failure::OutOfRoom.next_step(Ask::Get), Heard::NotYet);
     }
 
     /// Loss prevented: twenty guests that send a byte now and then keep all others waiting.

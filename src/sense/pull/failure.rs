@@ -31,6 +31,12 @@ pub enum Failure {
     /// Stopped sending in the middle of an answer.
     #[error("stalled in the middle of its answer")]
     Stalled,
+    /// This sensor has no memory, or no turn, left for its answer.
+    #[error("this sensor has no room for its answer right now")]
+    OutOfRoom,
+    /// A fault of this program, in handling what it said.
+    #[error("a fault of afferent in handling its answer: {0}")]
+    Panicked(Foreign),
     /// Announced more than is allowed.
     #[error("its answer is over the limit")]
     TooLarge,
@@ -85,7 +91,7 @@ impl Failure {
     }
 
     /// Every word of [`Failure::label`].
-    pub const LABELS: [&'static str; 19] = [
+    pub const LABELS: [&'static str; 21] = [
         "unreachable",
         "dial_timeout",
         "handshake",
@@ -94,6 +100,8 @@ impl Failure {
         "closed_early",
         "broken_off",
         "stalled",
+        "out_of_room",
+        "panicked",
         "too_large",
         "malformed",
         "busy",
@@ -118,6 +126,8 @@ impl Failure {
             Self::ClosedEarly => "closed_early",
             Self::BrokenOff => "broken_off",
             Self::Stalled => "stalled",
+            Self::OutOfRoom => "out_of_room",
+            Self::Panicked(_) => "panicked",
             Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
             Self::Busy => "busy",
@@ -141,7 +151,7 @@ impl Failure {
                 waits: *waits,
                 hasty: false,
             },
-            (Self::Busy | Self::NotReady | Self::NoRoom(_), _) => Heard::NotYet,
+            (Self::Busy | Self::NotReady | Self::NoRoom(_) | Self::OutOfRoom, _) => Heard::NotYet,
             _ => Heard::Failed,
         }
     }

@@ -146,7 +146,7 @@ impl Pulling {
             Ok(talk) => talk,
             // Its guest left, or moved to another address.
             Err(error) if error.is_cancelled() => return,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => return self.settle_panic(&error),
         };
         let mut book = self.book();
         let Talk {
@@ -210,6 +210,23 @@ impl Pulling {
         };
         book.schedule
             .finished(&vm, heard, clock::now(), fastrand::f64());
+    }
+
+    /// A fault in handling what one guest said is that guest's failure, and no other's.
+    fn settle_panic(&self, error: &JoinError) {
+        let mut book = self.book();
+        let is_current = |guest: &Guest| guest.talk.as_ref().is_some_and(|t| t.id() == error.id());
+        let Some((vm, guest)) = book.guests.iter_mut().find(|(_, guest)| is_current(guest)) else {
+            return;
+        };
+        let vm = vm.clone();
+        let failure = Failure::Panicked(error.to_string().as_str().into());
+        tracing::error!(%vm, address = %guest.entry.address, %failure, "not pulled");
+        self.metrics.pulls.inc(failure.label());
+        (guest.talk, guest.asked) = (None, None);
+        guest.failure = Some(failure);
+        book.schedule
+            .finished(&vm, Heard::Failed, clock::now(), fastrand::f64());
     }
 
     /// Takes over a roster: new guests are asked at once, those gone no more; what is pending of
@@ -320,5 +337,71 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sense::deliver::policy::Policy;
+    use crate::store::Store;
+
+    /// Loss prevented: one guest whose answer meets a fault of ours ends the sensor of ten thousand.
+    #[tokio::test]
+    async fn a_panic_over_one_guest_is_its_failure_and_the_others_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(
+            Store::open(dir.path(), "sense.redb", 1 << 20)
+                .unwrap()
+                .store,
+        );
+        let (keeper, writer) = Keeper::start(store, Box::new(|| ())).unwrap();
+        let keeper = Arc::new(keeper);
+        let desk = Desk::new(
+            Policy::default(),
+            keeper.clone(),
+            Vec::new(),
+            HashMap::new(),
+        );
+        let minute = Duration::from_secs(60);
+        let pulling = Pulling {
+            book: Arc::new(Mutex::new(Book::new(Timing::new(minute, 60 * minute)))),
+            desk: Arc::new(desk),
+            keeper,
+            lanes: Arc::new(Lanes::new(2, None)),
+            metrics: Arc::new(Metrics::new()),
+            seen: Arc::new(SeenClock::new(WallTime::default())),
+        };
+        let entries = ["a=unix:/a", "b=unix:/b"].map(|text| text.parse::<Entry>().unwrap());
+        let known = Known {
+            guests: entries
+                .map(|entry| (entry.vm.clone(), Arc::new(entry)))
+                .into(),
+            is_complete: true,
+        };
+        pulling.take_over(known, &mut HashMap::new());
+        let vm: VmId = "a".parse().unwrap();
+        let mut talks = JoinSet::new();
+        {
+            let mut book = pulling.book();
+            let taken = book.schedule.take_due(clock::now(), 0.5).unwrap();
+            assert_eq!(taken, (vm.clone(), Ask::Full));
+            let guest = book.guests.get_mut(&vm).unwrap();
+            guest.asked = Some(Ask::Full);
+            guest.talk = Some(talks.spawn(async { unreachable!("a fault") }));
+        }
+        pulling.settle(talks.join_next_with_id().await.unwrap());
+        {
+            let book = pulling.book();
+            let guest = book.guest(&vm).unwrap();
+            assert!(
+                matches!(&guest.failure, Some(Failure::Panicked(said)) if said.to_string().contains("a fault"))
+            );
+            // It backs off, and the other is asked.
+            assert!(matches!(book.schedule.look(&vm), Some((1, Some(at))) if at > clock::now()));
+            assert!(book.schedule.next_due().unwrap() <= clock::now());
+        }
+        drop(pulling);
+        writer.join().unwrap();
     }
 }
