@@ -1,6 +1,7 @@
 //! What the sensor says about itself: to `afferent status`, to Prometheus, to systemd.
 //!
-//! Everything is looked up when somebody asks; the locks are held for one walk over the guests.
+//! Everything is looked up when somebody asks, beside the loop, and the locks are held for a few guests
+//! at a time: an answer about ten thousand must not hold up the loop.
 
 use super::deliver::breaker::Breaker;
 use super::deliver::slot::{Slot, State};
@@ -16,7 +17,7 @@ use crate::telemetry::scrape::Health;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,17 @@ pub struct View {
     pub named: Arc<Mutex<Named>>,
     /// Where reports go.
     pub deliver: String,
+}
+
+/// Guests that are looked at without a pause: the loop needs the same locks.
+const AT_ONCE: usize = 256;
+
+/// What is shown of each guest.
+#[derive(Default)]
+struct Rows {
+    guests: Vec<Box<RawValue>>,
+    addresses: Shared,
+    machines: Shared,
 }
 
 /// What is counted over all guests and slots.
@@ -138,41 +150,53 @@ impl View {
         trouble
     }
 
+    /// One row a guest, by name, and what several of them share.
+    fn rows(&self, only_dead: bool) -> Rows {
+        let mut vms: BTreeSet<VmId> = self.book().guests().map(|(vm, _)| vm.clone()).collect();
+        // Guests that left the roster with something undelivered are shown, too.
+        let pending = self.desk.board();
+        vms.extend(pending.queue.slots().map(|(vm, _)| vm.clone()));
+        drop(pending);
+        let vms: Vec<VmId> = vms.into_iter().collect();
+        let now = clock::wall_now();
+        let mut rows = Rows::default();
+        for part in vms.chunks(AT_ONCE) {
+            let book = self.book();
+            let board = self.desk.board();
+            let named = self.named();
+            for vm in part {
+                let (guest, slot) = (book.guest(vm), board.queue.slot(vm));
+                let state = match guest {
+                    Some(guest) => {
+                        rows.addresses.add(guest.entry.address.to_string(), vm);
+                        if let Some(id) = &guest.row.guest_id {
+                            rows.machines.add(id.as_str().to_owned(), vm);
+                        }
+                        state_of(&book, vm, guest)
+                    }
+                    None if slot.is_none() => continue,
+                    None => "departed",
+                };
+                if !only_dead || slot.is_some_and(|slot| slot.state == State::Dead) {
+                    let source = named.source_of(vm);
+                    let row = guest_json(vm, guest, state, source, &board, now);
+                    rows.guests.extend(row);
+                }
+            }
+        }
+        rows
+    }
+
     fn status(&self, only_dead: bool) -> Answer {
         let totals = self.totals();
         let reasons = self.trouble(&totals);
-        let mut guests = Vec::new();
-        let book = self.book();
-        let board = self.desk.board();
-        let named = self.named();
+        let Rows {
+            guests,
+            addresses,
+            machines,
+        } = self.rows(only_dead);
+        let sources: Vec<Value> = self.named().sources.iter().map(source_json).collect();
         let now = clock::wall_now();
-        let mut addresses = Shared::default();
-        let mut machines = Shared::default();
-        for (vm, guest) in book.guests() {
-            addresses.add(guest.entry.address.to_string(), vm);
-            if let Some(id) = &guest.row.guest_id {
-                machines.add(id.as_str().to_owned(), vm);
-            }
-            let slot = board.queue.slot(vm);
-            if !only_dead || slot.is_some_and(|slot| slot.state == State::Dead) {
-                let state = state_of(&book, vm, guest);
-                let source = named.source_of(vm);
-                let row = guest_json(vm, Some(guest), state, source, &board, now);
-                guests.push((vm.clone(), row));
-            }
-        }
-        // Guests that left the roster with something undelivered.
-        for (vm, slot) in board.queue.slots() {
-            let departed = book.guest(vm).is_none();
-            if departed && (!only_dead || slot.state == State::Dead) {
-                let row = guest_json(vm, None, "departed", None, &board, now);
-                guests.push((vm.clone(), row));
-            }
-        }
-        let sources = named.sources.iter().map(source_json).collect::<Vec<_>>();
-        drop((book, board, named));
-        guests.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let guests = guests.into_iter().filter_map(|(_, row)| row).collect();
         let worst = self.desk.board().queue.worst_case_wait();
         let facts_skipped = self.desk.board().facts_skipped.clone();
         let head = json!({
