@@ -51,8 +51,8 @@ use crate::clock::WallTime;
 use crate::inventory::Row;
 pub use crate::store::{Snapshot, Store, StoreError};
 
-use crate::store::Opening;
 use crate::store::inventory_table::InventoryError;
+use crate::store::{Opening, Options};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -68,7 +68,11 @@ const FILE: &str = "mirror.redb";
 /// Opens `mirror.redb` in `state_dir`, or begins it. A damaged file is moved aside, and the next
 /// cycle fills a new one.
 pub fn open(state_dir: &Path) -> Result<Store, StoreError> {
-    Ok(Store::open_shared(state_dir, FILE, CACHE_BYTES)?.store)
+    let options = Options {
+        is_shared: true,
+        ..Options::new(CACHE_BYTES)
+    };
+    Ok(Store::open_with(state_dir, FILE, options)?.store)
 }
 
 /// What `mirror.redb` in `state_dir` holds now, whether its service runs or not. Nothing is written, unless

@@ -113,12 +113,7 @@ impl Keeper {
             Err(error) if error.is_row() => {
                 tracing::error!(%error, "the stored report cannot be read, a new epoch begins");
             }
-            Err(error) if error.is_corrupt() => {
-                let aside = store.begin_anew()?;
-                tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new epoch begins");
-                self.moved_aside = Some(aside);
-            }
-            Err(error) => return Err(error),
+            Err(error) => self.moved_aside = Some(store.recover(error)?),
         }
         report_table::begin_epoch(store, &self.identity)?;
         Ok(None)
@@ -153,7 +148,7 @@ impl Keeper {
         report: &Report,
         trigger: Trigger,
         scan: &Scan,
-        draw: impl FnOnce() -> Epoch,
+        draw: impl Fn() -> Epoch,
     ) -> Result<Recorded, StoreError> {
         let digest = report.digest();
         let is_same = |row: &ReportRow| row.digest == digest && row.digest_form == DIGEST_FORM;
@@ -187,9 +182,12 @@ impl Keeper {
             },
             report: report.clone(),
         };
-        match &self.store {
-            Some(store) => report_table::replace(store, &stored)?,
-            None => self.try_to_store(&stored)?,
+        let replaced = match &self.store {
+            Some(store) => report_table::replace(store, &stored),
+            None => self.try_to_store(&stored),
+        };
+        if let Err(error) = replaced {
+            return Err(self.recover(error, draw()));
         }
         self.newest = Some(stored.row.clone());
         Ok(if same {
@@ -197,6 +195,27 @@ impl Keeper {
         } else {
             Recorded::New(Box::new(stored))
         })
+    }
+
+    /// After a write that failed: where the store was damaged, the next report is the first of a new
+    /// epoch in a new store, since nobody knows any more which keys were given out.
+    /// Gives the error, or why that failed.
+    fn recover(&mut self, error: StoreError, epoch: Epoch) -> StoreError {
+        let Some(store) = &self.store else {
+            return error;
+        };
+        let text = error.to_string();
+        let recovered = store.recover(error).and_then(|aside| {
+            self.moved_aside = Some(aside);
+            self.begin_epoch(epoch)
+        });
+        match recovered {
+            Ok(()) => StoreError::Failed {
+                path: self.state_dir.join(FILE),
+                what: format!("a new epoch begins in a new file, after: {text}"),
+            },
+            Err(error) => error,
+        }
     }
 
     /// Keeps the facts about a scan that found the newest report again, if they are others.
@@ -396,6 +415,41 @@ mod tests {
         assert!(loaded.is_none() && keeper.moved_aside().is_some());
         assert_ne!(keeper.epoch(), epoch);
         assert_eq!(generation(record(&mut keeper, "a")), Some(1));
+    }
+
+    // The loss: an agent that reports nothing until somebody restarts it.
+    #[test]
+    fn a_file_that_is_damaged_while_it_is_used_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut keeper, _) = open(&dir, "m");
+        // Longer than what redb keeps in memory.
+        let long = |_| Package {
+            name: std::iter::repeat_with(fastrand::alphanumeric)
+                .take(100)
+                .collect(),
+            ..Package::default()
+        };
+        let mut report = Report {
+            packages: (0..40_000).map(long).collect(),
+            ..Report::default()
+        };
+        report.normalize();
+        let record = |keeper: &mut Keeper, report: &Report| {
+            keeper.record(report, Trigger::Reactive, &scan(&[]), epoch)
+        };
+        record(&mut keeper, &report).unwrap();
+        let before = keeper.epoch();
+        let path = dir.path().join(FILE);
+        let length = std::fs::metadata(&path).unwrap().len();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        let garbage = vec![7; usize::try_from(length).unwrap() - 4096];
+        std::os::unix::fs::FileExt::write_all_at(&file, &garbage, 4096).unwrap();
+        report.packages.truncate(20_000);
+        record(&mut keeper, &report).unwrap_err();
+        let recorded = record(&mut keeper, &report).unwrap();
+        assert_eq!(generation(recorded), Some(1));
+        assert_ne!(keeper.epoch(), before);
+        assert!(keeper.moved_aside().is_some());
     }
 
     #[test]

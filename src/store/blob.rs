@@ -23,7 +23,7 @@ const CHUNK: usize = 65_400;
 const ZSTD_LEVEL: i32 = 1;
 
 /// No value is larger once unpacked, whatever its head says.
-const MAX_UNPACKED: usize = 64 << 20;
+const MAX_UNPACKED: usize = codec::MAX_ROW;
 
 /// The two tables that hold one kind of long value.
 pub(super) struct Blobs {
@@ -67,7 +67,7 @@ impl Sealed {
                 || zstd::bulk::Compressor::new(ZSTD_LEVEL),
                 |compressor| compressor.compress(&plain),
             )
-            .map_err(|error| TxError::Corrupt(format!("cannot compress a value: {error}")))?;
+            .map_err(|error| TxError::Failed(format!("cannot compress a value: {error}")))?;
         // It has room for the worst case, and many wait together for one commit.
         packed.shrink_to_fit();
         let head = codec::encode(&Head {

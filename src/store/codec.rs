@@ -6,8 +6,12 @@
 use super::row::Row;
 use serde::{Deserialize, Serialize};
 
-/// No row makes the decoder take more memory than this, whatever it says.
-const MAX_ROW: usize = 64 << 20;
+/// No row is longer, in bytes: what is longer is refused when it is written.
+pub(super) const MAX_ROW: usize = 64 << 20;
+
+/// The decoder counts the width of a number, not the bytes that it takes in the row: at most so many times
+/// the length of the row.
+const MAX_DECODED: usize = MAX_ROW * 16;
 
 /// Why bytes are not a row.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +25,12 @@ pub enum CodecError {
     /// The value cannot be written.
     #[error("a value cannot be encoded: {0}")]
     Encode(#[from] bincode::error::EncodeError),
+    /// The value is longer than what is read back.
+    #[error("a value of {bytes} bytes is over the limit of {MAX_ROW}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
     /// There is more than one value's bytes.
     #[error("a row has {0} bytes too many")]
     Trailing(usize),
@@ -35,7 +45,10 @@ pub(crate) fn encode<'a, T: Row<'a>>(value: &T) -> Result<Vec<u8>, CodecError> {
 pub(super) fn encode_version(version: u8, value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
     let mut bytes = vec![version];
     bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())?;
-    Ok(bytes)
+    match bytes.len() {
+        len if len > MAX_ROW => Err(CodecError::TooLarge { bytes: len }),
+        _ => Ok(bytes),
+    }
 }
 
 /// The value of a row of any version. Its strings stay where they are, where its type borrows them.
@@ -49,7 +62,10 @@ pub(crate) fn decode<'a, T: Row<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
 
 /// The fields of one version.
 pub(super) fn fields<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
-    let config = bincode::config::standard().with_limit::<MAX_ROW>();
+    if bytes.len() > MAX_ROW {
+        return Err(CodecError::TooLarge { bytes: bytes.len() });
+    }
+    let config = bincode::config::standard().with_limit::<MAX_DECODED>();
     let (value, read) = bincode::serde::borrow_decode_from_slice(bytes, config)?;
     match bytes.len() - read {
         0 => Ok(value),
@@ -77,6 +93,28 @@ mod tests {
             decode::<u64>(&[1, 1, 1]),
             Err(CodecError::Trailing(1))
         ));
+    }
+
+    // The loss: a report that was accepted, and that nobody can read any more.
+    #[test]
+    fn what_can_be_written_can_be_read() {
+        let package = |name: String| crate::report::Package {
+            name,
+            ..Default::default()
+        };
+        let report = |packages| Report {
+            packages,
+            ..Report::default()
+        };
+        // Many small ones, and one that just fits.
+        let many = report(vec![package("a".into()); 262_144]);
+        let longest = report(vec![package("a".repeat(MAX_ROW - 100))]);
+        for report in [many, longest] {
+            let bytes = encode(&report).unwrap();
+            assert_eq!(decode::<Report>(&bytes).unwrap().packages, report.packages);
+        }
+        let refused = encode(&report(vec![package("a".repeat(MAX_ROW))]));
+        assert!(matches!(refused, Err(CodecError::TooLarge { .. })));
     }
 
     proptest! {

@@ -10,8 +10,9 @@
 //! - A write that returned is on disk: every commit is `Durability::Immediate`.
 //! - redb does not verify its checksums on ordinary reads, so opening checks the whole file and
 //!   long values carry a hash of their own, checked whenever they are read ([`blob`]).
-//! - A file that fails is moved aside as `NAME.corrupt-<time>` and a new one begun; never a crash
-//!   loop, never a silent loss.
+//! - What is damage is decided in one place ([`error`]), and so is what follows ([`OnDamage`]): the
+//!   file is moved aside as `NAME.corrupt-<time>` and a new one begun, or it stays until an operator
+//!   acts. Never a crash loop, never a silent loss.
 //! - After a failed write (a full disk) redb refuses further ones until the file is opened again:
 //!   [`Store::write`] does that by itself, so that a store recovers without a restart.
 //! - A file shrinks when it is opened and most of it is air ([`compact`]): never while in use.
@@ -20,12 +21,15 @@
 //!   ([`Snapshot`]). The other two belong to one process.
 
 mod access;
+mod aside;
 pub mod audit_table;
 mod blob;
 mod codec;
 mod compact;
+mod error;
 mod inventory_index;
 pub mod inventory_table;
+mod marker;
 pub mod pending_table;
 pub mod report_table;
 mod row;
@@ -34,10 +38,14 @@ mod snapshot;
 #[cfg(test)]
 mod torn_disk;
 
+pub use aside::Limits;
 pub use codec::CodecError;
+pub use error::StoreError;
+pub(crate) use error::TxError;
 pub use snapshot::{Opening, Snapshot};
 
-use crate::clock::{self, WallTime};
+use crate::clock;
+use error::{Doing, corrupt, explain};
 use redb::{ConcurrencyMode, ReadableDatabase, StorageError};
 use std::fs;
 use std::io;
@@ -46,106 +54,52 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-/// Why a store could not be opened, read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process has the file open.
-    #[error("{}: another afferent is using this file; stop it, or choose another --state-dir", path.display())]
-    InUse {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// The file was written by a newer afferent.
-    #[error("{}: written by a newer afferent (format {found}, this one knows {known}); upgrade, or move the file away", path.display())]
-    Newer {
-        /// The database file.
-        path: PathBuf,
-        /// Format of the file.
-        found: u64,
-        /// Newest format this program knows.
-        known: u64,
-    },
-    /// The disk is full: nothing was written, what was there stays readable.
-    #[error("{}: no space left; nothing was lost, free some and it goes on by itself", path.display())]
-    Full {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// The operating system refused.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-    /// One row cannot be read; the rest of the file can.
-    #[error("{}: a row cannot be read: {what}", path.display())]
-    Row {
-        /// The database file.
-        path: PathBuf,
-        /// Which, and why.
-        what: String,
-    },
-    /// The content is not what was written.
-    #[error("{}: damaged: {what}", path.display())]
-    Corrupt {
-        /// The database file.
-        path: PathBuf,
-        /// What was found.
-        what: String,
-    },
+/// What happens to a file that is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// It is moved aside and a new one begun: its content can be had again.
+    BeginAnew,
+    /// It stays where it is, and opening it is an error: its content cannot be had again. A file that
+    /// is gone or empty counts as damaged in a directory that held one.
+    Keep,
 }
 
-impl StoreError {
-    /// Whether the content is at fault, so that a new file must be begun.
-    pub fn is_corrupt(&self) -> bool {
-        matches!(self, Self::Corrupt { .. })
-    }
-
-    /// Whether a single row is at fault: the file stays, and whoever needs the row does without it.
-    pub fn is_row(&self) -> bool {
-        matches!(self, Self::Row { .. })
-    }
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bound of redb's page cache, in bytes.
+    pub cache_bytes: usize,
+    /// Whether other processes may read the file meanwhile.
+    pub is_shared: bool,
+    /// What happens to a damaged file.
+    pub on_damage: OnDamage,
+    /// How many damaged files are kept, and for how long.
+    pub aside: Limits,
 }
 
-/// What goes wrong inside a transaction, before the path is known.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TxError {
-    #[error(transparent)]
-    Redb(#[from] redb::Error),
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    /// A row that cannot be read, by its name.
-    #[error("{0}")]
-    Row(String),
-    #[error("{0}")]
-    Corrupt(String),
-}
-
-/// One `From` per error type of redb, each of which redb itself converts to its general one.
-macro_rules! from_redb {
-    ($($error:ident),*) => { $(
-        impl From<redb::$error> for TxError {
-            fn from(error: redb::$error) -> Self {
-                Self::Redb(error.into())
-            }
+impl Options {
+    /// With a cache of this size; a damaged file is moved aside.
+    pub fn new(cache_bytes: usize) -> Self {
+        Self {
+            cache_bytes,
+            is_shared: false,
+            on_damage: OnDamage::BeginAnew,
+            aside: Limits::default(),
         }
-    )* };
+    }
+
+    fn mode(self) -> ConcurrencyMode {
+        match self.is_shared {
+            true => ConcurrencyMode::SingleWriter,
+            false => ConcurrencyMode::ExclusiveWriter,
+        }
+    }
 }
-from_redb!(
-    StorageError,
-    TableError,
-    TransactionError,
-    CommitError,
-    DatabaseError
-);
 
 /// A redb database that reopens itself after a failed write.
 pub struct Store {
     path: PathBuf,
-    cache_bytes: usize,
-    mode: ConcurrencyMode,
+    options: Options,
     /// `None` while it could not be reopened.
     state: RwLock<Option<Handle>>,
 }
@@ -165,34 +119,21 @@ pub struct Opened {
 }
 
 impl Store {
-    /// Opens or begins `directory/name`, readable by its owner only; the directory is made if it
-    /// is not there. The whole file is checked; one that fails is moved aside.
+    /// Opens or begins `directory/name` with [`Options::new`].
     ///
-    /// `cache_bytes` bounds redb's page cache.
+    /// # Errors
+    /// See [`Store::open_with`].
     pub fn open(directory: &Path, name: &str, cache_bytes: usize) -> Result<Opened, StoreError> {
-        Self::open_as(
-            directory,
-            name,
-            cache_bytes,
-            ConcurrencyMode::ExclusiveWriter,
-        )
+        Self::open_with(directory, name, Options::new(cache_bytes))
     }
 
-    /// The same; other processes may read the file meanwhile.
-    pub fn open_shared(
-        directory: &Path,
-        name: &str,
-        cache_bytes: usize,
-    ) -> Result<Opened, StoreError> {
-        Self::open_as(directory, name, cache_bytes, ConcurrencyMode::SingleWriter)
-    }
-
-    fn open_as(
-        directory: &Path,
-        name: &str,
-        cache_bytes: usize,
-        mode: ConcurrencyMode,
-    ) -> Result<Opened, StoreError> {
+    /// Opens or begins `directory/name`, readable by its owner only; the directory is made if it
+    /// is not there. The whole file is checked.
+    ///
+    /// # Errors
+    /// The file is in use, of a newer format, or the system refused; it is damaged or lost and
+    /// [`OnDamage::Keep`].
+    pub fn open_with(directory: &Path, name: &str, options: Options) -> Result<Opened, StoreError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -202,22 +143,54 @@ impl Store {
                 source,
             })?;
         let path = directory.join(name);
-        let (db, moved_aside) = match open_file(&path, cache_bytes, mode) {
+        if options.on_damage == OnDamage::Keep {
+            marker::check(&path)?;
+        }
+        let (db, moved_aside) = match open_file(&path, options) {
             Ok(db) => (db, None),
-            Err(error) if error.is_corrupt() => {
-                let aside = move_aside(&path, clock::wall_now())?;
+            Err(error) if error.is_corrupt() && options.on_damage == OnDamage::BeginAnew => {
+                let aside = aside::move_aside(&path, clock::wall_now())?;
                 tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new one begun");
-                (open_file(&path, cache_bytes, mode)?, Some(aside))
+                (open_file(&path, options)?, Some(aside))
             }
             Err(error) => return Err(error),
         };
+        if options.on_damage == OnDamage::Keep {
+            marker::set(&path)?;
+        }
+        aside::prune(&path, options.aside, clock::wall_now());
         let store = Self {
             path,
-            cache_bytes,
-            mode,
+            options,
             state: RwLock::new(Some(Handle { db, failed: false })),
         };
         Ok(Opened { store, moved_aside })
+    }
+
+    /// Moves `directory/name` aside, whatever it is, and begins a new one: the act of an operator.
+    /// Gives the place of the old file, if there was one.
+    ///
+    /// # Errors
+    /// The file is in use, or the system refused.
+    pub fn replace(directory: &Path, name: &str, options: Options) -> Result<Opened, StoreError> {
+        let path = directory.join(name);
+        let is_there = fs::symlink_metadata(&path).is_ok();
+        if is_there
+            && let Err(error @ (StoreError::InUse { .. } | StoreError::Newer { .. })) =
+                open_file(&path, options)
+        {
+            return Err(error);
+        }
+        let moved_aside = match is_there {
+            true => Some(aside::move_aside(&path, clock::wall_now())?),
+            false => None,
+        };
+        drop(open_file(&path, options)?);
+        let opened = Self::open_with(directory, name, options)?;
+        Ok(Opened {
+            moved_aside,
+            ..opened
+        })
     }
 
     /// The database file.
@@ -227,15 +200,40 @@ impl Store {
 
     /// Moves the file aside and begins a new one: for content found damaged while it was read.
     /// Gives the place of the damaged file.
+    ///
+    /// # Errors
+    /// The system refused; what is needed is tried again with the next use of the store.
     pub fn begin_anew(&self) -> Result<PathBuf, StoreError> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         *state = None;
-        let aside = move_aside(&self.path, clock::wall_now())?;
-        *state = Some(Handle {
-            db: open_file(&self.path, self.cache_bytes, self.mode)?,
-            failed: false,
-        });
+        let aside = aside::move_aside(&self.path, clock::wall_now())?;
+        aside::prune(&self.path, self.options.aside, clock::wall_now());
+        *state = Some(self.handle()?);
         Ok(aside)
+    }
+
+    /// What to do after an error: where the content is damaged and can be had again, a new file is
+    /// begun, and the place of the damaged one is given.
+    ///
+    /// # Errors
+    /// The error itself where the file stays, or why no new one could be begun.
+    pub fn recover(&self, error: StoreError) -> Result<PathBuf, StoreError> {
+        if !error.is_corrupt() || self.options.on_damage == OnDamage::Keep {
+            return Err(error);
+        }
+        let aside = self.begin_anew()?;
+        tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new one begun");
+        Ok(aside)
+    }
+
+    fn handle(&self) -> Result<Handle, StoreError> {
+        if self.options.on_damage == OnDamage::Keep {
+            marker::check(&self.path)?;
+        }
+        Ok(Handle {
+            db: open_file(&self.path, self.options)?,
+            failed: false,
+        })
     }
 
     /// Runs `read` on one snapshot.
@@ -243,6 +241,7 @@ impl Store {
         &self,
         read: impl FnOnce(&redb::ReadTransaction) -> Result<T, TxError>,
     ) -> Result<T, StoreError> {
+        self.reopen_unless(Option::is_some)?;
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let Some(handle) = state.as_ref() else {
             return Err(self.closed());
@@ -281,18 +280,19 @@ impl Store {
     }
 
     fn reopen_if_failed(&self) -> Result<(), StoreError> {
-        let healthy = |state: &Option<Handle>| state.as_ref().is_some_and(|h| !h.failed);
-        if healthy(&self.state.read().unwrap_or_else(PoisonError::into_inner)) {
+        self.reopen_unless(|state| state.as_ref().is_some_and(|handle| !handle.failed))
+    }
+
+    /// Opens the file again, however often that failed before.
+    fn reopen_unless(&self, is_well: impl Fn(&Option<Handle>) -> bool) -> Result<(), StoreError> {
+        if is_well(&self.state.read().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(());
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if !healthy(&state) {
+        if !is_well(&state) {
             // The old handle must be gone first: it holds the file's lock.
             *state = None;
-            *state = Some(Handle {
-                db: open_file(&self.path, self.cache_bytes, self.mode)?,
-                failed: false,
-            });
+            *state = Some(self.handle()?);
             tracing::info!(path = %self.path.display(), "store opened again after a failed write");
         }
         Ok(())
@@ -301,7 +301,7 @@ impl Store {
     /// redb trusts its file and may panic on a damaged one: here that is an error like any other.
     fn guard<T>(&self, work: impl FnOnce() -> Result<T, TxError>) -> Result<T, StoreError> {
         match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(result) => result.map_err(|error| explain(&self.path, error)),
+            Ok(result) => result.map_err(|error| explain(&self.path, error, Doing::Work)),
             Err(_) => Err(corrupt(&self.path, "redb gave up on it")),
         }
     }
@@ -314,34 +314,30 @@ impl Store {
     }
 }
 
-fn open_file(
-    path: &Path,
-    cache_bytes: usize,
-    mode: ConcurrencyMode,
-) -> Result<redb::Database, StoreError> {
+fn open_file(path: &Path, options: Options) -> Result<redb::Database, StoreError> {
     if !path.exists() {
-        begin_file(path, cache_bytes)?;
+        begin_file(path, options)?;
     }
-    open_or_create(path, cache_bytes, mode)
+    open_or_create(path, options)
 }
 
 /// Begins a file under another name, and gives it its own when it is whole: what a crash leaves of
 /// one that was being begun is then never taken for a damaged store.
-fn begin_file(path: &Path, cache_bytes: usize) -> Result<(), StoreError> {
+fn begin_file(path: &Path, options: Options) -> Result<(), StoreError> {
+    let options = Options {
+        is_shared: false,
+        ..options
+    };
     let mut unborn = path.as_os_str().to_owned();
     unborn.push(".new");
     let unborn = PathBuf::from(unborn);
-    match open_or_create(&unborn, cache_bytes, ConcurrencyMode::ExclusiveWriter) {
+    match open_or_create(&unborn, options) {
         Err(error) if error.is_corrupt() => {
             fs::remove_file(&unborn).map_err(|source| StoreError::Io {
                 path: unborn.clone(),
                 source,
             })?;
-            drop(open_or_create(
-                &unborn,
-                cache_bytes,
-                ConcurrencyMode::ExclusiveWriter,
-            )?);
+            drop(open_or_create(&unborn, options)?);
         }
         other => drop(other?),
     }
@@ -354,11 +350,7 @@ fn begin_file(path: &Path, cache_bytes: usize) -> Result<(), StoreError> {
         })
 }
 
-fn open_or_create(
-    path: &Path,
-    cache_bytes: usize,
-    mode: ConcurrencyMode,
-) -> Result<redb::Database, StoreError> {
+fn open_or_create(path: &Path, options: Options) -> Result<redb::Database, StoreError> {
     let open = || -> Result<redb::Database, TxError> {
         fs::OpenOptions::new()
             .read(true)
@@ -369,7 +361,7 @@ fn open_or_create(
             .open(path)
             .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
             .map_err(StorageError::from)?;
-        Ok(builder(cache_bytes, mode).create(path)?)
+        Ok(builder(options.cache_bytes, options.mode()).create(path)?)
     };
     // The format first: a newer file is left alone.
     let opened = catch_unwind(|| {
@@ -389,7 +381,7 @@ fn open_or_create(
             found,
             known: schema::FORMAT,
         }),
-        Ok(Err(error)) => Err(explain(path, error)),
+        Ok(Err(error)) => Err(explain(path, error, Doing::Opening)),
         Err(_) => Err(corrupt(path, "redb gave up on opening it")),
     }
 }
@@ -403,80 +395,16 @@ fn builder(cache_bytes: usize, mode: ConcurrencyMode) -> redb::Builder {
     builder
 }
 
-fn move_aside(path: &Path, now: WallTime) -> Result<PathBuf, StoreError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut aside = path.with_file_name(format!("{name}.corrupt-{now}"));
-    for n in 1.. {
-        if !aside.exists() {
-            break;
-        }
-        aside = path.with_file_name(format!("{name}.corrupt-{now}-{n}"));
-    }
-    fs::rename(path, &aside).map_err(|source| StoreError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(aside)
-}
-
-fn unreadable(path: &Path, what: String) -> StoreError {
-    StoreError::Row {
-        path: path.to_owned(),
-        what,
-    }
-}
-
-fn corrupt(path: &Path, what: &str) -> StoreError {
-    StoreError::Corrupt {
-        path: path.to_owned(),
-        what: what.to_owned(),
-    }
-}
-
-fn explain(path: &Path, error: TxError) -> StoreError {
-    let error = match error {
-        TxError::Redb(error) => error,
-        TxError::Codec(error) => return unreadable(path, error.to_string()),
-        TxError::Row(what) => return unreadable(path, what),
-        TxError::Corrupt(what) => return corrupt(path, &what),
-    };
-    let path = path.to_owned();
-    match error {
-        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
-            StoreError::InUse { path }
-        }
-        redb::Error::Io(source) if source.kind() == io::ErrorKind::StorageFull => {
-            StoreError::Full { path }
-        }
-        // What redb says of a file that is no database at all, or ends too early.
-        redb::Error::Io(source)
-            if matches!(
-                source.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-            ) =>
-        {
-            corrupt(&path, &source.to_string())
-        }
-        redb::Error::Io(source) => StoreError::Io { path, source },
-        redb::Error::PreviousIo => StoreError::Io {
-            path,
-            source: io::Error::other("an earlier write failed"),
-        },
-        other => corrupt(&path, &other.to_string()),
-    }
-}
-
 #[cfg(test)]
 impl Store {
     /// A store on a disk that a test can fail, opened as a file is.
     fn on(disk: &torn_disk::TornDisk) -> Result<Self, TxError> {
-        let mode = ConcurrencyMode::ExclusiveWriter;
-        let db = builder(1 << 20, mode).create_with_backend(disk.clone())?;
+        let db =
+            builder(1 << 20, ConcurrencyMode::ExclusiveWriter).create_with_backend(disk.clone())?;
         schema::check(&db)?;
         Ok(Self {
             path: PathBuf::from("torn disk"),
-            cache_bytes: 1 << 20,
-            mode,
+            options: Options::new(1 << 20),
             state: RwLock::new(Some(Handle { db, failed: false })),
         })
     }
@@ -537,6 +465,73 @@ mod tests {
             drop(opened.store);
             fs::remove_file(aside).unwrap();
         }
+    }
+
+    // The loss: a service that refuses to work until it is restarted, long after its disk is well again.
+    #[test]
+    fn a_file_that_could_not_be_opened_again_is_opened_by_the_next_read_or_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).store;
+        put(&store, 7).unwrap();
+        let (path, away) = (dir.path().join("test.redb"), dir.path().join("away"));
+        for read in [true, false] {
+            store.state.write().unwrap().as_mut().unwrap().failed = true;
+            fs::rename(&path, &away).unwrap();
+            fs::create_dir(&path).unwrap();
+            assert!(put(&store, 8).is_err());
+            assert!(store.read(|_| Ok(())).is_err());
+            fs::remove_dir(&path).unwrap();
+            fs::rename(&away, &path).unwrap();
+            if !read {
+                put(&store, 7).unwrap();
+            }
+            assert_eq!(get(&store), Some(7));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_had_again_is_kept_and_replaced_only_on_demand() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.redb");
+        let options = Options {
+            on_damage: OnDamage::Keep,
+            ..Options::new(1 << 20)
+        };
+        let open = || Store::open_with(dir.path(), "test.redb", options);
+        put(&open().unwrap().store, 7).unwrap();
+        let whole = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let missing = open().err().unwrap();
+        assert!(matches!(
+            missing,
+            StoreError::Lost {
+                what: "is missing",
+                ..
+            }
+        ));
+        assert!(!path.exists(), "nothing is begun");
+        for (content, is_lost) in [(&b""[..], true), (b"damaged", false)] {
+            fs::write(&path, content).unwrap();
+            let error = open().err().unwrap();
+            assert_eq!(matches!(error, StoreError::Lost { .. }), is_lost, "{error}");
+            assert_eq!(error.is_corrupt(), !is_lost, "{error}");
+            assert_eq!(fs::read(&path).unwrap(), content, "it stays as it is");
+        }
+        // Put back.
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(get(&open().unwrap().store), Some(7));
+        // Given up.
+        let replaced = Store::replace(dir.path(), "test.redb", options).unwrap();
+        assert!(replaced.moved_aside.unwrap().exists());
+        put(&replaced.store, 8).unwrap();
+        let in_use = Store::replace(dir.path(), "test.redb", options);
+        assert!(matches!(in_use, Err(StoreError::InUse { .. })));
+        drop(replaced.store);
+        assert_eq!(get(&open().unwrap().store), Some(8));
+        // As 0.1 leaves it: without a mark, but with what was moved aside.
+        fs::remove_file(dir.path().join("test.redb.begun")).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(open(), Err(StoreError::Lost { .. })));
     }
 
     /// What a crash leaves of a file that was being begun: redb writes its magic number last.

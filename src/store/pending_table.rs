@@ -16,6 +16,7 @@
 //! - A report is given out only if its bytes have the hash under which they were stored.
 
 use super::blob::{Blobs, OpenBlobs, Sealed};
+use super::error::{Doing, explain};
 use super::row::Row;
 use super::{CodecError, Store, StoreError, TxError, codec};
 use crate::clock::WallTime;
@@ -443,15 +444,15 @@ impl StoredEnvelope {
     /// # Errors
     /// When it is another's, or cannot be read: the file is damaged.
     pub fn open(&self, vm: &VmId) -> Result<Envelope<'_>, StoreError> {
-        let mut envelope: Envelope<'_> =
-            codec::decode(&self.plain).map_err(|error| super::explain(&self.path, error.into()))?;
+        let mut envelope: Envelope<'_> = codec::decode(&self.plain)
+            .map_err(|error| explain(&self.path, error.into(), Doing::Work))?;
         if envelope.seen_at == WallTime::default() {
             // Of a file of format 1, which did not say.
             envelope.seen_at = self.full_at;
         }
         if envelope.vm != *vm {
             let what = TxError::Corrupt(format!("the report of {vm} is another's"));
-            return Err(super::explain(&self.path, what));
+            return Err(explain(&self.path, what, Doing::Work));
         }
         Ok(envelope)
     }

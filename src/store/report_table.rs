@@ -4,6 +4,7 @@
 //! never served with other content, also after a kill at any instruction.
 
 use super::blob::{Blobs, Sealed};
+use super::error::{Doing, explain};
 use super::{Store, StoreError, codec};
 use crate::clock::WallTime;
 use crate::report::{DIGEST_FORM, Digest, Epoch, Facts, GuestId, Report, ReportKey, Trigger};
@@ -145,7 +146,7 @@ fn put(
     stored: &StoredReport,
 ) -> Result<(), StoreError> {
     let sealed =
-        Sealed::new(&stored.report).map_err(|error| super::explain(store.path(), error))?;
+        Sealed::new(&stored.report).map_err(|error| explain(store.path(), error, Doing::Work))?;
     store.write(|tx| {
         let mut rows = tx.open_table(ROWS)?;
         if let Some(identity) = identity {

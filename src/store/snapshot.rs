@@ -5,8 +5,9 @@
 
 use super::access::Reading;
 use super::audit_table::Audit;
+use super::error::{Doing, corrupt, explain};
 use super::inventory_table::{Ending, Fault, InventoryError, View};
-use super::{Handle, Store, StoreError, TxError, builder, corrupt, explain, schema};
+use super::{Handle, Options, Store, StoreError, TxError, builder, schema};
 use redb::{ConcurrencyMode, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ impl Snapshot {
         if !path.exists() {
             return Ok(Opening::Absent);
         }
-        let opened = guard(path, || {
+        let opened = guard(path, Doing::Opening, || {
             let mut builder = builder(cache_bytes, ConcurrencyMode::SingleWriter);
             builder.set_check_integrity_on_open(false);
             let db = match builder.open_read_only(path) {
@@ -88,7 +89,7 @@ impl Snapshot {
         read: impl FnOnce(&View) -> Result<T, Fault>,
     ) -> Result<T, InventoryError> {
         let mut refused = None;
-        let value = guard(&self.path, || {
+        let value = guard(&self.path, Doing::Work, || {
             let view = View::open(&self.tx)?;
             match read(&view) {
                 Ok(value) => Ok(Some(value)),
@@ -106,11 +107,12 @@ impl Snapshot {
 impl Store {
     /// The newest commit, to be read while this store is open.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.reopen_unless(Option::is_some)?;
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let Some(handle) = state.as_ref() else {
             return Err(self.closed());
         };
-        let tx = guard(&self.path, || Ok(handle.db.begin_read()?))?;
+        let tx = guard(&self.path, Doing::Work, || Ok(handle.db.begin_read()?))?;
         Ok(Snapshot {
             path: self.path.clone(),
             tx,
@@ -121,11 +123,10 @@ impl Store {
     /// An empty store that is never written to a file.
     pub fn in_memory() -> Result<Self, StoreError> {
         let path = PathBuf::from("(memory)");
-        let db = guard(&path, super::access::in_memory)?;
+        let db = guard(&path, Doing::Opening, super::access::in_memory)?;
         Ok(Self {
             path,
-            cache_bytes: 0,
-            mode: ConcurrencyMode::ExclusiveWriter,
+            options: Options::new(0),
             state: RwLock::new(Some(Handle { db, failed: false })),
         })
     }
@@ -152,9 +153,13 @@ impl View {
     }
 }
 
-fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, TxError>) -> Result<T, StoreError> {
+fn guard<T>(
+    path: &Path,
+    doing: Doing,
+    work: impl FnOnce() -> Result<T, TxError>,
+) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| explain(path, error)),
+        Ok(result) => result.map_err(|error| explain(path, error, doing)),
         Err(_) => Err(corrupt(path, "redb gave up on it")),
     }
 }
