@@ -10,12 +10,12 @@ mod settings;
 
 use super::options::ConfigError;
 use super::{DONE, FAILED, USAGE, complain, print_with};
-use crate::mirror::Store;
 use crate::mirror::memory::Memory;
 use crate::mirror::planfile::{PlanFile, PlanView, Snapshot, preview, show};
 use crate::mirror::report::{Report, Summary};
 use crate::mirror::run::{self, Mirror};
 use crate::mirror::service;
+use crate::mirror::{Store, lost};
 use crate::telemetry::start_log;
 use argh::FromArgs;
 pub(super) use settings::SETTINGS;
@@ -47,6 +47,7 @@ enum Command {
     Drift(read::DriftArgs),
     Audit(read::AuditArgs),
     Check(read::CheckArgs),
+    BeginAnew(read::BeginAnewArgs),
 }
 
 asking! {
@@ -130,6 +131,7 @@ pub(super) fn run(args: MirrorArgs) -> u8 {
         Command::Drift(args) => read::drift(&args),
         Command::Audit(args) => read::audit(&args),
         Command::Check(args) => read::check(&args),
+        Command::BeginAnew(args) => read::begin_anew(&args),
     };
     done.unwrap_or_else(|stop| complain(stop.code, &stop.why))
 }
@@ -178,9 +180,21 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         return plan(&config, args.plan_out.as_deref(), args.json);
     }
     let interval = config.interval;
+    let core = config.core()?;
+    let store = match crate::mirror::open(config.state_dir()) {
+        // The service does not end: an operator has to see that, and to decide.
+        Err(error) if !args.once && lost::is_lost(&error) => {
+            let waited = lost::wait(config.state_dir(), &core.source(), &error);
+            match waited.map_err(Stop::failed)? {
+                Some(store) => store,
+                None => return Ok(DONE),
+            }
+        }
+        opened => opened.map_err(|error| settings::not_opened(&error))?,
+    };
     let mut mirror = Mirror {
-        store: config.open_store()?,
-        core: config.core()?,
+        store,
+        core,
         policy: config.policy,
         gate: settings::gate(&config.policy),
         memory: Memory::default(),

@@ -32,6 +32,7 @@ pub mod core;
 pub mod cycle;
 pub mod dump;
 pub mod explain;
+pub mod lost;
 pub mod memory;
 mod metrics;
 pub mod observe;
@@ -51,8 +52,8 @@ use crate::clock::WallTime;
 use crate::inventory::Row;
 pub use crate::store::{Snapshot, Store, StoreError};
 
-use crate::store::inventory_table::InventoryError;
-use crate::store::{Opening, Options};
+pub use crate::store::inventory_table::InventoryError;
+use crate::store::{OnDamage, Opening, Options, check_kept};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -65,19 +66,24 @@ const CACHE_BYTES: usize = 64 << 20;
 /// Name of the database in the state directory.
 const FILE: &str = "mirror.redb";
 
-/// Opens `mirror.redb` in `state_dir`, or begins it. A damaged file is moved aside, and the next
-/// cycle fills a new one.
-pub fn open(state_dir: &Path) -> Result<Store, StoreError> {
-    let options = Options {
+fn store_options() -> Options {
+    Options {
         is_shared: true,
+        on_damage: OnDamage::Keep,
         ..Options::new(CACHE_BYTES)
-    };
-    Ok(Store::open_with(state_dir, FILE, options)?.store)
+    }
+}
+
+/// Opens `mirror.redb` in `state_dir`, or begins the first one there. One that is damaged, gone or empty
+/// is an error that only an operator can end ([`lost`]).
+pub fn open(state_dir: &Path) -> Result<Store, StoreError> {
+    Ok(Store::open_with(state_dir, FILE, store_options())?.store)
 }
 
 /// What `mirror.redb` in `state_dir` holds now, whether its service runs or not. Nothing is written, unless
 /// a killed service left the file open; nothing is created.
 pub fn look(state_dir: &Path) -> Result<Snapshot, InventoryError> {
+    check_kept(&state_dir.join(FILE))?;
     let opening = || Snapshot::open(&state_dir.join(FILE), CACHE_BYTES);
     let opened = match opening()? {
         Opening::NotClosed => {

@@ -51,7 +51,7 @@ pub enum StoreError {
         what: String,
     },
     /// The file is gone, or empty, where there was one whose content cannot be had again.
-    #[error("{}: {what}, and what it held cannot be had again: put it back, or move a file {}.corrupt-* to its place; `begin-anew` gives it up", path.display(), path.display())]
+    #[error("{}: {what}, and this directory held one whose content cannot be had again", path.display())]
     Lost {
         /// The database file.
         path: PathBuf,

@@ -13,7 +13,10 @@ const TEXT: &str = "This directory holds a store of afferent. Where the store is
                     is there, it was lost, and no new one is begun in silence.\n";
 
 /// Refuses a store that is gone or empty where there was one.
-pub(super) fn check(path: &Path) -> Result<(), StoreError> {
+///
+/// # Errors
+/// [`StoreError::Lost`]; or the system refused.
+pub fn check(path: &Path) -> Result<(), StoreError> {
     let lost = |what| {
         Err(StoreError::Lost {
             path: path.to_owned(),

@@ -42,6 +42,7 @@ pub use aside::Limits;
 pub use codec::CodecError;
 pub use error::StoreError;
 pub(crate) use error::TxError;
+pub use marker::check as check_kept;
 pub use snapshot::{Opening, Snapshot};
 
 use crate::clock;
@@ -174,8 +175,10 @@ impl Store {
     /// The file is in use, or the system refused.
     pub fn replace(directory: &Path, name: &str, options: Options) -> Result<Opened, StoreError> {
         let path = directory.join(name);
-        let is_there = fs::symlink_metadata(&path).is_ok();
-        if is_there
+        let there = fs::symlink_metadata(&path);
+        let is_there = there.is_ok();
+        // Opening an empty file would make it a store.
+        if there.is_ok_and(|file| file.len() > 0)
             && let Err(error @ (StoreError::InUse { .. } | StoreError::Newer { .. })) =
                 open_file(&path, options)
         {

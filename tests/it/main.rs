@@ -21,6 +21,7 @@ mod mirror_beside;
 mod mirror_commands;
 mod mirror_http;
 mod mirror_knobs;
+mod mirror_lost;
 mod mirror_properties;
 mod mirror_rest;
 mod mirror_scenarios;

@@ -4,7 +4,7 @@ use super::settings::{look, open_store};
 use super::{DONE, FAILED, Stop, USAGE, complain, print_with};
 use crate::clock;
 use crate::mirror::policy::Profile;
-use crate::mirror::{self, AuditFilter, dump::LoadError};
+use crate::mirror::{self, AuditFilter, dump::LoadError, lost};
 use argh::FromArgs;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -62,6 +62,13 @@ reading! {
 }
 
 reading! {
+    /// Give up a damaged or lost mirror.redb: what is left of it is moved aside, and a new one begins with
+    /// new ids.
+    #[argh(subcommand, name = "begin-anew")]
+    BeginAnewArgs {}
+}
+
+reading! {
     /// Print how reality differs from what is expected.
     #[argh(subcommand, name = "drift")]
     DriftArgs {}
@@ -102,6 +109,22 @@ pub(super) fn dump(args: &DumpArgs) -> Result<u8, Stop> {
             serde_json::to_writer_pretty(&mut *out, &document)?;
         }
         writeln!(out)
+    }))
+}
+
+pub(super) fn begin_anew(args: &BeginAnewArgs) -> Result<u8, Stop> {
+    let state_dir = args.state_dir();
+    let aside = lost::begin_anew(&state_dir).map_err(Stop::failed)?;
+    let aside = aside.map(|aside| aside.display().to_string());
+    Ok(print_with(|out| {
+        if args.json {
+            serde_json::to_writer(&mut *out, &serde_json::json!({"moved_aside": aside}))?;
+            return writeln!(out);
+        }
+        match aside {
+            Some(aside) => writeln!(out, "a new mirror.redb is begun; the old one is {aside}"),
+            None => writeln!(out, "a new mirror.redb is begun; there was no old one"),
+        }
     }))
 }
 

@@ -6,7 +6,7 @@ use crate::http::{Client, Options};
 use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::run::Gate;
-use crate::mirror::{Snapshot, Store};
+use crate::mirror::{InventoryError, Snapshot, Store, StoreError, lost};
 use crate::telemetry::scrape;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -354,12 +354,23 @@ pub(super) fn gate(policy: &Policy) -> Gate {
 
 /// What `mirror.redb` in `state_dir` holds, whether the service runs or not.
 pub(super) fn look(state_dir: &Path) -> Result<Snapshot, Stop> {
-    crate::mirror::look(state_dir).map_err(Stop::failed)
+    crate::mirror::look(state_dir).map_err(|error| match error {
+        InventoryError::Store(error) => not_opened(&error),
+        other => Stop::failed(other),
+    })
 }
 
 /// Opens `mirror.redb` in `state_dir`.
 pub(super) fn open_store(state_dir: &Path) -> Result<Store, Stop> {
-    crate::mirror::open(state_dir).map_err(Stop::failed)
+    crate::mirror::open(state_dir).map_err(|error| not_opened(&error))
+}
+
+/// Says why the store cannot be opened, and what to do about it.
+pub(super) fn not_opened(error: &StoreError) -> Stop {
+    match lost::remedy(error) {
+        Some(remedy) => Stop::failed(format!("{error}; {remedy}")),
+        None => Stop::failed(error),
+    }
 }
 
 /// The profile, and whatever was set beside it.

@@ -1,0 +1,123 @@
+//! A `mirror.redb` that is damaged, gone or empty: its identities cannot be had from Core again, so no new
+//! one is begun before an operator says so.
+
+use super::{Store, StoreError, open, store_options};
+use crate::clock;
+use crate::telemetry::control::Control;
+use serde_json::{Value, json};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+/// Between two looks whether the file is back.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What an operator can do about it.
+const REMEDY: &str = "put mirror.redb back from a backup or from what was moved aside, or give up its identities with `afferent mirror begin-anew`";
+
+/// What to do about a store that cannot be opened, where its content is at fault.
+pub fn remedy(error: &StoreError) -> Option<&'static str> {
+    is_lost(error).then_some(REMEDY)
+}
+
+/// Whether the store is damaged, gone or empty: only an operator can decide what follows.
+pub fn is_lost(error: &StoreError) -> bool {
+    error.is_corrupt() || matches!(error, StoreError::Lost { .. })
+}
+
+/// Moves what there is aside and begins a new store. Gives the place of the old file, if there was one.
+///
+/// # Errors
+/// A sound store is left alone; or the file is in use, or the system refused.
+pub fn begin_anew(state_dir: &Path) -> Result<Option<PathBuf>, BeginError> {
+    match open(state_dir) {
+        Ok(store) => Err(BeginError::Sound(store.path().to_owned())),
+        Err(error) if is_lost(&error) => {
+            let opened = Store::replace(state_dir, super::FILE, store_options())?;
+            Ok(opened.moved_aside)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Why no new store was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// There is nothing wrong with the one that is there.
+    #[error("{}: is sound; nothing was done", .0.display())]
+    Sound(PathBuf),
+    /// The file is in use, or the system refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The service while it has no store: it mirrors nothing, says why, and looks again whether an operator
+/// has put the file back or given it up. `None`: it was told to stop.
+///
+/// # Errors
+/// The system refused something basic.
+pub fn wait(state_dir: &Path, core: &str, first: &StoreError) -> io::Result<Option<Store>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(wait_for_store(state_dir, core, first.to_string()))
+}
+
+async fn wait_for_store(
+    state_dir: &Path,
+    core: &str,
+    mut why: String,
+) -> io::Result<Option<Store>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut answering = JoinSet::new();
+    let answer = status(core, &why);
+    match Control::bind(state_dir) {
+        Ok(control) => drop(answering.spawn(control.answer(move |_: &[&str]| answer.clone()))),
+        Err(error) => tracing::warn!(%error, "no control socket"),
+    }
+    tracing::error!(why, remedy = REMEDY, "nothing is mirrored");
+    let line = format!("nothing is mirrored: {why}");
+    let ready = [
+        sd_notify::NotifyState::Ready,
+        sd_notify::NotifyState::Status(&line),
+    ];
+    let _ = sd_notify::notify(&ready);
+    let watchdog = sd_notify::watchdog_enabled().map_or(LOOK_AGAIN, |time| time / 2);
+    let mut beat = tokio::time::interval(watchdog.min(LOOK_AGAIN));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(None),
+            _ = interrupt.recv() => return Ok(None),
+            _ = beat.tick() => {
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                match open(state_dir) {
+                    Ok(store) => {
+                        answering.shutdown().await;
+                        tracing::info!("mirror.redb is there again");
+                        return Ok(Some(store));
+                    }
+                    Err(error) if error.to_string() != why => {
+                        why = error.to_string();
+                        tracing::error!(why, "nothing is mirrored");
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+}
+
+fn status(core: &str, why: &str) -> Value {
+    json!({
+        "service": "mirror",
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": "degraded",
+        "reasons": [format!("nothing is mirrored: {why}; {REMEDY}")],
+        "since": clock::wall_now().to_string(),
+        "core": core,
+        "cycles": 0,
+    })
+}
