@@ -1,5 +1,6 @@
 //! `afferent check-config`: is a configuration file right, before a service is started with it?
 
+use super::native;
 use super::options::{ConfigError, Settings};
 use super::{DONE, complain, mirror, print_with, sense, serve};
 use argh::FromArgs;
@@ -17,7 +18,7 @@ pub(super) struct CheckConfigArgs {
     #[argh(positional, arg_name = "COMMAND")]
     command: Command,
     /// the file
-    #[argh(positional, arg_name = "FILE")]
+    #[argh(positional, arg_name = "FILE", from_str_fn(native::path))]
     file: PathBuf,
     /// print every setting with its value and where that comes from
     #[argh(switch)]
@@ -56,7 +57,7 @@ fn check(command: Command, file: &Path) -> Result<Settings, ConfigError> {
         Command::Sense => (sense::SETTINGS, sense::TABLES),
         Command::Mirror => (mirror::SETTINGS, &[]),
     };
-    let environment = |name: &str| std::env::var(name).ok();
+    let environment = |name: &str| native::variable(name);
     let settings = Settings::gather(list, Vec::new(), environment, Some(file), tables)?;
     match command {
         Command::Serve => serve::config(&settings).map(drop),

@@ -8,6 +8,7 @@ mod asking;
 mod read;
 mod settings;
 
+use super::native;
 use super::options::ConfigError;
 use super::{DONE, FAILED, USAGE, complain, print_with};
 use crate::mirror::memory::Memory;
@@ -67,10 +68,10 @@ asking! {
         #[argh(switch)]
         plan: bool,
         /// save the plan to this file; implies --plan
-        #[argh(option, arg_name = "FILE")]
+        #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
         plan_out: Option<PathBuf>,
         /// carry out this saved plan if it still holds
-        #[argh(option, arg_name = "FILE")]
+        #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
         apply: Option<PathBuf>,
     }
 }
@@ -80,7 +81,7 @@ asking! {
     #[argh(subcommand, name = "plan")]
     PlanArgs {
         /// save the plan to this file
-        #[argh(option, arg_name = "FILE")]
+        #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
         plan_out: Option<PathBuf>,
     }
 }
@@ -90,7 +91,7 @@ asking! {
     #[argh(subcommand, name = "apply")]
     ApplyArgs {
         /// the saved plan
-        #[argh(positional)]
+        #[argh(positional, from_str_fn(native::path))]
         file: PathBuf,
     }
 }

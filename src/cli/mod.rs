@@ -6,6 +6,7 @@
 mod check_config;
 pub mod format;
 mod mirror;
+mod native;
 pub mod options;
 mod pull;
 mod scan;
@@ -69,10 +70,7 @@ pub fn settings(command: &str) -> &'static [options::Setting] {
 
 /// Runs the command line and gives the exit code.
 pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
-    let args: Vec<String> = args
-        .skip(1)
-        .map(|arg| arg.to_string_lossy().into_owned())
-        .collect();
+    let args: Vec<String> = args.skip(1).map(|arg| native::text(&arg)).collect();
     let args = with_input_last(args.iter().map(String::as_str).collect());
     let afferent = match Afferent::from_args(&["afferent"], &args) {
         Ok(afferent) => afferent,

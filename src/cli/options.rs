@@ -331,7 +331,9 @@ pub mod parse {
     use std::str::FromStr;
     use std::time::Duration;
 
+    use crate::cli::native;
     use crate::clock::{parse_duration, show_duration};
+    use crate::transport::{DialAddress, ListenAddress};
 
     /// Anything that reads itself and says why not.
     pub fn any<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
@@ -373,12 +375,35 @@ pub mod parse {
         }
     }
 
+    /// Where a server listens; its path is one of the operating system.
+    pub fn listen(text: &str) -> Result<ListenAddress, String> {
+        Ok(match any(text)? {
+            ListenAddress::Unix(path) => {
+                ListenAddress::Unix(native::path(&path.to_string_lossy())?)
+            }
+            other => other,
+        })
+    }
+
+    /// Where a server is found; its path is one of the operating system.
+    pub fn dial(text: &str) -> Result<DialAddress, String> {
+        let native = |path: &std::path::Path| native::path(&path.to_string_lossy());
+        Ok(match any(text)? {
+            DialAddress::Unix(path) => DialAddress::Unix(native(&path)?),
+            DialAddress::Hybrid { path, port } => DialAddress::Hybrid {
+                path: native(&path)?,
+                port,
+            },
+            other => other,
+        })
+    }
+
     /// A path, any but the empty one.
     pub fn path(text: &str) -> Result<PathBuf, String> {
         if text.is_empty() {
             return Err("an empty path".into());
         }
-        Ok(text.into())
+        native::path(text)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `afferent pull`: one request to an agent, for people.
 
+use super::native;
 use super::options::parse;
 use super::{FAILED, USAGE, complain, format, print_data, print_with};
 use crate::clock::WallTime;
@@ -31,7 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 )]
 pub(super) struct PullArgs {
     /// where the agent is: vsock:CID:PORT, unix:PATH or hybrid:PATH:PORT
-    #[argh(positional, arg_name = "ADDR")]
+    #[argh(positional, arg_name = "ADDR", from_str_fn(parse::dial))]
     address: DialAddress,
     /// report that is known already, as EPOCH:GENERATION or as the agent's token: the answer is short if
     /// it is still that
@@ -41,13 +42,13 @@ pub(super) struct PullArgs {
     #[argh(option, arg_name = "DURATION", from_str_fn(wait))]
     wait: Option<Duration>,
     /// our certificate for mutual TLS (PEM)
-    #[argh(option, arg_name = "FILE")]
+    #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     tls_cert: Option<PathBuf>,
     /// private key of that certificate (PEM)
-    #[argh(option, arg_name = "FILE")]
+    #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     tls_key: Option<PathBuf>,
     /// authorities whose certificates agents must show (PEM)
-    #[argh(option, arg_name = "FILE")]
+    #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     tls_ca: Option<PathBuf>,
     /// table or json (default: table)
     #[argh(option, arg_name = "table|json", default = "Format::Table")]

@@ -1,5 +1,6 @@
 //! `afferent scan`: what is installed here, or below a root, once.
 
+use super::native;
 use super::{DONE, FAILED, complain, format, print_data, print_with};
 use crate::scan::{Lock, Mode, OnLock, Request, Scanned, Scanner};
 use crate::visible::visible;
@@ -15,11 +16,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[argh(subcommand, name = "scan")]
 pub(super) struct ScanArgs {
     /// root of the system to scan (default: /)
-    #[argh(option, arg_name = "DIR", default = "PathBuf::from(\"/\")")]
+    #[argh(
+        option,
+        arg_name = "DIR",
+        default = "PathBuf::from(\"/\")",
+        from_str_fn(native::path)
+    )]
     root: PathBuf,
     /// directory of the rpm database below the root (default: the first of usr/lib/sysimage/rpm,
     /// var/lib/rpm, usr/share/rpm)
-    #[argh(option, arg_name = "DIR")]
+    #[argh(option, arg_name = "DIR", from_str_fn(native::path))]
     dbpath: Option<PathBuf>,
     /// table, json or tsv (default: table)
     #[argh(option, arg_name = "table|json|tsv", default = "Format::Table")]

@@ -1,5 +1,6 @@
 //! `afferent sense`: flags as typed.
 
+use super::native;
 use super::options::{ConfigError, Origin, Setting, Settings, parse};
 use crate::report::VmId;
 use crate::sense::deliver::policy::Rate;
@@ -68,7 +69,7 @@ pub(super) struct SenseArgs {
     #[argh(option, arg_name = "PORT|ADDRESS:PORT")]
     metrics: Option<String>,
     /// file of settings, and of guests as in a roster (TOML)
-    #[argh(option, arg_name = "FILE")]
+    #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     config: Option<PathBuf>,
 }
 
@@ -194,7 +195,7 @@ pub(super) const TABLES: &[&str] = &["vm"];
 pub(super) fn run(args: SenseArgs) -> u8 {
     crate::telemetry::start_log();
     let read = move || {
-        let environment = |name: &str| std::env::var(name).ok();
+        let environment = |name: &str| native::variable(name);
         gather(args.clone(), environment).and_then(|settings| configure(&settings))
     };
     let config = match read() {

@@ -1,7 +1,8 @@
 //! `afferent serve`: flags as typed, and the configuration they become.
 
+use super::native;
 use super::options::{ConfigError, Setting, Settings, parse};
-use crate::serve::repo_cpe::FetchOptions;
+use crate::serve::repo_cpe::{FetchOptions, Source};
 use crate::serve::{Config, Pace};
 use argh::FromArgs;
 use std::path::PathBuf;
@@ -76,7 +77,7 @@ pub(super) struct ServeArgs {
     #[argh(option, arg_name = "DURATION")]
     safety_poll: Option<String>,
     /// file of settings (TOML)
-    #[argh(option, arg_name = "FILE")]
+    #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     config: Option<PathBuf>,
 }
 
@@ -266,9 +267,17 @@ impl ServeArgs {
             ("tls-client-ca", one(self.tls_client_ca)),
             ("safety-poll", one(self.safety_poll)),
         ];
-        let environment = |name: &str| std::env::var(name).ok();
+        let environment = |name: &str| native::variable(name);
         Settings::gather(SETTINGS, flags, environment, self.config.as_deref(), &[])
     }
+}
+
+/// Where the mapping is; its path is one of the operating system.
+fn mapping(text: &str) -> Result<Source, String> {
+    Ok(match parse::any(text)? {
+        Source::File(path) => Source::File(native::path(&path.to_string_lossy())?),
+        url @ Source::Url(_) => url,
+    })
 }
 
 /// The configuration that settings make.
@@ -281,7 +290,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
         |n: u64| Duration::from_secs(3600 * n),
     );
     Ok(Config {
-        listen: settings.all("listen", parse::any)?,
+        listen: settings.all("listen", parse::listen)?,
         root: settings.one("root", parse::path)?,
         dbpath: settings.optional("dbpath", parse::path)?,
         state_dir: settings.one("state-dir", parse::path)?,
@@ -296,7 +305,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
         },
         allow_cid: settings.all("allow-cid", parse::any::<u32>)?,
         conn_deadline: time("conn-deadline", s(5), m(5))?,
-        repo_cpe: settings.optional("repo-cpe", parse::any)?,
+        repo_cpe: settings.optional("repo-cpe", mapping)?,
         repo_cpe_fetch: FetchOptions {
             token_file: settings.optional("repo-cpe-token-file", parse::path)?,
             ca_file: settings.optional("repo-cpe-ca-file", parse::path)?,

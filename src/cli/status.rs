@@ -1,5 +1,6 @@
 //! `afferent status`: asks running services how they are.
 
+use super::native;
 use super::{DEGRADED, DONE, FAILED, complain, print_data, print_with};
 use crate::telemetry::control;
 use crate::visible::visible;
@@ -28,7 +29,7 @@ const SHOWN: usize = 60;
 )]
 pub(super) struct StatusArgs {
     /// only the service with this state directory, may be repeated
-    #[argh(option, arg_name = "DIR")]
+    #[argh(option, arg_name = "DIR", from_str_fn(native::path))]
     state_dir: Vec<PathBuf>,
     /// print JSON, one object a service
     #[argh(switch)]

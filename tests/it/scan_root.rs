@@ -1,12 +1,15 @@
 //! What stands in the way of a scan below a root: links, and things that are no files.
 
 use crate::support::agent::is_root;
+use crate::support::eventually;
 use crate::support::fixtures;
 use crate::support::rpm_root::{RpmRoot, Spec, sorted};
 use afferent::report::escape::escape;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -162,22 +165,61 @@ fn fifos_in_place_of_any_file_of_the_system_do_not_block() {
     );
 }
 
+// The loss: a directory that is there, and that the program says is not.
 #[test]
-fn a_database_directory_that_is_not_utf8_is_scanned_and_named_with_its_bytes() {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt as _;
+fn arguments_that_are_not_utf8_are_taken_byte_for_byte() {
     let root = with_one_package();
     let name = OsStr::from_bytes(b"caf\xe9");
     fs::rename(root.dbpath(), root.path().join(name)).unwrap();
-    let request = afferent::scan::Request {
-        root: root.path(),
-        dbpath: Some(Path::new(name)),
-        patience: std::time::Duration::from_secs(30),
-        on_lock: afferent::scan::OnLock::Wait,
-    };
-    let scanned = afferent::scan::Scanner::new()
-        .scan(&request, afferent::scan::Mode::Once)
+    let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["scan", "--format", "json", "--root"])
+        .arg(root.path())
+        .arg("--dbpath")
+        .arg(name)
+        .output()
         .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
     let expected = format!("sqlite:{}", escape(name.as_bytes()));
-    assert_eq!(scanned.report.package_db, expected);
+    assert_eq!(report["package_db"], expected);
+
+    // All of an agent's files, and the variable that names one of them.
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().join(name);
+    fs::create_dir(&home).unwrap();
+    let moved = home.join("root");
+    fs::create_dir(&moved).unwrap();
+    fs::rename(root.path().join(name), moved.join(name)).unwrap();
+    let mut socket = OsString::from("unix:");
+    socket.push(home.join("socket"));
+    let state = home.join("state");
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .arg("serve")
+        .arg("--listen")
+        .arg(&socket)
+        .arg("--root")
+        .arg(&moved)
+        .arg("--dbpath")
+        .arg(name)
+        .env("AFFERENT_STATE_DIR", &state)
+        .spawn()
+        .unwrap();
+    let pulled = eventually("the agent answers", || {
+        let pulled = Command::new(env!("CARGO_BIN_EXE_afferent"))
+            .args(["pull"])
+            .arg(&socket)
+            .output()
+            .unwrap();
+        pulled.status.success().then_some(pulled)
+    });
+    assert!(String::from_utf8_lossy(&pulled.stdout).contains("sample"));
+    let status = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["status", "--json", "--state-dir"])
+        .arg(&state)
+        .output()
+        .unwrap();
+    let _ = agent.kill();
+    let _ = agent.wait();
+    assert!(String::from_utf8_lossy(&status.stdout).contains("serve"));
+    assert!(state.join("serve.redb").exists());
 }

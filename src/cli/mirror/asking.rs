@@ -8,7 +8,7 @@ macro_rules! asking {
         struct $name {
             $($own)*
             /// TOML file with settings
-            #[argh(option, arg_name = "FILE")]
+            #[argh(option, arg_name = "FILE", from_str_fn(crate::cli::native::path))]
             config: Option<PathBuf>,
             /// directory of mirror.redb (default /var/lib/afferent)
             #[argh(option, arg_name = "DIR")]

@@ -2,6 +2,7 @@
 
 use super::settings::{look, open_store};
 use super::{DONE, FAILED, Stop, USAGE, complain, print_with};
+use crate::cli::native;
 use crate::clock;
 use crate::mirror::policy::Profile;
 use crate::mirror::{self, AuditFilter, dump::LoadError, lost};
@@ -22,7 +23,7 @@ macro_rules! reading {
         pub(super) struct $name {
             $($own)*
             /// directory of mirror.redb (default /var/lib/afferent)
-            #[argh(option, arg_name = "DIR")]
+            #[argh(option, arg_name = "DIR", from_str_fn(native::path))]
             state_dir: Option<PathBuf>,
             /// print JSON
             #[argh(switch)]
@@ -56,7 +57,7 @@ reading! {
     #[argh(subcommand, name = "load")]
     LoadArgs {
         /// the dump; - for standard input
-        #[argh(positional)]
+        #[argh(positional, from_str_fn(native::path))]
         file: PathBuf,
     }
 }

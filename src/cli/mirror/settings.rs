@@ -1,6 +1,7 @@
 //! Settings of the mirror: one list, and what they become.
 
 use super::Stop;
+use crate::cli::native;
 use crate::cli::options::{ConfigError, Origin, Setting, Settings, parse};
 use crate::http::{Client, Options};
 use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
@@ -202,7 +203,7 @@ impl Config {
         file: Option<&Path>,
         approve_deletes: Option<u32>,
     ) -> Result<Self, ConfigError> {
-        let environment = |name: &str| std::env::var(name).ok();
+        let environment = |name: &str| native::variable(name);
         let settings = Settings::gather(SETTINGS, flags, environment, file, &[])?;
         Self::of(&settings, approve_deletes)
     }
