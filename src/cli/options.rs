@@ -6,10 +6,12 @@
 //! (several values separated by commas) and the TOML key `rescan_interval`.
 
 use crate::sense::roster::file;
+use crate::store::Limits;
 use crate::transport::TlsFiles;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// One setting of a command.
 #[derive(Clone, Copy, Debug)]
@@ -288,6 +290,16 @@ impl Settings {
 }
 
 impl Settings {
+    /// What is kept of databases that were moved aside.
+    pub fn damaged(&self) -> Result<Limits, ConfigError> {
+        let hours = |n: u64| Duration::from_secs(3600 * n);
+        let count = self.one("damaged-max-count", parse::number(0..=100))?;
+        Ok(Limits {
+            max_age: self.one("damaged-max-age", parse::duration(hours(1)..=hours(8760)))?,
+            max_count: usize::try_from(count).unwrap_or(usize::MAX),
+        })
+    }
+
     /// The three files of mutual TLS: all of them, or none.
     pub fn tls(&self, cert: &str, key: &str, ca: &str) -> Result<Option<TlsFiles>, ConfigError> {
         let file = |name| self.optional(name, parse::path);

@@ -68,6 +68,12 @@ pub(super) struct SenseArgs {
     /// where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT
     #[argh(option, arg_name = "PORT|ADDRESS:PORT")]
     metrics: Option<String>,
+    /// longest a damaged database that was moved aside is kept, 1h to 8760h (default 720h)
+    #[argh(option, arg_name = "DURATION")]
+    damaged_max_age: Option<String>,
+    /// damaged databases that are kept, the newest, 0 to 100 (default 5)
+    #[argh(option, arg_name = "NUMBER")]
+    damaged_max_count: Option<String>,
     /// file of settings, and of guests as in a roster (TOML)
     #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     config: Option<PathBuf>,
@@ -153,6 +159,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "where the queue is kept",
     },
     Setting {
+        name: "damaged-max-age",
+        value: "DURATION",
+        default: Some("720h"),
+        many: false,
+        help: "longest a damaged database that was moved aside is kept, 1h to 8760h",
+    },
+    Setting {
+        name: "damaged-max-count",
+        value: "NUMBER",
+        default: Some("5"),
+        many: false,
+        help: "damaged databases that are kept, the newest, 0 to 100",
+    },
+    Setting {
         name: "poll-interval",
         value: "DURATION",
         default: Some("5m"),
@@ -226,6 +246,8 @@ fn gather(
         ("tls-ca", one(args.tls_ca)),
         ("sensor-id", one(args.sensor_id)),
         ("state-dir", one(args.state_dir)),
+        ("damaged-max-age", one(args.damaged_max_age)),
+        ("damaged-max-count", one(args.damaged_max_count)),
         ("poll-interval", one(args.poll_interval)),
         ("refresh-interval", one(args.refresh_interval)),
         ("rate", one(args.rate)),
@@ -276,6 +298,7 @@ pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
             .optional("sensor-id", sensor_id)?
             .unwrap_or_else(host_name),
         state_dir: settings.one("state-dir", parse::path)?,
+        damaged: settings.damaged()?,
         poll_interval: settings.one(
             "poll-interval",
             parse::duration(seconds(1)..=seconds(24 * 3600)),

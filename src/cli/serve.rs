@@ -76,6 +76,12 @@ pub(super) struct ServeArgs {
     /// how often files are compared in case events were missed, 1s to 1h (default 60s)
     #[argh(option, arg_name = "DURATION")]
     safety_poll: Option<String>,
+    /// longest a damaged database that was moved aside is kept, 1h to 8760h (default 720h)
+    #[argh(option, arg_name = "DURATION")]
+    damaged_max_age: Option<String>,
+    /// damaged databases that are kept, the newest, 0 to 100 (default 5)
+    #[argh(option, arg_name = "NUMBER")]
+    damaged_max_count: Option<String>,
     /// file of settings (TOML)
     #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     config: Option<PathBuf>,
@@ -223,6 +229,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         many: false,
         help: "how often files are compared in case events were missed, 1s to 1h",
     },
+    Setting {
+        name: "damaged-max-age",
+        value: "DURATION",
+        default: Some("720h"),
+        many: false,
+        help: "longest a damaged database that was moved aside is kept, 1h to 8760h",
+    },
+    Setting {
+        name: "damaged-max-count",
+        value: "NUMBER",
+        default: Some("5"),
+        many: false,
+        help: "damaged databases that are kept, the newest, 0 to 100",
+    },
 ];
 
 pub(super) fn run(args: ServeArgs) -> u8 {
@@ -266,6 +286,8 @@ impl ServeArgs {
             ("tls-key", one(self.tls_key)),
             ("tls-client-ca", one(self.tls_client_ca)),
             ("safety-poll", one(self.safety_poll)),
+            ("damaged-max-age", one(self.damaged_max_age)),
+            ("damaged-max-count", one(self.damaged_max_count)),
         ];
         let environment = |name: &str| native::variable(name);
         Settings::gather(SETTINGS, flags, environment, self.config.as_deref(), &[])
@@ -312,5 +334,6 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
         },
         tls: settings.tls("tls-cert", "tls-key", "tls-client-ca")?,
         safety_poll: time("safety-poll", s(1), h(1))?,
+        damaged: settings.damaged()?,
     })
 }

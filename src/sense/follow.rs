@@ -115,6 +115,7 @@ fn needs_restart(old: &Config, new: &Config) -> impl Iterator<Item = &'static st
         ("tls_*", old.tls != new.tls),
         ("sensor_id", old.sensor_id != new.sensor_id),
         ("state_dir", old.state_dir != new.state_dir),
+        ("damaged_*", old.damaged != new.damaged),
         ("metrics", old.metrics != new.metrics),
     ];
     fixed

@@ -22,7 +22,7 @@ pub mod seen;
 pub mod status;
 
 use crate::store::pending_table::{self, GuestRow, Loaded};
-use crate::store::{Opened, Store, StoreError};
+use crate::store::{Limits, Opened, Options, Store, StoreError};
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
 use crate::transport::{ClientTls, TlsError, TlsFiles};
@@ -77,6 +77,8 @@ pub struct Config {
     pub sensor_id: String,
     /// Directory of the database.
     pub state_dir: PathBuf,
+    /// What is kept of databases that were moved aside because they were damaged.
+    pub damaged: Limits,
     /// Between two polls of a guest that cannot hold a wait.
     pub poll_interval: Duration,
     /// After which a full report is asked for.
@@ -126,7 +128,13 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics = Arc::new(Metrics::new());
-    let Opened { store, moved_aside } = Store::open(&config.state_dir, DATABASE, CACHE)?;
+    let Opened { store, moved_aside } = {
+        let options = Options {
+            aside: config.damaged,
+            ..Options::new(CACHE)
+        };
+        Store::open_with(&config.state_dir, DATABASE, options)?
+    };
     let store = Arc::new(store);
     let Loaded {
         guests,

@@ -8,7 +8,7 @@
 use super::worker::Scan;
 use crate::report::{DIGEST_FORM, Epoch, Facts, Generation, GuestId, Report, ReportKey, Trigger};
 use crate::store::report_table::{self, Identity, ReportRow, StoredReport};
-use crate::store::{Store, StoreError};
+use crate::store::{Limits, Options, Store, StoreError};
 use std::path::{Path, PathBuf};
 
 /// redb's page cache: one report is read once, at start.
@@ -37,6 +37,7 @@ pub enum Recorded {
 /// Keeps the newest report.
 pub struct Keeper {
     state_dir: PathBuf,
+    options: Options,
     store: Option<Store>,
     identity: Identity,
     newest: Option<ReportRow>,
@@ -50,12 +51,18 @@ impl Keeper {
     /// it. `draw` gives random numbers for epochs.
     pub fn open(
         state_dir: &Path,
+        damaged: Limits,
         machine: Machine,
         draw: impl FnOnce() -> Epoch,
     ) -> Result<(Self, Option<StoredReport>), StoreError> {
         let is_readable = machine != Machine::Unreadable;
+        let options = Options {
+            aside: damaged,
+            ..Options::new(CACHE_BYTES)
+        };
         let mut keeper = Self {
             state_dir: state_dir.to_owned(),
+            options,
             store: None,
             identity: Identity {
                 epoch: draw(),
@@ -67,7 +74,7 @@ impl Keeper {
             newest: None,
             moved_aside: None,
         };
-        let opened = match Store::open(state_dir, FILE, CACHE_BYTES) {
+        let opened = match Store::open_with(state_dir, FILE, options) {
             Ok(opened) => opened,
             Err(error @ (StoreError::InUse { .. } | StoreError::Newer { .. })) => {
                 return Err(error);
@@ -279,7 +286,7 @@ impl Keeper {
     /// to disk together with the report: with the epoch alone, an agent that starts then would count
     /// from one again, through keys that were served already.
     fn try_to_store(&mut self, stored: &StoredReport) -> Result<(), StoreError> {
-        let begun = Store::open(&self.state_dir, FILE, CACHE_BYTES).and_then(|opened| {
+        let begun = Store::open_with(&self.state_dir, FILE, self.options).and_then(|opened| {
             report_table::begin_with(&opened.store, &self.identity, stored)?;
             Ok(opened.store)
         });
@@ -396,7 +403,7 @@ mod tests {
         record(&mut keeper, "a");
         let (epoch_before, guest_id) = (keeper.epoch(), keeper.guest_id().cloned());
         drop(keeper);
-        let opened = Keeper::open(dir.path(), Machine::Unreadable, epoch);
+        let opened = Keeper::open(dir.path(), Limits::default(), Machine::Unreadable, epoch);
         let (keeper, loaded) = opened.unwrap();
         assert_eq!(keeper.epoch(), epoch_before);
         assert_eq!(keeper.guest_id(), guest_id.as_ref());
@@ -457,7 +464,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let blocked = dir.path().join("state");
         std::fs::write(&blocked, "a file where the directory should be").unwrap();
-        let (mut keeper, _) = Keeper::open(&blocked, Machine::Known(None), epoch).unwrap();
+        let (mut keeper, _) =
+            Keeper::open(&blocked, Limits::default(), Machine::Known(None), epoch).unwrap();
         assert_eq!(generation(record(&mut keeper, "a")), Some(1));
         assert!(!keeper.is_durable());
         let in_memory = keeper.epoch();
@@ -465,7 +473,8 @@ mod tests {
         assert_eq!(record(&mut keeper, "a"), Recorded::Same);
         assert!(keeper.is_durable());
         drop(keeper);
-        let (keeper, loaded) = Keeper::open(&blocked, Machine::Known(None), epoch).unwrap();
+        let (keeper, loaded) =
+            Keeper::open(&blocked, Limits::default(), Machine::Known(None), epoch).unwrap();
         assert_eq!(keeper.epoch(), in_memory);
         assert_eq!(loaded.unwrap().row.key.generation.get(), 1);
     }
@@ -524,7 +533,7 @@ mod tests {
 
     fn open_at(dir: &Path, machine: &str) -> Result<(Keeper, Option<StoredReport>), StoreError> {
         let machine = Machine::Known(Some(GuestId::of_machine(machine)));
-        Keeper::open(dir, machine, epoch)
+        Keeper::open(dir, Limits::default(), machine, epoch)
     }
 
     fn epoch() -> Epoch {

@@ -28,6 +28,7 @@ pub use error::ServeError;
 pub use rescan::Pace;
 pub use run::{Reread, run};
 
+use crate::store::Limits;
 use crate::transport::{ListenAddress, TlsFiles};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,4 +58,6 @@ pub struct Config {
     pub repo_cpe_fetch: repo_cpe::FetchOptions,
     /// How often the database files are compared with what they were, should events be missed.
     pub safety_poll: Duration,
+    /// What is kept of databases that were moved aside because they were damaged.
+    pub damaged: Limits,
 }

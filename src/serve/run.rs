@@ -235,6 +235,7 @@ impl Agent {
             ("root", old.root != new.root),
             ("dbpath", old.dbpath != new.dbpath),
             ("state_dir", old.state_dir != new.state_dir),
+            ("damaged_*", old.damaged != new.damaged),
             ("tls_*", old.tls != new.tls),
             ("repo_cpe", old.repo_cpe != new.repo_cpe),
             ("repo_cpe_*", old.repo_cpe_fetch != new.repo_cpe_fetch),

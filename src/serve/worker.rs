@@ -91,7 +91,8 @@ impl Worker {
                 "the machine-id is taken for the one from before, if there was one"
             );
         }
-        let (keeper, stored) = Keeper::open(&config.state_dir, machine, draw_epoch)?;
+        let (keeper, stored) =
+            Keeper::open(&config.state_dir, config.damaged, machine, draw_epoch)?;
         let guest_id = keeper.guest_id().cloned();
         let published = stored.map(|stored| {
             tracing::info!(key = %stored.row.key, "serving the report kept from before");
