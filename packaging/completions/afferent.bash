@@ -29,7 +29,7 @@ _afferent() {
     " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --format --help" ;;
     " sense") offers="--vm --roster --discover --deliver --token-file --ca-file --tls-cert --tls-key --tls-ca --sensor-id --state-dir --poll-interval --refresh-interval --rate --burst --metrics --damaged-max-age --damaged-max-count --config --help" ;;
     " mirror") offers="run plan apply explain dump load drift audit check begin-anew --help" ;;
-    " mirror run") offers="--once --interval --plan --plan-out --apply --config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
+    " mirror run") offers="--once --interval --metrics --plan --plan-out --apply --config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
     " mirror plan") offers="--plan-out --config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
     " mirror apply") offers="--config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
     " mirror explain") offers="--config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
@@ -39,7 +39,7 @@ _afferent() {
     " mirror audit") offers="--run --row --since --until --state-dir --json --help" ;;
     " mirror check") offers="--state-dir --json --help" ;;
     " mirror begin-anew") offers="--state-dir --json --help" ;;
-    " status") offers="--state-dir --json --dead --vm --state --retry --help" ;;
+    " status") offers="--state-dir --json --dead --vm --state --retry --drop --help" ;;
     " check-config") offers="--show serve sense mirror --help" ;;
     esac
     case "$path ${COMP_WORDS[COMP_CWORD-1]}" in
