@@ -35,8 +35,8 @@ _afferent() {
     " mirror explain") offers="--config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
     " mirror dump") offers="--state-dir --json --help" ;;
     " mirror load") offers="--state-dir --json --help" ;;
-    " mirror drift") offers="--state-dir --json --help" ;;
-    " mirror audit") offers="--run --row --since --until --state-dir --json --help" ;;
+    " mirror drift") offers="--kind --rack --code --since --limit --cursor --state-dir --json --help" ;;
+    " mirror audit") offers="--run --row --since --until --kind --code --limit --cursor --follow --state-dir --json --help" ;;
     " mirror check") offers="--state-dir --json --help" ;;
     " mirror begin-anew") offers="--state-dir --json --help" ;;
     " status") offers="--state-dir --json --dead --vm --state --retry --drop --help" ;;

@@ -10,7 +10,7 @@ mod settings;
 
 use super::native;
 use super::options::ConfigError;
-use super::{DONE, FAILED, USAGE, complain, print_with};
+use super::{DONE, FAILED, USAGE, complain, print_with, write_lines};
 use crate::mirror::memory::Memory;
 use crate::mirror::planfile::{PlanFile, PlanView, Snapshot, preview, show};
 use crate::mirror::report::{Report, Summary};
@@ -153,6 +153,17 @@ impl Stop {
             code: FAILED,
             why: error.to_string(),
         }
+    }
+}
+
+/// Prints, unless nobody reads any more: then false.
+fn print_while_read(
+    write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
+) -> Result<bool, Stop> {
+    match write_lines(write) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Stop::failed(format!("cannot write the output: {error}"))),
     }
 }
 

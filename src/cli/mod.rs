@@ -112,9 +112,14 @@ fn print(text: &str) -> u8 {
 /// Lets `write` write lines for people to standard output, with what is not seen as escapes; gives the
 /// exit code.
 fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
+    exit_code(write_lines(write))
+}
+
+/// The same, and gives what became of it.
+fn write_lines(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut bytes = Vec::new();
-    let shown = write(&mut bytes).map(|()| visible_bytes(&bytes));
-    write_out(|out| out.write_all(shown?.as_bytes()))
+    write(&mut bytes)?;
+    write_out(|out| out.write_all(visible_bytes(&bytes).as_bytes()))
 }
 
 /// Lets `write` write data for programs to standard output, byte for byte unless that is a terminal;
@@ -122,13 +127,17 @@ fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
 fn print_data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
     match io::stdout().is_terminal() {
         true => print_with(write),
-        false => write_out(write),
+        false => exit_code(write_out(write)),
     }
 }
 
-fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
+fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
+    write(&mut out).and_then(|()| out.flush())
+}
+
+fn exit_code(written: io::Result<()>) -> u8 {
+    match written {
         Ok(()) => DONE,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(error) => complain(FAILED, &format!("cannot write the output: {error}")),

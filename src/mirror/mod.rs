@@ -41,6 +41,7 @@ pub mod plan;
 pub mod planfile;
 pub mod policy;
 pub mod progress;
+pub mod query;
 pub mod report;
 pub mod run;
 pub mod service;
@@ -48,16 +49,10 @@ pub mod spec;
 pub mod status;
 pub mod topology;
 
-use crate::clock::WallTime;
-use crate::inventory::Row;
 pub use crate::store::{Snapshot, Store, StoreError};
 
 pub use crate::store::inventory_table::InventoryError;
 use crate::store::{OnDamage, Opening, Options, check_kept};
-use serde::Serialize;
-use serde_json::Value;
-use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
 
 /// Pages of the file kept in memory, in bytes.
@@ -108,142 +103,4 @@ pub fn generation(snapshot: &Snapshot) -> Result<u64, InventoryError> {
 /// What is wrong with the indexes, one line each.
 pub fn check(snapshot: &Snapshot) -> Result<Vec<String>, InventoryError> {
     snapshot.view(|view| view.check())
-}
-
-/// A drift row to print.
-pub struct DriftView {
-    /// For programs.
-    pub columns: Value,
-    /// For people.
-    pub line: String,
-}
-
-/// All drift rows.
-pub fn drifts(snapshot: &Snapshot) -> Result<Vec<DriftView>, InventoryError> {
-    snapshot.view(|tables| {
-        let labels: HashMap<_, _> = tables
-            .all_components()?
-            .into_iter()
-            .map(|component| (component.id, Row::Component(Box::new(component)).label()))
-            .collect();
-        let views = tables.drifts()?.into_iter().map(|drift| {
-            let who = match (drift.component_id, &drift.external_id) {
-                (Some(id), _) => labels.get(&id).cloned().unwrap_or_else(|| id.to_string()),
-                (None, Some(external_id)) => external_id.clone(),
-                (None, None) => drift.id.to_string(),
-            };
-            let kind = drift.component_type.map_or("-", |kind| kind.name());
-            let mut line = format!("{kind:<11} {:<20} {who}", drift.drift_type.name());
-            for diff in &drift.diffs {
-                line.push_str(&format!(
-                    "  {}: {} -> {}",
-                    diff.field_name, diff.expected_value, diff.actual_value
-                ));
-            }
-            DriftView {
-                columns: Value::Object(Row::Drift(Box::new(drift)).columns()),
-                line,
-            }
-        });
-        Ok(views.collect())
-    })
-}
-
-/// Which audit rows are asked for; `None` is all.
-#[derive(Clone, Debug, Default)]
-pub struct AuditFilter {
-    /// Id of a run.
-    pub run: Option<String>,
-    /// Id or address of a row, or what people call it.
-    pub row: Option<String>,
-    /// From this time on.
-    pub since: Option<WallTime>,
-    /// Before this time.
-    pub until: Option<WallTime>,
-}
-
-/// An audit row to print.
-#[derive(Clone, Debug, Serialize)]
-pub struct AuditView {
-    /// Place in the log.
-    pub number: u64,
-    /// The run it belongs to.
-    pub run: String,
-    /// RFC 3339.
-    pub time: String,
-    /// Where the change came from.
-    pub source: String,
-    /// Type it was made for.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// What was done.
-    pub op: String,
-    /// Table of the row.
-    pub table: String,
-    /// Id or address of the row.
-    pub row: String,
-    /// What people call it.
-    pub key: String,
-    /// The column, unless it is about the row as a whole.
-    pub field: Option<String>,
-    /// Old value.
-    pub old: Option<Value>,
-    /// New value.
-    pub new: Option<Value>,
-    /// Why.
-    pub reason: String,
-}
-
-/// Audit rows, oldest first.
-pub fn audit(snapshot: &Snapshot, filter: &AuditFilter) -> Result<Vec<AuditView>, InventoryError> {
-    let value =
-        |text: Option<String>| text.map(|text| serde_json::from_str(&text).unwrap_or_default());
-    snapshot.view(|tables| {
-        let mut views = Vec::new();
-        tables.audit_rows(|number, run, row| {
-            let time = run.time.parse::<WallTime>().unwrap_or_default();
-            let id = run.id.to_string();
-            let wanted = filter.run.as_ref().is_none_or(|run| *run == id)
-                && filter
-                    .row
-                    .as_ref()
-                    .is_none_or(|r| *r == row.row || *r == row.key)
-                && filter.since.is_none_or(|since| time >= since)
-                && filter.until.is_none_or(|until| time < until);
-            if wanted {
-                views.push(AuditView {
-                    number,
-                    run: id,
-                    time: run.time.clone(),
-                    source: run.source.clone(),
-                    kind: row.kind,
-                    op: row.op,
-                    table: row.table,
-                    row: row.row,
-                    key: row.key,
-                    field: row.field,
-                    old: value(row.old),
-                    new: value(row.new),
-                    reason: row.reason,
-                });
-            }
-            true
-        })?;
-        Ok(views)
-    })
-}
-
-impl fmt::Display for AuditView {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {:<15} {:<11} {}",
-            self.time, self.op, self.kind, self.key
-        )?;
-        let show = |value: &Option<Value>| value.as_ref().map_or("null".into(), Value::to_string);
-        if let Some(field) = &self.field {
-            write!(f, "  {field}: {} -> {}", show(&self.old), show(&self.new))?;
-        }
-        write!(f, "  ({})", self.reason)
-    }
 }

@@ -98,13 +98,14 @@ impl<A: Access> Audit<A> {
         })
     }
 
-    /// Gives every row with its run, oldest first, until `each` answers false.
+    /// Gives every row from number `from` on with its run, oldest first, until `each` answers false.
     pub(super) fn scan(
         &self,
+        from: u64,
         mut each: impl FnMut(u64, &AuditRun, AuditRow) -> bool,
     ) -> Result<(), TxError> {
         let mut current: Option<(u64, AuditRun)> = None;
-        for entry in self.rows.iter()? {
+        for entry in self.rows.range(from..)? {
             let (key, value) = entry?;
             let (number, row) = decode::<(u64, AuditRow)>(value.value())?;
             let run = match &mut current {

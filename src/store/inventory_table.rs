@@ -325,12 +325,14 @@ impl<A: Access> Inventory<A> {
         })
     }
 
-    /// Gives every audit row with its number and run, oldest first, until `each` answers false.
+    /// Gives every audit row from number `from` on with its number and run, oldest first, until `each`
+    /// answers false.
     pub(crate) fn audit_rows(
         &self,
+        from: u64,
         each: impl FnMut(u64, &AuditRun, AuditRow) -> bool,
     ) -> Result<(), Fault> {
-        Ok(self.audit.scan(each)?)
+        Ok(self.audit.scan(from, each)?)
     }
 
     /// Builds the indexes from the rows and compares. Gives what is wrong, one line each.

@@ -23,6 +23,7 @@ mod mirror_http;
 mod mirror_knobs;
 mod mirror_lost;
 mod mirror_properties;
+mod mirror_queries;
 mod mirror_rest;
 mod mirror_scenarios;
 mod mirror_survives;

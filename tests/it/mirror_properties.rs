@@ -13,8 +13,9 @@ use afferent::mirror::planfile::{PlanView, Snapshot, preview};
 use afferent::mirror::policy::{
     Clear, Duplicates, Empty, Identity, Labels, Legacy, Names, Policy, Profile,
 };
+use afferent::mirror::query::{self, AuditFilter, AuditView};
 use afferent::mirror::report::Summary;
-use afferent::mirror::{self, AuditFilter, Store};
+use afferent::mirror::{self, Store};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -117,8 +118,8 @@ impl Tables {
         without_times(&dump::dump(&self.store.snapshot().unwrap()).unwrap())
     }
 
-    fn audit(&self) -> Vec<mirror::AuditView> {
-        mirror::audit(&self.store.snapshot().unwrap(), &AuditFilter::default()).unwrap()
+    fn audit(&self) -> Vec<AuditView> {
+        query::audit(&self.store.snapshot().unwrap(), &AuditFilter::default()).unwrap()
     }
 
     /// Other programs write their columns, and DPUs are observed.

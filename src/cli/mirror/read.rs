@@ -1,14 +1,16 @@
 //! Commands that need the tables only.
 
 use super::settings::{look, open_store};
-use super::{DONE, FAILED, Stop, USAGE, complain, print_with};
+use super::{DONE, FAILED, Stop, USAGE, complain, print_while_read, print_with};
 use crate::cli::native;
 use crate::clock;
 use crate::mirror::policy::Profile;
-use crate::mirror::{self, AuditFilter, dump::LoadError, lost};
+use crate::mirror::query::{self, AuditFilter, AuditView, DriftFilter};
+use crate::mirror::{self, dump::LoadError, lost};
 use argh::FromArgs;
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::Duration;
 use uuid::Uuid;
 
 const STATE_DIR: &str = "/var/lib/afferent";
@@ -72,7 +74,26 @@ reading! {
 reading! {
     /// Print how reality differs from what is expected.
     #[argh(subcommand, name = "drift")]
-    DriftArgs {}
+    DriftArgs {
+        /// only this type: Compute, NVSwitch or PowerShelf
+        #[argh(option, arg_name = "TYPE")]
+        kind: Option<String>,
+        /// only components in this rack: its id, rack_id or name
+        #[argh(option, arg_name = "TEXT")]
+        rack: Option<String>,
+        /// only missing_in_expected, missing_in_actual or mismatch
+        #[argh(option, arg_name = "CODE")]
+        code: Option<String>,
+        /// only from this time on, such as 2026-11-21T10:00:00Z
+        #[argh(option, arg_name = "TIME")]
+        since: Option<String>,
+        /// at most as many rows
+        #[argh(option, arg_name = "NUMBER")]
+        limit: Option<usize>,
+        /// only rows behind the one with this id
+        #[argh(option, arg_name = "ID")]
+        cursor: Option<Uuid>,
+    }
 }
 
 reading! {
@@ -91,6 +112,21 @@ reading! {
         /// only before this time
         #[argh(option, arg_name = "TIME")]
         until: Option<String>,
+        /// only changes made for this type: rack, Compute, NVSwitch, PowerShelf or NVLDomain
+        #[argh(option, arg_name = "TYPE")]
+        kind: Option<String>,
+        /// only changes of this sort, such as soft_delete
+        #[argh(option, arg_name = "CODE")]
+        code: Option<String>,
+        /// at most as many rows
+        #[argh(option, arg_name = "NUMBER")]
+        limit: Option<usize>,
+        /// only rows behind the one with this number
+        #[argh(option, arg_name = "NUMBER")]
+        cursor: Option<u64>,
+        /// go on and print what is done, until interrupted; JSON is one object a line
+        #[argh(switch)]
+        follow: bool,
     }
 }
 
@@ -164,10 +200,36 @@ pub(super) fn load(args: &LoadArgs) -> Result<u8, Stop> {
     }))
 }
 
+/// Time between two looks of `audit --follow`.
+const FOLLOW: Duration = Duration::from_secs(1);
+
+fn time(text: Option<&String>, flag: &str) -> Result<Option<clock::WallTime>, Stop> {
+    let parse = |text: &String| text.parse::<clock::WallTime>();
+    text.map(parse).transpose().map_err(|why| Stop {
+        code: USAGE,
+        why: format!("--{flag}: {why}"),
+    })
+}
+
+/// Says on standard error how to ask for what follows a full page.
+fn tell_of_more(limit: Option<usize>, rows: usize, last: Option<String>) {
+    if let Some(last) = last.filter(|_| limit == Some(rows)) {
+        let _ = complain(DONE, &format!("there may be more: --cursor {last}"));
+    }
+}
+
 pub(super) fn drift(args: &DriftArgs) -> Result<u8, Stop> {
+    let filter = DriftFilter {
+        kind: args.kind.clone(),
+        rack: args.rack.clone(),
+        code: args.code.clone(),
+        since: time(args.since.as_ref(), "since")?,
+        cursor: args.cursor,
+        limit: args.limit,
+    };
     let snapshot = look(&args.state_dir())?;
-    let rows = mirror::drifts(&snapshot).map_err(Stop::failed)?;
-    Ok(print_with(|out| {
+    let rows = query::drifts(&snapshot, &filter).map_err(Stop::failed)?;
+    let printed = print_with(|out| {
         if args.json {
             let rows: Vec<&Value> = rows.iter().map(|row| &row.columns).collect();
             serde_json::to_writer(&mut *out, &rows)?;
@@ -175,32 +237,73 @@ pub(super) fn drift(args: &DriftArgs) -> Result<u8, Stop> {
         }
         rows.iter()
             .try_for_each(|row| writeln!(out, "{}", row.line))
-    }))
+    });
+    tell_of_more(
+        args.limit,
+        rows.len(),
+        rows.last().map(|row| row.id.to_string()),
+    );
+    Ok(printed)
 }
 
 pub(super) fn audit(args: &AuditArgs) -> Result<u8, Stop> {
-    let time = |text: &Option<String>, flag: &str| {
-        let parse = |text: &String| text.parse::<clock::WallTime>();
-        text.as_ref().map(parse).transpose().map_err(|why| Stop {
-            code: USAGE,
-            why: format!("--{flag}: {why}"),
-        })
-    };
-    let filter = AuditFilter {
+    let mut filter = AuditFilter {
         run: args.run.clone(),
         row: args.row.clone(),
-        since: time(&args.since, "since")?,
-        until: time(&args.until, "until")?,
+        kind: args.kind.clone(),
+        code: args.code.clone(),
+        since: time(args.since.as_ref(), "since")?,
+        until: time(args.until.as_ref(), "until")?,
+        cursor: args.cursor,
+        limit: args.limit,
     };
-    let snapshot = look(&args.state_dir())?;
-    let rows = mirror::audit(&snapshot, &filter).map_err(Stop::failed)?;
-    Ok(print_with(|out| {
+    if args.follow {
+        return follow(args, &mut filter);
+    }
+    let rows = audit_rows(args, &filter)?;
+    let printed = print_with(|out| {
         if args.json {
             serde_json::to_writer(&mut *out, &rows)?;
             return writeln!(out);
         }
         rows.iter().try_for_each(|row| writeln!(out, "{row}"))
-    }))
+    });
+    tell_of_more(
+        args.limit,
+        rows.len(),
+        rows.last().map(|row| row.number.to_string()),
+    );
+    Ok(printed)
+}
+
+fn audit_rows(args: &AuditArgs, filter: &AuditFilter) -> Result<Vec<AuditView>, Stop> {
+    let snapshot = look(&args.state_dir())?;
+    query::audit(&snapshot, filter).map_err(Stop::failed)
+}
+
+/// Prints what is there and then what comes, until nobody reads any more.
+fn follow(args: &AuditArgs, filter: &mut AuditFilter) -> Result<u8, Stop> {
+    let mut left = filter.limit;
+    while left != Some(0) {
+        let rows = audit_rows(args, filter)?;
+        for row in &rows {
+            let is_read = print_while_read(|out| {
+                if args.json {
+                    serde_json::to_writer(&mut *out, row)?;
+                    return writeln!(out);
+                }
+                writeln!(out, "{row}")
+            })?;
+            if !is_read {
+                return Ok(DONE);
+            }
+            filter.cursor = Some(row.number);
+        }
+        left = left.map(|left| left.saturating_sub(rows.len()));
+        filter.limit = left;
+        std::thread::sleep(FOLLOW);
+    }
+    Ok(DONE)
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<u8, Stop> {

@@ -1,0 +1,151 @@
+//! Filters, pages, and the log as it grows.
+
+use crate::support::eventually;
+use crate::support::mirror::Mirror;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+/// Two racks, of whose machines each second one is not there; one switch is somewhere else.
+fn document(machines: usize) -> Value {
+    let rack = |name: &str| {
+        json!({"rack_id": name, "metadata": {"name": format!("rack {name}"), "labels": [
+            {"key": "chassis.manufacturer", "value": "Q"}, {"key": "chassis.serial-number", "value": name}]}})
+    };
+    let machine = |n: usize| {
+        json!({"bmc_mac_address": format!("02:00:5e:71:00:{n:02x}"), "chassis_serial_number": format!("MC-{n}"), "rack_id": if n.is_multiple_of(2) { "a" } else { "b" },
+               "metadata": {"labels": [{"key": "manufacturer", "value": "Foxwell"}, {"key": "slot_id", "value": "3"}]}})
+    };
+    let there = |n: &usize| n.is_multiple_of(4);
+    let device = |n: usize| json!({"id": format!("m-{n}"), "chassis_serial": format!("MC-{n}"), "position": {"physical_slot_number": 4}});
+    json!({
+        "expected_racks": [rack("a"), rack("b")],
+        "expected_machines": (0..machines).map(machine).collect::<Vec<_>>(),
+        "actual_machines": (0..machines).filter(there).map(device).collect::<Vec<_>>(),
+        "actual_switches": [{"id": "sw-1", "serial_number": "SW-1"}],
+    })
+}
+
+fn rows(mirror: &Mirror, arguments: &[&str]) -> Vec<Value> {
+    let mut all = arguments.to_vec();
+    all.push("--json");
+    let output = mirror.output(&all);
+    assert!(output.status.success(), "{arguments:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// All pages of a question, by their cursors.
+fn pages(mirror: &Mirror, arguments: &[&str], key: &str) -> Vec<Vec<Value>> {
+    let mut found: Vec<Vec<Value>> = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let mut all = arguments.to_vec();
+        if !cursor.is_empty() {
+            all.extend(["--cursor", &cursor]);
+        }
+        let page = rows(mirror, &all);
+        let Some(last) = page.last() else {
+            return found;
+        };
+        cursor = last[key].to_string().trim_matches('"').to_owned();
+        found.push(page);
+    }
+}
+
+#[test]
+fn drift_is_asked_for_by_type_rack_and_code_and_in_pages() {
+    let mirror = Mirror::new();
+    mirror.run(&document(20), &[]);
+    let all = rows(&mirror, &["drift"]);
+    // 15 machines are not there, 5 are in another slot, and the switch is expected nowhere.
+    assert_eq!(all.len(), 21);
+    let count = |arguments: &[&str]| rows(&mirror, &[&["drift"], arguments].concat()).len();
+    assert_eq!(count(&["--kind", "NVSwitch"]), 1);
+    assert_eq!(count(&["--code", "mismatch"]), 5);
+    // Machines of rack a have even numbers.
+    for name in ["a", "rack a"] {
+        assert_eq!(count(&["--rack", name]), 10, "{name}");
+        assert_eq!(
+            count(&["--rack", name, "--code", "missing_in_actual"]),
+            5,
+            "{name}"
+        );
+    }
+    assert_eq!(count(&["--rack", "nowhere"]), 0);
+    assert_eq!(
+        (
+            count(&["--since", "2020-01-01T00:00:00Z"]),
+            count(&["--since", "2100-01-01T00:00:00Z"])
+        ),
+        (21, 0)
+    );
+    let pages = pages(&mirror, &["drift", "--limit", "8"], "id");
+    let sizes: Vec<usize> = pages.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [8, 8, 5]);
+    assert_eq!(pages.concat(), all, "no row twice, and none left out");
+    let output = mirror.output(&["drift", "--limit", "8"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let cursor = pages[0][7]["id"].as_str().unwrap();
+    assert!(said.contains(&format!("--cursor {cursor}")), "{said}");
+}
+
+#[test]
+fn the_audit_log_is_asked_for_by_type_and_code_and_in_pages() {
+    let mirror = Mirror::new();
+    mirror.run(&document(20), &[]);
+    let all = rows(&mirror, &["audit"]);
+    let count = |arguments: &[&str]| rows(&mirror, &[&["audit"], arguments].concat()).len();
+    assert_eq!(count(&["--code", "insert"]), 22);
+    assert_eq!(count(&["--code", "insert", "--kind", "rack"]), 2);
+    assert_eq!(count(&["--code", "bmc_insert", "--kind", "compute"]), 20);
+    let pages = pages(&mirror, &["audit", "--limit", "50"], "number");
+    assert!(pages.len() >= 2);
+    assert_eq!(pages.concat(), all);
+}
+
+/// What an operator leaves open in a terminal while something is changed.
+#[test]
+fn the_audit_log_is_followed_while_others_write_until_nobody_reads() {
+    let mirror = Mirror::new();
+    mirror.run(&document(4), &[]);
+    let before = rows(&mirror, &["audit"]).len();
+    let mut following = mirror
+        .command(&["audit", "--follow", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    for _ in 0..before {
+        lines.next().unwrap().unwrap();
+    }
+    mirror.run(&document(5), &[]);
+    let next: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(
+        (&next["op"], &next["key"]),
+        (&json!("insert"), &json!("Foxwell/MC-4"))
+    );
+    drop(lines);
+    // It notices when it has something to say.
+    let mut machines = 6;
+    let status = eventually("it ends", || {
+        mirror.run(&document(machines), &[]);
+        machines += 1;
+        following.try_wait().unwrap()
+    });
+    assert!(status.success());
+    let limited = mirror.output(&["audit", "--follow", "--limit", "3"]);
+    assert_eq!(
+        String::from_utf8(limited.stdout).unwrap().lines().count(),
+        3
+    );
+}
+
+#[test]
+fn a_cursor_that_is_none_is_a_usage_error() {
+    let mirror = Mirror::new();
+    for arguments in [["drift", "--cursor", "x"], ["audit", "--cursor", "x"]] {
+        let output: std::process::Output =
+            Command::output(&mut mirror.command(&arguments)).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
