@@ -146,6 +146,7 @@ fn afferent(scratch: &Path, sizes: (usize, usize)) -> Vec<Cost> {
             || {
                 let cycle = Cycle {
                     policy: &policy,
+                    approval: None,
                     mirror: true,
                     now: "2026-11-21T10:00:00.000Z".into(),
                     new_id: &mut uuid::Uuid::new_v4,

@@ -18,6 +18,7 @@ _afferent() {
         " mirror audit") path=" mirror audit" ;;
         " mirror check") path=" mirror check" ;;
         " mirror begin-anew") path=" mirror begin-anew" ;;
+        " mirror approve") path=" mirror approve" ;;
         " status") path=" status" ;;
         " check-config") path=" check-config" ;;
         esac
@@ -28,7 +29,7 @@ _afferent() {
     " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --repo-cpe-token-file --repo-cpe-ca-file --tls-cert --tls-key --tls-client-ca --safety-poll --damaged-max-age --damaged-max-count --config --help" ;;
     " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --format --help" ;;
     " sense") offers="--vm --roster --discover --deliver --token-file --ca-file --tls-cert --tls-key --tls-ca --sensor-id --state-dir --poll-interval --refresh-interval --rate --burst --metrics --damaged-max-age --damaged-max-count --config --help" ;;
-    " mirror") offers="run plan apply explain dump load drift audit check begin-anew --help" ;;
+    " mirror") offers="run plan apply explain dump load drift audit check begin-anew approve --help" ;;
     " mirror run") offers="--once --interval --metrics --plan --plan-out --apply --config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
     " mirror plan") offers="--plan-out --config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
     " mirror apply") offers="--config --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --approve-deletes --delete-grace --json --help" ;;
@@ -39,6 +40,7 @@ _afferent() {
     " mirror audit") offers="--run --row --since --until --kind --code --limit --cursor --follow --state-dir --json --help" ;;
     " mirror check") offers="--state-dir --json --help" ;;
     " mirror begin-anew") offers="--state-dir --json --help" ;;
+    " mirror approve") offers="--state-dir --json --help" ;;
     " status") offers="--state-dir --json --dead --vm --state --retry --drop --help" ;;
     " check-config") offers="--show serve sense mirror --help" ;;
     esac

@@ -49,6 +49,7 @@ enum Command {
     Audit(read::AuditArgs),
     Check(read::CheckArgs),
     BeginAnew(read::BeginAnewArgs),
+    Approve(read::ApproveArgs),
 }
 
 asking! {
@@ -133,6 +134,7 @@ pub(super) fn run(args: MirrorArgs) -> u8 {
         Command::Audit(args) => read::audit(&args),
         Command::Check(args) => read::check(&args),
         Command::BeginAnew(args) => read::begin_anew(&args),
+        Command::Approve(args) => read::approve(&args),
     };
     done.unwrap_or_else(|stop| complain(stop.code, &stop.why))
 }
@@ -210,6 +212,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         policy: config.policy,
         gate: settings::gate(&config.policy),
         memory: Memory::default(),
+        approval: None,
     };
     if !args.once {
         let reread = || {
@@ -295,6 +298,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
         policy,
         gate: run::Gate::Unset,
         memory: Memory::default(),
+        approval: None,
     };
     let summary = mirror.once();
     Ok(tell(&summary, json))

@@ -1,5 +1,6 @@
 //! One plan, one transaction: read, plan, write, audit.
 
+use super::approval::Approval;
 use super::core::{Device, Pulled, Topology};
 use super::observe::{Observation, PresentDevices, observe};
 use super::page::Entry;
@@ -30,6 +31,8 @@ pub(crate) struct Run<'a> {
     pub(crate) policy: &'a Policy,
     /// Names the run in the audit log.
     pub(crate) audit: AuditRun,
+    /// Deletes that an operator approved.
+    pub(crate) approval: Option<&'a Approval>,
     /// What types before took.
     pub(crate) earlier: Earlier,
     /// Whether there was an answer with racks in it.
@@ -150,6 +153,7 @@ pub(crate) fn mirror(
                 complete,
                 present: &present,
                 policy: run.policy,
+                approval: run.approval,
                 now: &run.audit.time,
                 trace: run.trace,
             };
@@ -166,6 +170,7 @@ pub(crate) fn mirror(
                 present: &present,
                 racks_pulled: run.racks_pulled,
                 policy: run.policy,
+                approval: run.approval,
                 now: &run.audit.time,
                 trace: run.trace,
             };
@@ -174,6 +179,9 @@ pub(crate) fn mirror(
     };
     plan.warnings.splice(0..0, checked.warnings.drain(..));
     let wrote = write(tables, &run.audit, kind, &plan, complete)?;
+    if let Some(approval) = run.approval.filter(|_| plan.approved) {
+        tables.audit(&run.audit, &[approve_row(approval)])?;
+    }
     Ok((plan, wrote))
 }
 
@@ -330,15 +338,35 @@ pub(crate) fn write_topology(
     Ok((plan, wrote))
 }
 
+fn approve_row(approval: &Approval) -> AuditRow {
+    let user = approval
+        .user
+        .map_or("unknown".into(), |uid| uid.to_string());
+    let what = serde_json::json!({"deletes": approval.rows.len(), "user": approval.user});
+    AuditRow {
+        kind: approval.kind.name().to_owned(),
+        table: table_of(approval.kind).to_owned(),
+        op: "approve".to_owned(),
+        row: String::new(),
+        key: format!("{} deletes", approval.rows.len()),
+        field: None,
+        old: None,
+        new: Some(what.to_string()),
+        reason: format!("approved by the user with the id {user}"),
+    }
+}
+
+fn table_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Rack => "rack",
+        Kind::Compute | Kind::NVSwitch | Kind::PowerShelf => "component",
+    }
+}
+
 fn withhold_row(kind: Kind, withheld: &Withheld) -> AuditRow {
-    let table = if kind == Kind::Rack {
-        "rack"
-    } else {
-        "component"
-    };
     AuditRow {
         kind: kind.name().to_owned(),
-        table: table.to_owned(),
+        table: table_of(kind).to_owned(),
         op: "withhold".to_owned(),
         row: withheld.id.clone(),
         key: withheld.key.clone(),

@@ -3,6 +3,7 @@
 //! A type that fails stops no other; lists of several sites stop the cycle before it writes.
 
 use super::apply::{Checked, Run, mirror, observe_type, write_topology};
+use super::approval::Approval;
 use super::core::{Core, Device, Pull, Pulled, Topology};
 use super::observe::Observation;
 use super::page::Entry;
@@ -36,6 +37,8 @@ impl Gatekeeper for AlwaysOpen {
 pub struct Cycle<'a> {
     /// The knobs.
     pub policy: &'a Policy,
+    /// Deletes that an operator approved.
+    pub approval: Option<&'a Approval>,
     /// Whether expected inventory is mirrored; drift is looked at all the same.
     pub mirror: bool,
     /// Time of the run, RFC 3339.
@@ -64,6 +67,7 @@ pub(super) fn begun(store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Sum
             time: cycle.now,
             source: core.source(),
         },
+        approval: cycle.approval,
         earlier: Earlier::default(),
         racks_pulled: false,
         unknown: Vec::new(),
@@ -222,6 +226,7 @@ pub(crate) fn plan_cycle(
             time: cycle.now,
             source,
         },
+        approval: cycle.approval,
         earlier: Earlier::default(),
         racks_pulled: false,
         unknown: Vec::new(),

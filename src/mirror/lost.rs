@@ -75,7 +75,7 @@ async fn wait_for_store(
     let mut answering = JoinSet::new();
     let answer = status(core, &why);
     match Control::bind(state_dir) {
-        Ok(control) => drop(answering.spawn(control.answer(move |_: &[&str]| answer.clone()))),
+        Ok(control) => drop(answering.spawn(control.answer(move |_: &[&str], _| answer.clone()))),
         Err(error) => tracing::warn!(%error, "no control socket"),
     }
     tracing::error!(why, remedy = REMEDY, "nothing is mirrored");

@@ -49,7 +49,8 @@ impl Memory {
         let Some(given) = given else {
             return begun(store, core, cycle);
         };
-        if let Some(last) = last.filter(|last| last.given == given && may_go_on(&cycle)) {
+        let is_known = |last: &Known| last.given == given && cycle.approval.is_none();
+        if let Some(last) = last.filter(|last| is_known(last) && may_go_on(&cycle)) {
             let summary = Summary {
                 run: (cycle.new_id)().to_string(),
                 ..last.summary.clone()
@@ -171,6 +172,7 @@ mod tests {
             let looked = self.core.1;
             let cycle = Cycle {
                 policy: &self.policy,
+                approval: None,
                 mirror: true,
                 now: "2026-11-21T10:00:00.000Z".into(),
                 new_id: &mut Uuid::new_v4,
@@ -184,6 +186,7 @@ mod tests {
         fn full(&mut self) -> Summary {
             let cycle = Cycle {
                 policy: &self.policy,
+                approval: None,
                 mirror: true,
                 now: "2026-11-22T10:00:00.000Z".into(),
                 new_id: &mut Uuid::new_v4,

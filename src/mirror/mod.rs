@@ -28,6 +28,7 @@
 //!   not go through a cycle whose outcome it knows: see `memory`.
 
 mod apply;
+pub mod approval;
 pub mod core;
 pub mod cycle;
 pub mod dump;

@@ -168,6 +168,7 @@ pub fn preview(
     let mut new_id = placeholders();
     let cycle = Cycle {
         policy,
+        approval: None,
         mirror: true,
         // A time would make every plan look different.
         now: "now".into(),

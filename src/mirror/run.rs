@@ -1,5 +1,6 @@
 //! One mirror: its tables, its source and its knobs, and a cycle over them.
 
+use super::approval::Approval;
 use super::core::Core;
 use super::cycle::{Cycle, Gatekeeper};
 use super::memory::Memory;
@@ -21,6 +22,8 @@ pub struct Mirror {
     pub gate: Gate,
     /// What the last cycle said.
     pub memory: Memory,
+    /// Deletes that an operator approved, for the next cycle.
+    pub approval: Option<Approval>,
 }
 
 /// Whether expected inventory is mirrored at all.
@@ -63,8 +66,10 @@ impl Mirror {
 
     /// One cycle, whose commits `gatekeeper` may refuse.
     pub(super) fn cycle(&mut self, gatekeeper: &dyn Gatekeeper) -> Summary {
+        let approval = self.approval.take();
         let cycle = Cycle {
             policy: &self.policy,
+            approval: approval.as_ref(),
             mirror: self.gate.is_open(),
             now: clock::wall_now().to_string(),
             new_id: &mut Uuid::new_v4,

@@ -9,6 +9,7 @@
 //! killed and started again, which loses nothing, because a type is one transaction. A cycle that
 //! panics is a failed cycle: `afferent status` and a counter say so, and the next one is tried.
 
+use super::approval::Approval;
 use super::core::Core;
 use super::cycle::Gatekeeper;
 use super::memory::Memory;
@@ -22,12 +23,14 @@ use crate::telemetry;
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
 use crate::telemetry::watchdog::Watchdog;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Longest time that a cycle has to come to its next commit once the service is to stop.
@@ -85,7 +88,16 @@ struct Service {
     metrics: Arc<Metrics>,
     progress: Progress,
     stop: Stop,
+    approved: Arc<Approved>,
     running: Option<JoinHandle<()>>,
+}
+
+/// What an operator approved, until a cycle takes it.
+#[derive(Default)]
+struct Approved {
+    approval: Mutex<Option<Approval>>,
+    /// Somebody approved something: the next cycle begins now.
+    given: Notify,
 }
 
 /// Cycles every interval until SIGTERM or SIGINT; says so to systemd, and answers `afferent status` on the
@@ -116,6 +128,7 @@ impl Service {
                 progress: progress.clone(),
             },
             progress,
+            approved: Arc::default(),
             running: None,
         }
     }
@@ -134,6 +147,7 @@ impl Service {
         tracing::info!(interval = %clock::show_duration(interval), "mirror started");
         let mut beat = tokio::time::interval(watchdog_interval());
         let mut watchdog = Watchdog::new(HUNG, clock::now());
+        let approved = Arc::clone(&self.approved);
         let mut next = tokio::time::interval(interval);
         next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -157,6 +171,7 @@ impl Service {
                     }
                 },
                 _ = next.tick() => self.begin_cycle(),
+                () = approved.given.notified() => self.begin_cycle(),
             }
         }
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
@@ -177,9 +192,16 @@ impl Service {
             return;
         }
         let (mirror, stop) = (Arc::clone(&self.mirror), self.stop.clone());
+        let approved = Arc::clone(&self.approved);
         let (status, metrics) = (Arc::clone(&self.status), Arc::clone(&self.metrics));
         self.running = Some(tokio::task::spawn_blocking(move || {
             let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut approval = approved
+                .approval
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            mirror.approval = approval.take();
+            drop(approval);
             cycle(&mut mirror, &stop, &status, &metrics);
         }));
     }
@@ -209,12 +231,17 @@ impl Service {
         (new.interval != interval).then_some(new.interval)
     }
 
-    /// Answers `afferent status` for as long as what it gives is kept. The mirror is of use without.
+    /// Answers `afferent status` and `afferent mirror approve` for as long as what it gives is kept. The
+    /// mirror is of use without.
     fn answer(&self, state_dir: &Path) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let status = Arc::clone(&self.status);
+        let (status, approved) = (Arc::clone(&self.status), Arc::clone(&self.approved));
+        let answer = move |words: &[&str], user: Option<u32>| match words {
+            ["approve", kind, deletes] => approved.give(status.approve(kind, deletes, user)),
+            _ => status.show(),
+        };
         match Control::bind(state_dir) {
-            Ok(control) => drop(tasks.spawn(control.answer(move |_: &[&str]| status.show()))),
+            Ok(control) => drop(tasks.spawn(control.answer(answer))),
             Err(error) => {
                 tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
             }
@@ -231,6 +258,23 @@ impl Service {
         });
         tasks.spawn(scrape::listen(listener, view));
         Ok(())
+    }
+}
+
+impl Approved {
+    /// Keeps what was approved, and says what follows.
+    fn give(&self, approval: Result<Approval, String>) -> Value {
+        match approval {
+            Err(why) => json!({"error": why}),
+            Ok(approval) => {
+                let (kind, deletes) = (approval.kind.name(), approval.rows.len());
+                tracing::info!(kind, deletes, user = ?approval.user, "deletes approved");
+                let mut kept = self.approval.lock().unwrap_or_else(PoisonError::into_inner);
+                *kept = Some(approval);
+                self.given.notify_one();
+                json!({"approved": deletes, "type": kind})
+            }
+        }
     }
 }
 
@@ -312,6 +356,7 @@ mod tests {
             policy: Policy::of(Profile::NaturalKey),
             gate: Gate::Unset,
             memory: Memory::default(),
+            approval: None,
         });
         let view = View {
             status: Arc::clone(&service.status),

@@ -1,5 +1,6 @@
 //! What `afferent status` shows of a mirror.
 
+use super::approval::Approval;
 use super::progress::Progress;
 use super::report::{Report, Summary};
 use crate::clock::WallTime;
@@ -122,6 +123,21 @@ impl Status {
         answer
     }
 
+    /// What an operator approves, if it is what the last cycle withheld.
+    pub(super) fn approve(
+        &self,
+        kind: &str,
+        deletes: &str,
+        user: Option<u32>,
+    ) -> Result<Approval, String> {
+        let state = self.state();
+        let last = state
+            .last
+            .as_ref()
+            .and_then(|ended| ended.summary.as_ref().ok());
+        Approval::of(kind, deletes, user, last)
+    }
+
     /// Whether tables can be relied on: a cycle ended without an error.
     pub(super) fn ready(&self) -> Result<(), String> {
         match self.state().last.as_ref().map(|ended| &ended.summary) {
@@ -229,7 +245,7 @@ fn reasons(last: Option<&Ended>) -> Vec<String> {
         let withheld = counters.withheld_deletes;
         if withheld > 0 {
             found.push(format!(
-                "{kind}: {withheld} deletes are withheld, see --approve-deletes"
+                "{kind}: {withheld} deletes are withheld; if that is right: afferent mirror approve {kind} {withheld}"
             ));
         }
     }
@@ -264,7 +280,7 @@ mod tests {
             json!([
                 "rack rack: timeout",
                 "NVSwitch: pulled in part only, so nothing is deleted",
-                "Compute: 40 deletes are withheld, see --approve-deletes"
+                "Compute: 40 deletes are withheld; if that is right: afferent mirror approve Compute 40"
             ])
         );
         let good = Summary {

@@ -275,7 +275,7 @@ fn load(store: &Store, metrics: &Metrics) -> Result<Loaded, StoreError> {
 
 /// Answers `afferent status`.
 async fn answer(control: Control, view: Arc<View>) {
-    control.answer(move |words| view.answer(words)).await;
+    control.answer(move |words, _| view.answer(words)).await;
 }
 
 /// Tells systemd that the loop turns, and what it does.

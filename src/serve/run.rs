@@ -173,7 +173,7 @@ impl Agent {
             }
         };
         let (status, published) = (Arc::clone(&self.status), self.published.subscribe());
-        let answer = move |_: &[&str]| {
+        let answer = move |_: &[&str], _| {
             let published = published.borrow().clone();
             locked(&status).show(published.as_ref())
         };

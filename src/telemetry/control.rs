@@ -64,12 +64,12 @@ impl Control {
         Ok(Self { socket })
     }
 
-    /// Answers until dropped. Answers are made beside the loop: that of ten thousand guests takes long
+    /// Answers until dropped, with what `answer` makes of the words and of the user who asks. Answers are made beside the loop: that of ten thousand guests takes long
     /// enough to hold it up.
     pub async fn answer<A, F>(self, answer: F)
     where
         A: Serialize,
-        F: Fn(&[&str]) -> A + Send + Sync + 'static,
+        F: Fn(&[&str], Option<u32>) -> A + Send + Sync + 'static,
     {
         let answer = Arc::new(answer);
         let mut connections = Connections::default();
@@ -93,16 +93,17 @@ impl Control {
 async fn exchange<A, F>(stream: UnixStream, answer: Arc<F>) -> io::Result<()>
 where
     A: Serialize,
-    F: Fn(&[&str]) -> A + Send + Sync + 'static,
+    F: Fn(&[&str], Option<u32>) -> A + Send + Sync + 'static,
 {
     let mut line = String::new();
+    let user = stream.peer_cred().ok().map(|peer| peer.uid());
     let (from, mut to) = stream.into_split();
     tokio::io::BufReader::new(from.take(LONGEST_LINE))
         .read_line(&mut line)
         .await?;
     let made = tokio::task::spawn_blocking(move || {
         let words: Vec<&str> = line.split_whitespace().collect();
-        serde_json::to_vec(&answer(&words))
+        serde_json::to_vec(&answer(&words, user))
     });
     let mut bytes = made.await.map_err(io::Error::other)??;
     bytes.push(b'\n');
@@ -145,11 +146,11 @@ mod tests {
             let began = clock::now();
             (ask(&socket, "status all"), clock::now() - began)
         });
-        let answering = control.answer(|words| json!({"words": words}));
+        let answering = control.answer(|words, user| json!({"words": words, "user": user}));
         tokio::select! {
             asked = asked => {
                 let (answer, took) = asked.unwrap();
-                assert_eq!(answer.unwrap(), json!({"words": ["status", "all"]}));
+                assert_eq!(answer.unwrap(), json!({"words": ["status", "all"], "user": nix::unistd::getuid().as_raw()}));
                 assert!(took < DEADLINE / 2, "{took:?}");
             }
             () = answering => unreachable!("it answers for ever"),

@@ -214,6 +214,69 @@ fn status_metrics_and_readiness_follow_the_cycles() {
     assert!(!page.contains(r#"outcome="failed"} 0"#), "{page}");
 }
 
+/// An operator who looked at what was withheld, while the service runs.
+#[test]
+fn withheld_deletes_happen_when_exactly_they_are_approved() {
+    let running = Running::new();
+    let live = || {
+        let dump = running.mirror.dump();
+        let rows = dump["component"].as_array().unwrap().iter();
+        rows.filter(|row| row["deleted_at"].is_null()).count()
+    };
+    let publish = |machines: usize| {
+        let mut document = document(0);
+        document["expected_machines"]
+            .as_array_mut()
+            .unwrap()
+            .truncate(machines);
+        let next = running.mirror.file("next.json", &document);
+        std::fs::rename(next, running.mirror.path("core.json")).unwrap();
+    };
+    let withheld = |rows: usize| {
+        let status = ask(&running.mirror.state().join("control.sock"), "status").ok();
+        status.filter(|status| status["types"]["Compute"]["withheld_deletes"] == json!(rows))
+    };
+    let approve = |arguments: [&str; 2]| {
+        let output = running
+            .mirror
+            .output(&["approve", arguments[0], arguments[1]]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said)
+    };
+    publish(100);
+    let status = eventually("the guard trips", || withheld(100));
+    let reason = status["reasons"][0].as_str().unwrap();
+    assert!(
+        reason.contains("afferent mirror approve Compute 100"),
+        "{reason}"
+    );
+    for wrong in [["Compute", "99"], ["rack", "1"], ["chair", "1"]] {
+        assert_eq!(approve(wrong).0, Some(1), "{wrong:?}");
+    }
+    assert_eq!(live(), 200);
+    // More is gone by the time that it is approved: nothing of it is deleted.
+    publish(90);
+    eventually("the guard trips again", || withheld(110));
+    let (code, said) = approve(["Compute", "100"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("110"), "{said}");
+    assert_eq!(approve(["Compute", "110"]).0, Some(0));
+    eventually("they are deleted", || (live() == 90).then_some(()));
+    let audit = running.mirror.audit();
+    let approved = audit
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["op"] == "approve")
+        .unwrap();
+    let user = nix::unistd::getuid().as_raw();
+    assert_eq!(approved["new"], json!({"deletes": 110, "user": user}));
+    // It held once.
+    publish(30);
+    eventually("the guard trips once more", || withheld(60));
+    assert_eq!(live(), 90);
+}
+
 fn get(address: &str, path: &str) -> Option<String> {
     let mut peer = TcpStream::connect(address).ok()?;
     write!(peer, "GET {path} HTTP/1.1\r\n\r\n").unwrap();

@@ -403,6 +403,7 @@ fn an_approval_ends_with_the_cycle_it_was_given_for() {
         core: Box::new(FileCore::at_path(path.clone(), None)),
         policy,
         gate: Gate::Unset,
+        approval: None,
         memory: afferent::mirror::memory::Memory::default(),
     };
     write(0..100);

@@ -95,6 +95,7 @@ impl Tables {
         };
         let cycle = Cycle {
             policy: &self.policy,
+            approval: None,
             mirror: true,
             now: "2026-11-21T10:00:00.000Z".into(),
             new_id: &mut new_id,

@@ -7,6 +7,7 @@ use crate::clock;
 use crate::mirror::policy::Profile;
 use crate::mirror::query::{self, AuditFilter, AuditView, DriftFilter};
 use crate::mirror::{self, dump::LoadError, lost};
+use crate::telemetry::control;
 use argh::FromArgs;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -69,6 +70,19 @@ reading! {
     /// new ids.
     #[argh(subcommand, name = "begin-anew")]
     BeginAnewArgs {}
+}
+
+reading! {
+    /// Let the running service delete, once, the rows of a type that its guard withheld.
+    #[argh(subcommand, name = "approve")]
+    ApproveArgs {
+        /// rack, Compute, NVSwitch or PowerShelf
+        #[argh(positional, arg_name = "type")]
+        kind: String,
+        /// how many deletes were withheld, as `afferent status` says
+        #[argh(positional)]
+        deletes: u32,
+    }
 }
 
 reading! {
@@ -162,6 +176,39 @@ pub(super) fn begin_anew(args: &BeginAnewArgs) -> Result<u8, Stop> {
             Some(aside) => writeln!(out, "a new mirror.redb is begun; the old one is {aside}"),
             None => writeln!(out, "a new mirror.redb is begun; there was no old one"),
         }
+    }))
+}
+
+/// The service may be one of systemd, whose socket is in a directory of its own.
+const RUNTIME: &str = "/run/afferent/mirror";
+
+pub(super) fn approve(args: &ApproveArgs) -> Result<u8, Stop> {
+    let own = control::socket_of(&args.state_dir());
+    let socket = match own.exists() {
+        true => own,
+        false => PathBuf::from(RUNTIME).join(control::SOCKET),
+    };
+    let words = format!("approve {} {}", args.kind, args.deletes);
+    let answer = control::ask(&socket, &words).map_err(|error| {
+        Stop::failed(format!(
+            "{}: no service answers: {error}; without one, use `afferent mirror run --once --approve-deletes {}`",
+            socket.display(),
+            args.deletes
+        ))
+    })?;
+    if let Some(why) = answer["error"].as_str() {
+        return Err(Stop::failed(why));
+    }
+    Ok(print_with(|out| {
+        if args.json {
+            serde_json::to_writer(&mut *out, &answer)?;
+            return writeln!(out);
+        }
+        let (deletes, kind) = (args.deletes, &args.kind);
+        writeln!(
+            out,
+            "{deletes} deletes of {kind} are approved; the cycle that begins now carries them out"
+        )
     }))
 }
 

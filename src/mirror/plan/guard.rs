@@ -1,5 +1,6 @@
 //! Which of the rows that nobody claimed are deleted now.
 
+use super::super::approval::Approval;
 use super::super::policy::{Empty, Policy};
 use super::super::report::{Report, Withheld};
 use crate::inventory::Kind;
@@ -22,6 +23,7 @@ pub(super) struct Verdict {
     pub(super) withheld: Vec<Withheld>,
     pub(super) waiting: Vec<(Candidate, u32)>,
     pub(super) absences: Vec<(Uuid, u32)>,
+    pub(super) approved: bool,
     pub(super) warnings: Vec<Report>,
 }
 
@@ -34,7 +36,9 @@ pub(super) fn judge(
     empty: bool,
     absent: &HashMap<Uuid, u32>,
     policy: &Policy,
+    approval: Option<&Approval>,
 ) -> Verdict {
+    let approval = approval.filter(|approval| approval.kind == kind);
     let mut verdict = Verdict::default();
     if empty && policy.empty == Empty::Skip && live > 0 {
         let why = format!("the response is empty: {live} live rows are kept");
@@ -62,7 +66,13 @@ pub(super) fn judge(
     }
     // A ceiling that somebody typed holds for an empty response too.
     let trusted = empty && policy.empty == Empty::Authoritative && policy.approve_deletes.is_none();
-    if !trusted && trips(due.len(), live, policy) {
+    let approved = approval.is_some_and(|a| a.is_for(kind, due.iter().map(|c| c.id)));
+    if approval.is_some() && !approved {
+        let why = "the rows that Core lacks are not those whose deletion was approved";
+        let report = Report::new("approval_stale", kind, "", why);
+        verdict.warnings.push(report);
+    }
+    if !trusted && !approved && trips(due.len(), live, policy) {
         verdict.warnings.push(Report::new(
             "guard_tripped",
             kind,
@@ -99,6 +109,7 @@ pub(super) fn judge(
             }
         }
         verdict.delete = due;
+        verdict.approved = approved;
     }
     verdict
 }
@@ -137,6 +148,7 @@ mod tests {
             false,
             &HashMap::new(),
             policy,
+            None,
         )
     }
 
@@ -177,6 +189,7 @@ mod tests {
                 true,
                 &HashMap::new(),
                 &policy,
+                None,
             );
             assert_eq!(verdict.delete.len(), deleted, "{empty:?}");
             // Whatever becomes of them, an empty response is worth a look.
@@ -189,7 +202,7 @@ mod tests {
             label: String::new(),
         });
         let all = candidates.collect();
-        let verdict = judge(Kind::Rack, all, 20, true, &HashMap::new(), &policy);
+        let verdict = judge(Kind::Rack, all, 20, true, &HashMap::new(), &policy, None);
         assert_eq!(verdict.withheld.len(), 20);
     }
 }

@@ -125,6 +125,8 @@ pub struct Plan {
     pub withheld: Vec<Withheld>,
     /// In how many complete pulls in a row a row was missing; 0 forgets it.
     pub absences: Vec<(Uuid, u32)>,
+    /// Deletes happen because an operator approved them.
+    pub approved: bool,
     /// Which rule decided about whom, when that was asked for.
     pub trace: Vec<Decision>,
 }

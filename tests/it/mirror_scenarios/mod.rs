@@ -239,6 +239,7 @@ fn failing_commit(mirror: &Mirror, document: &Value, what: &str, profile: &str) 
     let policy = Policy::of(profile.parse().unwrap());
     let cycle = Cycle {
         policy: &policy,
+        approval: None,
         mirror: true,
         now: "2026-11-21T10:00:00.000Z".into(),
         new_id: &mut uuid::Uuid::new_v4,

@@ -16,6 +16,7 @@ mod write;
 use super::guard::{Candidate, judge};
 use super::{Claims, Decision, Draft, Earlier, Op, Plan};
 use crate::inventory::{Bmc, BmcType, Component, Kind, Mac, Pair, Row};
+use crate::mirror::approval::Approval;
 use crate::mirror::policy::Policy;
 use crate::mirror::report::{Counters, Report, Withheld};
 use crate::mirror::spec::component::{Address, WantedComponent};
@@ -57,6 +58,8 @@ pub struct ComponentInput<'a> {
     pub racks_pulled: bool,
     /// The knobs.
     pub policy: &'a Policy,
+    /// Deletes that an operator approved.
+    pub approval: Option<&'a Approval>,
     /// Time of the run, RFC 3339.
     pub now: &'a str,
     /// Whether decisions are noted for `explain`.
@@ -85,6 +88,8 @@ struct Planner<'a> {
     seen: Seen,
     /// Components whose rack is not there, when racks were not pulled.
     unresolved_racks: u64,
+    /// Deletes happen because an operator approved them.
+    approved: bool,
     /// BMCs that go to entries.
     taken_macs: HashSet<Mac>,
     /// Pairs that go to entries.
@@ -135,6 +140,7 @@ pub fn plan_components(
         errors: planner.errors,
         withheld,
         absences: absences.into_iter().chain(more_absences).collect(),
+        approved: planner.approved,
         trace: planner.trace,
     };
     for (i, entry) in entries.iter().enumerate() {
@@ -183,6 +189,7 @@ impl<'a> Planner<'a> {
                 .collect(),
             seen: Seen::default(),
             unresolved_racks: 0,
+            approved: false,
             taken_macs: HashSet::with_capacity(entries.len()),
             taken_pairs: HashSet::with_capacity(entries.len()),
             draft: Draft::default(),
@@ -347,7 +354,9 @@ impl<'a> Planner<'a> {
             empty,
             &self.input.present.absent,
             self.input.policy,
+            self.input.approval,
         );
+        self.approved = verdict.approved;
         self.warnings.extend(verdict.warnings);
         for candidate in &verdict.delete {
             let Some(row) = self.input.present.rows.get(candidate.row) else {

@@ -7,6 +7,7 @@ use super::component::sighting_keys;
 use super::guard::{Candidate, judge};
 use super::{Claims, Decision, Draft, Op, Plan};
 use crate::inventory::{Kind, Pair, Rack, Row};
+use crate::mirror::approval::Approval;
 use crate::mirror::policy::{Duplicates, Legacy, Policy, Profile};
 use crate::mirror::report::{Counters, Report, Withheld};
 use crate::mirror::spec::rack::WantedRack;
@@ -35,6 +36,8 @@ pub struct RackInput<'a> {
     pub present: &'a PresentRacks,
     /// The knobs.
     pub policy: &'a Policy,
+    /// Deletes that an operator approved.
+    pub approval: Option<&'a Approval>,
     /// Time of the run, RFC 3339.
     pub now: &'a str,
     /// Whether decisions are noted for `explain`.
@@ -59,6 +62,8 @@ struct Planner<'a> {
     draft: Draft,
     counters: Counters,
     warnings: Vec<Report>,
+    /// Deletes happen because an operator approved them.
+    approved: bool,
     trace: Vec<Decision>,
 }
 
@@ -92,6 +97,7 @@ pub fn plan_racks(mut input: RackInput<'_>, new_id: &mut dyn FnMut() -> Uuid) ->
         errors: Vec::new(),
         withheld,
         absences,
+        approved: planner.approved,
         trace: planner.trace,
     }
 }
@@ -153,6 +159,7 @@ impl<'a> Planner<'a> {
             draft: Draft::default(),
             counters: Counters::default(),
             warnings,
+            approved: false,
             trace: Vec::new(),
         }
     }
@@ -334,7 +341,9 @@ impl<'a> Planner<'a> {
             empty,
             absent,
             self.input.policy,
+            self.input.approval,
         );
+        self.approved = verdict.approved;
         self.warnings.extend(verdict.warnings);
         for candidate in &verdict.delete {
             let Some(row) = rows.get(candidate.row) else {
