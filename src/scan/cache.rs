@@ -137,8 +137,9 @@ impl Delta {
                 first: first.why.clone(),
             });
         }
-        let why = match (self.keys.len(), self.identity.last_number) {
-            (0, 0) => match another() {
+        let why = match (self.keys.len() as u64, self.identity.last_number) {
+            // Keys are headers too, and all that were ever there.
+            (keys, last) if keys == last => match another() {
                 Some(other) => format!(
                     "is new and lists no package, but {} is there as well: \
                      not the database in use, or a conversion that was never finished",

@@ -500,6 +500,28 @@ mod tests {
         }
     }
 
+    // The loss: a guest that answers every sensor, and of which none takes the report.
+    #[test]
+    fn a_report_that_no_sensor_takes_is_known_here() {
+        assert_eq!(sample().too_large(), None);
+        let half = usize::try_from(MAX_RESPONSE).unwrap() / 2;
+        let package = |name: &str| Package {
+            name: name.repeat(half),
+            ..Package::default()
+        };
+        let stored = StoredReport {
+            row: sample().row,
+            report: Report {
+                packages: vec![package("a"), package("b")],
+                ..Report::default()
+            },
+        };
+        let scan = sample().last_scan;
+        let published = Published::new(&stored, None, scan, UpdatePath::Url);
+        let why = published.too_large().unwrap();
+        assert!(why.contains("sensors take at most 16777216"), "{why}");
+    }
+
     #[test]
     fn a_token_is_the_published_report_an_earlier_one_or_one_that_was_never_made() {
         let published = sample();

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Answers under way when the service is told to stop are waited for this long.
@@ -72,6 +72,8 @@ struct Agent {
     mapping: Option<repo_cpe::Seen>,
     not_ready: watch::Sender<NotReady>,
     servers: JoinSet<()>,
+    /// Answers `afferent status`, where it can.
+    control: JoinSet<()>,
     status: Arc<Mutex<Status>>,
 }
 
@@ -136,6 +138,7 @@ impl Agent {
             worker,
             not_ready,
             servers,
+            control: JoinSet::new(),
             published,
             rules,
             scan: None,
@@ -148,9 +151,9 @@ impl Agent {
         // installs this service and waits for its start.
         notify(&[NotifyState::Ready]);
         agent.tell_status();
-        let control = agent.open_control();
+        agent.open_control();
         agent.live(rolled_back).await?;
-        drop(control);
+        agent.control.shutdown().await;
         tracing::info!("stopping");
         notify(&[NotifyState::Stopping]);
         let _ = stop.send(true);
@@ -163,13 +166,13 @@ impl Agent {
         Ok(())
     }
 
-    /// Answers `afferent status` for as long as what it gives is kept.
-    fn open_control(&self) -> Option<JoinSet<()>> {
+    /// Answers `afferent status` from now on, if the socket can be bound: the agent is of use without.
+    fn open_control(&mut self) {
         let control = match Control::bind(&self.config.state_dir) {
             Ok(control) => control,
             Err(error) => {
                 tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
-                return None;
+                return;
             }
         };
         let (status, published) = (Arc::clone(&self.status), self.published.subscribe());
@@ -177,9 +180,7 @@ impl Agent {
             let published = published.borrow().clone();
             locked(&status).show(published.as_ref())
         };
-        let mut task = JoinSet::new();
-        task.spawn(control.answer(answer));
-        Some(task)
+        self.control.spawn(control.answer(answer));
     }
 
     /// Until the service is told to stop.
@@ -197,10 +198,10 @@ impl Agent {
             let until = self.step();
             tokio::select! {
                 Some(ended) = self.servers.join_next() => {
-                    let why = ended.map_or_else(|error| error.to_string(), |()| "it ended".into());
-                    return Err(ServeError::System(io::Error::other(format!(
-                        "nobody listens any more: {why}"
-                    ))));
+                    return Err(ended_early("the task that accepts connections", ended));
+                }
+                Some(ended) = self.control.join_next() => {
+                    return Err(ended_early("the task of the control socket", ended));
                 }
                 touch = self.watch.touched() => self.touched(touch),
                 outcome = finished(&mut self.scan) => self.scanned(outcome),
@@ -350,6 +351,12 @@ fn locked(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
 async fn finished(scan: &mut Option<JoinHandle<Outcome>>) -> Outcome {
     let outcome = joined(scan).await;
     outcome.unwrap_or_else(|error| Outcome::ScanFailed(format!("the scan broke off: {error}")))
+}
+
+/// A loop that ended is no agent any more: the process ends, and whoever started it starts it again.
+fn ended_early(what: &str, ended: Result<(), JoinError>) -> ServeError {
+    let why = ended.map_or_else(|error| error.to_string(), |()| "it returned".into());
+    ServeError::System(io::Error::other(format!("{what} ended: {why}")))
 }
 
 /// Tells systemd, when there is one that listens.

@@ -114,6 +114,24 @@ fn no_packages_is_the_truth_only_in_a_new_database() {
     assert!(said.contains("var/lib/rpm/rpmdb.sqlite"), "{said}");
 }
 
+// The loss: an image that imports its keys first, and counts as broken until it has its packages.
+#[test]
+fn a_new_database_with_nothing_but_keys_is_new() {
+    let root = RpmRoot::new();
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/key.asc");
+    let imported = root.rpm().args(["--import", key]).status().unwrap();
+    assert!(imported.success());
+    let scanned = scan(&root);
+    assert!(scanned.report.packages.is_empty());
+    assert_eq!(scanned.stats.keys, 1);
+    root.add(&Spec::default());
+    root.erase(&["sample"]);
+    let error = Scanner::new()
+        .scan(&request(root.path()), Mode::Full)
+        .unwrap_err();
+    assert!(matches!(error, ScanError::Empty { .. }), "{error}");
+}
+
 // The loss: "nothing is installed" from a database that some tool made beside the real one.
 #[test]
 fn a_new_database_beside_a_full_one_is_no_empty_system() {

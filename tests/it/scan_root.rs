@@ -223,3 +223,20 @@ fn arguments_that_are_not_utf8_are_taken_byte_for_byte() {
     assert!(String::from_utf8_lossy(&status.stdout).contains("serve"));
     assert!(state.join("serve.redb").exists());
 }
+
+// The loss: packages without repositories, and nobody knows why.
+#[test]
+fn systems_that_keep_no_history_by_their_kind_are_named() {
+    for (mark, why) in [
+        ("var/lib/yum/history", "the history of yum"),
+        ("run/ostree-booted", "came with an image"),
+        ("usr/lib/bootc", "came with an image"),
+    ] {
+        let root = with_one_package();
+        assert!(!said(&scan(root.path(), &[])).contains(why));
+        fs::create_dir_all(root.path().join(mark)).unwrap();
+        let output = scan(root.path(), &[]);
+        assert!(said(&output).contains(why), "{mark}: {}", said(&output));
+        assert_eq!(sorted(&output.stdout), root.rpm_qa());
+    }
+}
