@@ -40,6 +40,24 @@ impl Setting {
     }
 }
 
+/// How long a damaged database that was moved aside is kept.
+pub(super) const DAMAGED_MAX_AGE: Setting = Setting {
+    name: "damaged-max-age",
+    value: "DURATION",
+    default: Some("720h"),
+    many: false,
+    help: "longest a damaged database that was moved aside is kept, 1h to 8760h",
+};
+
+/// How many of them are kept.
+pub(super) const DAMAGED_MAX_COUNT: Setting = Setting {
+    name: "damaged-max-count",
+    value: "NUMBER",
+    default: Some("5"),
+    many: false,
+    help: "damaged databases that are kept, the newest, 0 to 100",
+};
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {

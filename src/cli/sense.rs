@@ -1,7 +1,9 @@
 //! `afferent sense`: flags as typed.
 
 use super::native;
-use super::options::{ConfigError, Origin, Setting, Settings, parse};
+use super::options::{
+    ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Origin, Setting, Settings, parse,
+};
 use crate::report::VmId;
 use crate::sense::deliver::policy::Rate;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
@@ -158,20 +160,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         many: false,
         help: "where the queue is kept",
     },
-    Setting {
-        name: "damaged-max-age",
-        value: "DURATION",
-        default: Some("720h"),
-        many: false,
-        help: "longest a damaged database that was moved aside is kept, 1h to 8760h",
-    },
-    Setting {
-        name: "damaged-max-count",
-        value: "NUMBER",
-        default: Some("5"),
-        many: false,
-        help: "damaged databases that are kept, the newest, 0 to 100",
-    },
+    DAMAGED_MAX_AGE,
+    DAMAGED_MAX_COUNT,
     Setting {
         name: "poll-interval",
         value: "DURATION",

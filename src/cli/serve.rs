@@ -1,7 +1,7 @@
 //! `afferent serve`: flags as typed, and the configuration they become.
 
 use super::native;
-use super::options::{ConfigError, Setting, Settings, parse};
+use super::options::{ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Setting, Settings, parse};
 use crate::serve::repo_cpe::{FetchOptions, Source};
 use crate::serve::{Config, Pace};
 use argh::FromArgs;
@@ -229,20 +229,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         many: false,
         help: "how often files are compared in case events were missed, 1s to 1h",
     },
-    Setting {
-        name: "damaged-max-age",
-        value: "DURATION",
-        default: Some("720h"),
-        many: false,
-        help: "longest a damaged database that was moved aside is kept, 1h to 8760h",
-    },
-    Setting {
-        name: "damaged-max-count",
-        value: "NUMBER",
-        default: Some("5"),
-        many: false,
-        help: "damaged databases that are kept, the newest, 0 to 100",
-    },
+    DAMAGED_MAX_AGE,
+    DAMAGED_MAX_COUNT,
 ];
 
 pub(super) fn run(args: ServeArgs) -> u8 {

@@ -104,14 +104,19 @@ fn after_each_install_upgrade_and_erase_the_list_is_that_of_rpm() {
 fn no_packages_is_the_truth_only_in_a_new_database() {
     let root = RpmRoot::new();
     assert!(scan(&root).report.packages.is_empty());
+    let said = emptied(&root);
+    assert!(said.contains("var/lib/rpm/rpmdb.sqlite"), "{said}");
+}
+
+/// What a scan says after the only package was erased.
+fn emptied(root: &RpmRoot) -> String {
     root.add(&Spec::default());
     root.erase(&["sample"]);
     let error = Scanner::new()
         .scan(&request(root.path()), Mode::Full)
         .unwrap_err();
     assert!(matches!(error, ScanError::Empty { .. }), "{error}");
-    let said = error.to_string();
-    assert!(said.contains("var/lib/rpm/rpmdb.sqlite"), "{said}");
+    error.to_string()
 }
 
 // The loss: an image that imports its keys first, and counts as broken until it has its packages.
@@ -124,12 +129,7 @@ fn a_new_database_with_nothing_but_keys_is_new() {
     let scanned = scan(&root);
     assert!(scanned.report.packages.is_empty());
     assert_eq!(scanned.stats.keys, 1);
-    root.add(&Spec::default());
-    root.erase(&["sample"]);
-    let error = Scanner::new()
-        .scan(&request(root.path()), Mode::Full)
-        .unwrap_err();
-    assert!(matches!(error, ScanError::Empty { .. }), "{error}");
+    emptied(&root);
 }
 
 // The loss: "nothing is installed" from a database that some tool made beside the real one.

@@ -25,14 +25,20 @@ fn package(root: &RpmRoot, name: &str) -> std::path::PathBuf {
     })
 }
 
+/// A root without packages, and its first one.
+fn new_machine() -> (RpmRoot, std::path::PathBuf) {
+    let root = RpmRoot::new();
+    let file = package(&root, "one");
+    (root, file)
+}
+
 fn reasons(launch: &Launch) -> String {
     status(launch.state_dir(), &[]).0["reasons"].to_string()
 }
 
 #[test]
 fn a_new_database_is_not_ready_and_its_first_package_ends_a_wait() {
-    let root = RpmRoot::new();
-    let file = package(&root, "one");
+    let (root, file) = new_machine();
     let launch = Launch::on(root.path()).flag("safety-poll", "1h");
     let agent = launch.spawn();
     agent.wait_until_said("the first package is waited for");
@@ -63,8 +69,7 @@ fn a_new_database_is_not_ready_and_its_first_package_ends_a_wait() {
 // The loss: the first package of a new machine that Central hears of minutes later.
 #[test]
 fn the_first_package_of_a_new_machine_is_delivered_without_a_failed_pull() {
-    let root = RpmRoot::new();
-    let file = package(&root, "one");
+    let (root, file) = new_machine();
     let launch = Launch::on(root.path()).flag("safety-poll", "1h");
     let agent = launch.spawn();
     agent.wait_until_said("the first package is waited for");
