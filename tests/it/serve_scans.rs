@@ -5,7 +5,7 @@ use crate::support::eventually;
 use crate::support::program::{Program, status};
 use crate::support::rpm_root::{RpmRoot, Spec};
 use afferent::report::{GuestId, facts};
-use afferent::wire::message::{WaitReport, request};
+use afferent::wire::message::{ErrorCode, WaitReport, request};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
@@ -138,23 +138,41 @@ impl Drop for Writer {
     }
 }
 
+/// Runs an agent so that every read of the database takes so many microseconds.
+fn slow_reads(root: &RpmRoot, microseconds: &str) -> Vec<String> {
+    let database = root.dbpath().join("rpmdb.sqlite").display().to_string();
+    let inject = format!("inject=pread64:delay_enter={microseconds}");
+    let strace = "strace -f -qq -o /dev/null -e trace=pread64 -e";
+    let strace = strace.split(' ').map(str::to_owned);
+    strace.chain([inject, "-P".to_owned(), database]).collect()
+}
+
+// The loss: a machine that does not shut down because a disk does not answer.
+#[test]
+fn a_stop_does_not_wait_for_a_scan_that_hangs() {
+    let (root, file) = new_machine();
+    root.install(&[file]);
+    let launch = Launch::on(root.path()).under(slow_reads(&root, "600000000"));
+    let agent = launch.spawn();
+    agent.wait_until_said("listening");
+    assert_eq!(agent.get().refusal(), Some(ErrorCode::NotReady));
+    // `eventually` waits 90 s, the first read 10 min. strace itself does not end with a thread that it delays.
+    let stat = format!("/proc/{}/stat", agent.pid());
+    agent.signal("TERM");
+    eventually("the process is over", || {
+        let stat = fs::read_to_string(&stat).unwrap_or_default();
+        let state = stat.rsplit(')').next()?.trim_start().chars().next();
+        matches!(state, None | Some('Z' | 'X')).then_some(())
+    });
+}
+
 // The loss: a processor that scans for ever, and an operator who is told that all is well.
 #[test]
 fn a_database_that_never_rests_is_said_and_scanned_when_it_does() {
     let root = RpmRoot::new();
     root.install(&[package(&root, "one")]);
     // Every read takes longer than the pause of the writer.
-    let launch = Launch::on(root.path()).under([
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=pread64",
-        "-e",
-        "inject=pread64:delay_enter=10000",
-    ]);
+    let launch = Launch::on(root.path()).under(slow_reads(&root, "10000"));
     let writer = Writer::on(&root.dbpath().join("rpmdb.sqlite"));
     let agent = launch.spawn();
     let said = eventually("it is said", || {
