@@ -129,6 +129,14 @@ impl Scanner {
         Self::default()
     }
 
+    /// One that knows nothing yet and goes on counting where another one was.
+    pub fn counting(progress: Arc<AtomicU64>) -> Self {
+        Self {
+            progress,
+            ..Self::default()
+        }
+    }
+
     /// Counts headers and attempts: it stands still while a scan hangs.
     pub fn progress(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.progress)

@@ -270,7 +270,7 @@ impl Inner {
 fn locked(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(|poisoned| {
         let mut guard = poisoned.into_inner();
-        guard.scanner = Scanner::new();
+        guard.scanner = Scanner::counting(guard.scanner.progress());
         inner.clear_poison();
         guard
     })
@@ -313,5 +313,63 @@ fn draw_epoch() -> Epoch {
         if let Some(epoch) = Epoch::new(u32::from_be_bytes([a, b, c, d])) {
             return epoch;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::Pace;
+    use crate::store::Limits;
+
+    fn config(root: &Path, state_dir: &Path) -> Config {
+        let hour = Duration::from_secs(3600);
+        Config {
+            listen: Vec::new(),
+            root: root.to_owned(),
+            dbpath: None,
+            state_dir: state_dir.to_owned(),
+            pace: Pace {
+                reactive: true,
+                debounce: Duration::ZERO,
+                max_delay: hour,
+                burst: 1,
+                refill: hour,
+                transaction_timeout: hour,
+                interval: hour,
+            },
+            allow_cid: Vec::new(),
+            conn_deadline: hour,
+            tls: None,
+            repo_cpe: None,
+            repo_cpe_fetch: Default::default(),
+            safety_poll: hour,
+            damaged: Limits::default(),
+        }
+    }
+
+    // The loss: an agent that scans nothing any more because one scan met what nobody had thought of.
+    #[test]
+    fn after_a_scan_that_panicked_the_next_one_begins_with_a_new_scanner() {
+        let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config = config(root.path(), state.path());
+        let (worker, _) = Worker::open(&config).unwrap();
+        let before = worker.progress();
+        let inner = Arc::clone(&worker.inner);
+        let scan = std::thread::spawn(move || {
+            let _inner = inner.lock().unwrap();
+            std::panic::resume_unwind(Box::new("as in a scan"));
+        });
+        assert!(scan.join().is_err() && worker.inner.is_poisoned());
+        let outcome = worker.scan(&config, Trigger::Reactive, false)();
+        assert!(
+            matches!(outcome, Outcome::ScanFailed(_)),
+            "there is nothing to scan"
+        );
+        assert!(!worker.inner.is_poisoned());
+        assert!(
+            Arc::ptr_eq(&before, &worker.progress()),
+            "the watchdog looks at it"
+        );
     }
 }
