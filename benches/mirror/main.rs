@@ -29,8 +29,8 @@ mod postgres;
 
 use afferent::mirror::core::FileCore;
 use afferent::mirror::cycle::{AlwaysOpen, Cycle};
-use afferent::mirror::memory::Memory;
 use afferent::mirror::policy::{Policy, Profile};
+use afferent::mirror::skip_unchanged::SkipUnchanged;
 use std::fmt;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -135,7 +135,7 @@ fn afferent(scratch: &Path, sizes: (usize, usize)) -> Vec<Cost> {
     let policy = Policy::of(Profile::NaturalKey);
     let path = scratch.join("core.json");
     let mut core = FileCore::at_path(path.clone(), None);
-    let mut memory = Memory::default();
+    let mut memory = SkipUnchanged::default();
     let costs = (0..STEPS.len()).map(|step| {
         std::fs::write(&path, document(sizes, step)).unwrap();
         // The peak is that of the cycle, not of writing the document.

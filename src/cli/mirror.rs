@@ -11,11 +11,11 @@ mod settings;
 use super::native;
 use super::options::ConfigError;
 use super::{DONE, FAILED, USAGE, complain, print_with, write_lines};
-use crate::mirror::memory::Memory;
+use crate::mirror::diagnostics::{Diagnostic, Summary};
 use crate::mirror::planfile::{PlanFile, PlanView, Snapshot, preview, show};
-use crate::mirror::report::{Report, Summary};
 use crate::mirror::run::{self, Mirror};
 use crate::mirror::service;
+use crate::mirror::skip_unchanged::SkipUnchanged;
 use crate::mirror::{Store, lost};
 use crate::telemetry::start_log;
 use argh::FromArgs;
@@ -211,7 +211,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         core,
         policy: config.policy,
         gate: settings::gate(&config.policy),
-        memory: Memory::default(),
+        skip_unchanged: SkipUnchanged::default(),
         approval: None,
     };
     if !args.once {
@@ -286,7 +286,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
     drop(tables);
     if let Some(why) = saved.stale(&snapshot, generation) {
         let mut summary = Summary::new(String::new());
-        summary.errors.push(Report::general("plan_stale", why));
+        summary.errors.push(Diagnostic::general("plan_stale", why));
         return Ok(tell(&summary, json));
     }
     let mut policy = saved.policy;
@@ -297,7 +297,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
         core: Box::new(snapshot),
         policy,
         gate: run::Gate::Unset,
-        memory: Memory::default(),
+        skip_unchanged: SkipUnchanged::default(),
         approval: None,
     };
     let summary = mirror.once();
@@ -393,7 +393,7 @@ fn tell(summary: &Summary, json: bool) -> u8 {
 }
 
 /// Warnings and errors for people.
-fn say(warnings: &[Report], errors: &[Report]) {
+fn say(warnings: &[Diagnostic], errors: &[Diagnostic]) {
     for (level, reports) in [("warning", warnings), ("error", errors)] {
         for report in reports {
             let of = report.kind.as_deref().unwrap_or("run");

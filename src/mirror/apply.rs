@@ -2,14 +2,14 @@
 
 use super::approval::Approval;
 use super::core::{Device, Pulled, Topology};
+use super::diagnostics::{Diagnostic, Withheld};
+use super::entry::CoreEntry;
 use super::observe::{Observation, PresentDevices, observe};
-use super::page::Entry;
 use super::plan::{
     Change, ComponentInput, Earlier, Op, Plan, PresentComponents, PresentRacks, RackInput,
     pair_key, plan_components, plan_racks,
 };
 use super::policy::Policy;
-use super::report::{Report, Withheld};
 use super::spec::component::WantedComponent;
 use super::spec::rack::WantedRack;
 use super::spec::{self, Skipped};
@@ -51,7 +51,7 @@ pub(crate) struct Checked {
     skipped: Vec<Skipped>,
     /// Whether absence means something.
     pub(crate) complete: bool,
-    warnings: Vec<Report>,
+    warnings: Vec<Diagnostic>,
 }
 
 enum Wanted {
@@ -61,7 +61,7 @@ enum Wanted {
 
 impl Checked {
     /// Checks every entry of a response.
-    pub(crate) fn new(kind: Kind, pulled: Pulled<Entry>, policy: &Policy) -> Self {
+    pub(crate) fn new(kind: Kind, pulled: Pulled<CoreEntry>, policy: &Policy) -> Self {
         let mut checked = Self {
             wanted: Wanted::Racks(Vec::new()),
             skipped: Vec::new(),
@@ -87,7 +87,7 @@ impl Checked {
         checked
     }
 
-    fn sort<T>(&mut self, entry: Result<(T, Vec<Report>), Skipped>, wanted: &mut Vec<T>) {
+    fn sort<T>(&mut self, entry: Result<(T, Vec<Diagnostic>), Skipped>, wanted: &mut Vec<T>) {
         match entry {
             Ok((entry, warnings)) => {
                 wanted.push(entry);
@@ -161,7 +161,7 @@ pub(crate) fn mirror(
         }
         Wanted::Components(wanted) => {
             let present = present_components(tables, kind, &wanted, absent)?;
-            hold_for_unknown(tables, run, &present)?;
+            protect_unpulled_types(tables, run, &present)?;
             let input = ComponentInput {
                 kind,
                 wanted,
@@ -220,7 +220,7 @@ fn present_components(
 }
 
 /// A type that was to come first and whose claims are not known keeps what it has.
-fn hold_for_unknown(
+fn protect_unpulled_types(
     tables: &Tables<'_>,
     run: &mut Run<'_>,
     present: &PresentComponents,

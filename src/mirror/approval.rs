@@ -4,7 +4,7 @@
 //! next cycle and for exactly the rows that were withheld then: if Core lacks any other row by that time,
 //! nothing is deleted, and the cycle says so.
 
-use super::report::Summary;
+use super::diagnostics::Summary;
 use crate::inventory::Kind;
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -62,7 +62,7 @@ impl Approval {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mirror::report::Withheld;
+    use crate::mirror::diagnostics::Withheld;
 
     #[test]
     fn it_is_given_for_what_was_seen_and_holds_for_nothing_else() {

@@ -5,11 +5,11 @@
 use super::apply::{Checked, Run, mirror, observe_type, write_topology};
 use super::approval::Approval;
 use super::core::{Core, Device, Pull, Pulled, Topology};
+use super::diagnostics::{Counters, Diagnostic, DriftSummary, Summary};
+use super::entry::CoreEntry;
 use super::observe::Observation;
-use super::page::Entry;
 use super::plan::{Earlier, Plan};
 use super::policy::Policy;
-use super::report::{Counters, DriftSummary, Report, Summary};
 use super::topology;
 use crate::inventory::Kind;
 use crate::store::Store;
@@ -76,7 +76,9 @@ pub(super) fn begun(store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Sum
     };
     let lists = Lists::pull(core, cycle.mirror, cycle.policy);
     if let Some(why) = core.several_sites() {
-        summary.errors.push(Report::general("several_sites", why));
+        summary
+            .errors
+            .push(Diagnostic::general("several_sites", why));
         return summary;
     }
     let mut topology = Some(lists.topology);
@@ -131,7 +133,7 @@ impl Lists {
 }
 
 impl Listed {
-    fn new(kind: Kind, pull: Pull<Entry>, policy: &Policy) -> Self {
+    fn new(kind: Kind, pull: Pull<CoreEntry>, policy: &Policy) -> Self {
         match pull {
             Pull::Absent => Self::Absent,
             Pull::Failed(why) => Self::Failed(why),
@@ -145,7 +147,7 @@ impl Listed {
             Self::Absent => None,
             Self::Failed(why) => {
                 let code = format!("pull_failed:{kind}");
-                summary.errors.push(Report::new(code, kind, "", why));
+                summary.errors.push(Diagnostic::new(code, kind, "", why));
                 run.unknown.push(kind);
                 None
             }
@@ -211,7 +213,7 @@ pub struct Planned {
 /// Plans every type in one transaction that is never committed: exactly what a run would do.
 pub(crate) fn plan_cycle(
     store: &Store,
-    lists: Vec<(Kind, Pull<Entry>)>,
+    lists: Vec<(Kind, Pull<CoreEntry>)>,
     source: String,
     cycle: Cycle<'_>,
     trace: bool,
@@ -283,7 +285,7 @@ fn take(summary: &mut Summary, plan: Plan) {
 
 fn failed_tx(summary: &mut Summary, kind: Kind, what: &str, error: &InventoryError) {
     let code = format!("tx_failed:{what}");
-    let report = Report::new(code, kind, "", error.to_string());
+    let report = Diagnostic::new(code, kind, "", error.to_string());
     summary.errors.push(report);
 }
 
@@ -313,7 +315,7 @@ fn observe_kind(
                 Pull::Absent => return,
             };
             let code = format!("pull_failed:{what}");
-            summary.errors.push(Report::new(code, kind, "", why));
+            summary.errors.push(Diagnostic::new(code, kind, "", why));
             summary
                 .drift
                 .insert(kind.name().to_owned(), DriftSummary::default());
@@ -360,7 +362,9 @@ fn mirror_topology(
     let mut failed = |why: Option<String>, list: &str| {
         if let Some(why) = why {
             let code = format!("pull_failed:{what}");
-            summary.errors.push(Report::about(code, what, list, why));
+            summary
+                .errors
+                .push(Diagnostic::about(code, what, list, why));
         }
     };
     failed(failure(&lists.groups, &mut any), "rack_groups");
@@ -382,7 +386,7 @@ fn mirror_topology(
             let code = format!("tx_failed:{what}");
             summary
                 .errors
-                .push(Report::about(code, what, "", error.to_string()));
+                .push(Diagnostic::about(code, what, "", error.to_string()));
         }
     }
 }
@@ -417,7 +421,7 @@ fn look_for_dangling(store: &Store, summary: &mut Summary) {
     match found {
         Ok(racks) => summary.warnings.extend(racks.into_iter().map(|rack| {
             let why = "components still point to this rack, which is deleted";
-            Report::new(
+            Diagnostic::new(
                 "component_points_to_deleted_rack",
                 Kind::Rack,
                 rack.to_string(),
@@ -425,7 +429,7 @@ fn look_for_dangling(store: &Store, summary: &mut Summary) {
             )
         })),
         Err(error) => {
-            let report = Report::general("store_failed", error.to_string());
+            let report = Diagnostic::general("store_failed", error.to_string());
             summary.errors.push(report);
         }
     }

@@ -1,8 +1,8 @@
 //! Which rule decided about a key.
 
 use super::cycle::Planned;
+use super::diagnostics::Diagnostic;
 use super::planfile::{PlanView, mentions};
-use super::report::Report;
 use crate::inventory::{Mac, Row};
 use crate::store::Snapshot;
 use crate::store::inventory_table::InventoryError;
@@ -50,9 +50,10 @@ pub fn explain(planned: &Planned, key: &str) -> Vec<String> {
         }
     }
     // What is said about it may name it otherwise.
-    let about =
-        |report: &&Report| known.contains(&report.key.as_str()) || report.message.contains(&key);
-    let say = |level: &str, report: &Report| {
+    let about = |report: &&Diagnostic| {
+        known.contains(&report.key.as_str()) || report.message.contains(&key)
+    };
+    let say = |level: &str, report: &Diagnostic| {
         let of = report.kind.as_deref().unwrap_or("run");
         format!(
             "{of}: {level} {}: {}: {}",

@@ -1,7 +1,7 @@
 //! What a mirror counts, and the page on which Prometheus reads it.
 
+use super::diagnostics::Summary;
 use super::progress::Progress;
-use super::report::Summary;
 use super::status::Status;
 use crate::inventory::Row;
 use crate::store::inventory_table::{InventoryError, TABLES};

@@ -25,27 +25,27 @@
 //! - Columns with other owners, and DPU rows, are never changed by mirroring. BMC credentials in a
 //!   response are not even read.
 //! - The same response twice writes once; the order of its entries does not matter. The service does
-//!   not go through a cycle whose outcome it knows: see `memory`.
+//!   not go through a cycle whose outcome it knows: see `skip_unchanged`.
 
 mod apply;
 pub mod approval;
 pub mod core;
 pub mod cycle;
+pub mod diagnostics;
 pub mod dump;
+pub mod entry;
 pub mod explain;
 pub mod lost;
-pub mod memory;
 mod metrics;
 pub mod observe;
-pub mod page;
 pub mod plan;
 pub mod planfile;
 pub mod policy;
 pub mod progress;
 pub mod query;
-pub mod report;
 pub mod run;
 pub mod service;
+pub mod skip_unchanged;
 pub mod spec;
 pub mod status;
 pub mod topology;

@@ -7,10 +7,10 @@
 use super::apply;
 use super::core::{Core, Pull};
 use super::cycle::{Cycle, Planned, plan_cycle};
-use super::page::Entry;
+use super::diagnostics::{Counters, Diagnostic, Withheld};
+use super::entry::CoreEntry;
 use super::plan::Change;
 use super::policy::Policy;
-use super::report::{Counters, Report, Withheld};
 use crate::inventory::{Kind, Row};
 use crate::store::Store;
 use crate::store::inventory_table::InventoryError;
@@ -55,9 +55,9 @@ pub struct PlanView {
     /// Deletes the guard would refuse.
     pub withheld: Vec<Withheld>,
     /// What somebody should look at.
-    pub warnings: Vec<Report>,
+    pub warnings: Vec<Diagnostic>,
     /// What failed.
-    pub errors: Vec<Report>,
+    pub errors: Vec<Diagnostic>,
 }
 
 /// One change of one column, or of a row as a whole.
@@ -86,7 +86,7 @@ pub struct ChangeView {
 
 /// What Core said, kept so that it is asked only once.
 pub struct Snapshot {
-    pulls: Vec<(Kind, Pull<Entry>)>,
+    pulls: Vec<(Kind, Pull<CoreEntry>)>,
     source: String,
     digest: String,
     several_sites: Option<String>,
@@ -96,7 +96,7 @@ impl Snapshot {
     /// Asks for every type.
     pub fn take(core: &mut dyn Core, policy: &Policy) -> Self {
         core.begin();
-        let pulls: Vec<(Kind, Pull<Entry>)> = Kind::ALL
+        let pulls: Vec<(Kind, Pull<CoreEntry>)> = Kind::ALL
             .into_iter()
             .map(|kind| (kind, core.expected(kind)))
             .collect();
@@ -128,7 +128,7 @@ impl Snapshot {
 impl Core for Snapshot {
     fn begin(&mut self) {}
 
-    fn expected(&mut self, kind: Kind) -> Pull<Entry> {
+    fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
         let found = self.pulls.iter_mut().find(|(of, _)| *of == kind);
         found.map_or(Pull::Absent, |(_, pull)| {
             std::mem::replace(pull, Pull::Absent)
@@ -181,7 +181,7 @@ pub fn preview(
     };
     let mut planned = plan_cycle(store, lists, snapshot.source, cycle, trace)?;
     let refused = snapshot.several_sites.into_iter();
-    let refused = refused.map(|why| Report::general("several_sites", why));
+    let refused = refused.map(|why| Diagnostic::general("several_sites", why));
     planned.summary.errors.extend(refused);
     Ok((planned, snapshot.digest))
 }

@@ -3,9 +3,9 @@
 use super::approval::Approval;
 use super::core::Core;
 use super::cycle::{Cycle, Gatekeeper};
-use super::memory::Memory;
+use super::diagnostics::{Diagnostic, Summary};
 use super::policy::{Policy, Profile};
-use super::report::{Report, Summary};
+use super::skip_unchanged::SkipUnchanged;
 use crate::clock;
 use crate::store::Store;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ pub struct Mirror {
     /// What the gate says, read from the environment.
     pub gate: Gate,
     /// What the last cycle said.
-    pub memory: Memory,
+    pub skip_unchanged: SkipUnchanged,
     /// Deletes that an operator approved, for the next cycle.
     pub approval: Option<Approval>,
 }
@@ -76,14 +76,14 @@ impl Mirror {
             gatekeeper,
         };
         let mut summary = self
-            .memory
+            .skip_unchanged
             .run_cycle(&self.store, self.core.as_mut(), cycle);
         // An approval was given for what was looked at then, not for whatever goes missing later.
         self.policy.approve_deletes = None;
         if let Gate::Unclear(value) = &self.gate {
             let why =
                 format!("{value:?} is neither on nor off: expected inventory is not mirrored");
-            let report = Report::general("gate_not_boolean", why);
+            let report = Diagnostic::general("gate_not_boolean", why);
             summary.warnings.insert(0, report);
         }
         summary

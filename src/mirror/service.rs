@@ -12,11 +12,11 @@
 use super::approval::Approval;
 use super::core::Core;
 use super::cycle::Gatekeeper;
-use super::memory::Memory;
 use super::metrics::{Metrics, Outcome, View};
 use super::policy::Policy;
 use super::progress::Progress;
 use super::run::{Gate, Mirror, log};
+use super::skip_unchanged::SkipUnchanged;
 use super::status::Status;
 use crate::clock;
 use crate::telemetry;
@@ -225,7 +225,7 @@ impl Service {
         tokio::task::spawn_blocking(move || {
             let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
             (mirror.core, mirror.policy, mirror.gate) = (new.core, new.policy, new.gate);
-            mirror.memory = Memory::default();
+            mirror.skip_unchanged = SkipUnchanged::default();
         });
         tracing::info!("configuration read again");
         (new.interval != interval).then_some(new.interval)
@@ -299,7 +299,7 @@ fn cycle(mirror: &mut Mirror, stop: &Stop, status: &Status, metrics: &Metrics) {
                 "the cycle panicked: nothing of its last type was written"
             );
             // What is remembered of the cycle before may not be what is there.
-            mirror.memory = Memory::default();
+            mirror.skip_unchanged = SkipUnchanged::default();
             Outcome::Panicked
         }
     };
@@ -322,7 +322,7 @@ mod tests {
     use super::*;
     use crate::inventory::Kind;
     use crate::mirror::core::{Device, Pull};
-    use crate::mirror::page::Entry;
+    use crate::mirror::entry::CoreEntry;
     use crate::mirror::policy::Profile;
     use crate::telemetry::scrape::Health;
 
@@ -332,7 +332,7 @@ mod tests {
     impl Core for Panicking {
         fn begin(&mut self) {}
 
-        fn expected(&mut self, _kind: Kind) -> Pull<Entry> {
+        fn expected(&mut self, _kind: Kind) -> Pull<CoreEntry> {
             assert!(!self.0, "a defect");
             Pull::Absent
         }
@@ -355,7 +355,7 @@ mod tests {
             core: Box::new(Panicking(true)),
             policy: Policy::of(Profile::NaturalKey),
             gate: Gate::Unset,
-            memory: Memory::default(),
+            skip_unchanged: SkipUnchanged::default(),
             approval: None,
         });
         let view = View {

@@ -1,8 +1,8 @@
 //! What `afferent status` shows of a mirror.
 
 use super::approval::Approval;
+use super::diagnostics::{Diagnostic, Summary};
 use super::progress::Progress;
-use super::report::{Report, Summary};
 use crate::clock::WallTime;
 use crate::telemetry::metrics::Page;
 use serde_json::{Value, json};
@@ -224,7 +224,7 @@ fn panicked(panic: &str) -> String {
     format!("the last cycle panicked, which is a defect of this program: {panic}")
 }
 
-fn say(report: &Report) -> String {
+fn say(report: &Diagnostic) -> String {
     match &report.kind {
         Some(kind) => format!("{kind} {}: {}", report.key, report.message),
         None => report.message.clone(),
@@ -249,7 +249,7 @@ fn reasons(last: Option<&Ended>) -> Vec<String> {
             ));
         }
     }
-    let unclear = |report: &&Report| report.code == "gate_not_boolean";
+    let unclear = |report: &&Diagnostic| report.code == "gate_not_boolean";
     found.extend(summary.warnings.iter().filter(unclear).map(say));
     found
 }
@@ -269,7 +269,7 @@ mod tests {
             json!(["the first cycle has not ended yet"])
         );
         let mut bad = Summary::new("r1".into());
-        let error = Report::new("pull_failed", Kind::Rack, "rack", "timeout");
+        let error = Diagnostic::new("pull_failed", Kind::Rack, "rack", "timeout");
         bad.errors.push(error);
         bad.types.get_mut("Compute").unwrap().withheld_deletes = 40;
         bad.incomplete.push("NVSwitch".into());

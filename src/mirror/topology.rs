@@ -17,9 +17,9 @@
 //! - Health: a live rack that the list lacks has none.
 
 use super::core::{DomainMember, Pull, RackGroup, RackHealth, Topology};
+use super::diagnostics::{Counters, Diagnostic};
 use super::plan::{Change, Draft, Op};
 use super::policy::{Empty, Policy};
-use super::report::{Counters, Report};
 use crate::inventory::{Domain, Rack, Row};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub(super) struct TopologyPlan {
     /// What they amount to; `updated` counts racks and domains.
     pub(super) counters: Counters,
     /// Worth a look.
-    pub(super) warnings: Vec<Report>,
+    pub(super) warnings: Vec<Diagnostic>,
 }
 
 /// The domain that a rack shall be in.
@@ -135,7 +135,9 @@ impl<'a> Planner<'a> {
     }
 
     fn warn(&mut self, code: &str, key: &str, why: impl Into<String>) {
-        self.plan.warnings.push(Report::about(code, TYPE, key, why));
+        self.plan
+            .warnings
+            .push(Diagnostic::about(code, TYPE, key, why));
     }
 
     /// The rack, unless there is none, which is worth a warning.

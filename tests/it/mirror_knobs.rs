@@ -404,7 +404,7 @@ fn an_approval_ends_with_the_cycle_it_was_given_for() {
         policy,
         gate: Gate::Unset,
         approval: None,
-        memory: afferent::mirror::memory::Memory::default(),
+        skip_unchanged: afferent::mirror::skip_unchanged::SkipUnchanged::default(),
     };
     write(0..100);
     assert_eq!(service.once().types["Compute"].inserted, 100);

@@ -7,14 +7,14 @@ use crate::support::mirror::without_times;
 use afferent::inventory::Kind;
 use afferent::mirror::core::{Core, Device, Pull, Pulled};
 use afferent::mirror::cycle::{AlwaysOpen, Cycle, run_cycle};
+use afferent::mirror::diagnostics::Summary;
 use afferent::mirror::dump;
-use afferent::mirror::page::Entry;
+use afferent::mirror::entry::CoreEntry;
 use afferent::mirror::planfile::{PlanView, Snapshot, preview};
 use afferent::mirror::policy::{
     Clear, Duplicates, Empty, Identity, Labels, Legacy, Names, Policy, Profile,
 };
 use afferent::mirror::query::{self, AuditFilter, AuditView};
-use afferent::mirror::report::Summary;
 use afferent::mirror::{self, Store};
 use proptest::collection::vec;
 use proptest::option;
@@ -41,7 +41,7 @@ struct Says([List; 4]);
 impl Core for Says {
     fn begin(&mut self) {}
 
-    fn expected(&mut self, kind: Kind) -> Pull<Entry> {
+    fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
         let at = Kind::ALL.iter().position(|k| *k == kind).unwrap();
         let (entries, complete) = match &self.0[at] {
             List::Absent => return Pull::Absent,

@@ -1,6 +1,6 @@
 //! A device as it was observed, in either dialect.
 
-use super::super::page::{IdText, NumberText};
+use super::super::entry::{IdText, NumberText};
 use crate::inventory::Json;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;

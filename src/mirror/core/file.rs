@@ -3,13 +3,13 @@
 //! A type whose list is missing takes no part; `{"error": ".."}` in its place is a failed pull.
 
 use super::device::DevicePosition;
-use super::patience::{Patience, asked_to_wait, passes};
+use super::retry::{RetryBudget, asked_to_wait, passes};
 use super::topology::{Topology, whole};
 use super::{Core, Device, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
 use crate::http::{Client, HttpError};
 use crate::inventory::Kind;
-use crate::mirror::page::{self, Entry};
-use crate::mirror::report::Report;
+use crate::mirror::diagnostics::Diagnostic;
+use crate::mirror::entry::{self, CoreEntry};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -98,7 +98,7 @@ impl FileCore {
             let cap = self.list_cap;
             return Pull::Failed(format!("longer than {cap} bytes, see --core-list-cap"));
         }
-        if let Some(entries) = page::objects(value) {
+        if let Some(entries) = entry::objects(value) {
             return Pull::Done(Pulled::whole(entries));
         }
         // Something is wrong with it: one by one, to lose no more than that.
@@ -112,20 +112,20 @@ impl Core for FileCore {
         self.site.begin();
     }
 
-    fn expected(&mut self, kind: Kind) -> Pull<Entry> {
+    fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
         let names: [&str; 2] = match kind {
             Kind::Rack => ["expected_racks", "expectedRacks"],
             Kind::Compute => ["expected_machines", "expectedMachines"],
             Kind::NVSwitch => ["expected_switches", "expectedSwitches"],
             Kind::PowerShelf => ["expected_power_shelves", "expectedPowerShelves"],
         };
-        match self.list::<Entry>(kind, &names) {
+        match self.list::<CoreEntry>(kind, &names) {
             Pull::Done(mut pulled) => {
                 let ids = pulled.entries.iter().filter_map(|entry| entry.id.as_ref());
                 if came_twice(ids.map(|id| id.0.as_str())) {
                     pulled.complete = false;
                     let code = "pagination_inconsistent";
-                    let report = Report::new(code, kind, names[0], "an entry came twice");
+                    let report = Diagnostic::new(code, kind, names[0], "an entry came twice");
                     pulled.warnings.push(report);
                 }
                 Pull::Done(self.site.keep_own(kind, pulled))
@@ -202,11 +202,11 @@ fn place_devices(devices: &mut Pulled<Device>, positions: Pulled<DevicePosition>
 
 fn elements(value: &str) -> Result<Vec<&RawValue>, String> {
     if let Ok(raw) = serde_json::from_str::<&RawValue>(value)
-        && let Some(why) = page::reported_error(raw)
+        && let Some(why) = entry::reported_error(raw)
     {
         return Err(format!("Core reports an error: {}", shorten(&why)));
     }
-    page::elements(value.as_bytes())
+    entry::elements(value.as_bytes())
 }
 
 impl Document {
@@ -217,7 +217,7 @@ impl Document {
                 let from = value.get().as_ptr().addr() - begin;
                 (name.into_owned(), from..from + value.get().len())
             };
-            Ok(page::members(&self.body)?.into_iter().map(place).collect())
+            Ok(entry::members(&self.body)?.into_iter().map(place).collect())
         };
         self.members.get_or_init(find).as_ref()
     }
@@ -255,9 +255,9 @@ fn read(place: &Place, list_cap: u64) -> Result<Document, String> {
 }
 
 fn fetch(url: &str, client: &Client, deadline: Duration) -> Result<Vec<u8>, String> {
-    let mut patience = Patience::new(deadline);
+    let mut budget = RetryBudget::new(deadline);
     loop {
-        let (why, wait) = match client.get_within(url, &[], patience.left()) {
+        let (why, wait) = match client.get_within(url, &[], budget.left()) {
             Ok(answer) if answer.status == 200 => return Ok(answer.body),
             Ok(answer) if passes(answer.status) => {
                 (format!("status {}", answer.status), asked_to_wait(&answer))
@@ -269,7 +269,7 @@ fn fetch(url: &str, client: &Client, deadline: Duration) -> Result<Vec<u8>, Stri
             }
             Err(error) => return Err(error.to_string()),
         };
-        if !patience.wait(wait) {
+        if !budget.wait(wait) {
             return Err(why);
         }
     }

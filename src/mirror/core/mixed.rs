@@ -3,7 +3,7 @@
 
 use super::{Core, Device, Pull, Topology};
 use crate::inventory::Kind;
-use crate::mirror::page::Entry;
+use crate::mirror::entry::CoreEntry;
 use crate::mirror::progress::Progress;
 use sha2::{Digest, Sha256};
 
@@ -31,7 +31,7 @@ impl Core for MixedCore {
         self.observed.report_to(progress);
     }
 
-    fn expected(&mut self, kind: Kind) -> Pull<Entry> {
+    fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
         self.expected.expected(kind)
     }
 

@@ -5,14 +5,14 @@
 //! rest/         one paged list per type, with a token
 //! topology.rs   rack groups, NVLink domains, health of racks
 //! mixed.rs      expected inventory from one source, observed devices from another
-//! patience.rs   asking again
+//! retry.rs      attempts and time that are left for one answer
 //! ```
 
 mod device;
 mod file;
 mod mixed;
-mod patience;
 mod rest;
+mod retry;
 mod topology;
 
 pub use device::{Device, DevicePosition, ObservedNumber};
@@ -21,9 +21,9 @@ pub use mixed::MixedCore;
 pub use rest::{RestCore, RestOptions};
 pub use topology::{DomainMember, RackGroup, RackHealth, Topology};
 
-use super::page::{self, Entry};
+use super::diagnostics::Diagnostic;
+use super::entry::{self, CoreEntry};
 use super::progress::Progress;
-use super::report::Report;
 use crate::inventory::Kind;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -51,7 +51,7 @@ pub struct Pulled<T> {
     /// Whether they are all there are: only then does absence mean anything.
     pub complete: bool,
     /// What is wrong with the response.
-    pub warnings: Vec<Report>,
+    pub warnings: Vec<Diagnostic>,
     /// Why positions of devices are not known, if they could not be asked for.
     pub no_positions: Option<String>,
 }
@@ -86,7 +86,7 @@ pub trait Core {
     /// Tells `progress` of every answer from now on.
     fn report_to(&mut self, _progress: Progress) {}
     /// What is expected of one type.
-    fn expected(&mut self, kind: Kind) -> Pull<Entry>;
+    fn expected(&mut self, kind: Kind) -> Pull<CoreEntry>;
     /// What is observed of one type.
     fn observed(&mut self, kind: Kind) -> Pull<Device>;
     /// How racks belong together.
@@ -112,13 +112,13 @@ fn decode<T: DeserializeOwned>(kind: Kind, elements: &[&RawValue]) -> Pulled<T> 
     let mut entries = Vec::with_capacity(elements.len());
     let mut warnings = Vec::new();
     for (n, element) in elements.iter().enumerate() {
-        let decoded = match page::is_object(element) {
+        let decoded = match entry::is_object(element) {
             true => serde_json::from_str(element.get()).map_err(|error| error.to_string()),
             false => Err("not an object".to_owned()),
         };
         match decoded {
             Ok(entry) => entries.push(entry),
-            Err(why) => warnings.push(Report::new(
+            Err(why) => warnings.push(Diagnostic::new(
                 "row_decode_error",
                 kind,
                 format!("#{n}"),
@@ -148,9 +148,9 @@ trait OfSite {
     fn key(&self) -> &str;
 }
 
-impl OfSite for Entry {
+impl OfSite for CoreEntry {
     fn site(&self) -> Option<&str> {
-        page::present(self.site_id.as_ref().map(|id| id.0.as_str()))
+        entry::present(self.site_id.as_ref().map(|id| id.0.as_str()))
     }
 
     fn key(&self) -> &str {
@@ -214,7 +214,7 @@ impl Site {
         let why = "an entry of another site; it is ignored, and nothing is deleted";
         let reports = foreign
             .into_iter()
-            .map(|key| Report::new("foreign_site_row", kind, key, why));
+            .map(|key| Diagnostic::new("foreign_site_row", kind, key, why));
         pulled.warnings.extend(reports);
         pulled
     }

@@ -2,7 +2,7 @@
 
 use super::{Pull, Pulled};
 use crate::inventory::Json;
-use crate::mirror::page::IdText;
+use crate::mirror::entry::IdText;
 use serde::Deserialize;
 use serde_json::Value;
 

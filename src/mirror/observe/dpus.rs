@@ -2,8 +2,8 @@
 
 use super::{Checked, PresentDevices};
 use crate::inventory::{Bmc, BmcType, Kind, Mac, Row};
+use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::plan::{Draft, Op};
-use crate::mirror::report::Report;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -15,8 +15,8 @@ pub(super) fn write_dpus(
     links: &HashMap<usize, usize>,
     present: &PresentDevices,
     draft: &mut Draft,
-) -> Result<(), Report> {
-    let refuse = |code: &str, key: &str, why: &str| Report::new(code, Kind::Compute, key, why);
+) -> Result<(), Diagnostic> {
+    let refuse = |code: &str, key: &str, why: &str| Diagnostic::new(code, Kind::Compute, key, why);
     let by_id: HashMap<&str, &Checked<'_>> = dpus
         .iter()
         .filter_map(|dpu| Some((dpu.device.id()?, dpu)))

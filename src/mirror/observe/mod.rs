@@ -16,9 +16,9 @@ mod dpus;
 mod link;
 
 use super::core::Device;
+use super::diagnostics::Diagnostic;
 use super::plan::{Change, Draft, Op};
 use super::policy::Policy;
-use super::report::Report;
 use crate::inventory::{Bmc, Component, Drift, Json, Kind, Mac};
 use compare::{compare, replace};
 use dpus::write_dpus;
@@ -50,7 +50,7 @@ pub struct Observation {
     /// Drift rows of the type, by kind.
     pub rows: BTreeMap<String, u64>,
     /// Why not.
-    pub errors: Vec<Report>,
+    pub errors: Vec<Diagnostic>,
 }
 
 /// A device that was checked.
@@ -102,7 +102,9 @@ pub fn observe(
     } else if let Some(why) = no_positions {
         let code = format!("pull_failed:drift:{kind}");
         let why = format!("positions: {why}");
-        observation.errors.push(Report::new(code, kind, "", why));
+        observation
+            .errors
+            .push(Diagnostic::new(code, kind, "", why));
     } else {
         let drifts = compare(kind, component_type, &hosts, &links, present, policy, now);
         for drift in &drifts {
@@ -119,8 +121,8 @@ pub fn observe(
 }
 
 /// Refuses a snapshot in which one id or one address stands for two devices.
-fn check(kind: Kind, devices: &[Device]) -> Result<Vec<Checked<'_>>, Report> {
-    let refuse = |code: &str, key: &str, why: &str| Report::new(code, kind, key, why);
+fn check(kind: Kind, devices: &[Device]) -> Result<Vec<Checked<'_>>, Diagnostic> {
+    let refuse = |code: &str, key: &str, why: &str| Diagnostic::new(code, kind, key, why);
     let rejected = format!("pull_failed:drift:{kind}");
     let mut ids = HashSet::new();
     let mut macs: HashSet<Mac> = HashSet::new();

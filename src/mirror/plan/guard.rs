@@ -1,8 +1,8 @@
 //! Which of the rows that nobody claimed are deleted now.
 
 use super::super::approval::Approval;
+use super::super::diagnostics::{Diagnostic, Withheld};
 use super::super::policy::{Empty, Policy};
-use super::super::report::{Report, Withheld};
 use crate::inventory::Kind;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ pub(super) struct Verdict {
     pub(super) waiting: Vec<(Candidate, u32)>,
     pub(super) absences: Vec<(Uuid, u32)>,
     pub(super) approved: bool,
-    pub(super) warnings: Vec<Report>,
+    pub(super) warnings: Vec<Diagnostic>,
 }
 
 /// Decides. `live` counts all live rows of the type, `absent` says how often in a row each was
@@ -42,7 +42,7 @@ pub(super) fn judge(
     let mut verdict = Verdict::default();
     if empty && policy.empty == Empty::Skip && live > 0 {
         let why = format!("the response is empty: {live} live rows are kept");
-        let report = Report::new("empty_response_delete_skipped", kind, "", why);
+        let report = Diagnostic::new("empty_response_delete_skipped", kind, "", why);
         verdict.warnings.push(report);
         return verdict;
     }
@@ -69,11 +69,11 @@ pub(super) fn judge(
     let approved = approval.is_some_and(|a| a.is_for(kind, due.iter().map(|c| c.id)));
     if approval.is_some() && !approved {
         let why = "the rows that Core lacks are not those whose deletion was approved";
-        let report = Report::new("approval_stale", kind, "", why);
+        let report = Diagnostic::new("approval_stale", kind, "", why);
         verdict.warnings.push(report);
     }
     if !trusted && !approved && trips(due.len(), live, policy) {
-        verdict.warnings.push(Report::new(
+        verdict.warnings.push(Diagnostic::new(
             "guard_tripped",
             kind,
             "",
@@ -98,7 +98,7 @@ pub(super) fn judge(
                 "the response is empty and believed: {} of {live} live rows are deleted",
                 due.len()
             );
-            let report = Report::new("empty_response_believed", kind, "", why);
+            let report = Diagnostic::new("empty_response_believed", kind, "", why);
             verdict.warnings.push(report);
         }
         // A tombstone is not waiting for anything.

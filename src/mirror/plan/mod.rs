@@ -20,7 +20,7 @@ pub use component::{ComponentInput, PresentComponents, plan_components};
 pub use draft::Draft;
 pub use rack::{PresentRacks, RackInput, plan_racks};
 
-use super::report::{Counters, Report, Withheld};
+use super::diagnostics::{Counters, Diagnostic, Withheld};
 use crate::inventory::{ComponentType, Kind, Mac, Pair, Row, RowKey};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -118,9 +118,9 @@ pub struct Plan {
     /// What they amount to.
     pub counters: Counters,
     /// Worth a look.
-    pub warnings: Vec<Report>,
+    pub warnings: Vec<Diagnostic>,
     /// Refused.
-    pub errors: Vec<Report>,
+    pub errors: Vec<Diagnostic>,
     /// Deletes the guard refused.
     pub withheld: Vec<Withheld>,
     /// In how many complete pulls in a row a row was missing; 0 forgets it.

@@ -4,9 +4,9 @@
 use super::identity::{halves, report_duplicate_labels};
 use super::{Sighting, Skipped, owned};
 use crate::inventory::{Kind, Mac, Pair, RackId};
-use crate::mirror::page::{Entry, NumberText};
+use crate::mirror::diagnostics::Diagnostic;
+use crate::mirror::entry::{CoreEntry, NumberText};
 use crate::mirror::policy::{Identity, Policy, Profile};
-use crate::mirror::report::Report;
 use std::net::IpAddr;
 
 /// A component as Core wants it. The order of the fields is the order of planning where the pair
@@ -89,12 +89,12 @@ impl WantedComponent {
 
 /// Checks an entry of `kind`. Something may be worth a warning although the entry is kept.
 pub fn wanted(
-    entry: &Entry,
+    entry: &CoreEntry,
     kind: Kind,
     policy: &Policy,
-) -> Result<(WantedComponent, Vec<Report>), Skipped> {
+) -> Result<(WantedComponent, Vec<Diagnostic>), Skipped> {
     let sent_manufacturer = own_or_label(entry.manufacturer.as_deref(), entry, "manufacturer");
-    let sent_serial = crate::mirror::page::present(entry.serial_number.as_deref());
+    let sent_serial = crate::mirror::entry::present(entry.serial_number.as_deref());
     let address = entry.bmc_mac_address.as_deref().map(str::trim);
     let address = address.filter(|address| !address.is_empty());
     let key = || {
@@ -107,7 +107,7 @@ pub fn wanted(
     };
     let mut reports = Vec::new();
     let mut report = |code: &str, message: String| {
-        reports.push(Report::new(code, kind, key(), message));
+        reports.push(Diagnostic::new(code, kind, key(), message));
     };
     report_duplicate_labels(entry, &mut report);
     let (manufacturer, serial) = halves(sent_manufacturer, sent_serial, &mut report);
@@ -190,8 +190,8 @@ pub fn wanted(
     Ok((wanted, reports))
 }
 
-fn own_or_label<'a>(own: Option<&'a str>, entry: &'a Entry, label: &str) -> Option<&'a str> {
-    crate::mirror::page::present(own).or_else(|| entry.label(label))
+fn own_or_label<'a>(own: Option<&'a str>, entry: &'a CoreEntry, label: &str) -> Option<&'a str> {
+    crate::mirror::entry::present(own).or_else(|| entry.label(label))
 }
 
 /// A 64-bit integer in ASCII digits with an optional sign and nothing around it.

@@ -1,6 +1,6 @@
 //! What may identify hardware: texts that really name one thing.
 
-use crate::mirror::page::Entry;
+use crate::mirror::entry::CoreEntry;
 
 /// What firmware says when nobody gave the chassis a serial number, in lower case. A serial number of
 /// zeros only, or of blanks, is none either.
@@ -62,7 +62,7 @@ fn is_placeholder(serial: &str) -> bool {
 }
 
 /// Reports labels that came twice.
-pub(super) fn report_duplicate_labels(entry: &Entry, mut report: impl FnMut(&str, String)) {
+pub(super) fn report_duplicate_labels(entry: &CoreEntry, mut report: impl FnMut(&str, String)) {
     for label in entry.duplicate_labels() {
         let why = format!("the label {label} came twice: the last one counts");
         report("duplicate_label", why);
@@ -115,7 +115,8 @@ mod tests {
             r#"[{"key":"slot_id","value":"1"},{"key":"slot_id","value":"2"},{"key":"slot_id","value":"3"},{"key":"x"},{"key":"x"}]"#,
             r#"{"slot_id":"1","slot_id":"3"}"#,
         ] {
-            let entry: Entry = serde_json::from_str(&format!(r#"{{"labels":{labels}}}"#)).unwrap();
+            let entry: CoreEntry =
+                serde_json::from_str(&format!(r#"{{"labels":{labels}}}"#)).unwrap();
             let mut codes = Vec::new();
             report_duplicate_labels(&entry, |code, why| codes.push(format!("{code}: {why}")));
             assert_eq!(

@@ -1,7 +1,7 @@
 //! What Core wants, one file per table: an entry becomes a checked row, or a reason why not.
 //!
 //! ```text
-//! page::Entry -> Wanted   all that identifies it is there
+//! page::CoreEntry -> Wanted   all that identifies it is there
 //!             -> Skipped  something is missing; it is still *present*: its row is never deleted
 //! ```
 
@@ -10,14 +10,14 @@ mod identity;
 pub mod rack;
 
 use crate::inventory::{Mac, Pair, RackId};
-use crate::mirror::report::Report;
+use crate::mirror::diagnostics::Diagnostic;
 use std::collections::HashSet;
 
 /// An entry that cannot be mirrored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// Why, at least one reason.
-    pub reasons: Vec<Report>,
+    pub reasons: Vec<Diagnostic>,
     /// Everything that could recognise its row.
     pub sighting: Sighting,
 }

@@ -3,9 +3,9 @@
 use super::identity::{halves, is_invalid, report_duplicate_labels};
 use super::{Sighting, Skipped, owned};
 use crate::inventory::{Json, Kind, Pair, RackId};
-use crate::mirror::page::{Entry, present};
+use crate::mirror::diagnostics::Diagnostic;
+use crate::mirror::entry::{CoreEntry, present};
 use crate::mirror::policy::{Labels, Policy, Profile};
-use crate::mirror::report::Report;
 
 /// A rack as Core wants it. The order of the fields is the order in which racks are planned.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +58,10 @@ impl WantedRack {
 }
 
 /// Checks an entry. A rack without rack_id that is kept all the same is worth a warning.
-pub fn wanted(entry: &Entry, policy: &Policy) -> Result<(WantedRack, Vec<Report>), Skipped> {
+pub fn wanted(
+    entry: &CoreEntry,
+    policy: &Policy,
+) -> Result<(WantedRack, Vec<Diagnostic>), Skipped> {
     let rack_id = entry
         .rack_id
         .as_ref()
@@ -72,7 +75,7 @@ pub fn wanted(entry: &Entry, policy: &Policy) -> Result<(WantedRack, Vec<Report>
         (None, None) => entry.name().unwrap_or_default().to_owned(),
     };
     let mut report = |code: &str, message: &str| {
-        reasons.push(Report::new(code, Kind::Rack, &key, message));
+        reasons.push(Diagnostic::new(code, Kind::Rack, &key, message));
     };
     report_duplicate_labels(entry, |code, why| report(code, &why));
     let (manufacturer, serial) = halves(manufacturer, serial, |code, why| report(code, &why));
@@ -127,7 +130,7 @@ pub fn wanted(entry: &Entry, policy: &Policy) -> Result<(WantedRack, Vec<Report>
     Ok((wanted, reasons))
 }
 
-fn location(entry: &Entry, policy: &Policy) -> Option<Json> {
+fn location(entry: &CoreEntry, policy: &Policy) -> Option<Json> {
     let datacenter = entry.label("location.datacenter");
     let (key, datacenter) = match policy.profile {
         Profile::NaturalKey => ("datacenter", datacenter),

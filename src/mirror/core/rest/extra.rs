@@ -5,19 +5,19 @@
 use super::pages::{List, Pages, Refused};
 use crate::inventory::Kind;
 use crate::mirror::core::{Device, Pull, Pulled};
-use crate::mirror::page::IdText;
-use crate::mirror::report::Report;
+use crate::mirror::diagnostics::Diagnostic;
+use crate::mirror::entry::IdText;
 use serde::Deserialize;
 use std::collections::HashMap;
 
 /// A refusal that is no failure: the warning to give instead.
-fn note(kind: Kind, list: &str, refused: &Refused) -> Option<Report> {
+fn note(kind: Kind, list: &str, refused: &Refused) -> Option<Diagnostic> {
     let code = match refused.status? {
         403 => "source_not_permitted",
         412 => "source_not_available",
         _ => return None,
     };
-    Some(Report::new(code, kind, list, refused.why.clone()))
+    Some(Diagnostic::new(code, kind, list, refused.why.clone()))
 }
 
 /// Adds the DPUs of each host, with one request per host that names any, if they are `wanted`.
@@ -51,7 +51,7 @@ pub(super) fn add_dpus(pages: &mut Pages, pulled: &mut Pulled<Device>, wanted: b
                 ask = report.is_none();
                 pulled.warnings.push(report.unwrap_or_else(|| {
                     let why = format!("{}; its DPU rows stay as they are", refused.why);
-                    Report::new("dpu_list_failed", Kind::Compute, id, why)
+                    Diagnostic::new("dpu_list_failed", Kind::Compute, id, why)
                 }));
             }
         }
@@ -112,7 +112,7 @@ fn set_power_states(pulled: &mut Pulled<Device>, states: &HashMap<String, String
 
 fn not_read(pulled: &mut Pulled<Device>, kind: Kind, list: &str, refused: &Refused) {
     let report = note(kind, list, refused);
-    let failed = || Report::new("optional_source_failed", kind, list, refused.why.clone());
+    let failed = || Diagnostic::new("optional_source_failed", kind, list, refused.why.clone());
     pulled.warnings.push(report.unwrap_or_else(failed));
 }
 

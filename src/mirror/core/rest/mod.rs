@@ -11,7 +11,7 @@ mod pages;
 use super::{Core, Device, Observe, Pull, Pulled, Site, from_result};
 use crate::http::Client;
 use crate::inventory::Kind;
-use crate::mirror::page::Entry;
+use crate::mirror::entry::CoreEntry;
 use crate::mirror::progress::Progress;
 use extra::Trays;
 use pages::{List, Pages, Refused};
@@ -94,7 +94,7 @@ impl Core for RestCore {
         self.pages.report_to(progress);
     }
 
-    fn expected(&mut self, kind: Kind) -> Pull<Entry> {
+    fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
         let (name, order) = match kind {
             Kind::Rack => ("expected-rack", "RACK_ID_ASC"),
             Kind::Compute => ("expected-machine", "BMC_MAC_ADDRESS_ASC"),
@@ -105,7 +105,7 @@ impl Core for RestCore {
             kind,
             name,
             query: &[("orderBy", order)],
-            id: |entry: &Entry| entry.id.as_ref().map(|id| id.0.as_str()),
+            id: |entry: &CoreEntry| entry.id.as_ref().map(|id| id.0.as_str()),
         });
         let pulled = pulled.map_err(|refused| refused.why);
         from_result(pulled.map(|pulled| self.site.keep_own(kind, pulled)))

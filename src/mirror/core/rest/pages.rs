@@ -9,11 +9,11 @@ use super::RestOptions;
 use crate::clock;
 use crate::http::{Bearer, Client, HttpError, Response};
 use crate::inventory::Kind;
-use crate::mirror::core::patience::{Patience, asked_to_wait, passes};
+use crate::mirror::core::retry::{RetryBudget, asked_to_wait, passes};
 use crate::mirror::core::{Pulled, decode, shorten};
-use crate::mirror::page::{self, Pagination};
+use crate::mirror::diagnostics::Diagnostic;
+use crate::mirror::entry::{self, Pagination};
 use crate::mirror::progress::Progress;
-use crate::mirror::report::Report;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
@@ -107,7 +107,7 @@ impl Pages {
         }
         if let Some(why) = pass.torn {
             pass.pulled.complete = false;
-            let report = Report::new("pagination_inconsistent", list.kind, list.name, why);
+            let report = Diagnostic::new("pagination_inconsistent", list.kind, list.name, why);
             pass.pulled.warnings.push(report);
         }
         Ok(pass.pulled)
@@ -120,7 +120,7 @@ impl Pages {
         path: &str,
     ) -> Result<Pulled<T>, Refused> {
         let response = self.ask(path, &[])?;
-        Ok(decode(kind, &page::elements(&response.body)?))
+        Ok(decode(kind, &entry::elements(&response.body)?))
     }
 
     fn pass<T: DeserializeOwned>(&mut self, list: &List<'_, T>) -> Result<Pass<T>, Refused> {
@@ -140,7 +140,7 @@ impl Pages {
                 let cap = self.options.list_cap;
                 return Err(format!("longer than {cap} bytes, see --core-list-cap").into());
             }
-            let elements = page::elements(&response.body)?;
+            let elements = entry::elements(&response.body)?;
             let count = u64::try_from(elements.len()).unwrap_or(u64::MAX);
             read += count;
             let decoded = decode(list.kind, &elements);
@@ -187,7 +187,7 @@ impl Pages {
         if headerless {
             all.complete = false;
             let why = "no readable X-Pagination: nobody knows whether this is everything";
-            all.warnings.push(Report::new(
+            all.warnings.push(Diagnostic::new(
                 "pagination_header_missing",
                 list.kind,
                 list.name,
@@ -212,12 +212,12 @@ impl Pages {
         if left.is_zero() {
             return Err(self.out_of_time());
         }
-        let mut patience = Patience::new(self.options.deadline.min(left));
+        let mut budget = RetryBudget::new(self.options.deadline.min(left));
         let mut fresh_token = false;
         loop {
             let bearer = self.bearer()?;
             let headers: Vec<(&str, &str)> = bearer.iter().map(Bearer::header).collect();
-            let answer = self.client.get_within(&url, &headers, patience.left());
+            let answer = self.client.get_within(&url, &headers, budget.left());
             let (refused, wait) = match answer {
                 Ok(response) if response.status == 200 => {
                     self.progress.page(path, response.body.len());
@@ -247,7 +247,7 @@ impl Pages {
                 }
                 Err(error) => return Err(error.to_string().into()),
             };
-            if !patience.wait(wait) {
+            if !budget.wait(wait) {
                 return Err(refused);
             }
             self.progress.retry(path);

@@ -2,9 +2,9 @@
 
 use super::Planner;
 use crate::inventory::{BmcType, Mac, Pair};
+use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::plan::pair_key;
 use crate::mirror::policy::Identity;
-use crate::mirror::report::Report;
 use std::collections::HashMap;
 
 impl<'a> Planner<'a> {
@@ -146,7 +146,7 @@ impl<'a> Planner<'a> {
                 self.warn("duplicate_mac", key(), why);
             } else if let Some(bmc) = self.bmc_of[i].filter(|bmc| bmc.kind != BmcType::Host) {
                 self.no_bmc[i] = true;
-                self.errors.push(Report::new(
+                self.errors.push(Diagnostic::new(
                     "bmc_mac_held_by_non_host",
                     self.input.kind,
                     key(),

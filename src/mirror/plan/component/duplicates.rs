@@ -2,9 +2,9 @@
 
 use super::{ComponentInput, find_bmc};
 use crate::inventory::{BmcType, Mac};
+use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::plan::{Earlier, pair_key};
 use crate::mirror::policy::{Duplicates, Identity};
-use crate::mirror::report::Report;
 use crate::mirror::spec::component::WantedComponent;
 use std::collections::HashSet;
 
@@ -14,12 +14,12 @@ pub(super) fn without_duplicates(
     mut wanted: Vec<WantedComponent>,
     input: &ComponentInput<'_>,
     earlier: &Earlier,
-    warnings: &mut Vec<Report>,
+    warnings: &mut Vec<Diagnostic>,
 ) -> (Vec<WantedComponent>, Vec<WantedComponent>) {
     let mut kept = Vec::with_capacity(wanted.len());
     let mut dropped = Vec::new();
     let mut drop = |entry: WantedComponent, code: &str, why: String| {
-        warnings.push(Report::new(code, input.kind, entry.label(), why));
+        warnings.push(Diagnostic::new(code, input.kind, entry.label(), why));
         dropped.push(entry);
     };
     let last_wins = input.policy.duplicates == Duplicates::Last;

@@ -17,8 +17,8 @@ use super::guard::{Candidate, judge};
 use super::{Claims, Decision, Draft, Earlier, Op, Plan};
 use crate::inventory::{Bmc, BmcType, Component, Kind, Mac, Pair, Row};
 use crate::mirror::approval::Approval;
+use crate::mirror::diagnostics::{Counters, Diagnostic, Withheld};
 use crate::mirror::policy::Policy;
-use crate::mirror::report::{Counters, Report, Withheld};
 use crate::mirror::spec::component::{Address, WantedComponent};
 use crate::mirror::spec::{Seen, Sighting, Skipped};
 use duplicates::without_duplicates;
@@ -96,8 +96,8 @@ struct Planner<'a> {
     taken_pairs: HashSet<Pair<'a>>,
     draft: Draft,
     counters: Counters,
-    warnings: Vec<Report>,
-    errors: Vec<Report>,
+    warnings: Vec<Diagnostic>,
+    errors: Vec<Diagnostic>,
     trace: Vec<Decision>,
 }
 
@@ -158,7 +158,7 @@ impl<'a> Planner<'a> {
         input: &'a ComponentInput<'a>,
         earlier: &'a Earlier,
         entries: &'a [WantedComponent],
-        warnings: Vec<Report>,
+        warnings: Vec<Diagnostic>,
     ) -> Self {
         let present = input.present;
         let rows = &present.rows;
@@ -234,7 +234,7 @@ impl<'a> Planner<'a> {
     }
 
     fn warn(&mut self, code: &str, key: impl Into<String>, why: impl Into<String>) {
-        let report = Report::new(code, self.input.kind, key, why);
+        let report = Diagnostic::new(code, self.input.kind, key, why);
         self.warnings.push(report);
     }
 

@@ -8,8 +8,8 @@ use super::guard::{Candidate, judge};
 use super::{Claims, Decision, Draft, Op, Plan};
 use crate::inventory::{Kind, Pair, Rack, Row};
 use crate::mirror::approval::Approval;
+use crate::mirror::diagnostics::{Counters, Diagnostic, Withheld};
 use crate::mirror::policy::{Duplicates, Legacy, Policy, Profile};
-use crate::mirror::report::{Counters, Report, Withheld};
 use crate::mirror::spec::rack::WantedRack;
 use crate::mirror::spec::{Seen, Skipped};
 use std::collections::{HashMap, HashSet};
@@ -61,7 +61,7 @@ struct Planner<'a> {
     deleted: HashSet<usize>,
     draft: Draft,
     counters: Counters,
-    warnings: Vec<Report>,
+    warnings: Vec<Diagnostic>,
     /// Deletes happen because an operator approved them.
     approved: bool,
     trace: Vec<Decision>,
@@ -106,7 +106,7 @@ pub fn plan_racks(mut input: RackInput<'_>, new_id: &mut dyn FnMut() -> Uuid) ->
 fn without_duplicates(
     mut wanted: Vec<WantedRack>,
     policy: &Policy,
-    warnings: &mut Vec<Report>,
+    warnings: &mut Vec<Diagnostic>,
 ) -> (Vec<WantedRack>, Vec<WantedRack>) {
     wanted.sort_unstable();
     let mut kept: Vec<WantedRack> = Vec::with_capacity(wanted.len());
@@ -131,7 +131,7 @@ fn without_duplicates(
             Some(_) => ("duplicate_rack_id", "another entry has the same rack_id"),
             None => ("duplicate_chassis", "another entry has the same chassis"),
         };
-        warnings.push(Report::new(code, Kind::Rack, keep.label(), why));
+        warnings.push(Diagnostic::new(code, Kind::Rack, keep.label(), why));
         kept.push(keep);
         dropped.push(lose);
     }
@@ -139,7 +139,7 @@ fn without_duplicates(
 }
 
 impl<'a> Planner<'a> {
-    fn new(input: &'a RackInput<'a>, entries: &'a [WantedRack], warnings: Vec<Report>) -> Self {
+    fn new(input: &'a RackInput<'a>, entries: &'a [WantedRack], warnings: Vec<Diagnostic>) -> Self {
         let rows = &input.present.rows;
         Self {
             input,
@@ -165,7 +165,8 @@ impl<'a> Planner<'a> {
     }
 
     fn warn(&mut self, code: &str, key: impl Into<String>, why: impl Into<String>) {
-        self.warnings.push(Report::new(code, Kind::Rack, key, why));
+        self.warnings
+            .push(Diagnostic::new(code, Kind::Rack, key, why));
     }
 
     fn row(&self, index: usize) -> Option<&'a Rack> {

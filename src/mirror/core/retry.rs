@@ -12,13 +12,13 @@ const BETWEEN: Backoff = Backoff {
 };
 
 /// What is left of the attempts and of the time for one answer.
-pub(super) struct Patience {
+pub(super) struct RetryBudget {
     begin: Instant,
     deadline: Duration,
     attempt: u32,
 }
 
-impl Patience {
+impl RetryBudget {
     pub(super) fn new(deadline: Duration) -> Self {
         Self {
             begin: clock::now(),

@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 /// One expected rack, machine, switch or shelf.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Entry {
+pub struct CoreEntry {
     /// Core's id of the entry; only to notice one that comes twice.
     pub id: Option<IdText>,
     /// Site the entry belongs to.
@@ -82,7 +82,7 @@ pub struct Metadata {
     pub labels: Option<Labels>,
 }
 
-impl Entry {
+impl CoreEntry {
     /// Core's name; absent and empty are the same.
     pub fn name(&self) -> Option<&str> {
         let inner = self.metadata.as_ref().and_then(|m| m.name.as_deref());
@@ -113,7 +113,7 @@ impl Entry {
     }
 }
 
-impl Entry {
+impl CoreEntry {
     /// Labels that came more than once, each named once.
     pub fn duplicate_labels(&self) -> impl Iterator<Item = &'static str> {
         let inner = self.metadata.as_ref().and_then(|m| m.labels.as_ref());

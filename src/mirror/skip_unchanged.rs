@@ -8,14 +8,14 @@
 
 use super::core::Core;
 use super::cycle::{Cycle, begun};
+use super::diagnostics::Summary;
 use super::policy::Policy;
-use super::report::Summary;
 use crate::inventory::Kind;
 use crate::store::Store;
 
 /// What the last cycle over one store and one source said, if it may be said again.
 #[derive(Default)]
-pub struct Memory(Option<Known>);
+pub struct SkipUnchanged(Option<Known>);
 
 struct Known {
     given: Given,
@@ -33,7 +33,7 @@ struct Given {
     generation: u64,
 }
 
-impl Memory {
+impl SkipUnchanged {
     /// Runs one cycle, or says what it would say.
     pub fn run_cycle(&mut self, store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Summary {
         core.begin();
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::mirror::core::{Device, FileCore, Pull};
     use crate::mirror::cycle::{AlwaysOpen, Gatekeeper, run_cycle};
-    use crate::mirror::page::Entry;
+    use crate::mirror::entry::CoreEntry;
     use crate::mirror::policy::Profile;
     use std::path::PathBuf;
     use uuid::Uuid;
@@ -100,7 +100,7 @@ mod tests {
             self.0.begin();
         }
 
-        fn expected(&mut self, kind: Kind) -> Pull<Entry> {
+        fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
             self.1 += 1;
             self.0.expected(kind)
         }
@@ -131,7 +131,7 @@ mod tests {
         store: Store,
         policy: Policy,
         core: Counting,
-        memory: Memory,
+        skip_unchanged: SkipUnchanged,
     }
 
     impl Bench {
@@ -142,7 +142,7 @@ mod tests {
                 store: crate::mirror::open(directory.path()).unwrap(),
                 policy: Policy::of(Profile::NaturalKey),
                 core: Counting(FileCore::at_path(path, None), 0),
-                memory: Memory::default(),
+                skip_unchanged: SkipUnchanged::default(),
                 directory,
             };
             bench.say(machines, "");
@@ -178,11 +178,13 @@ mod tests {
                 new_id: &mut Uuid::new_v4,
                 gatekeeper,
             };
-            let said = self.memory.run_cycle(&self.store, &mut self.core, cycle);
+            let said = self
+                .skip_unchanged
+                .run_cycle(&self.store, &mut self.core, cycle);
             (self.core.1 > looked, said)
         }
 
-        /// The same cycle without a memory.
+        /// The same cycle without it.
         fn full(&mut self) -> Summary {
             let cycle = Cycle {
                 policy: &self.policy,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// One thing worth saying.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Report {
+pub struct Diagnostic {
     /// What kind of thing, for programs.
     pub code: String,
     /// Which type it is about.
@@ -18,7 +18,7 @@ pub struct Report {
     pub message: String,
 }
 
-impl Report {
+impl Diagnostic {
     /// About an entry or row of `kind`.
     pub fn new(
         code: impl Into<String>,
@@ -141,9 +141,9 @@ pub struct Summary {
     /// What the guard refused.
     pub withheld: Vec<Withheld>,
     /// What somebody should look at.
-    pub warnings: Vec<Report>,
+    pub warnings: Vec<Diagnostic>,
     /// What failed.
-    pub errors: Vec<Report>,
+    pub errors: Vec<Diagnostic>,
 }
 
 impl Summary {
