@@ -24,7 +24,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -79,6 +79,8 @@ struct Agent {
 
 impl Agent {
     async fn run(config: Config, reread: Reread) -> Result<(), ServeError> {
+        // First of all: unhandled, it would end the process.
+        let hang_up = signal(SignalKind::hangup())?;
         let (worker, stored) = Worker::open(&config)?;
         let (published, subscriber) = watch::channel(stored.map(Arc::new));
         let (stop, stopping) = watch::channel(false);
@@ -152,7 +154,7 @@ impl Agent {
         notify(&[NotifyState::Ready]);
         agent.tell_status();
         agent.open_control();
-        agent.live(rolled_back).await?;
+        agent.live((rolled_back, hang_up)).await?;
         agent.control.shutdown().await;
         tracing::info!("stopping");
         notify(&[NotifyState::Stopping]);
@@ -184,10 +186,10 @@ impl Agent {
     }
 
     /// Until the service is told to stop.
-    async fn live(&mut self, mut rolled_back: mpsc::Receiver<()>) -> Result<(), ServeError> {
+    async fn live(&mut self, inbox: (mpsc::Receiver<()>, Signal)) -> Result<(), ServeError> {
+        let (mut rolled_back, mut hang_up) = inbox;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
         let mut poll = Ticker::every(self.config.safety_poll);
         // Half of what systemd allows, fed from this loop: a stuck loop is a dead service.
         let mut watchdog =
