@@ -15,6 +15,7 @@
 
 // values: no IO, no clock reads, no async
 pub mod clock;
+pub mod file_stamp;
 pub mod inventory;
 pub mod report;
 pub mod visible;

@@ -24,9 +24,9 @@ pub use bearer::{Bearer, BearerError};
 pub use retry_after::retry_after;
 
 use crate::clock;
+use crate::file_stamp::FileStamp;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
@@ -114,7 +114,7 @@ impl Response {
 }
 
 /// An agent for `https`, and the CA file that it trusts as it was then.
-type Trusting = (ureq::Agent, Option<Seen>);
+type Trusting = (ureq::Agent, Option<FileStamp>);
 
 /// Sends requests; cheap to clone, keeps connections open between them.
 #[derive(Clone)]
@@ -247,7 +247,7 @@ impl Client {
         {
             return Ok(self.plain.clone());
         }
-        let seen = self.options.ca_file.as_deref().map(seen);
+        let seen = self.options.ca_file.as_deref().and_then(FileStamp::of);
         let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((agent, made_of)) = tls.as_ref()
             && *made_of == seen
@@ -349,14 +349,6 @@ fn roots(options: &Options) -> Result<RootCerts, HttpError> {
         ));
     }
     Ok(RootCerts::new_with_certs(&certificates))
-}
-
-/// Enough to notice that a file is another one.
-type Seen = Option<(u64, u64, i64, i64)>;
-
-fn seen(path: &Path) -> Seen {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
 
 /// What can be read of a body, and at most `cap` bytes.

@@ -5,6 +5,7 @@ use super::credentials::Credentials;
 use super::socket::tls_config;
 use super::{Address, Message, NatsError};
 use crate::clock;
+use crate::file_stamp::FileStamp;
 use rustls::ClientConfig;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -28,8 +29,9 @@ pub struct Options {
 pub struct Client {
     address: Address,
     options: Options,
-    /// Read when a server first wants TLS, because reading all roots takes time.
-    tls: Mutex<Option<Arc<ClientConfig>>>,
+    /// Read when a server first wants TLS, because reading all roots takes time, and again when the CA file
+    /// is another one or a server was not trusted.
+    tls: Mutex<Option<(Arc<ClientConfig>, Option<FileStamp>)>>,
     /// The last one used at the end. At most as many as there were requests at the same time.
     idle: Mutex<Vec<Connection>>,
     /// Which server let us in the last time.
@@ -122,6 +124,8 @@ impl Client {
                 // Another may be right where this one is not.
                 Err(NatsError::Denied(error)) => {
                     is_denied = true;
+                    // The roots of the system may have been renewed.
+                    *held(&self.tls) = None;
                     said.push(error);
                 }
                 Err(error) => return Err(error),
@@ -135,12 +139,16 @@ impl Client {
     }
 
     fn tls_config(&self) -> Result<Arc<ClientConfig>, NatsError> {
+        let ca_file = self.options.ca_file.as_deref();
+        let seen = ca_file.and_then(FileStamp::of);
         let mut tls = held(&self.tls);
-        if let Some(config) = tls.as_ref() {
+        if let Some((config, made_of)) = tls.as_ref()
+            && *made_of == seen
+        {
             return Ok(config.clone());
         }
-        let config = tls_config(self.options.ca_file.as_deref()).map_err(NatsError::Denied)?;
-        Ok(tls.insert(config).clone())
+        let config = tls_config(ca_file).map_err(NatsError::Denied)?;
+        Ok(tls.insert((config, seen)).0.clone())
     }
 }
 

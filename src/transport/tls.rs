@@ -6,13 +6,14 @@
 //! not load is said in the log, and the one before it stays in use.
 
 use super::Stream;
+use crate::file_stamp::FileStamp;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -100,11 +101,8 @@ type Build<T> = fn(&TlsFiles) -> Result<T, TlsError>;
 struct Reloading<T> {
     files: TlsFiles,
     build: Build<T>,
-    made: Mutex<(Vec<Seen>, T)>,
+    made: Mutex<(Vec<Option<FileStamp>>, T)>,
 }
-
-/// Enough to notice that a file is another one.
-type Seen = Option<(u64, u64, i64, i64)>;
 
 impl<T: Clone> Reloading<T> {
     fn load(files: TlsFiles, build: Build<T>) -> Result<Self, TlsError> {
@@ -134,12 +132,9 @@ impl<T: Clone> Reloading<T> {
 }
 
 impl TlsFiles {
-    fn seen(&self) -> Vec<Seen> {
-        let stat = |path: &PathBuf| {
-            let meta = fs::metadata(path).ok()?;
-            Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
-        };
-        [&self.cert, &self.key, &self.ca].map(stat).to_vec()
+    fn seen(&self) -> Vec<Option<FileStamp>> {
+        let files = [&self.cert, &self.key, &self.ca];
+        files.map(|path| FileStamp::of(path)).to_vec()
     }
 }
 

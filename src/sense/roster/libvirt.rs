@@ -5,8 +5,9 @@
 //! running domain's document; it is an address that the next start may change, and another domain may
 //! have had before.
 
-use super::stamp::{Stamp, read_text};
+use super::stamp::{self, read_text};
 use super::{Entry, Listing};
+use crate::file_stamp::FileStamp;
 use crate::transport::{DEFAULT_PORT, DialAddress};
 use roxmltree::{Document, Node};
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ pub struct Domains(BTreeMap<PathBuf, Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     entry: Option<Entry>,
     remark: Option<&'static str>,
     /// Why it could not be read the last time.
@@ -80,7 +81,7 @@ impl Domains {
 
 /// What is known of a document now; `None`: it is gone.
 fn look_again(path: &Path, known: Known) -> Option<Known> {
-    let stamp = Stamp::of(path);
+    let stamp = stamp::settled(path);
     if stamp.is_some() && stamp == known.stamp && known.error.is_none() {
         return Some(known);
     }

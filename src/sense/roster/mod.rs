@@ -10,10 +10,10 @@ pub mod libvirt;
 mod stamp;
 
 use crate::clock::{self, WallTime};
+use crate::file_stamp::FileStamp;
 use crate::report::{GuestId, VmId};
 use crate::transport::DialAddress;
 use crate::visible::visible;
-use stamp::Stamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -120,7 +120,7 @@ pub struct Roster {
 struct Reading {
     entries: Vec<Arc<Entry>>,
     /// The file or directory as it was then.
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     domains: libvirt::Domains,
     /// What was wrong last time, so that it is said once.
     error: Option<String>,
@@ -281,9 +281,9 @@ impl Source {
     /// Tells whether a source is worth reading again: ten thousand guests are milliseconds of work,
     /// every other second. libvirt writes into the files themselves, so that its directory says
     /// nothing of them; each of them has a stamp of its own.
-    fn stamp(&self) -> Option<Stamp> {
+    fn stamp(&self) -> Option<FileStamp> {
         match self {
-            Self::File(path) | Self::Directory(path, _) => Stamp::of(path),
+            Self::File(path) | Self::Directory(path, _) => stamp::settled(path),
             Self::Fixed(_) | Self::Libvirt(_) => None,
         }
     }

@@ -1,34 +1,20 @@
 //! Whether a file or directory changed since it was last read.
 
 use crate::clock;
+use crate::file_stamp::FileStamp;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 /// A change within this time of another may not show: the clocks of file systems are coarse.
 pub(super) const UNSETTLED: Duration = Duration::from_secs(5);
 
-/// What a change of a file, or of the names in a directory, cannot leave as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    inode: (u64, u64),
-    len: u64,
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// `None` where it would prove nothing: there is nothing, or it changed so lately that a further
-    /// change may get the same time.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let meta = fs::metadata(path).ok()?;
-        let age = clock::wall_now().since(meta.modified().ok()?.into());
-        (age > UNSETTLED).then_some(Self {
-            inode: (meta.dev(), meta.ino()),
-            len: meta.len(),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
+/// The stamp of a file or directory; `None` where it would prove nothing: there is nothing, or it changed
+/// so lately that a further change may get the same time.
+pub(super) fn settled(path: &Path) -> Option<FileStamp> {
+    let meta = fs::metadata(path).ok()?;
+    let age = clock::wall_now().since(meta.modified().ok()?.into());
+    (age > UNSETTLED).then(|| FileStamp::from(&meta))
 }
 
 /// Reads a text file of at most `longest` bytes. What is no regular file is refused: a FIFO would
