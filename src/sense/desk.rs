@@ -11,7 +11,7 @@ use super::keeper::Keeper;
 use crate::clock::{self, WallTime};
 use crate::report::{Headline, ReportKey, Trigger, VmId};
 use crate::store::pending_table::{Change, DocumentId, SlotRow};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -36,6 +36,8 @@ pub struct Board {
     accepted: HashMap<VmId, (DocumentId, WallTime)>,
     /// The highest key that Central accepted, of guests that went back to a lower one.
     highest: HashMap<VmId, ReportKey>,
+    /// Guests in the roster; `None` until all of it was read.
+    present: Option<HashSet<VmId>>,
     /// Why facts alone were not taken the last time; `None` while they are.
     pub facts_skipped: Option<String>,
 }
@@ -83,6 +85,7 @@ impl Desk {
             details: HashMap::new(),
             accepted,
             highest: HashMap::new(),
+            present: None,
             facts_skipped: None,
         };
         for (vm, row) in stored {
@@ -284,8 +287,22 @@ impl Desk {
         }
         if board.queue.slot(vm).is_none() {
             board.details.remove(vm);
+            self.forget_departed(&mut board, vm);
         }
         self.write_changed(&mut board);
+    }
+
+    /// The guests of the roster, all of which was read.
+    pub fn set_present(&self, guests: HashSet<VmId>) {
+        self.board().present = Some(guests);
+    }
+
+    /// Nothing is left to be delivered of a guest: if it left the roster, nothing is kept of it either.
+    fn forget_departed(&self, board: &mut Board, vm: &VmId) {
+        if board.present.as_ref().is_some_and(|all| !all.contains(vm)) {
+            board.forget(vm);
+            self.keeper.note(Change::Forget { vm: vm.clone() });
+        }
     }
 
     /// Everything pending is gone with the file it was in.
@@ -317,8 +334,7 @@ impl Desk {
     }
 
     /// Ends the dead letter of a guest: it is gone from the disk, too. Says whether there was one.
-    /// `is_departed`: and with it whatever is known of the guest; one that was refused and waits to be
-    /// pulled again is a dead letter then.
+    /// `is_departed`: one that was refused and waits to be pulled again is a dead letter, too.
     pub fn drop_dead(&self, vm: &VmId, is_departed: bool) -> bool {
         let mut board = self.board();
         let ends = |slot: &&Slot| match slot.state {
@@ -332,14 +348,11 @@ impl Desk {
         };
         board.queue.discard(vm);
         board.details.remove(vm);
-        let vm = vm.clone();
         self.keeper.note(Change::Drop {
             vm: vm.clone(),
             report,
         });
-        if is_departed {
-            self.keeper.note(Change::Forget { vm });
-        }
+        self.forget_departed(&mut board, vm);
         true
     }
 
@@ -432,5 +445,65 @@ pub fn class_of(headline: &Headline, known: Option<DocumentId>) -> Class {
     match known {
         Some(known) if known.digest != headline.digest && is_reactive => Class::Reactive,
         _ => Class::Routine,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Facts, FactsHash, Generation, Report};
+    use crate::store::Store;
+    use crate::store::pending_table::{self, GuestRow};
+
+    /// Loss prevented: what is known of guests that come and go grows without end.
+    #[test]
+    fn nothing_is_kept_of_a_guest_that_left_once_its_last_report_is_delivered() {
+        for stays in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let open = || {
+                Store::open(dir.path(), "sense.redb", 1 << 20)
+                    .unwrap()
+                    .store
+            };
+            let (keeper, writer) = Keeper::start(Arc::new(open()), Box::new(|| ())).unwrap();
+            let (keeper, vm) = (Arc::new(keeper), "a".parse::<VmId>().unwrap());
+            let desk = Desk::new(
+                Policy::default(),
+                keeper.clone(),
+                Vec::new(),
+                HashMap::new(),
+            );
+            keeper.note(Change::Learn {
+                vm: vm.clone(),
+                guest: GuestRow::default(),
+            });
+            let key = ReportKey {
+                epoch: None,
+                generation: Generation::new(1).unwrap(),
+            };
+            let headline = Headline {
+                guest_id: None,
+                seen_at: WallTime::default(),
+                facts: FactsHash::of(&Facts::default()),
+                key,
+                digest: Report::default().digest(),
+                facts_alone: None,
+                trigger: Trigger::Scheduled,
+                generated_at: WallTime::default(),
+                packages: 1,
+            };
+            let (arrival, row) = desk.admit(&vm, &headline, Class::Routine);
+            desk.enqueue(&vm, arrival, &row);
+            desk.set_present(stays.then(|| vm.clone()).into_iter().collect());
+            let Next::Send(_, report) = desk.select(clock::now()) else {
+                unreachable!("it is pending")
+            };
+            desk.settle(&vm, report, &Outcome::Accepted, true);
+            assert_eq!(desk.board().accepted(&vm).is_some(), stays);
+            drop((desk, keeper));
+            writer.join().unwrap();
+            let kept = pending_table::load(&open()).unwrap().guests;
+            assert_eq!(kept.len(), usize::from(stays));
+        }
     }
 }

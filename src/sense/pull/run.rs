@@ -241,6 +241,8 @@ impl Pulling {
         } = roster;
         self.take_over_guests(roster, stored);
         if is_complete {
+            let present = self.book().guests.keys().cloned().collect();
+            self.desk.set_present(present);
             for (vm, _) in stored.drain() {
                 self.forget(&vm);
             }
