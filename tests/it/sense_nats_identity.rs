@@ -1,12 +1,13 @@
 //! `afferent sense` and a real NATS server that asks who it is, and shows who it is itself.
 
+use crate::support::authority::Authority;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::nats_server::{Consumer, JETSTREAM, NatsServer};
 use crate::support::program::{Program, status};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{CertificateParams, SanType};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A user's key: its secret half, and the public one that a server is told.
 const SEED: &str = "SUAC4QSYFQ3RBBOZYZIHCJ52AZYH7XYOZX6P7ROBEEUNFQ3S6CFXEHXBUE";
@@ -76,7 +77,7 @@ fn with_create_no_publishing_is_all_that_must_be_allowed() {
 #[test]
 fn a_server_with_a_certificate_of_the_given_authority_is_trusted_and_no_other() {
     let (ours, theirs) = (Authority::new(), Authority::new());
-    let server = ours.server();
+    let server = server_of(&ours);
     let mut guest = Guest::new();
     let (right, wrong) = (
         guest.file("right", &ours.ca),
@@ -161,35 +162,13 @@ impl Guest {
     }
 }
 
-struct Authority {
-    ca: String,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut ca = CertificateParams::new([]).unwrap();
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-        Self {
-            ca: issuer.pem(),
-            issuer,
-        }
-    }
-
-    /// With a certificate for the address that it listens on.
-    fn server(&self) -> NatsServer {
-        let ip = "127.0.0.1";
-        let dir = tempfile::tempdir().unwrap();
-        let key = KeyPair::generate().unwrap();
-        let mut leaf = CertificateParams::new([]).unwrap();
-        leaf.subject_alt_names = vec![SanType::IpAddress(ip.parse().unwrap())];
-        let leaf = leaf.signed_by(&key, &self.issuer).unwrap();
-        let write =
-            |name: &str, text: String| fs::write(Path::join(dir.path(), name), text).unwrap();
-        write("cert.pem", leaf.pem());
-        write("key.pem", key.serialize_pem());
-        let tls = "tls { cert_file: \"cert.pem\", key_file: \"key.pem\" }\n";
-        NatsServer::start_at(ip, dir, &format!("{JETSTREAM}{tls}"))
-    }
+/// A server with a certificate for the address that it listens on.
+fn server_of(authority: &Authority) -> NatsServer {
+    let ip = "127.0.0.1";
+    let dir = tempfile::tempdir().unwrap();
+    let mut leaf = CertificateParams::new([]).unwrap();
+    leaf.subject_alt_names = vec![SanType::IpAddress(ip.parse().unwrap())];
+    authority.issue(dir.path(), &leaf);
+    let tls = "tls { cert_file: \"cert.pem\", key_file: \"key.pem\" }\n";
+    NatsServer::start_at(ip, dir, &format!("{JETSTREAM}{tls}"))
 }

@@ -17,6 +17,7 @@ use crate::report::{Trigger, facts};
 use crate::sense::lanes::{Lanes, Transfer, Urgency};
 use crate::store::pending_table::Echo;
 use crate::transport::{self, DialAddress, ReadError, Stream};
+use crate::wire::frame::FrameError;
 use crate::wire::request::{self, Knowledge};
 use crate::wire::{self, response};
 use std::pin::pin;
@@ -55,6 +56,9 @@ const HEAD: usize = 2 << 10;
 
 /// Memory that a transfer takes at once for a body that was announced, in bytes.
 const AT_ONCE: usize = 512 << 10;
+
+/// An alert of TLS begins like this: record type and major version.
+const TLS_ALERT: u32 = 0x1503;
 
 /// A body is read in steps of this many bytes, so that memory follows what has arrived.
 const STEP: usize = 64 << 10;
@@ -119,7 +123,7 @@ async fn say_and_hear(
         Ask::Full | Ask::Get => FIRST_BYTES,
     };
     let request = request_for(ask, echo);
-    let len = timeout(patience, exchange_lengths(&mut stream, &request))
+    let len = timeout(patience, exchange_lengths(&mut stream, &request, lanes))
         .await
         .map_err(|_| Failure::NoAnswer)??;
     Ok((stream, len))
@@ -176,13 +180,23 @@ async fn dial(address: &DialAddress, lanes: &Lanes) -> Result<Stream, Failure> {
 }
 
 /// Sends the request, and reads the length of the answer.
-async fn exchange_lengths(stream: &mut Stream, request: &[u8]) -> Result<usize, Failure> {
+async fn exchange_lengths(
+    stream: &mut Stream,
+    request: &[u8],
+    lanes: &Lanes,
+) -> Result<usize, Failure> {
     // A peer that closes without reading (busy) may break the pipe; its word may still be there.
     let _ = transport::write_frame(stream, request).await;
     transport::read_len(stream, wire::MAX_RESPONSE)
         .await
         .map_err(|error| match error {
-            ReadError::Frame(_) => Failure::TooLarge,
+            ReadError::Frame(FrameError::TooLarge { announced, .. }) => match announced >> 16 {
+                TLS_ALERT if lanes.tls.is_none() => {
+                    let said = "the guest wants TLS, and this sensor has no --tls-cert";
+                    Failure::Handshake(said.into())
+                }
+                _ => Failure::TooLarge,
+            },
             ReadError::Truncated => Failure::BrokenOff,
             // The guest's TLS looks at our certificate after our side is done.
             ReadError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod agent;
+pub mod authority;
 pub mod bulk;
 pub mod central;
 pub mod core_server;
