@@ -255,6 +255,7 @@ fn source_json(source: &SourceStatus) -> Value {
         "name": source.name,
         "read_at": source.read_at.map(|at| at.to_string()),
         "guests": source.guests,
+        "named_before": source.named_before,
         "error": source.error,
     })
 }

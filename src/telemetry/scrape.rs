@@ -135,6 +135,12 @@ impl Request {
             Err(_) => return Err("400 Bad Request"),
         }
         let target = request.path.unwrap_or_default();
+        // The whole address, as a proxy is asked for it.
+        let target = match target.split_once("://") {
+            Some(("http" | "https", rest)) => rest.find('/').and_then(|at| rest.get(at..)),
+            _ => Some(target),
+        };
+        let target = target.unwrap_or("/");
         let (path, _) = target.split_once('?').unwrap_or((target, ""));
         Ok(Some(Self {
             is_head: request.method == Some("HEAD"),
@@ -208,6 +214,7 @@ mod tests {
                 "a 1\n",
             ),
             ("GET /healthz?verbose HTTP/1.1\r\n\r\n", "200", "ok\n"),
+            ("GET http://h:1/healthz?x HTTP/1.1\r\n\r\n", "200", "ok\n"),
             ("HEAD /healthz HTTP/1.1\r\n\r\n", "200", ""),
             ("HEAD /readyz? HTTP/1.0\r\n\r\n", "503", ""),
             ("\r\nGET /healthz HTTP/1.1\r\n\r\n", "200", "ok\n"),

@@ -114,6 +114,8 @@ pub struct Known {
 /// All sources, and what each said last.
 pub struct Roster {
     sources: Vec<(Source, Reading)>,
+    /// What was said of guests that two sources name.
+    named_before: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -140,6 +142,8 @@ pub struct SourceStatus {
     pub error: Option<String>,
     /// Guests that it names, and no source before it.
     pub guests: usize,
+    /// Guests that it names, and a source before it, too: that one counts.
+    pub named_before: usize,
 }
 
 /// The sources, and which of them names each guest.
@@ -168,6 +172,7 @@ impl Roster {
         let sources = sources.into_iter().map(|s| (s, Reading::default()));
         Self {
             sources: sources.collect(),
+            named_before: BTreeSet::new(),
         }
     }
 
@@ -189,10 +194,36 @@ impl Roster {
         for (source, reading) in &mut self.sources {
             reading.read(source);
         }
+        self.say_named_before();
         Known {
             guests: self.merged(),
             is_complete: self.sources.iter().all(|(_, r)| r.read_at.is_some()),
         }
+    }
+
+    /// Says once which guests two sources name with different addresses.
+    fn say_named_before(&mut self) {
+        let mut first: BTreeMap<&VmId, (&Source, &Entry)> = BTreeMap::new();
+        let mut remarks = BTreeSet::new();
+        for (source, reading) in &self.sources {
+            for entry in &reading.entries {
+                let (by, other) = *first.entry(&entry.vm).or_insert((source, entry));
+                if other.address != entry.address {
+                    remarks.insert(format!(
+                        "guest {} is {} in {} and {} in {}: the first counts",
+                        entry.vm,
+                        other.address,
+                        by.name(),
+                        entry.address,
+                        source.name()
+                    ));
+                }
+            }
+        }
+        for remark in remarks.difference(&self.named_before) {
+            tracing::warn!("{remark}");
+        }
+        self.named_before = remarks;
     }
 
     fn merged(&self) -> Guests {
@@ -221,6 +252,7 @@ impl Roster {
                 read_at: reading.read_at,
                 error: reading.error.clone(),
                 guests,
+                named_before: reading.entries.len() - guests,
             });
         }
         named
@@ -375,6 +407,21 @@ mod tests {
         let known = roster.read();
         assert!(known.is_complete && known.guests.len() == 2);
         assert_eq!(roster.named().errors().count(), 1);
+    }
+
+    #[test]
+    fn a_guest_that_two_sources_name_is_the_firsts_and_is_counted() {
+        let fixed = |text: &str| Source::Fixed(vec![text.parse().unwrap()]);
+        let mut roster = Roster::new(vec![fixed("a=unix:/first"), fixed("a=unix:/second")]);
+        let guests = roster.read().guests;
+        let addresses: Vec<_> = guests.values().map(|e| e.address.to_string()).collect();
+        assert_eq!(addresses, ["unix:/first"]);
+        let counts = |s: &SourceStatus| (s.guests, s.named_before);
+        let counted: Vec<_> = roster.named().sources.iter().map(counts).collect();
+        assert_eq!(counted, [(1, 0), (0, 1)]);
+        let said =
+            "guest a is unix:/first in settings and unix:/second in settings: the first counts";
+        assert_eq!(roster.named_before.iter().collect::<Vec<_>>(), [said]);
     }
 
     #[test]
