@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long a report waits of which Central said that it came too soon, and no more.
+/// How long a report waits of which Central said that it came too soon, and no more; and a long one while
+/// another is being sent.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The queue as both sides share it.
@@ -262,6 +263,10 @@ impl Desk {
             }
             Outcome::Failed(_) => {
                 board.queue.step_aside(vm, report);
+                None
+            }
+            Outcome::Postponed => {
+                board.queue.hold(vm, report, now + PATIENCE);
                 None
             }
             Outcome::Superseded(found) => {

@@ -100,7 +100,10 @@ impl Breaker {
                 self.forbidden_in_a_row.clear();
                 true
             }
-            Outcome::Skipped(_) | Outcome::Superseded(_) | Outcome::Damaged(_) => false,
+            Outcome::Skipped(_)
+            | Outcome::Superseded(_)
+            | Outcome::Postponed
+            | Outcome::Damaged(_) => false,
             Outcome::Failed(_) => {
                 self.streak += 1;
                 let since = *self.failing_since.get_or_insert(now);

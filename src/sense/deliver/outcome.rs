@@ -41,13 +41,15 @@ pub enum Outcome {
     Skipped(String),
     /// Pending holds this other report by now: nothing was sent.
     Superseded(Box<Headline>),
+    /// It is long, and another long one is being sent: nothing was sent.
+    Postponed,
     /// Pending does not hold what was stored: nothing was sent.
     Damaged(String),
 }
 
 impl Outcome {
     /// Every word of [`Outcome::label`].
-    pub const LABELS: [&'static str; 12] = [
+    pub const LABELS: [&'static str; 13] = [
         "accepted",
         "refused",
         "refused_for_good",
@@ -59,6 +61,7 @@ impl Outcome {
         "failed",
         "skipped",
         "superseded",
+        "postponed",
         "damaged",
     ];
 
@@ -92,6 +95,7 @@ impl Outcome {
             Self::Failed(_) => "failed",
             Self::Skipped(_) => "skipped",
             Self::Superseded(_) => "superseded",
+            Self::Postponed => "postponed",
             Self::Damaged(_) => "damaged",
         }
     }
@@ -99,7 +103,7 @@ impl Outcome {
     /// What was said, where something was.
     pub fn said(&self) -> Option<&str> {
         match self {
-            Self::Accepted | Self::Superseded(_) => None,
+            Self::Accepted | Self::Superseded(_) | Self::Postponed => None,
             Self::Refused(said)
             | Self::RefusedForGood(said)
             | Self::Unauthorized(said)
@@ -118,7 +122,7 @@ impl Outcome {
     /// The same with what was said as people may see it: it came from outside.
     pub fn made_visible(mut self) -> Self {
         match &mut self {
-            Self::Accepted | Self::Superseded(_) => {}
+            Self::Accepted | Self::Superseded(_) | Self::Postponed => {}
             Self::Refused(said)
             | Self::RefusedForGood(said)
             | Self::Unauthorized(said)

@@ -13,7 +13,7 @@ use crate::store::pending_table::{self, DocumentId, StoredEnvelope};
 use crate::store::{Store, StoreError};
 use crate::wire::document::{Document, UnchangedDocument};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -187,7 +187,7 @@ impl Delivering {
                 }
                 tracing::debug!(%vm, generation = %report.key, took_ms = took.as_millis(), "accepted");
             }
-            Outcome::Superseded(_) => {}
+            Outcome::Superseded(_) | Outcome::Postponed => {}
             Outcome::Skipped(_) => {
                 let known = self.desk.board().facts_skipped.clone();
                 if known.as_deref() != Some(said) {
@@ -244,13 +244,15 @@ impl Job {
         let mut made_at = None;
         let outcome = match fetch(&self.store, &self.vm) {
             Ok(stored) => {
-                let mut place = Some(place);
-                let _turn = (stored.len() > LONG).then(|| {
-                    // The one before it may wait for Central for long.
-                    place = None;
-                    LONG_ONES.lock()
-                });
-                let prepared = self.prepare(&stored);
+                let turn = match stored.len() > LONG {
+                    true => LONG_ONES.try_lock().map(Some),
+                    false => Ok(None),
+                };
+                // The one before it may wait for Central for long: no thread waits with it.
+                let prepared = match &turn {
+                    Err(TryLockError::WouldBlock) => Err(Outcome::Postponed),
+                    Ok(_) | Err(TryLockError::Poisoned(_)) => self.prepare(&stored),
+                };
                 // Only what is sent stays in memory while Central takes its time.
                 drop((stored, place));
                 match prepared {
@@ -331,44 +333,110 @@ async fn sleep_until(at: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Generation, Report, ReportKey};
-    use crate::store::Store;
+    use crate::report::{Envelope, Facts, Generation, Package, Report, ReportKey, Trigger};
+    use crate::store::pending_table::{
+        Change, GuestRow, Place as SlotPlace, SealedReport, SlotRow,
+    };
 
-    /// Never asked here.
-    struct NoSink;
+    /// Accepts everything.
+    struct Accepting;
 
-    impl Sink for NoSink {
+    impl Sink for Accepting {
         fn deliver(&self, _: &Delivery) -> Outcome {
             Outcome::Accepted
         }
     }
 
-    #[test]
-    fn a_panic_over_one_report_is_a_failed_delivery_of_it() {
-        let dir = tempfile::tempdir().unwrap();
+    /// A job for a pending report with a name of so many bytes in it.
+    fn job(store: Store, name: usize) -> Job {
         let vm: VmId = "a".parse().unwrap();
-        let report = DocumentId {
+        let report = Report {
+            packages: vec![Package {
+                name: "x".repeat(name),
+                ..Package::default()
+            }],
+            ..Report::default()
+        };
+        let envelope = Envelope {
+            vm: vm.clone(),
+            address: "unix:/a".into(),
+            guest_id: None,
             key: ReportKey {
                 epoch: None,
                 generation: Generation::new(1).unwrap(),
             },
-            digest: Report::default().digest(),
-            facts: None,
+            digest: report.digest(),
+            seen_at: WallTime::default(),
+            trigger: Trigger::Scheduled,
+            generated_at: WallTime::default(),
+            agent_version: String::new(),
+            facts: Facts::new(),
+            report: Some(report.view()),
         };
-        let store = Store::open(dir.path(), "sense.redb", 1 << 20)
-            .unwrap()
-            .store;
-        let landed = Job {
-            store: Arc::new(store),
-            sink: Arc::new(NoSink),
-            sensor: "s".into(),
+        let report = DocumentId::from(&envelope.headline());
+        let put = Change::Put {
             vm: vm.clone(),
+            slot: SlotRow {
+                report,
+                trigger: Trigger::Scheduled,
+                generated_at: WallTime::default(),
+                since: WallTime::default(),
+                packages: 1,
+                place: SlotPlace::default(),
+                attempts: 0,
+                not_before: WallTime::default(),
+                demoted: false,
+                dead: None,
+                last_error: None,
+            },
+            guest: GuestRow::default(),
+            report: SealedReport::new(&envelope).unwrap(),
+            seen_at: WallTime::default(),
+        };
+        pending_table::apply(&store, &[put]).unwrap();
+        Job {
+            store: Arc::new(store),
+            sink: Arc::new(Accepting),
+            sensor: "s".into(),
+            vm,
             report,
             is_news: false,
             precedent: Precedent::New,
         }
-        .guarded(|_| unreachable!("a fault"));
+    }
+
+    fn store(dir: &tempfile::TempDir) -> Store {
+        let opened = Store::open(dir.path(), "sense.redb", 1 << 20).unwrap();
+        opened.store
+    }
+
+    #[test]
+    fn a_panic_over_one_report_is_a_failed_delivery_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = job(store(&dir), 10);
+        let (vm, report) = (job.vm.clone(), job.report);
+        let landed = job.guarded(|_| unreachable!("a fault"));
         assert_eq!((landed.vm, landed.report), (vm, report));
         assert_eq!(landed.outcome.label(), "failed");
+    }
+
+    /// Loss prevented: every thread of delivery waits behind one long report that Central takes slowly.
+    #[tokio::test]
+    async fn a_long_report_waits_for_another_without_a_thread() {
+        let lanes = Lanes::new(2, None);
+        let sent = |name: usize, place| {
+            let dir = tempfile::tempdir().unwrap();
+            job(store(&dir), name).deliver(place).outcome
+        };
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            places.push(lanes.sender(Urgency::Routine).await);
+        }
+        let mut sent = |name| sent(name, places.pop().unwrap());
+        let held = LONG_ONES.lock().unwrap();
+        assert_eq!(sent(LONG), Outcome::Postponed);
+        assert_eq!(sent(10), Outcome::Accepted);
+        drop(held);
+        assert_eq!(sent(LONG), Outcome::Accepted);
     }
 }
