@@ -458,7 +458,7 @@ mod tests {
     use super::*;
     use crate::report::{Facts, FactsHash, Generation, Report};
     use crate::store::Store;
-    use crate::store::pending_table::{self, GuestRow};
+    use crate::store::pending_table::{self, GuestRow, Place};
 
     /// Loss prevented: what is known of guests that come and go grows without end.
     #[test]
@@ -510,5 +510,56 @@ mod tests {
             let kept = pending_table::load(&open()).unwrap().guests;
             assert_eq!(kept.len(), usize::from(stays));
         }
+    }
+
+    /// Loss prevented: reports that wait for years because the clock was wrong when they were stored.
+    #[test]
+    fn a_stored_deadline_is_no_farther_than_any_that_can_be_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "sense.redb", 1 << 20)
+            .unwrap()
+            .store;
+        let (keeper, writer) = Keeper::start(Arc::new(store), Box::new(|| ())).unwrap();
+        let (keeper, vm) = (Arc::new(keeper), "a".parse::<VmId>().unwrap());
+        let years = Duration::from_secs(10 * 365 * 86_400);
+        let policy = Policy::default();
+        let held = Place {
+            reactive: Some(1),
+            routine: None,
+        };
+        for (place, longest) in [
+            (Place::default(), policy.backoff.ceiling),
+            (held, LONGEST_PAUSE),
+        ] {
+            let row = SlotRow {
+                report: DocumentId {
+                    key: ReportKey {
+                        epoch: None,
+                        generation: Generation::new(1).unwrap(),
+                    },
+                    digest: Report::default().digest(),
+                    facts: None,
+                },
+                trigger: Trigger::Reactive,
+                generated_at: WallTime::default(),
+                since: WallTime::default(),
+                packages: 1,
+                place,
+                attempts: 1,
+                not_before: clock::wall_now().after(years),
+                demoted: false,
+                dead: None,
+                last_error: None,
+            };
+            let stored = vec![(vm.clone(), row)];
+            let desk = Desk::new(policy.clone(), keeper.clone(), stored, HashMap::new());
+            let now = clock::now();
+            let Next::At(at) = desk.select(now) else {
+                unreachable!("it waits")
+            };
+            assert!(at <= now + longest, "{place:?}: {:?}", at - now);
+        }
+        drop(keeper);
+        writer.join().unwrap();
     }
 }
