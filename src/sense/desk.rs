@@ -11,6 +11,7 @@ use super::keeper::Keeper;
 use crate::clock::{self, WallTime};
 use crate::report::{Headline, ReportKey, Trigger, VmId};
 use crate::store::pending_table::{Change, DocumentId, SlotRow};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -221,7 +222,7 @@ impl Desk {
         let now = clock::now();
         let mut board = self.board();
         if let (Some(said), Some(detail)) = (outcome.said(), board.details.get_mut(vm)) {
-            detail.last_error = Some(said.to_owned());
+            detail.last_error = Some(said.into_owned());
         }
         let nack = match outcome {
             Outcome::Accepted => {
@@ -236,8 +237,8 @@ impl Desk {
                 }
                 None
             }
-            Outcome::Skipped(why) => {
-                board.facts_skipped = Some(why.clone());
+            Outcome::Skipped(_) => {
+                board.facts_skipped = outcome.said().map(Cow::into_owned);
                 if board.queue.ack(vm, report) {
                     let at = clock::wall_now();
                     let vm = vm.clone();

@@ -112,32 +112,32 @@ impl Breaker {
                 if self.trip.is_none() && self.streak < STREAK && !is_slow {
                     return true;
                 }
-                self.trip(now, AWAY, "failing", said, dice);
+                self.trip(now, AWAY, "failing", &said, dice);
                 false
             }
             Outcome::Unreachable(_) => {
-                self.trip(now, AWAY, "unreachable", said, dice);
+                self.trip(now, AWAY, "unreachable", &said, dice);
                 false
             }
             Outcome::Unauthorized(_) => {
-                self.trip(now, UNAUTHORIZED, "unauthorized", said, dice);
+                self.trip(now, UNAUTHORIZED, "unauthorized", &said, dice);
                 false
             }
             Outcome::StoreUnreadable(_) => {
-                self.trip(now, AWAY, "store", said, dice);
+                self.trip(now, AWAY, "store", &said, dice);
                 false
             }
             Outcome::Forbidden(_) => {
                 self.forbidden.insert(vm.clone());
                 self.forbidden_in_a_row.insert(vm.clone());
                 if self.forbidden_in_a_row.len() >= FORBIDDEN_GUESTS {
-                    self.trip(now, UNAUTHORIZED, "unauthorized", said, dice);
+                    self.trip(now, UNAUTHORIZED, "unauthorized", &said, dice);
                 }
                 false
             }
             Outcome::Busy { retry_after, .. } => {
                 self.busy += 1;
-                self.trip(now, BUSY, "busy", said, dice);
+                self.trip(now, BUSY, "busy", &said, dice);
                 if let Some(trip) = &mut self.trip {
                     trip.until = match retry_after {
                         _ if self.busy < BUSY_STREAK => now,

@@ -100,8 +100,8 @@ impl Outcome {
         }
     }
 
-    /// What was said, where something was.
-    pub fn said(&self) -> Option<&str> {
+    /// What was said, where something was, as people may see it: it came from outside.
+    pub fn said(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Accepted | Self::Superseded(_) | Self::Postponed => None,
             Self::Refused(said)
@@ -113,32 +113,8 @@ impl Outcome {
             | Self::Unreachable(said)
             | Self::Failed(said)
             | Self::Skipped(said)
-            | Self::Damaged(said) => Some(said),
+            | Self::Damaged(said) => Some(visible(said)),
         }
-    }
-}
-
-impl Outcome {
-    /// The same with what was said as people may see it: it came from outside.
-    pub fn made_visible(mut self) -> Self {
-        match &mut self {
-            Self::Accepted | Self::Superseded(_) | Self::Postponed => {}
-            Self::Refused(said)
-            | Self::RefusedForGood(said)
-            | Self::Unauthorized(said)
-            | Self::Forbidden(said)
-            | Self::StoreUnreadable(said)
-            | Self::Busy { said, .. }
-            | Self::Unreachable(said)
-            | Self::Failed(said)
-            | Self::Skipped(said)
-            | Self::Damaged(said) => {
-                if let Cow::Owned(shown) = visible(said) {
-                    *said = shown;
-                }
-            }
-        }
-        self
     }
 }
 
@@ -197,8 +173,8 @@ mod tests {
             retry_after: None,
             said: said.into(),
         };
-        let outcome = busy("-ERR '\u{1b}[2J\n\u{202e}'").made_visible();
-        assert_eq!(outcome, busy("-ERR '\\x1b[2J\\n\\u202e'"));
+        let outcome = busy("-ERR '\u{1b}[2J\n\u{202e}'");
+        assert_eq!(outcome.said().unwrap(), "-ERR '\\x1b[2J\\n\\u202e'");
     }
 
     #[test]

@@ -180,6 +180,7 @@ impl Delivering {
         in_trouble: bool,
     ) {
         let (result, said) = (outcome.label(), outcome.said().unwrap_or_default());
+        let said = &*said;
         match outcome {
             Outcome::Accepted => {
                 if in_trouble {
@@ -258,7 +259,7 @@ impl Job {
                 match prepared {
                     Ok((delivery, made)) => {
                         made_at = Some(made);
-                        self.sink.deliver(&delivery).made_visible()
+                        self.sink.deliver(&delivery)
                     }
                     Err(outcome) => outcome,
                 }
