@@ -41,7 +41,7 @@ _afferent() {
     " mirror check") offers="--state-dir --json --help" ;;
     " mirror begin-anew") offers="--state-dir --json --help" ;;
     " mirror approve") offers="--state-dir --json --help" ;;
-    " status") offers="--state-dir --json --dead --vm --state --retry --drop --help" ;;
+    " status") offers="--state-dir --json --dead --vm --state --retry --drop --bundle --help" ;;
     " check-config") offers="--show serve sense mirror --help" ;;
     esac
     case "$path ${COMP_WORDS[COMP_CWORD-1]}" in

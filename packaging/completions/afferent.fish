@@ -228,6 +228,7 @@ complete -c afferent -n '__fish_seen_subcommand_from status' -l vm -r -d 'only g
 complete -c afferent -n '__fish_seen_subcommand_from status' -l state -r -d 'only guests in this state: waiting, polled, new, failing, silent or departed'
 complete -c afferent -n '__fish_seen_subcommand_from status' -l retry -r -d 'send dead letters again: those of this guest, or all'
 complete -c afferent -n '__fish_seen_subcommand_from status' -l drop -r -d 'drop the dead letter of this guest, for good'
+complete -c afferent -n '__fish_seen_subcommand_from status' -l bundle -r -d 'write status, configuration, metrics, log and file sizes, with secrets masked, to this tar file'
 complete -c afferent -n '__fish_seen_subcommand_from check-config' -a serve
 complete -c afferent -n '__fish_seen_subcommand_from check-config' -a sense
 complete -c afferent -n '__fish_seen_subcommand_from check-config' -a mirror

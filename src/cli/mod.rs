@@ -3,8 +3,10 @@
 //! Data goes to standard output, diagnostics to standard error, and the exit code says what to do
 //! next: [`DONE`], [`FAILED`], [`USAGE`], [`CONFIGURATION`], [`DEGRADED`].
 
+mod bundle;
 mod check_config;
 pub mod format;
+mod mask;
 mod mirror;
 mod native;
 pub mod options;

@@ -8,6 +8,7 @@
 use crate::sense::roster::file;
 use crate::store::Limits;
 use crate::transport::TlsFiles;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -289,6 +290,15 @@ impl Settings {
     pub fn missing(&self, name: &str, message: impl Into<String>) -> ConfigError {
         let origin = self.file.clone().map_or(Origin::Flag, Origin::File);
         ConfigError::new(origin, name, message)
+    }
+
+    /// Every setting with its values and their origin, for [`crate::telemetry::support`].
+    pub fn effective(&self) -> serde_json::Value {
+        let settings = self.settings.iter().map(|setting| {
+            let (values, origin) = self.text(setting.name);
+            json!({"key": setting.key(), "values": values, "from": origin.to_string()})
+        });
+        settings.collect()
     }
 
     /// Every setting with its values and their origin, as `check-config` shows them.

@@ -9,7 +9,7 @@ use crate::sense::deliver::policy::Rate;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
 use crate::sense::roster::{Entry, Source, file};
 use crate::sense::{self, Config};
-use crate::telemetry::scrape;
+use crate::telemetry::{scrape, support};
 use argh::FromArgs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -206,7 +206,10 @@ pub(super) fn run(args: SenseArgs) -> u8 {
     crate::telemetry::start_log();
     let read = move || {
         let environment = |name: &str| native::variable(name);
-        gather(args.clone(), environment).and_then(|settings| configure(&settings))
+        let settings = gather(args.clone(), environment)?;
+        let config = configure(&settings)?;
+        support::set_configuration(settings.effective());
+        Ok::<_, ConfigError>(config)
     };
     let config = match read() {
         Ok(config) => config,

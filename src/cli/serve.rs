@@ -4,6 +4,7 @@ use super::native;
 use super::options::{ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Setting, Settings, parse};
 use crate::serve::repo_cpe::{FetchOptions, Source};
 use crate::serve::{Config, Pace};
+use crate::telemetry::support;
 use argh::FromArgs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -237,7 +238,9 @@ pub(super) fn run(args: ServeArgs) -> u8 {
     crate::telemetry::start_log();
     let read = move || {
         let settings = args.clone().settings()?;
-        config(&settings)
+        let config = config(&settings)?;
+        support::set_configuration(settings.effective());
+        Ok::<_, ConfigError>(config)
     };
     let config = match read() {
         Ok(config) => config,

@@ -1,7 +1,7 @@
 //! `afferent status`: asks running services how they are.
 
 use super::native;
-use super::{DEGRADED, DONE, FAILED, complain, print_data, print_with};
+use super::{DEGRADED, DONE, FAILED, USAGE, bundle, complain, print_data, print_with};
 use crate::telemetry::control;
 use crate::visible::visible;
 use argh::FromArgs;
@@ -49,10 +49,19 @@ pub(super) struct StatusArgs {
     /// drop the dead letter of this guest, for good
     #[argh(option, arg_name = "VM")]
     drop: Option<String>,
+    /// write status, configuration, metrics, log and file sizes, with secrets masked, to this tar file
+    #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
+    bundle: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &StatusArgs) -> u8 {
     let sockets = sockets(&args.state_dir);
+    if let Some(file) = &args.bundle {
+        if args.retry.is_some() || args.drop.is_some() {
+            return complain(USAGE, "--bundle cannot be given with --retry or --drop");
+        }
+        return bundle::write(file, &sockets, &args.state_dir);
+    }
     let mut answers = Vec::new();
     for socket in &sockets {
         match control::ask(socket, &question(args)) {
@@ -85,7 +94,7 @@ fn sockets(given: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 /// No service there, or one that was killed.
-fn is_nobody(error: &io::Error) -> bool {
+pub(super) fn is_nobody(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused

@@ -241,7 +241,10 @@ impl Service {
             _ => status.show(),
         };
         match Control::bind(state_dir) {
-            Ok(control) => drop(tasks.spawn(control.answer(answer))),
+            Ok(control) => {
+                let control = control.with_metrics(self.view());
+                tasks.spawn(control.answer(answer));
+            }
             Err(error) => {
                 tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
             }
@@ -251,13 +254,17 @@ impl Service {
 
     async fn listen(&self, address: SocketAddr, tasks: &mut JoinSet<()>) -> std::io::Result<()> {
         let listener = scrape::bind(address).await?;
-        let view = Arc::new(View {
+        tasks.spawn(scrape::listen(listener, self.view()));
+        Ok(())
+    }
+
+    /// What metrics are made of.
+    fn view(&self) -> Arc<View> {
+        Arc::new(View {
             status: Arc::clone(&self.status),
             metrics: Arc::clone(&self.metrics),
             progress: self.progress.clone(),
-        });
-        tasks.spawn(scrape::listen(listener, view));
-        Ok(())
+        })
     }
 }
 

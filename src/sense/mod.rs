@@ -275,6 +275,7 @@ fn load(store: &Store, metrics: &Metrics) -> Result<Loaded, StoreError> {
 
 /// Answers `afferent status`.
 async fn answer(control: Control, view: Arc<View>) {
+    let control = control.with_metrics(view.clone());
     control.answer(move |words, _| view.answer(words)).await;
 }
 

@@ -7,11 +7,15 @@
 //! ◄── one JSON object, then closed {"service": "serve", "state": "ok", "reasons": [], ...}
 //! ```
 //!
+//! The word `support` is answered here for every service, see [`super::support`].
+//!
 //! A service plugs in with [`Control::bind`] and a function from the words to the object; the keys
 //! `service`, `state` (`ok` or `degraded`) and `reasons` are common to all. The socket is its
 //! owner's alone (mode 0600).
 
 use super::connections::Connections;
+use super::scrape::Health;
+use super::support;
 use crate::transport::BoundSocket;
 use serde::Serialize;
 use serde_json::Value;
@@ -49,6 +53,8 @@ pub fn socket_of(state_dir: &Path) -> PathBuf {
 /// The service's end.
 pub struct Control {
     socket: BoundSocket,
+    state_dir: PathBuf,
+    metrics: Option<Arc<dyn Health>>,
 }
 
 impl Control {
@@ -61,7 +67,20 @@ impl Control {
         let path = socket_of(state_dir);
         let socket = BoundSocket::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { socket })
+        Ok(Self {
+            socket,
+            state_dir: state_dir.to_owned(),
+            metrics: None,
+        })
+    }
+
+    /// Gives `support` this page of metrics too.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<dyn Health>) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..self
+        }
     }
 
     /// Answers until dropped, with what `answer` makes of the words and of the user who asks. Answers are made beside the loop: that of ten thousand guests takes long
@@ -71,7 +90,11 @@ impl Control {
         A: Serialize,
         F: Fn(&[&str], Option<u32>) -> A + Send + Sync + 'static,
     {
-        let answer = Arc::new(answer);
+        let (state_dir, metrics) = (self.state_dir, self.metrics);
+        let answer = Arc::new(move |words: &[&str], user| match words {
+            [support::WORD] => serde_json::to_vec(&support::answer(&state_dir, metrics.as_deref())),
+            _ => serde_json::to_vec(&answer(words, user)),
+        });
         let mut connections = Connections::default();
         loop {
             let Ok((stream, _)) = self.socket.listener().accept().await else {
@@ -90,10 +113,9 @@ impl Control {
     }
 }
 
-async fn exchange<A, F>(stream: UnixStream, answer: Arc<F>) -> io::Result<()>
+async fn exchange<F>(stream: UnixStream, answer: Arc<F>) -> io::Result<()>
 where
-    A: Serialize,
-    F: Fn(&[&str], Option<u32>) -> A + Send + Sync + 'static,
+    F: Fn(&[&str], Option<u32>) -> serde_json::Result<Vec<u8>> + Send + Sync + 'static,
 {
     let mut line = String::new();
     let user = stream.peer_cred().ok().map(|peer| peer.uid());
@@ -103,7 +125,7 @@ where
         .await?;
     let made = tokio::task::spawn_blocking(move || {
         let words: Vec<&str> = line.split_whitespace().collect();
-        serde_json::to_vec(&answer(&words, user))
+        answer(&words, user)
     });
     let mut bytes = made.await.map_err(io::Error::other)??;
     bytes.push(b'\n');

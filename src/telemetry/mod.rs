@@ -9,6 +9,7 @@ mod connections;
 pub mod control;
 pub mod metrics;
 pub mod scrape;
+pub mod support;
 pub mod watchdog;
 
 use crate::visible::visible;

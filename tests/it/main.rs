@@ -57,4 +57,5 @@ mod serve_rpm;
 mod serve_scans;
 mod serve_service;
 mod skew;
+mod support_bundle;
 mod v0_1_0;

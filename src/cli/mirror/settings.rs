@@ -8,7 +8,7 @@ use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOpti
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::run::Gate;
 use crate::mirror::{InventoryError, Snapshot, Store, StoreError, lost};
-use crate::telemetry::scrape;
+use crate::telemetry::{scrape, support};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -205,7 +205,9 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let environment = |name: &str| native::variable(name);
         let settings = Settings::gather(SETTINGS, flags, environment, file, &[])?;
-        Self::of(&settings, approve_deletes)
+        let config = Self::of(&settings, approve_deletes)?;
+        support::set_configuration(settings.effective());
+        Ok(config)
     }
 
     /// From settings that were gathered.
