@@ -10,6 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+/// Where the package has the drop-in that lets the service read domains.
+const DROP_IN: &str = "/usr/share/afferent/sense-libvirt.conf";
+
 fn domain(name: &str) -> String {
     format!(
         "<domstatus state='running'><domain><name>{name}</name><devices><vsock>\
@@ -65,10 +68,10 @@ fn domains_that_may_not_be_read_degrade_the_sensor_and_are_said_once() {
         let answer = status(&state, &[]).0;
         (answer["state"] == "degraded").then_some(answer)
     });
-    assert!(
-        answer["reasons"][0].as_str().unwrap().contains(said),
-        "{answer}"
-    );
+    let reason = answer["reasons"][0].as_str().unwrap();
+    assert!(reason.contains(said), "{answer}");
+    // What to do about it.
+    assert!(reason.contains(DROP_IN), "{answer}");
     // The first are the settings, which name nobody.
     assert_eq!(answer["sources"][1]["read_at"], Value::Null);
     // Read again every other second, and said once.
@@ -86,6 +89,62 @@ fn domains_that_may_not_be_read_degrade_the_sensor_and_are_said_once() {
     sense.kill();
     let log = fs::read_to_string(&log).unwrap();
     assert_eq!(log.matches(said).count(), 1, "{log}");
+}
+
+/// Loss prevented: an operator who installs the drop-in and still sees no guest.
+#[test]
+fn the_capability_of_the_drop_in_is_enough_to_read_domains() {
+    let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    if !is_root || Command::new("setpriv").arg("--version").output().is_err() {
+        println!("skipped: only root can give a capability, with setpriv");
+        return;
+    }
+    let drop_in = include_str!("../../packaging/systemd/sense-libvirt.conf");
+    let granted = drop_in
+        .lines()
+        .find_map(|l| l.strip_prefix("AmbientCapabilities=CAP_"));
+    let granted = granted.unwrap().to_ascii_lowercase();
+    let dir = tempfile::tempdir().unwrap();
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(dir.path(), 0o755);
+    let (domains, state) = (dir.path().join("qemu"), dir.path().join("state"));
+    fs::create_dir(&domains).unwrap();
+    fs::write(domains.join("web.xml"), domain("web")).unwrap();
+    set_mode(&domains.join("web.xml"), 0o600);
+    set_mode(&domains, 0o700);
+    fs::create_dir(&state).unwrap();
+    set_mode(&state, 0o777);
+    let program = dir.path().join("afferent");
+    fs::copy(env!("CARGO_BIN_EXE_afferent"), &program).unwrap();
+    set_mode(&program, 0o755);
+    for (capability, is_read) in [
+        ("-all".to_owned(), false),
+        (format!("-all,+{granted}"), true),
+    ] {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg("--no-new-privs")
+            .arg(format!("--bounding-set={capability}"))
+            .arg(format!("--inh-caps={capability}"))
+            .arg(format!("--ambient-caps={capability}"))
+            .arg(&program)
+            .args(["sense", "--deliver", "file:/dev/null", "--state-dir"])
+            .arg(&state)
+            .arg("--discover")
+            .arg(format!("libvirt:{}", domains.display()));
+        let mut sense = Program::start_logged(command, &dir.path().join("log"));
+        eventually("the directory is read, or not", || {
+            let answer = status(&state, &[]).0;
+            let guest = answer["guests"][0]["vm"] == "web";
+            let reason = answer["reasons"][0].as_str().unwrap_or_default();
+            let denied = reason.contains("Permission denied") && reason.contains(DROP_IN);
+            (if is_read { guest } else { denied }).then_some(())
+        });
+        assert!(sense.terminate().success());
+    }
 }
 
 /// Loss prevented: whatever is known of guests is forgotten because their source comes up late.

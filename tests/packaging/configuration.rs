@@ -48,6 +48,26 @@ fn the_file_that_the_shipped_sensor_writes_is_rotated() {
     assert!(spec.contains("%config(noreplace) %{_sysconfdir}/logrotate.d/afferent"));
 }
 
+/// Loss prevented: a message that names a file which no package has.
+#[test]
+fn the_drop_in_that_messages_name_is_shipped_and_not_active() {
+    let shipped = "%{_datadir}/afferent/sense-libvirt.conf";
+    let spec = read("packaging/rpm/afferent.spec");
+    let installed = format!("packaging/systemd/sense-libvirt.conf %{{buildroot}}{shipped}\n");
+    assert!(spec.contains(&installed), "{spec}");
+    assert!(!spec.contains("afferent-sense.service.d"));
+    let named = shipped.replace("%{_datadir}", "/usr/share");
+    for file in [
+        "src/sense/roster/libvirt.rs",
+        "packaging/systemd/sense-libvirt.conf",
+        "packaging/systemd/afferent-sense.service",
+        "packaging/config/sense.toml",
+        "docs/operations.md",
+    ] {
+        assert!(read(file).contains(&named), "{file} does not name {named}");
+    }
+}
+
 #[test]
 fn the_help_calls_values_what_the_settings_call_them() {
     let pages = pages();

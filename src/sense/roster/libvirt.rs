@@ -12,10 +12,15 @@ use crate::transport::{DEFAULT_PORT, DialAddress};
 use roxmltree::{Document, Node};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where the system's libvirt keeps its running domains.
 pub const DIRECTORY: &str = "/run/libvirt/qemu";
+
+/// What an operator does where the service may not read them.
+const REMEDY: &str =
+    "; the drop-in /usr/share/afferent/sense-libvirt.conf lets the service read them";
 
 /// Longest document that is read, in bytes.
 const LONGEST: u64 = 4 << 20;
@@ -39,7 +44,8 @@ impl Domains {
     /// # Errors
     /// The directory cannot be read.
     pub fn read(&mut self, directory: &Path) -> Result<Listing, String> {
-        let in_directory = |error: std::io::Error| format!("{}: {error}", directory.display());
+        let in_directory =
+            |error: io::Error| format!("{}: {error}{}", directory.display(), remedy(error.kind()));
         let files = fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let files = files.map_err(in_directory)?;
         let mut before = std::mem::take(&mut self.0);
@@ -79,6 +85,14 @@ impl Domains {
     }
 }
 
+/// What to do about an error of this kind, behind its text.
+fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => REMEDY,
+        _ => "",
+    }
+}
+
 /// What is known of a document now; `None`: it is gone.
 fn look_again(path: &Path, known: Known) -> Option<Known> {
     let stamp = stamp::settled(path);
@@ -104,7 +118,7 @@ fn look_again(path: &Path, known: Known) -> Option<Known> {
             Err(Unusable::Broken(error)) => (error, true),
         },
         Err(error) if error.is_gone() => return None,
-        Err(error) => (error.to_string(), false),
+        Err(error) => (format!("{error}{}", remedy(error.kind())), false),
     };
     // It may be in the middle of being written.
     let is_being_written = is_broken && stamp.is_none() && known.error.is_none();

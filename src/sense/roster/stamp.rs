@@ -45,6 +45,14 @@ pub(super) enum ReadError {
 impl ReadError {
     /// Whether there is no such file any more.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Self::Io(error) if error.kind() == std::io::ErrorKind::NotFound)
+        self.kind() == std::io::ErrorKind::NotFound
+    }
+
+    /// What the system said.
+    pub(super) fn kind(&self) -> std::io::ErrorKind {
+        match self {
+            Self::Io(error) => error.kind(),
+            Self::Unfit(_) => std::io::ErrorKind::InvalidData,
+        }
     }
 }
