@@ -104,6 +104,44 @@ fn check_config_accepts_the_shipped_configuration() {
     }
 }
 
+/// Loss prevented: services that do not start after an upgrade, because rpm keeps a configuration that was
+/// edited and this version refuses it.
+#[test]
+fn check_config_accepts_the_configuration_of_0_1_0_with_every_key_on() {
+    let dir = tempfile::tempdir().unwrap();
+    for mode in ["serve", "sense", "mirror"] {
+        let text = read(&format!("tests/fixtures/v0.1.0/config/{mode}.toml"));
+        let all = dir.path().join(format!("{mode}.toml"));
+        std::fs::write(&all, switched_on(&text)).unwrap();
+        let shipped = root().join(format!("tests/fixtures/v0.1.0/config/{mode}.toml"));
+        for file in [&shipped, &all] {
+            let out = Command::new(env!("CARGO_BIN_EXE_afferent"))
+                .args(["check-config", mode])
+                .arg(file)
+                .output()
+                .unwrap();
+            assert!(out.status.success(), "{mode}: {}: {out:?}", file.display());
+        }
+    }
+}
+
+/// The same for what stands in flags and variables, and for what holds where a setting was left out.
+#[test]
+fn settings_of_0_1_0_keep_their_names_and_defaults() {
+    for mode in ["serve", "sense", "mirror"] {
+        let text = read(&format!("tests/fixtures/v0.1.0/config/{mode}.toml"));
+        let before = shown(&text);
+        assert!(before.len() > 10, "{mode}: {before:?}");
+        for (key, values) in before {
+            let setting = settings(mode).iter().find(|setting| setting.key() == key);
+            let setting = setting.unwrap_or_else(|| panic!("{mode}: {key} is no setting any more"));
+            if let (Some(default), true) = (setting.default, is_comment(&text, &key)) {
+                assert_eq!(values.join(","), default, "{mode}: default of {key}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_shipped_configuration_explains_every_key() {
     for mode in ["serve", "sense", "mirror"] {
@@ -118,16 +156,20 @@ fn the_shipped_configuration_explains_every_key() {
     }
 }
 
-/// Keys and values as they are when every commented key is switched on.
-fn shown(text: &str) -> BTreeMap<String, Vec<String>> {
-    let on: String = text
-        .lines()
+/// The file with every commented key on.
+fn switched_on(text: &str) -> String {
+    text.lines()
         .map(|line| match line.strip_prefix('#') {
             Some(key) if !key.starts_with([' ', '#']) => key,
             _ => line,
         })
         .map(|line| format!("{line}\n"))
-        .collect();
+        .collect()
+}
+
+/// Keys and values as they are when every commented key is switched on.
+fn shown(text: &str) -> BTreeMap<String, Vec<String>> {
+    let on = switched_on(text);
     let table: toml::Table = toml::from_str(&on).unwrap_or_else(|error| panic!("{error}\n{on}"));
     table
         .into_iter()
