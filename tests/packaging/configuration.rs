@@ -142,6 +142,33 @@ fn settings_of_0_1_0_keep_their_names_and_defaults() {
     }
 }
 
+/// Loss prevented: an operator who never learns of a setting, because the package does not say what is new.
+#[test]
+fn the_changelog_is_shipped_and_names_each_setting_added_since_0_1_0() {
+    let spec = read("packaging/rpm/afferent.spec");
+    let doc = spec.lines().find_map(|line| line.strip_prefix("%doc "));
+    let doc: Vec<_> = doc.unwrap().split(' ').collect();
+    for file in &doc {
+        assert!(root().join(file).exists(), "%doc {file}");
+    }
+    assert!(doc.contains(&"CHANGELOG.md") && doc.contains(&"SECURITY.md"));
+    let log = read("CHANGELOG.md");
+    for mode in ["serve", "sense", "mirror"] {
+        let before = shown(&read(&format!("tests/fixtures/v0.1.0/config/{mode}.toml")));
+        let of_mode = format!("- Settings of `{mode}`: ");
+        let added = log.split("\n- ").find_map(|item| {
+            let item = format!("- {item}");
+            item.starts_with(&of_mode).then_some(item)
+        });
+        let added = added.unwrap_or_else(|| panic!("CHANGELOG.md has no {of_mode}"));
+        for setting in settings(mode) {
+            let key = setting.key();
+            let is_named = added.contains(&format!("`{key}`"));
+            assert_eq!(is_named, !before.contains_key(&key), "{mode}: {key}");
+        }
+    }
+}
+
 #[test]
 fn the_shipped_configuration_explains_every_key() {
     for mode in ["serve", "sense", "mirror"] {
