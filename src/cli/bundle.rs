@@ -21,7 +21,7 @@ use crate::telemetry::control;
 use crate::telemetry::support;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -128,30 +128,49 @@ impl Bundle {
     fn hide(&mut self, service: &Service) {
         let settings = service.support["configuration"].as_array();
         for setting in settings.into_iter().flatten() {
-            let is_file = setting["key"]
-                .as_str()
-                .is_some_and(|key| key.ends_with("token_file"));
+            let key = setting["key"].as_str().unwrap_or_default();
             let values = setting["values"].as_array().into_iter().flatten();
             for value in values.filter_map(Value::as_str) {
-                if !is_file {
+                if key.ends_with("token_file") {
+                    self.hide_file(service, value);
+                } else {
                     self.mask.hide_address(value);
-                } else if let Err(error) = self.hide_file(value) {
-                    self.missing(format!(
-                        "{value}: {error}: what it holds is masked only where secrets usually stand"
-                    ));
                 }
             }
         }
     }
 
-    fn hide_file(&mut self, path: &str) -> io::Result<()> {
-        let path = native::path(path).map_err(io::Error::other)?;
-        let mut content = Vec::new();
-        File::open(path)?
-            .take(LONGEST_SECRET)
-            .read_to_end(&mut content)?;
-        self.mask.hide_content(&String::from_utf8_lossy(&content));
-        Ok(())
+    /// Hides the content of a file as the service sees it, whose mounts may be other ones, and as it is here.
+    fn hide_file(&mut self, service: &Service, name: &str) {
+        let directory = service.support["directory"].as_str().unwrap_or_default();
+        let here = native::path(name).map(|name| Path::new(directory).join(name));
+        let here = here.unwrap_or_default();
+        let there = service.support["pid"].as_u64().and_then(|pid| {
+            let below = here.strip_prefix("/").ok()?;
+            Some(
+                Path::new("/proc")
+                    .join(pid.to_string())
+                    .join("root")
+                    .join(below),
+            )
+        });
+        let mut failed = None;
+        let mut is_read = false;
+        for path in there.iter().chain([&here]) {
+            match secret(path) {
+                Ok(content) => {
+                    self.mask.hide_content(&content);
+                    is_read = true;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed.filter(|_| !is_read) {
+            self.missing(format!(
+                "{}: {error}: what it holds is masked only where secrets usually stand",
+                here.display()
+            ));
+        }
     }
 
     fn service(&mut self, service: Service, names: &mut BTreeSet<String>) {
@@ -213,6 +232,18 @@ impl Bundle {
         }
         tar.into_inner()
     }
+}
+
+/// What a file of secrets holds, as far as it is read.
+fn secret(path: &Path) -> io::Result<String> {
+    let mut content = Vec::new();
+    let file = OpenOptions::new()
+        .read(true)
+        // A FIFO would block.
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)?;
+    file.take(LONGEST_SECRET).read_to_end(&mut content)?;
+    Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
 fn versions() -> String {

@@ -50,12 +50,17 @@ pub(super) struct Mask {
 }
 
 impl Mask {
-    /// Hides this text too, wherever it stands.
+    /// Hides this text too, wherever it stands: also as the log quotes it, and as it was quoted before.
     fn hide(&mut self, secret: &str) {
-        if secret.len() >= SHORTEST && !self.secrets.iter().any(|known| known == secret) {
-            self.secrets.push(secret.to_owned());
-            self.secrets.sort_by_key(|secret| usize::MAX - secret.len());
+        let mut form = secret.to_owned();
+        for _ in 0..3 {
+            if form.len() >= SHORTEST && !self.secrets.contains(&form) {
+                self.secrets.push(form.clone());
+            }
+            form = form.escape_debug().to_string();
         }
+        self.secrets
+            .sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 
     /// Hides what a file of secrets holds: all of it, its lines, and its long words.
@@ -78,14 +83,18 @@ impl Mask {
         };
         let (head, query) = rest.split_once(['?', '#']).unwrap_or((rest, ""));
         if let Some((user, _)) = head.rsplit_once('@') {
-            self.hide(user.split_once(':').map_or(user, |(_, password)| password));
+            let password = user.split_once(':').map_or(user, |(_, password)| password);
+            self.hide(password);
+            self.hide(&decoded(password));
         }
         for pair in query.split(['&', '#', '?']) {
-            match pair.split_once('=') {
-                Some(("stream" | "create", _)) => {}
-                Some((_, value)) => self.hide(value),
-                None => self.hide(pair),
-            }
+            let value = match pair.split_once('=') {
+                Some(("stream" | "create", _)) => continue,
+                Some((_, value)) => value,
+                None => pair,
+            };
+            self.hide(value);
+            self.hide(&decoded(value));
         }
     }
 
@@ -117,6 +126,27 @@ impl Mask {
         let lines = text.split('\n').map(line);
         lines.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Part of an address without its percent signs, as a server sees it.
+fn decoded(part: &str) -> String {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = (*first == b'%').then(|| tail.get(..2)).flatten();
+        let code = code.and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The text without this secret, and without its beginning where a message was cut within it.
@@ -311,7 +341,19 @@ mod tests {
         mask.hide_content("first word\nanother-very-long-word in-a-file\n");
         mask.hide_address("nats://user:pa55@h?stream=REPORTS");
         mask.hide_address("http://h/x?key=quer1");
-        for secret in ["first word", "another-very-long-word", "pa55", "quer1"] {
+        mask.hide_address("http://h/x?a%20b%2Fc");
+        mask.hide_content("qu\"ot\\ed");
+        for secret in [
+            "first word",
+            "another-very-long-word",
+            "pa55",
+            "quer1",
+            "a%20b%2Fc",
+            "a b/c",
+            r#"qu"ot\ed"#,
+            r#"qu\"ot\\ed"#,
+            r#"qu\\\"ot\\\\ed"#,
+        ] {
             assert_eq!(mask.text(&format!("a{secret}b\n")), "a***b\n");
         }
         assert_eq!(mask.text("cut in another-very-l\""), "cut in ***\"");

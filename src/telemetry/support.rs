@@ -17,11 +17,12 @@ pub fn set_configuration(configuration: Value) {
     *CONFIGURATION.lock().unwrap_or_else(PoisonError::into_inner) = configuration;
 }
 
-/// The answer. `configuration` has the addresses as they were given, so whoever passes it on masks them.
+/// The answer; paths in it count from `directory`. `configuration` has the addresses as they were given, so whoever passes it on masks them.
 pub(super) fn answer(state_dir: &Path, metrics: Option<&dyn Health>) -> Value {
     let configuration = CONFIGURATION.lock().unwrap_or_else(PoisonError::into_inner);
     json!({
         "configuration": *configuration,
+        "directory": std::env::current_dir().unwrap_or_default().to_string_lossy(),
         "metrics": metrics.map(Health::metrics),
         "pid": std::process::id(),
         "state_dir": state_dir.to_string_lossy(),

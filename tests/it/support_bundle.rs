@@ -183,19 +183,26 @@ fn a_password_of_nats_is_in_no_part_of_a_bundle() {
     let agent = FakeAgent::start(&dir.path().join("a.sock"), Script::new());
     let state = dir.path().join("state");
     let url = server.url().replace("nats://", "nats://sensor@");
-    let secret = secret.display().to_string();
-    let _sense = Program::sense(
-        &state,
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afferent"));
+    // The service's own directory, not that of who asks for the bundle.
+    command.current_dir(dir.path()).arg("sense").args([
+        "--deliver",
         &url,
-        &["--vm", &agent.vm("a"), "--token-file", &secret],
-    );
+        "--vm",
+        &agent.vm("a"),
+        "--token-file",
+        "secret",
+        "--state-dir",
+        &state.display().to_string(),
+    ]);
+    let _sense = Program::start_logged(command, &dir.path().join("log"));
     eventually("the report is accepted", || {
         status(&state, &[]).0["guests"][0]["accepted"]
             .is_object()
             .then_some(())
     });
     let out = dir.path().join("bundle.tar");
-    let path = journal(dir.path(), &format!("CONNECT {{pass: {PASSWORD}}}\n"));
+    let path = journal(dir.path(), &format!("the server said {PASSWORD} again\n"));
     assert!(bundle(&out, &[&state], &path).status.success());
     assert_without_secrets(&out);
     let address = format!("nats://***@{}?***", server.place);
