@@ -71,7 +71,7 @@ same "it needs nothing but a shell" "$(rpm -qp --requires "$one" 2>/dev/null | g
 same "every rpm since RHEL 6 reads it" "$(rpm -qp --requires "$one" 2>/dev/null | grep '^rpmlib(' | cut -d' ' -f1 | sort -u | tr '\n' ' ')" \
     "rpmlib(CompressedFileNames) rpmlib(FileDigests) rpmlib(PayloadFilesHavePrefix) "
 same "its configuration files are marked so" "$(rpm -qp --configfiles "$one" 2>/dev/null)" \
-    "$(printf '/etc/afferent/%s.toml\n' mirror roster sense serve)"
+    "$(printf '%s\n' /etc/afferent/{mirror,roster,sense,serve}.toml /etc/logrotate.d/afferent)"
 same "it carries our licence and those of others" "$(rpm -qp --licensefiles "$one" 2>/dev/null | xargs -n1 basename)" \
     "$(printf '%s\n' LICENSE THIRD-PARTY-LICENSES.txt)"
 
