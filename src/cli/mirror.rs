@@ -18,6 +18,7 @@ use crate::mirror::service;
 use crate::mirror::skip_unchanged::SkipUnchanged;
 use crate::mirror::{Store, lost};
 use crate::telemetry::start_log;
+use crate::visible::visible;
 use argh::FromArgs;
 pub(super) use settings::SETTINGS;
 use settings::{Config, Flags};
@@ -322,7 +323,9 @@ fn explain(config: &Config, key: &str, json: bool) -> Result<u8, Stop> {
             )?;
             return writeln!(out);
         }
-        lines.iter().try_for_each(|line| writeln!(out, "{line}"))
+        lines
+            .iter()
+            .try_for_each(|line| writeln!(out, "{}", visible(line)))
     });
     if lines.is_empty() {
         return Err(Stop::failed(format!(

@@ -14,6 +14,7 @@ use super::policy::Policy;
 use crate::inventory::{Kind, Row};
 use crate::store::Store;
 use crate::store::inventory_table::InventoryError;
+use crate::visible::visible;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -288,7 +289,8 @@ fn named(text: &str) -> String {
 pub fn show(view: &PlanView) -> String {
     let mut text = String::new();
     for change in &view.changes {
-        let _ = write!(text, "{:<11} {:<15} {}", change.kind, change.op, change.key);
+        let key = visible(&change.key);
+        let _ = write!(text, "{:<11} {:<15} {key}", change.kind, change.op);
         if let Some(field) = &change.field {
             let (old, new) = (show_value(&change.old), show_value(&change.new));
             let _ = write!(text, "  {field}: {old} -> {new}");
@@ -299,7 +301,9 @@ pub fn show(view: &PlanView) -> String {
         let _ = writeln!(
             text,
             "{:<11} {:<15} {}",
-            withheld.kind, "withheld", withheld.key
+            withheld.kind,
+            "withheld",
+            visible(&withheld.key)
         );
     }
     if text.is_empty() {

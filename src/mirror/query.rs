@@ -6,6 +6,7 @@ use crate::clock::WallTime;
 use crate::inventory::{Component, Drift, Row};
 use crate::store::Snapshot;
 use crate::store::inventory_table::InventoryError;
+use crate::visible::visible;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -92,11 +93,14 @@ fn view(drift: Drift, components: &HashMap<Uuid, Component>) -> DriftView {
         (None, None) => drift.id.to_string(),
     };
     let kind = drift.component_type.map_or("-", |kind| kind.name());
+    let who = visible(&who);
     let mut line = format!("{kind:<11} {:<20} {who}", drift.drift_type.name());
     for diff in &drift.diffs {
         line.push_str(&format!(
             "  {}: {} -> {}",
-            diff.field_name, diff.expected_value, diff.actual_value
+            diff.field_name,
+            visible(&diff.expected_value),
+            visible(&diff.actual_value)
         ));
     }
     DriftView {
@@ -210,7 +214,10 @@ impl fmt::Display for AuditView {
         write!(
             f,
             "{} {:<15} {:<11} {}",
-            self.time, self.op, self.kind, self.key
+            self.time,
+            self.op,
+            self.kind,
+            visible(&self.key)
         )?;
         let show = |value: &Option<Value>| value.as_ref().map_or("null".into(), Value::to_string);
         if let Some(field) = &self.field {

@@ -149,3 +149,39 @@ fn a_cursor_that_is_none_is_a_usage_error() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
 }
+
+/// A name of Core's inventory that would be a line of its own, and an order to the terminal.
+#[test]
+fn a_name_begins_no_line_and_gives_no_order_to_a_terminal() {
+    let mirror = Mirror::new();
+    let named = |label: &str| {
+        let machine = json!({"bmc_mac_address": "02:00:5e:72:00:01", "chassis_serial_number": "MC-1",
+            "metadata": {"name": "n\nMC-1 deleted\u{1b}[2J\u{202e}", "labels": [{"key": "manufacturer", "value": label}]}});
+        let rack = json!({"rack_id": "a", "metadata": {"name": "r\nforged", "labels": [
+            {"key": "chassis.manufacturer", "value": label}, {"key": "chassis.serial-number", "value": "1"}]}});
+        json!({"expected_racks": [rack], "expected_machines": [machine], "actual_machines": [{"id": "m\nforged", "chassis_serial": "X"}]})
+    };
+    let document = named("Fox\u{202e}well");
+    let core = format!("file:{}", mirror.file("core.json", &document).display());
+    let plan = mirror.output(&["plan", "--core", &core]);
+    mirror.run(&document, &[]);
+    for (arguments, rows) in [
+        (vec!["drift"], rows(&mirror, &["drift"]).len()),
+        (vec!["audit"], rows(&mirror, &["audit"]).len()),
+        (vec!["explain", "MC-1", "--core", &core], 1),
+    ] {
+        let shown = String::from_utf8(mirror.output(&arguments).stdout).unwrap();
+        assert_eq!(shown.lines().count(), rows, "{arguments:?}: {shown}");
+        assert!(
+            !shown.contains(['\u{1b}', '\u{202e}']),
+            "{arguments:?}: {shown}"
+        );
+    }
+    let plan = String::from_utf8(plan.stdout).unwrap();
+    assert!(
+        plan.lines()
+            .all(|line| line.starts_with("rack ") || line.starts_with("Compute ")),
+        "{plan}"
+    );
+    assert!(!plan.contains(['\u{1b}', '\u{202e}']), "{plan}");
+}
