@@ -484,3 +484,20 @@ fn a_plan_makes_neither_a_directory_nor_a_store() {
     assert!(plan.to_string().contains("MC-2"), "{plan}");
     assert!(!mirror.state().exists());
 }
+
+/// A Core that gives one address to a whole hall must not fill the log with it.
+#[test]
+fn shared_addresses_are_named_up_to_ten_and_counted_from_there() {
+    let machine = |n: usize| {
+        let mut machine = machine(n);
+        // One address for most, and one that says that there is none.
+        let ip = if n < 200 { "10.0.0.1" } else { "0.0.0.0" };
+        machine["bmc_ip_address"] = json!(ip);
+        machine
+    };
+    let document = json!({"expected_machines": (0..250).map(machine).collect::<Vec<_>>()});
+    let ran = Mirror::new().run(&document, &[]);
+    assert_eq!(ran.codes("warnings"), ["duplicate_bmc_ip"; 11]);
+    let last = ran.summary["warnings"][10]["message"].as_str().unwrap();
+    assert!(last.contains("189 more"), "{last}");
+}

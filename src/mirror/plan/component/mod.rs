@@ -27,6 +27,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use uuid::Uuid;
 
+/// BMCs at a shared address that are named one by one; of more there is a count.
+const MOST_SHARED_IPS: usize = 10;
+
 /// What is there, read in the transaction that will write.
 #[derive(Debug, Default)]
 pub struct PresentComponents {
@@ -218,18 +221,30 @@ impl<'a> Planner<'a> {
         let of_others = of_others
             .filter(|bmc| bmc.kind == BmcType::Host && self.earlier.mac(bmc.mac).is_some());
         holder.extend(of_others.filter_map(|bmc| Some((bmc.ip?, bmc.mac))));
+        let mut more = 0_u64;
+        let mut told = 0;
         for (i, entry) in self.entries.iter().enumerate() {
             let Address::At(Some(ip)) = entry.ip else {
                 continue;
             };
-            if self.out[i] || self.no_bmc[i] {
+            if self.out[i] || self.no_bmc[i] || ip.is_unspecified() {
                 continue;
             }
             let first = *holder.entry(ip).or_insert(entry.mac);
-            if first != entry.mac {
-                let why = format!("{first} and {} have the address {ip}", entry.mac);
-                self.warn("duplicate_bmc_ip", entry.label(), why);
+            if first == entry.mac {
+                continue;
             }
+            if told == MOST_SHARED_IPS {
+                more += 1;
+                continue;
+            }
+            told += 1;
+            let why = format!("{first} and {} have the address {ip}", entry.mac);
+            self.warn("duplicate_bmc_ip", entry.label(), why);
+        }
+        if more > 0 {
+            let why = format!("so have {more} more BMCs an address that another one has");
+            self.warn("duplicate_bmc_ip", "", why);
         }
     }
 
