@@ -3,13 +3,14 @@
 use super::diagnostics::Summary;
 use super::progress::Progress;
 use super::status::Status;
-use crate::inventory::Row;
+use super::topology;
+use crate::inventory::{Kind, Row};
 use crate::store::inventory_table::{InventoryError, TABLES};
 use crate::store::{Snapshot, Store};
 use crate::telemetry::metrics::{Counters, Histogram, Page};
 use crate::telemetry::scrape::Health;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 const SECONDS: &[f64] = &[
@@ -77,6 +78,45 @@ struct Rows {
     bytes: u64,
 }
 
+impl Rows {
+    /// Counts, unless the store has seen no commit since it had seen `known` of them.
+    fn count(snapshot: &Snapshot, known: Option<u64>) -> Result<Option<Self>, InventoryError> {
+        snapshot.view(|view| {
+            let generation = Some(view.generation()?);
+            if known == generation {
+                return Ok(None);
+            }
+            let mut rows = Self {
+                generation,
+                ..Self::default()
+            };
+            for table in TABLES {
+                for row in view.rows_of(table)? {
+                    rows.add(&row);
+                }
+            }
+            Ok(Some(rows))
+        })
+    }
+
+    fn add(&mut self, row: &Row) {
+        let (kind, is_live) = match row {
+            Row::Drift(drift) => {
+                let kind = drift.component_type.map_or("-", |kind| kind.name());
+                let key = (kind.to_owned(), drift.drift_type.name());
+                *self.drift.entry(key).or_default() += 1;
+                return;
+            }
+            Row::Rack(rack) => (Kind::Rack.name().to_owned(), rack.is_live()),
+            Row::Component(component) => (component.kind.name().to_owned(), component.is_live()),
+            Row::Domain(domain) => (topology::TYPE.to_owned(), domain.is_live()),
+            Row::Bmc(bmc) => (format!("bmc:{}", bmc.kind.name()), true),
+        };
+        let state = if is_live { "live" } else { "deleted" };
+        *self.rows.entry((kind, state)).or_default() += 1;
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self {
@@ -92,55 +132,21 @@ impl Metrics {
     pub(super) fn note(&self, outcome: Outcome, took: Duration, store: &Store) {
         self.cycles.inc(outcome.label());
         self.seconds.observe_time(took);
+        let known = self.rows().generation;
         let counted = store.snapshot().map_err(InventoryError::from);
-        if let Err(error) = counted.and_then(|snapshot| self.count(&snapshot, store)) {
-            tracing::debug!(%error, "rows not counted");
+        // Nobody who scrapes waits for it.
+        match counted.and_then(|snapshot| Rows::count(&snapshot, known)) {
+            Ok(None) => {}
+            Ok(Some(rows)) => {
+                let bytes = std::fs::metadata(store.path()).map_or(0, |meta| meta.len());
+                *self.rows() = Rows { bytes, ..rows };
+            }
+            Err(error) => tracing::debug!(%error, "rows not counted"),
         }
     }
 
-    fn count(&self, snapshot: &Snapshot, store: &Store) -> Result<(), InventoryError> {
-        let mut known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        snapshot.view(|view| {
-            let generation = Some(view.generation()?);
-            if known.generation == generation {
-                return Ok(());
-            }
-            let mut new = Rows {
-                generation,
-                bytes: std::fs::metadata(store.path()).map_or(0, |meta| meta.len()),
-                ..Rows::default()
-            };
-            for table in TABLES {
-                for row in view.rows_of(table)? {
-                    match row {
-                        Row::Drift(drift) => {
-                            let kind = drift.component_type.map_or("-", |kind| kind.name());
-                            let key = (kind.to_owned(), drift.drift_type.name());
-                            *new.drift.entry(key).or_default() += 1;
-                        }
-                        other => {
-                            let (kind, is_live) = match &other {
-                                Row::Rack(rack) => ("rack", rack.is_live()),
-                                Row::Component(component) => {
-                                    (component.kind.name(), component.is_live())
-                                }
-                                Row::Domain(domain) => ("NVLDomain", domain.is_live()),
-                                Row::Bmc(bmc) => (bmc.kind.name(), true),
-                                Row::Drift(_) => continue,
-                            };
-                            let kind = match other {
-                                Row::Bmc(_) => format!("bmc:{kind}"),
-                                _ => kind.to_owned(),
-                            };
-                            let state = if is_live { "live" } else { "deleted" };
-                            *new.rows.entry((kind, state)).or_default() += 1;
-                        }
-                    }
-                }
-            }
-            *known = new;
-            Ok(())
-        })
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, page: &mut Page) {
@@ -155,20 +161,18 @@ impl Metrics {
             "Time of cycles.",
             &self.seconds,
         );
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        write_by_two(
-            page,
+        let rows = self.rows();
+        page.gauges_by(
             "afferent_mirror_rows",
             "Rows by type and state.",
             ["type", "state"],
-            &rows.rows,
+            samples(&rows.rows),
         );
-        write_by_two(
-            page,
+        page.gauges_by(
             "afferent_mirror_drift_rows",
             "Differences between what is expected and what was observed.",
             ["type", "drift"],
-            &rows.drift,
+            samples(&rows.drift),
         );
         #[allow(clippy::cast_precision_loss, reason = "a gauge")]
         let bytes = rows.bytes as f64;
@@ -180,28 +184,11 @@ impl Metrics {
     }
 }
 
-/// A gauge with two labels.
-pub(super) fn write_by_two<B: AsRef<str>>(
-    page: &mut Page,
-    name: &str,
-    help: &str,
-    labels: [&str; 2],
-    values: &BTreeMap<(String, B), u32>,
-) {
-    let labelled: Vec<([(&str, &str); 2], f64)> = values
-        .iter()
-        .map(|((a, b), n)| {
-            (
-                [(labels[0], a.as_str()), (labels[1], b.as_ref())],
-                f64::from(*n),
-            )
-        })
-        .collect();
-    let samples: Vec<(&[(&str, &str)], f64)> = labelled
-        .iter()
-        .map(|(labels, n)| (labels.as_slice(), *n))
-        .collect();
-    page.gauges(name, help, &samples);
+fn samples<'a>(
+    counts: &'a BTreeMap<(String, &'static str), u32>,
+) -> impl Iterator<Item = ([&'a str; 2], f64)> {
+    let counts = counts.iter();
+    counts.map(|((kind, state), n)| ([kind.as_str(), *state], f64::from(*n)))
 }
 
 /// Everything that is asked for over HTTP.

@@ -153,17 +153,12 @@ impl Status {
     /// Writes what is known of the last cycle onto a page of metrics.
     pub(super) fn write(&self, page: &mut Page) {
         let state = self.state();
-        let times: Vec<(&str, f64)> = state
-            .complete
-            .iter()
-            .map(|(list, at)| (list.as_str(), seconds(*at)))
-            .collect();
-        by_label(
-            page,
+        let times = state.complete.iter();
+        page.gauges_by(
             "afferent_mirror_last_complete_timestamp_seconds",
             "When each list was last read whole and written, in Unix time.",
-            "list",
-            &times,
+            ["list"],
+            times.map(|(list, at)| ([list.as_str()], seconds(*at))),
         );
         let last = state.last.as_ref();
         page.gauge(
@@ -176,40 +171,23 @@ impl Status {
         for report in summary.into_iter().flat_map(|summary| &summary.warnings) {
             *codes.entry(&report.code).or_default() += 1.0;
         }
-        let codes: Vec<(&str, f64)> = codes.into_iter().collect();
-        by_label(
-            page,
+        page.gauges_by(
             "afferent_mirror_warnings",
             "Warnings of the last cycle by code.",
-            "code",
-            &codes,
+            ["code"],
+            codes.into_iter().map(|(code, n)| ([code], n)),
         );
-        let withheld: Vec<(&str, f64)> = summary
-            .into_iter()
-            .flat_map(|summary| &summary.types)
-            .map(|(kind, counters)| {
-                let n = u32::try_from(counters.withheld_deletes).unwrap_or(u32::MAX);
-                (kind.as_str(), f64::from(n))
-            })
-            .collect();
-        by_label(
-            page,
+        let types = summary.into_iter().flat_map(|summary| &summary.types);
+        page.gauges_by(
             "afferent_mirror_withheld_deletes",
             "Deletes that the guard withheld in the last cycle.",
-            "type",
-            &withheld,
+            ["type"],
+            types.map(|(kind, counters)| {
+                let n = u32::try_from(counters.withheld_deletes).unwrap_or(u32::MAX);
+                ([kind.as_str()], f64::from(n))
+            }),
         );
     }
-}
-
-fn by_label(page: &mut Page, name: &str, help: &str, label: &str, values: &[(&str, f64)]) {
-    let labelled: Vec<([(&str, &str); 1], f64)> = values
-        .iter()
-        .map(|(value, n)| ([(label, *value)], *n))
-        .collect();
-    let samples: Vec<(&[(&str, &str)], f64)> =
-        labelled.iter().map(|(l, n)| (l.as_slice(), *n)).collect();
-    page.gauges(name, help, &samples);
 }
 
 #[allow(

@@ -117,6 +117,21 @@ impl Page {
         self.sample(name, &[], value);
     }
 
+    /// Numbers that go up and down, all with the same labels.
+    pub fn gauges_by<'v, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+        samples: impl IntoIterator<Item = ([&'v str; N], f64)>,
+    ) {
+        self.head(name, help, "gauge");
+        for (values, number) in samples {
+            let labelled: Vec<(&str, &str)> = labels.into_iter().zip(values).collect();
+            self.sample(name, &labelled, number);
+        }
+    }
+
     /// Numbers that go up and down, each with its labels.
     pub fn gauges(&mut self, name: &str, help: &str, samples: &[(&[(&str, &str)], f64)]) {
         self.head(name, help, "gauge");
