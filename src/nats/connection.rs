@@ -161,12 +161,12 @@ impl Connection {
         }
     }
 
-    /// Publishes `message`, and gives what answers it before `until`, and within `patience` after it was
+    /// Publishes `message`, and gives what answers it before `until`, and within `answer_limit` after it was
     /// sent.
     pub(super) fn request(
         &mut self,
         message: &Message<'_>,
-        patience: Duration,
+        answer_limit: Duration,
         until: Instant,
     ) -> Result<Vec<u8>, NatsError> {
         let headers = protocol::encode_headers(message.headers);
@@ -185,7 +185,7 @@ impl Connection {
             message.payload,
         ))?;
         let sent = clock::now();
-        let until = until.min(sent + patience);
+        let until = until.min(sent + answer_limit);
         self.socket.set_deadline(until);
         self.limit = until.saturating_duration_since(sent);
         loop {

@@ -263,7 +263,7 @@ impl Desk {
                 None
             }
             Outcome::Failed(_) => {
-                board.queue.step_aside(vm, report);
+                board.queue.requeue_last(vm, report);
                 None
             }
             Outcome::Postponed => {

@@ -21,6 +21,17 @@ fn document(version: usize) -> Value {
            "actual_machines": [{"id": "m-0", "chassis_serial": "MC-0"}]})
 }
 
+/// Commands that need no row to ask for.
+fn reading(core: &str) -> Vec<Vec<&str>> {
+    vec![
+        vec!["drift"],
+        vec!["audit"],
+        vec!["dump"],
+        vec!["check"],
+        vec!["plan", "--core", core],
+    ]
+}
+
 struct Running {
     mirror: Mirror,
     service: Program,
@@ -73,14 +84,8 @@ impl Running {
 fn every_reading_command_answers_while_the_service_runs() {
     let mut running = Running::new();
     let core = running.core.clone();
-    for arguments in [
-        vec!["drift"],
-        vec!["audit"],
-        vec!["dump"],
-        vec!["check"],
-        vec!["plan", "--core", &core],
-        vec!["explain", "MC-7", "--core", &core],
-    ] {
+    let explain = vec!["explain", "MC-7", "--core", &core];
+    for arguments in reading(&core).into_iter().chain([explain]) {
         let output = running.mirror.output(&arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
@@ -289,13 +294,7 @@ fn get(address: &str, path: &str) -> Option<String> {
 fn reading_creates_nothing() {
     let mirror = Mirror::new();
     let core = format!("file:{}", mirror.file("core.json", &document(0)).display());
-    for arguments in [
-        vec!["drift"],
-        vec!["audit"],
-        vec!["dump"],
-        vec!["check"],
-        vec!["plan", "--core", &core],
-    ] {
+    for arguments in reading(&core) {
         let output = mirror.output(&arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         assert!(!mirror.state().exists(), "{arguments:?}");

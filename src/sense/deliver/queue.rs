@@ -351,7 +351,7 @@ impl Queue {
     /// Something is wrong with Central, or with this report alone: the next probe must be another's.
     /// It goes to the tail of each ring it was in, and nothing is counted. Says whether it was the one in
     /// flight.
-    pub fn step_aside(&mut self, vm: &VmId, report: DocumentId) -> bool {
+    pub fn requeue_last(&mut self, vm: &VmId, report: DocumentId) -> bool {
         let Some(slot) = self.land(vm, report) else {
             return false;
         };

@@ -118,12 +118,12 @@ async fn say_and_hear(
     let mut stream = timeout(DIAL, Box::pin(dial(address, lanes)))
         .await
         .map_err(|_| Failure::DialTimeout)??;
-    let patience = match ask {
+    let limit = match ask {
         Ask::Wait(time) => time + GRACE,
         Ask::Full | Ask::Get => FIRST_BYTES,
     };
     let request = request_for(ask, echo);
-    let len = timeout(patience, exchange_lengths(&mut stream, &request, lanes))
+    let len = timeout(limit, exchange_lengths(&mut stream, &request, lanes))
         .await
         .map_err(|_| Failure::NoAnswer)??;
     Ok((stream, len))

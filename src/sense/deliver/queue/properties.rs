@@ -28,7 +28,7 @@ enum Answer {
     Nack(Nack),
     PutBack,
     Hold { seconds: u16 },
-    StepAside,
+    RequeueLast,
 }
 
 /// Loss prevented: a report that is never sent, sent when a newer one is there, sent twice at
@@ -181,7 +181,7 @@ impl World {
                     assert!(!self.queue.nack(&vm, report, Nack::Refused, self.now, 0.5));
                     assert!(!self.queue.put_back(&vm, report));
                     assert!(!self.queue.hold(&vm, report, self.now));
-                    assert!(!self.queue.step_aside(&vm, report));
+                    assert!(!self.queue.requeue_last(&vm, report));
                     assert!(!self.queue.forbid(&vm, report, self.now, 0.5));
                     assert!(
                         !self
@@ -306,9 +306,9 @@ impl World {
                 let until = self.now + Duration::from_secs(seconds.into());
                 assert!(self.queue.hold(&vm, report, until));
             }
-            Answer::StepAside => {
+            Answer::RequeueLast => {
                 self.went_in_vain(&vm);
-                assert!(self.queue.step_aside(&vm, report));
+                assert!(self.queue.requeue_last(&vm, report));
             }
         }
     }
@@ -401,7 +401,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Answer::Nack(Nack::Refused)),
         1 => Just(Answer::PutBack),
         1 => (0u16..400).prop_map(|seconds| Answer::Hold { seconds }),
-        1 => Just(Answer::StepAside),
+        1 => Just(Answer::RequeueLast),
     ];
     prop_oneof![
         4 => (guest.clone(), any::<bool>()).prop_map(|(guest, reactive)| Op::Arrive { guest, reactive }),

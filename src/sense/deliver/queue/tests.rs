@@ -17,7 +17,7 @@ fn a_report_that_is_held_or_steps_aside_lets_the_others_go_first() {
     assert_eq!(queue.select(now), Next::Send(vm(0), known(1)));
     assert!(queue.hold(&vm(0), known(1), until));
     assert_eq!(queue.select(now), Next::Send(vm(1), known(1)));
-    assert!(queue.step_aside(&vm(1), known(1)));
+    assert!(queue.requeue_last(&vm(1), known(1)));
     assert_eq!(queue.select(now), Next::Send(vm(2), known(1)));
     queue.ack(&vm(2), known(1));
     assert_eq!(queue.select(now), Next::Send(vm(1), known(1)));
@@ -124,7 +124,7 @@ fn what_steps_aside_or_is_forbidden_stays_among_the_urgent_ones() {
     let mut queue = Queue::new(Policy::default(), now);
     arrive(&mut queue, &vm(1), 1, true, now);
     queue.select(now);
-    assert!(queue.step_aside(&vm(1), known(1)));
+    assert!(queue.requeue_last(&vm(1), known(1)));
     assert_eq!(queue.waiting(), (1, 0));
     queue.select(now);
     assert!(queue.forbid(&vm(1), known(1), now, 1.0));
