@@ -9,11 +9,11 @@
 #![allow(clippy::print_stdout, reason = "the table is the result")]
 
 use afferent::clock;
+use afferent::clock::token_bucket::TokenBucket;
 use afferent::report::{Epoch, Generation, Report, ReportKey, Trigger, VmId};
-use afferent::sense::bucket::Bucket;
-use afferent::sense::deliver::policy::{Policy, Rate};
-use afferent::sense::deliver::queue::{Next, Queue};
-use afferent::sense::deliver::slot::{Class, Nack};
+use afferent::sense::queue::policy::{Policy, Rate};
+use afferent::sense::queue::queue::{Next, Queue};
+use afferent::sense::queue::slot::{Class, Nack};
 use afferent::store::pending_table::DocumentId;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -290,7 +290,7 @@ struct ByDue {
     attempts: Vec<u32>,
     waiting: BTreeSet<(Instant, u32)>,
     backing_off: BTreeSet<(Instant, u32)>,
-    bucket: Bucket,
+    bucket: TokenBucket,
     policy: Policy,
 }
 
@@ -324,7 +324,7 @@ impl ByDue {
             attempts: vec![0; GUESTS as usize],
             waiting: BTreeSet::new(),
             backing_off: BTreeSet::new(),
-            bucket: Bucket::full(central.burst, central.per_second, start),
+            bucket: TokenBucket::full(central.burst, central.per_second, start),
             policy: policy.clone(),
         }
     }

@@ -5,8 +5,8 @@ use super::options::{
     ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Origin, Setting, Settings, parse,
 };
 use crate::report::VmId;
-use crate::sense::deliver::policy::Rate;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
+use crate::sense::queue::policy::Rate;
 use crate::sense::roster::{Entry, Source, file};
 use crate::sense::{self, Config};
 use crate::telemetry::{scrape, support};

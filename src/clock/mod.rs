@@ -4,6 +4,7 @@
 //! [`WallTime`]. Policy never calls these functions: `now` comes to it as an argument.
 
 pub mod backoff;
+pub mod token_bucket;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -9,14 +9,12 @@
 //! and the sinks each do it in one hop. A report counts as known only when it is on disk here, and
 //! leaves the disk only when Central has it: kill the process anywhere, and nothing is lost.
 
-pub mod bucket;
 pub mod deliver;
-pub mod desk;
 mod follow;
-pub mod keeper;
-pub mod lanes;
+pub mod limits;
 pub mod metrics;
 pub mod pull;
+pub mod queue;
 pub mod roster;
 pub mod seen;
 pub mod status;
@@ -27,17 +25,17 @@ use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
 use crate::transport::{ClientTls, TlsError, TlsFiles};
 use deliver::breaker::Breaker;
-use deliver::policy::{Policy, Rate};
 use deliver::run::Delivering;
 use deliver::sink::{self, SinkAddress, SinkOptions};
-use desk::Desk;
 use follow::Follow;
 pub use follow::Reread;
-use keeper::Keeper;
-use lanes::Lanes;
+use limits::Lanes;
 use metrics::Metrics;
 use pull::run::{Book, Inbox, Pulling};
 use pull::schedule::Timing;
+use queue::pending::Desk;
+use queue::policy::{Policy, Rate};
+use queue::writer::Keeper;
 use roster::{Roster, Source};
 use seen::SeenClock;
 use status::View;

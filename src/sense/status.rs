@@ -4,11 +4,11 @@
 //! at a time: an answer about ten thousand must not hold up the loop.
 
 use super::deliver::breaker::Breaker;
-use super::deliver::slot::{Slot, State};
-use super::desk::{Board, Desk};
 use super::metrics::Metrics;
 use super::pull::run::{Book, Guest};
 use super::pull::schedule::Ask;
+use super::queue::pending::{Board, Desk};
+use super::queue::slot::{Slot, State};
 use super::roster::{Named, SourceStatus};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;

@@ -2,13 +2,13 @@
 
 use super::breaker::{Breaker, Gate};
 use super::outcome::Outcome;
-use super::queue::Next;
 use super::sink::{Delivery, Kind, Sink};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
-use crate::sense::desk::{Desk, Precedent};
-use crate::sense::lanes::{Lanes, Place, Urgency};
+use crate::sense::limits::{Lanes, Place, Urgency};
 use crate::sense::metrics::Metrics;
+use crate::sense::queue::pending::{Desk, Precedent};
+use crate::sense::queue::queue::Next;
 use crate::store::pending_table::{self, DocumentId, StoredEnvelope};
 use crate::store::{Store, StoreError};
 use crate::wire::document::{Document, UnchangedDocument};

@@ -6,10 +6,10 @@ use super::failure::Failure;
 use super::schedule::Ask;
 use crate::clock;
 use crate::report::{FactsHash, GuestId, Headline, VmId};
-use crate::sense::desk::{self, Desk};
-use crate::sense::keeper::Keeper;
-use crate::sense::lanes::{Lanes, Transfer};
+use crate::sense::limits::{Lanes, Transfer};
 use crate::sense::metrics::Metrics;
+use crate::sense::queue::pending::{self, Desk};
+use crate::sense::queue::writer::Keeper;
 use crate::sense::roster::Entry;
 use crate::sense::seen::SeenClock;
 use crate::store::pending_table::{Change, DocumentId, Echo, GuestRow, SealedReport};
@@ -239,7 +239,7 @@ impl Arrived {
         } = self;
         let same_machine = before.guest_id.is_none() || before.guest_id == row.guest_id;
         let known = before.known.filter(|_| same_machine);
-        let class = desk::class_of(&headline, known);
+        let class = pending::class_of(&headline, known);
         let (arrival, slot) = desk.admit(&vm, &headline, class);
         let put = Change::Put {
             vm: vm.clone(),

@@ -14,7 +14,7 @@
 use super::failure::Failure;
 use super::schedule::Ask;
 use crate::report::{Trigger, facts};
-use crate::sense::lanes::{Lanes, Transfer, Urgency};
+use crate::sense::limits::{Lanes, Transfer, Urgency};
 use crate::store::pending_table::Echo;
 use crate::transport::{self, DialAddress, ReadError, Stream};
 use crate::wire::frame::FrameError;

@@ -5,10 +5,10 @@ use super::failure::Failure;
 use super::schedule::{Ask, Heard, Memory, Schedule, Timing};
 use crate::clock::{self, WallTime};
 use crate::report::{GuestId, VmId};
-use crate::sense::desk::Desk;
-use crate::sense::keeper::Keeper;
-use crate::sense::lanes::Lanes;
+use crate::sense::limits::Lanes;
 use crate::sense::metrics::Metrics;
+use crate::sense::queue::pending::Desk;
+use crate::sense::queue::writer::Keeper;
 use crate::sense::roster::{Entry, Guests, Known};
 use crate::sense::seen::SeenClock;
 use crate::store::pending_table::{Change, GuestRow};
@@ -345,7 +345,7 @@ async fn sleep_until(at: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::deliver::policy::Policy;
+    use crate::sense::queue::policy::Policy;
     use crate::store::Store;
 
     /// Loss prevented: one guest whose answer meets a fault of ours ends the sensor of ten thousand.

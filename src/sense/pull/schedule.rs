@@ -5,8 +5,8 @@
 //! down, and every guest is asked for a full report now and then, whatever it says.
 
 use crate::clock::backoff::Backoff;
+use crate::clock::token_bucket::TokenBucket;
 use crate::report::VmId;
-use crate::sense::bucket::Bucket;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
@@ -123,7 +123,7 @@ struct Plan {
     phased: bool,
     full_due: Instant,
     full_wanted: bool,
-    pace: Bucket,
+    pace: TokenBucket,
 }
 
 /// All guests, by when they are asked.
@@ -175,7 +175,7 @@ impl Schedule {
             phased: false,
             full_due: now + refresh.saturating_sub(memory.full_age),
             full_wanted: false,
-            pace: Bucket::full(PACE.0, PACE.1, now),
+            pace: TokenBucket::full(PACE.0, PACE.1, now),
         };
         self.plans.insert(vm.clone(), plan);
         self.due.insert((now, vm));

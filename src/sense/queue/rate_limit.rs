@@ -1,17 +1,17 @@
 //! Central's rate limit, mirrored where it is known, and the part of it that is a reserve.
 
 use super::policy::Rate;
-use crate::sense::bucket::Bucket;
+use crate::clock::token_bucket::TokenBucket;
 use std::time::{Duration, Instant};
 
 /// A mirror of Central's token bucket; without a known rate everything may go.
 #[derive(Clone)]
-pub(super) struct Limit(Option<(Rate, Bucket)>);
+pub(super) struct RateLimit(Option<(Rate, TokenBucket)>);
 
-impl Limit {
+impl RateLimit {
     /// A full bucket.
     pub(super) fn new(rate: Option<Rate>, now: Instant) -> Self {
-        Self(rate.map(|rate| (rate, Bucket::full(rate.burst, rate.per_second, now))))
+        Self(rate.map(|rate| (rate, TokenBucket::full(rate.burst, rate.per_second, now))))
     }
 
     /// Takes a token for one report; or says when there will be one, `None`: never. Routine reports

@@ -1,10 +1,10 @@
 //! `http(s)://`: `POST {base}/v1/reports`.
 
 use super::gzip::{COMPRESS_FROM, gzip};
-use super::outcome::Outcome;
-use super::sink::{Delivery, Sink};
+use super::{Delivery, Sink};
 use crate::clock;
 use crate::http::{self, Bearer, Client, HttpError};
+use crate::sense::deliver::outcome::Outcome;
 use flate2::Compression;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 
 use super::policy::Policy;
 use super::slot::Class;
+use crate::clock::token_bucket::TokenBucket;
 use crate::report::VmId;
-use crate::sense::bucket::Bucket;
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use std::time::Instant;
 pub(super) struct Budgets {
     saved: f64,
     per_second: f64,
-    of: HashMap<VmId, Bucket>,
+    of: HashMap<VmId, TokenBucket>,
 }
 
 impl Budgets {
@@ -44,8 +44,8 @@ impl Budgets {
         self.of.remove(vm);
     }
 
-    fn bucket(&mut self, vm: &VmId, now: Instant) -> &mut Bucket {
-        let full = || Bucket::full(self.saved, self.per_second, now);
+    fn bucket(&mut self, vm: &VmId, now: Instant) -> &mut TokenBucket {
+        let full = || TokenBucket::full(self.saved, self.per_second, now);
         self.of.entry(vm.clone()).or_insert_with(full)
     }
 }

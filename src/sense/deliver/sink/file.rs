@@ -9,9 +9,9 @@
 //!   back: a line counts as accepted when the system has taken all of it. A reader that takes nothing
 //!   for [`READER`] is treated as absent, and a line that was cut short there is ended first.
 
-use super::outcome::Outcome;
-use super::sink::{Delivery, Sink};
+use super::{Delivery, Sink};
 use crate::clock;
+use crate::sense::deliver::outcome::Outcome;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -4,7 +4,7 @@
 //! reports wait here, because each holds one of the places that [`Lanes`] has for them until it is
 //! durable.
 //!
-//! [`Lanes`]: super::lanes::Lanes
+//! [`Lanes`]: crate::sense::limits::Lanes
 //!
 //! A change that carries no report is owed until it is written: when the disk is full, answers of
 //! Central still have to make room. A report that cannot be written is refused, and its guest is

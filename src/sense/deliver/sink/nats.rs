@@ -17,11 +17,11 @@
 //!   publishing needs to be allowed.
 
 use super::gzip::{COMPRESS_FROM, gzip};
-use super::outcome::Outcome;
-use super::sink::{Delivery, Kind, Sink, SinkOptions};
+use super::{Delivery, Kind, Sink, SinkOptions};
 use crate::clock;
 use crate::nats::jetstream::{self, Answer, ApiError};
 use crate::nats::{Address, Client, Message, NatsError, Options};
+use crate::sense::deliver::outcome::Outcome;
 use flate2::Compression;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -3,13 +3,13 @@
 //! Both sides run on one thread; the lock is held for one step of the policy and never across a
 //! wait.
 
-use super::deliver::outcome::{LONGEST_PAUSE, Outcome};
-use super::deliver::policy::{Policy, Rate};
-use super::deliver::queue::{Next, Queue};
-use super::deliver::slot::{Arrival, Class, Nack, Slot, State};
-use super::keeper::Keeper;
+use super::policy::{Policy, Rate};
+use super::queue::{Next, Queue};
+use super::slot::{Arrival, Class, Nack, Slot, State};
+use super::writer::Keeper;
 use crate::clock::{self, WallTime};
 use crate::report::{Headline, ReportKey, Trigger, VmId};
+use crate::sense::deliver::outcome::{LONGEST_PAUSE, Outcome};
 use crate::store::pending_table::{Change, DocumentId, SlotRow};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 /// Tokens that come back with time, up to a burst.
 #[derive(Clone, Debug)]
-pub struct Bucket {
+pub struct TokenBucket {
     tokens: f64,
     burst: f64,
     per_second: f64,
     counted_at: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// A full bucket.
     pub fn full(burst: f64, per_second: f64, now: Instant) -> Self {
         Self {
@@ -66,14 +66,14 @@ mod tests {
 
     proptest! {
         /// More than the burst and what time brought is never given out, and waiting until
-        /// [`Bucket::when`] is always enough.
+        /// [`TokenBucket::when`] is always enough.
         #[test]
         fn a_bucket_gives_no_more_than_it_was_filled_with(
             burst in 1u32..5, rate in 0.001..50.0f64, steps in proptest::collection::vec(0u64..5_000, 1..100)
         ) {
             let start = crate::clock::now();
             let mut now = start;
-            let mut bucket = Bucket::full(f64::from(burst), rate, start);
+            let mut bucket = TokenBucket::full(f64::from(burst), rate, start);
             let mut taken = 0.0;
             for step in steps {
                 now += Duration::from_millis(step);

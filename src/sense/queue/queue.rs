@@ -17,8 +17,8 @@
 //! The queue is bounded by the fleet: one slot a guest, full or not.
 
 use super::budgets::Budgets;
-use super::limit::Limit;
 use super::policy::{Policy, Rate};
+use super::rate_limit::RateLimit;
 use super::rings::Rings;
 use super::slot::{Arrival, Class, Nack, Slot, State, fresh, taken_over};
 use crate::report::{Trigger, VmId};
@@ -46,7 +46,7 @@ pub struct Queue {
     in_flight: usize,
     credit: u32,
     budgets: Budgets,
-    limit: Limit,
+    limit: RateLimit,
     /// Slots whose row on disk is no longer what it should be.
     changed: BTreeSet<VmId>,
 }
@@ -56,7 +56,7 @@ impl Queue {
     pub fn new(policy: Policy, now: Instant) -> Self {
         Self {
             budgets: Budgets::new(&policy),
-            limit: Limit::new(policy.rate, now),
+            limit: RateLimit::new(policy.rate, now),
             policy,
             slots: HashMap::new(),
             rings: Rings::default(),
@@ -392,7 +392,7 @@ impl Queue {
     pub fn set_rate(&mut self, rate: Option<Rate>, now: Instant) {
         if self.policy.rate != rate {
             self.policy.rate = rate;
-            self.limit = Limit::new(rate, now);
+            self.limit = RateLimit::new(rate, now);
         }
     }
 
