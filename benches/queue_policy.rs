@@ -207,7 +207,7 @@ trait Line {
     fn arrive(&mut self, guest: u32, is_change: bool, now: Instant);
     fn next(&mut self, now: Instant) -> Turn;
     fn accepted(&mut self, guest: u32);
-    fn refused(&mut self, guest: u32, now: Instant, dice: f64);
+    fn refused(&mut self, guest: u32, now: Instant, jitter: f64);
 }
 
 enum Turn {
@@ -274,10 +274,10 @@ impl Line for SensorQueue {
         self.queue.ack(&vm.clone(), report);
     }
 
-    fn refused(&mut self, guest: u32, now: Instant, dice: f64) {
+    fn refused(&mut self, guest: u32, now: Instant, jitter: f64) {
         let (vm, report) = self.sent(guest);
         let vm = vm.clone();
-        self.queue.nack(&vm, report, Nack::Refused, now, dice);
+        self.queue.nack(&vm, report, Nack::Refused, now, jitter);
     }
 }
 
@@ -383,10 +383,10 @@ impl Line for ByDue {
         self.attempts[guest as usize] = 0;
     }
 
-    fn refused(&mut self, guest: u32, now: Instant, dice: f64) {
+    fn refused(&mut self, guest: u32, now: Instant, jitter: f64) {
         let attempts = &mut self.attempts[guest as usize];
         *attempts += 1;
-        let until = now + self.policy.backoff.full_jitter(*attempts, dice);
+        let until = now + self.policy.backoff.full_jitter(*attempts, jitter);
         self.backing_off.insert((until, guest));
         self.places[guest as usize] = Place::BackingOff(until);
     }

@@ -22,15 +22,15 @@ impl Backoff {
     }
 
     /// The same, anywhere between nothing and the whole delay ("full jitter"): what keeps ten
-    /// thousand peers from returning together. `dice` is uniform in 0..1.
-    pub fn full_jitter(self, failures: u32, dice: f64) -> Duration {
-        self.delay(failures).mul_f64(dice.clamp(0.0, 1.0))
+    /// thousand peers from returning together. `jitter` is uniform in 0..1.
+    pub fn full_jitter(self, failures: u32, jitter: f64) -> Duration {
+        self.delay(failures).mul_f64(jitter.clamp(0.0, 1.0))
     }
 
     /// The same, between half and the whole delay: jitter that still keeps a distance.
-    pub fn half_jitter(self, failures: u32, dice: f64) -> Duration {
+    pub fn half_jitter(self, failures: u32, jitter: f64) -> Duration {
         self.delay(failures)
-            .mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
+            .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 }
 
@@ -52,10 +52,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_delay_leaves_its_bounds(failures: u32, dice in 0.0..1.0) {
+        fn no_delay_leaves_its_bounds(failures: u32, jitter in 0.0..1.0) {
             prop_assert!(BACKOFF.delay(failures) <= BACKOFF.ceiling);
-            prop_assert!(BACKOFF.full_jitter(failures, dice) <= BACKOFF.delay(failures));
-            prop_assert!(BACKOFF.half_jitter(failures, dice) >= BACKOFF.delay(failures) / 2);
+            prop_assert!(BACKOFF.full_jitter(failures, jitter) <= BACKOFF.delay(failures));
+            prop_assert!(BACKOFF.half_jitter(failures, jitter) >= BACKOFF.delay(failures) / 2);
         }
     }
 }

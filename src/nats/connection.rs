@@ -101,7 +101,7 @@ impl Connection {
             used: now,
             limit: until.saturating_duration_since(now),
         };
-        connection.greeted(tls).map_err(|error| at(host, error))?;
+        connection.handshake(tls).map_err(|error| at(host, error))?;
         let is_secure = tls.required || connection.info.tls_required;
         if is_secure {
             connection.socket = connection.socket.secure(host, (tls.config)()?)?;
@@ -112,8 +112,8 @@ impl Connection {
     }
 
     /// Hears what the server says about itself, before anything is said to it.
-    fn greeted(&mut self, tls: &Tls<'_>) -> Result<(), NatsError> {
-        let Event::Info(info) = self.hear()? else {
+    fn handshake(&mut self, tls: &Tls<'_>) -> Result<(), NatsError> {
+        let Event::Info(info) = self.read_event()? else {
             return Err(NatsError::Broken("it does not begin with INFO".into()));
         };
         // What follows before TLS may be anybody's.
@@ -152,11 +152,11 @@ impl Connection {
         signed.ok_or_else(|| NatsError::Denied("the key cannot sign".into()))?;
         let connect = Value::Object(connect);
         let hello = format!("CONNECT {connect}\r\nSUB {}* 1\r\nPING\r\n", self.inbox);
-        self.say(hello.as_bytes())?;
+        self.write(hello.as_bytes())?;
         loop {
-            match self.hear()? {
+            match self.read_event()? {
                 Event::Pong => return Ok(()),
-                event => self.heed(event)?,
+                event => self.handle_event(event)?,
             }
         }
     }
@@ -178,7 +178,7 @@ impl Connection {
         self.limit = until.saturating_duration_since(clock::now());
         self.asked += 1;
         let reply = format!("{}{}", self.inbox, self.asked);
-        self.say(&protocol::encode(
+        self.write(&protocol::encode(
             message.subject,
             &reply,
             &headers,
@@ -189,7 +189,7 @@ impl Connection {
         self.socket.set_deadline(until);
         self.limit = until.saturating_duration_since(sent);
         loop {
-            match self.hear()? {
+            match self.read_event()? {
                 Event::Answer(subject, status, payload) if subject == reply => {
                     self.used = clock::now();
                     return match status {
@@ -197,7 +197,7 @@ impl Connection {
                         _ => Ok(payload),
                     };
                 }
-                event => self.heed(event)?,
+                event => self.handle_event(event)?,
             }
         }
     }
@@ -223,7 +223,7 @@ impl Connection {
             }
         }
         while let Ok(event) = self.buffered() {
-            match event.map(|event| self.heed(event)) {
+            match event.map(|event| self.handle_event(event)) {
                 None => return !self.info.ldm,
                 Some(Ok(())) => {}
                 Some(Err(_)) => break,
@@ -232,9 +232,9 @@ impl Connection {
         false
     }
 
-    fn heed(&mut self, event: Event) -> Result<(), NatsError> {
+    fn handle_event(&mut self, event: Event) -> Result<(), NatsError> {
         match event {
-            Event::Ping => self.say(b"PONG\r\n"),
+            Event::Ping => self.write(b"PONG\r\n"),
             Event::Info(info) => {
                 self.info = info;
                 Ok(())
@@ -245,13 +245,13 @@ impl Connection {
         }
     }
 
-    fn say(&mut self, bytes: &[u8]) -> Result<(), NatsError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), NatsError> {
         let said = self.socket.write_all(bytes);
         said.and_then(|()| self.socket.flush())
             .map_err(|error| self.broken(&error))
     }
 
-    fn hear(&mut self) -> Result<Event, NatsError> {
+    fn read_event(&mut self) -> Result<Event, NatsError> {
         let mut chunk = [0; CHUNK];
         loop {
             if let Some(event) = self.buffered()? {

@@ -192,8 +192,8 @@ impl Envelope<'_> {
     }
 
     /// What the queue knows of it.
-    pub fn headline(&self) -> Headline {
-        Headline {
+    pub fn summary(&self) -> ReportSummary {
+        ReportSummary {
             guest_id: self.guest_id.clone(),
             key: self.key,
             digest: self.digest,
@@ -211,7 +211,7 @@ impl Envelope<'_> {
 
 /// What must be known of a report without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Headline {
+pub struct ReportSummary {
     /// Which machine answered.
     pub guest_id: Option<GuestId>,
     /// Which report of that guest.

@@ -24,7 +24,7 @@ mod token;
 mod view;
 
 pub use digest::{Digest, DigestError, FORM as DIGEST_FORM};
-pub use envelope::{Envelope, GuestId, Headline, IdError, Trigger, VmId};
+pub use envelope::{Envelope, GuestId, IdError, ReportSummary, Trigger, VmId};
 pub use facts::{Facts, FactsHash};
 pub use generation::{Epoch, Generation, ReportKey};
 pub use package::{ABSENT, Evr, Origin, Package, SourcePackage};

@@ -1,9 +1,9 @@
 //! What changes while the sensor runs: the sources of the roster, and at SIGHUP the settings.
 
 use super::Config;
-use super::pull::run::Book;
+use super::pull::run::GuestTable;
 use super::pull::schedule::Timing;
-use super::queue::pending::Desk;
+use super::queue::pending::Pending;
 use super::roster::{Known, Named, Roster};
 use crate::{clock, telemetry};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,8 +29,8 @@ pub(super) struct Follow {
     pub(super) to: watch::Sender<Known>,
     /// The sources, for `status`.
     pub(super) named: Arc<Mutex<Named>>,
-    pub(super) book: Arc<Mutex<Book>>,
-    pub(super) desk: Arc<Desk>,
+    pub(super) guests: Arc<Mutex<GuestTable>>,
+    pub(super) pending: Arc<Pending>,
 }
 
 impl Follow {
@@ -70,8 +70,8 @@ impl Follow {
     /// A dead letter waits for the next report of its guest; of one that left there will be none.
     fn end_departed(&self, known: &Known) {
         let before = clock::wall_now().before(DEPARTED_LETTER);
-        for vm in self.desk.refused_since_before(before) {
-            if !known.guests.contains_key(&vm) && self.desk.drop_dead(&vm, true) {
+        for vm in self.pending.refused_since_before(before) {
+            if !known.guests.contains_key(&vm) && self.pending.drop_dead(&vm, true) {
                 tracing::warn!(%vm, "dead letter dropped: its guest left the roster, and it is a week old");
             }
         }
@@ -96,12 +96,12 @@ impl Follow {
         }
         (old.poll_interval, old.refresh_interval) = (new.poll_interval, new.refresh_interval);
         old.rate = new.rate;
-        self.book
+        self.guests
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .schedule
             .set_timing(Timing::new(old.poll_interval, old.refresh_interval));
-        self.desk.set_rate(old.rate, clock::now());
+        self.pending.set_rate(old.rate, clock::now());
         tracing::info!("configuration read again");
     }
 }

@@ -1,6 +1,6 @@
 //! What bounds conversations and deliveries together: places that are few, and memory.
 //!
-//! Reports that were made because something changed have lanes that routine ones may not use, and
+//! Reports that were made because something changed have limits that routine ones may not use, and
 //! use the others too: a wave of routine reports holds none of them up, and they, however many, none
 //! of the routine ones.
 
@@ -9,19 +9,19 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Memory that the answers of slow guests may take together, in bytes.
-const MOST_SLOW: usize = 32 << 20;
+const SLOW_MEMORY_BUDGET: usize = 32 << 20;
 
 /// The same of those that are being received and understood.
-const MOST_AT_ONCE: u32 = 64 << 20;
+const MEMORY_BUDGET: u32 = 64 << 20;
 
 /// Reports that are understood and wait for the disk: what one commit takes along, and no more.
-const KEEPING: usize = 128;
+const STORE_PERMITS: usize = 128;
 
 /// Conversations in which a full report is expected.
-const EXPECTED: usize = 512;
+const FULL_PULLS: usize = 512;
 
 /// Of so many transfers one is for urgent reports only.
-const ONE_URGENT_IN: usize = 5;
+const URGENT_SHARE: usize = 5;
 
 /// Whether a report may overtake others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +33,9 @@ pub enum Urgency {
 }
 
 impl Urgency {
-    /// `is_news`: the report was made because something changed.
-    pub fn of_news(is_news: bool) -> Self {
-        match is_news {
+    /// `is_reactive`: the report was made because something changed.
+    pub fn of_change(is_reactive: bool) -> Self {
+        match is_reactive {
             true => Self::Reactive,
             false => Self::Routine,
         }
@@ -44,18 +44,18 @@ impl Urgency {
 
 /// A place in a lane, free again when it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Places for everybody, given in the order of asking, and some for urgent work only.
 #[derive(Debug)]
-struct Lane {
+struct ConcurrencyLimit {
     common: Arc<Semaphore>,
     urgent: Arc<Semaphore>,
 }
 
-impl Lane {
+impl ConcurrencyLimit {
     fn new(common: usize, urgent: usize) -> Self {
         Self {
             common: Arc::new(Semaphore::new(common)),
@@ -63,7 +63,7 @@ impl Lane {
         }
     }
 
-    async fn place(&self, urgency: Urgency) -> Place {
+    async fn place(&self, urgency: Urgency) -> Permit {
         let common = self.common.clone().acquire_owned();
         let permit = match urgency {
             Urgency::Routine => common.await,
@@ -74,7 +74,7 @@ impl Lane {
                 common = common => common,
             },
         };
-        Place {
+        Permit {
             _permit: permit.ok(),
         }
     }
@@ -86,39 +86,39 @@ impl Lane {
 }
 
 /// What bounds conversations together.
-pub struct Lanes {
+pub struct ConcurrencyLimits {
     /// Reports that are being received and understood.
-    transfers: Lane,
+    transfers: ConcurrencyLimit,
     /// Reports that are being stored: small by then, so that a slow disk is given more at a time.
-    keeping: Lane,
+    store_permits: ConcurrencyLimit,
     /// Conversations in which a full report is expected: what guests send waits in the kernel.
-    pub expected: Semaphore,
+    pub full_pulls: Semaphore,
     /// Work for a processor: one place each, and one more that only the urgent share them with.
-    hands: Lane,
+    cpu_permits: ConcurrencyLimit,
     /// The same, to prepare what is sent. Twice as many: a place that gets free is known to the next only
     /// when the loop comes by, and Central must not wait for that.
-    senders: Lane,
+    encode_permits: ConcurrencyLimit,
     /// Bytes of reports that are being received and stored: a long one waits for room.
-    room: Arc<Semaphore>,
+    memory_budget: Arc<Semaphore>,
     /// Bytes of reports that come slowly.
-    pub slow: Semaphore,
+    pub slow_memory: Semaphore,
     /// Mutual TLS, where guests ask for it.
     pub tls: Option<ClientTls>,
 }
 
-impl Lanes {
+impl ConcurrencyLimits {
     /// With this many transfers at a time.
     pub fn new(transfers: usize, tls: Option<ClientTls>) -> Self {
-        let urgent = transfers / ONE_URGENT_IN;
+        let urgent = transfers / URGENT_SHARE;
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            transfers: Lane::new(transfers - urgent, urgent),
-            keeping: Lane::new(KEEPING, KEEPING / ONE_URGENT_IN),
-            expected: Semaphore::new(EXPECTED),
-            hands: Lane::new(processors, 1),
-            senders: Lane::new(2 * processors, 2),
-            room: Arc::new(Semaphore::new(MOST_AT_ONCE as usize)),
-            slow: Semaphore::new(MOST_SLOW),
+            transfers: ConcurrencyLimit::new(transfers - urgent, urgent),
+            store_permits: ConcurrencyLimit::new(STORE_PERMITS, STORE_PERMITS / URGENT_SHARE),
+            full_pulls: Semaphore::new(FULL_PULLS),
+            cpu_permits: ConcurrencyLimit::new(processors, 1),
+            encode_permits: ConcurrencyLimit::new(2 * processors, 2),
+            memory_budget: Arc::new(Semaphore::new(MEMORY_BUDGET as usize)),
+            slow_memory: Semaphore::new(SLOW_MEMORY_BUDGET),
             tls,
         }
     }
@@ -127,29 +127,29 @@ impl Lanes {
     pub async fn transfer(&self, bytes: usize, urgency: Urgency) -> Transfer {
         let place = self.transfers.place(urgency).await;
         let bytes = u32::try_from(bytes)
-            .unwrap_or(MOST_AT_ONCE)
-            .min(MOST_AT_ONCE);
-        let room = self.room.clone().acquire_many_owned(bytes).await;
+            .unwrap_or(MEMORY_BUDGET)
+            .min(MEMORY_BUDGET);
+        let room = self.memory_budget.clone().acquire_many_owned(bytes).await;
         Transfer {
             urgency,
             place: Some(place),
-            _room: room.ok(),
+            _memory: room.ok(),
         }
     }
 
     /// Whether every transfer that is for everybody is taken.
-    pub fn are_full(&self) -> bool {
+    pub fn has_no_free_transfer(&self) -> bool {
         self.transfers.common.available_permits() == 0
     }
 
     /// Leave to keep a processor busy for a moment.
-    pub async fn hand(&self, urgency: Urgency) -> Place {
-        self.hands.place(urgency).await
+    pub async fn cpu_permit(&self, urgency: Urgency) -> Permit {
+        self.cpu_permits.place(urgency).await
     }
 
     /// The same, to prepare what is sent.
-    pub async fn sender(&self, urgency: Urgency) -> Place {
-        self.senders.place(urgency).await
+    pub async fn encode_permit(&self, urgency: Urgency) -> Permit {
+        self.encode_permits.place(urgency).await
     }
 
     /// Transfers that nobody has.
@@ -164,15 +164,15 @@ impl Lanes {
 pub struct Transfer {
     /// Of the report.
     pub urgency: Urgency,
-    place: Option<Place>,
-    _room: Option<OwnedSemaphorePermit>,
+    place: Option<Permit>,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Transfer {
     /// The report is understood: another may be received while it waits for the disk. It keeps its
     /// room until it is stored.
-    pub async fn keep(&mut self, lanes: &Lanes) {
-        let place = lanes.keeping.place(self.urgency).await;
+    pub async fn keep(&mut self, limits: &ConcurrencyLimits) {
+        let place = limits.store_permits.place(self.urgency).await;
         self.place = Some(place);
     }
 }
@@ -189,16 +189,16 @@ mod tests {
     /// Loss prevented: a few guests with the longest answers take all memory.
     #[tokio::test(start_paused = true)]
     async fn the_longest_answers_wait_for_room() {
-        let lanes = Lanes::new(20, None);
+        let limits = ConcurrencyLimits::new(20, None);
         let longest = wire::MAX_RESPONSE as usize;
         let mut held = Vec::new();
         for _ in 0..4 {
-            held.push(lanes.transfer(longest, Urgency::Routine).await);
+            held.push(limits.transfer(longest, Urgency::Routine).await);
         }
-        let short = timeout(MOMENT, lanes.transfer(1, Urgency::Routine));
+        let short = timeout(MOMENT, limits.transfer(1, Urgency::Routine));
         assert!(short.await.is_err(), "no room is left");
         held.pop();
-        lanes.transfer(longest, Urgency::Routine).await;
+        limits.transfer(longest, Urgency::Routine).await;
     }
 
     /// Loss prevented: news waits behind a wave of routine reports, or routine reports behind a
@@ -209,19 +209,19 @@ mod tests {
             (Urgency::Routine, Urgency::Reactive, 16),
             (Urgency::Reactive, Urgency::Routine, 20),
         ] {
-            let lanes = Lanes::new(20, None);
+            let limits = ConcurrencyLimits::new(20, None);
             let mut held = Vec::new();
-            while let Ok(transfer) = timeout(MOMENT, lanes.transfer(1, crowd)).await {
+            while let Ok(transfer) = timeout(MOMENT, limits.transfer(1, crowd)).await {
                 held.push(transfer);
             }
             assert_eq!(held.len(), places, "{crowd:?}");
-            let waiting = lanes.transfer(1, other);
+            let waiting = limits.transfer(1, other);
             tokio::pin!(waiting);
             let at_once = timeout(MOMENT, &mut waiting).await.is_ok();
             assert_eq!(at_once, other == Urgency::Reactive, "{other:?}");
             if !at_once {
                 // Others of the crowd that come later do not overtake it in the common places.
-                let late = lanes.transfer(1, crowd);
+                let late = limits.transfer(1, crowd);
                 tokio::pin!(late);
                 assert!(timeout(MOMENT, &mut late).await.is_err());
                 held.truncate(0);

@@ -1,7 +1,7 @@
 //! `afferent sense`: on the host, pulls from guests and delivers onward.
 //!
 //! ```text
-//! roster ──► schedule ──► exchange ──► keeper (sense.redb) ──► queue ──► sink ──► Central
+//! roster ──► schedule ──► exchange ──► store_writer (sense.redb) ──► queue ──► sink ──► Central
 //!            who is due    one talk     durable, then known     what next          ack: cleared
 //! ```
 //!
@@ -29,13 +29,13 @@ use deliver::run::Delivering;
 use deliver::sink::{self, SinkAddress, SinkOptions};
 use follow::Follow;
 pub use follow::Reread;
-use limits::Lanes;
+use limits::ConcurrencyLimits;
 use metrics::Metrics;
-use pull::run::{Book, Inbox, Pulling};
+use pull::run::{GuestTable, Inbox, Pulling};
 use pull::schedule::Timing;
-use queue::pending::Desk;
+use queue::pending::Pending;
 use queue::policy::{Policy, Rate};
-use queue::writer::Keeper;
+use queue::writer::StoreWriter;
 use roster::{Roster, Source};
 use seen::SeenClock;
 use status::View;
@@ -135,7 +135,7 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
     };
     let store = Arc::new(store);
     let Loaded {
-        guests,
+        guests: known,
         slots,
         seen_at,
     } = load(&store, &metrics)?;
@@ -153,20 +153,20 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
         // Fails only while stopping.
         let _ = lost_tx.send(());
     });
-    let (keeper, writer) = Keeper::start(store.clone(), on_loss)?;
-    let keeper = Arc::new(keeper);
+    let (store_writer, writer) = StoreWriter::start(store.clone(), on_loss)?;
+    let store_writer = Arc::new(store_writer);
     let policy = Policy {
         rate: config.rate,
         ..Policy::default()
     };
-    let pending = slots.len();
-    let accepted = guests
+    let restored = slots.len();
+    let accepted = known
         .iter()
         .filter_map(|(vm, row)| Some((vm.clone(), row.accepted?)))
         .collect();
-    let desk = Arc::new(Desk::new(policy, keeper.clone(), slots, accepted));
+    let pending = Arc::new(Pending::new(policy, store_writer.clone(), slots, accepted));
     let timing = Timing::new(config.poll_interval, config.refresh_interval);
-    let book = Arc::new(Mutex::new(Book::new(timing)));
+    let guests = Arc::new(Mutex::new(GuestTable::new(timing)));
     let (stop_tx, stop) = watch::channel(false);
     let (ask_full_tx, ask_full) = mpsc::unbounded_channel();
     let (roster_tx, roster_rx) = watch::channel(first);
@@ -174,17 +174,17 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
     let breaker = Arc::new(Mutex::new(Breaker::default()));
     let named = Arc::new(Mutex::new(roster.named()));
     let view = Arc::new(View {
-        book: book.clone(),
-        desk: desk.clone(),
+        guests: guests.clone(),
+        pending: pending.clone(),
         breaker: breaker.clone(),
         metrics: metrics.clone(),
         named: named.clone(),
         deliver: config.deliver.to_string(),
     });
-    let lanes = Arc::new(Lanes::new(TRANSFERS, tls));
+    let limits = Arc::new(ConcurrencyLimits::new(TRANSFERS, tls));
     let delivering = Delivering {
-        desk: desk.clone(),
-        lanes: lanes.clone(),
+        pending: pending.clone(),
+        limits: limits.clone(),
         store: store.clone(),
         sink: sink.into(),
         breaker: breaker.clone(),
@@ -198,14 +198,14 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
         roster,
         to: roster_tx,
         named,
-        book: book.clone(),
-        desk: desk.clone(),
+        guests: guests.clone(),
+        pending: pending.clone(),
     };
     let pulling = Pulling {
-        book,
-        desk: desk.clone(),
-        keeper: keeper.clone(),
-        lanes,
+        guests,
+        pending: pending.clone(),
+        store_writer: store_writer.clone(),
+        limits,
         metrics,
         seen: Arc::new(SeenClock::new(seen_at)),
     };
@@ -215,12 +215,12 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
         lost,
         stop: stop.clone(),
     };
-    let known: HashMap<_, GuestRow> = guests.into_iter().collect();
+    let known: HashMap<_, GuestRow> = known.into_iter().collect();
     let delivered = tokio::spawn(delivering.run(stop.clone()));
     let pulled = tokio::spawn(pulling.run(known, inbox));
     let mut aside = JoinSet::new();
     aside.spawn(follow.run(hang_up));
-    aside.spawn(heartbeat(desk));
+    aside.spawn(heartbeat(pending));
     match Control::bind(&config.state_dir) {
         Ok(control) => drop(aside.spawn(answer(control, view.clone()))),
         Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
@@ -231,7 +231,7 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
     } else {
         drop(view);
     }
-    tracing::info!(deliver = %config.deliver, pending, "sensing");
+    tracing::info!(deliver = %config.deliver, pending = restored, "sensing");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let (mut pulled, mut delivered) = (pulled, delivered);
@@ -248,7 +248,7 @@ async fn sense(config: Config, reread: Reread) -> Result<(), SenseError> {
     aside.shutdown().await;
     let _ = pulled.await;
     let _ = delivered.await;
-    drop(keeper);
+    drop(store_writer);
     // Ends when the last of its users is gone; it has nothing left to do but write.
     let _ = tokio::task::spawn_blocking(move || writer.join()).await;
     Ok(())
@@ -278,12 +278,12 @@ async fn answer(control: Control, view: Arc<View>) {
 }
 
 /// Tells systemd that the loop turns, and what it does.
-async fn heartbeat(desk: Arc<Desk>) {
+async fn heartbeat(pending: Arc<Pending>) {
     let every = sd_notify::watchdog_enabled()
         .map_or(Duration::from_secs(10), |limit| limit / 3)
         .min(Duration::from_secs(10));
     loop {
-        let (reactive, routine) = desk.board().queue.waiting();
+        let (reactive, routine) = pending.board().queue.waiting();
         let status = format!("{} pending", reactive + routine);
         let _ = sd_notify::notify(&[
             sd_notify::NotifyState::Watchdog,

@@ -5,9 +5,9 @@
 
 use super::deliver::breaker::Breaker;
 use super::metrics::Metrics;
-use super::pull::run::{Book, Guest};
+use super::pull::run::{Guest, GuestTable};
 use super::pull::schedule::Ask;
-use super::queue::pending::{Board, Desk};
+use super::queue::pending::{Pending, PendingState};
 use super::queue::slot::{Slot, State};
 use super::roster::{Named, SourceStatus};
 use crate::clock::{self, WallTime};
@@ -27,9 +27,9 @@ const SILENT: u32 = 3;
 /// Everything that can be looked at.
 pub struct View {
     /// Guests.
-    pub book: Arc<Mutex<Book>>,
+    pub guests: Arc<Mutex<GuestTable>>,
     /// Pending reports.
-    pub desk: Arc<Desk>,
+    pub pending: Arc<Pending>,
     /// State of Central.
     pub breaker: Arc<Mutex<Breaker>>,
     /// Counters.
@@ -82,8 +82,8 @@ impl From<Value> for Answer {
 }
 
 impl View {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn guests(&self) -> MutexGuard<'_, GuestTable> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn named(&self) -> MutexGuard<'_, Named> {
@@ -93,9 +93,9 @@ impl View {
     fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         {
-            let book = self.book();
-            for (vm, guest) in book.guests() {
-                match state_of(&book, vm, guest) {
+            let guests = self.guests();
+            for (vm, guest) in guests.guests() {
+                match state_of(&guests, vm, guest) {
                     "waiting" => totals.waiting += 1,
                     "polled" => totals.polled += 1,
                     "failing" => totals.failing += 1,
@@ -104,7 +104,7 @@ impl View {
                 }
             }
         }
-        let board = self.desk.board();
+        let board = self.pending.board();
         for (vm, slot) in board.queue.slots() {
             if slot.state == State::Dead {
                 totals.dead += 1;
@@ -132,7 +132,7 @@ impl View {
                 reason => format!("Central is {reason}: {said}"),
             });
         }
-        let board = self.desk.board();
+        let board = self.pending.board();
         let is_pending = |vm: &&VmId| board.queue.slot(vm).is_some();
         let forbidden = breaker.forbidden().filter(is_pending).count();
         drop(board);
@@ -152,27 +152,27 @@ impl View {
 
     /// One row a guest, by name, and what several of them share.
     fn rows(&self, only_dead: bool) -> Rows {
-        let mut vms: BTreeSet<VmId> = self.book().guests().map(|(vm, _)| vm.clone()).collect();
+        let mut vms: BTreeSet<VmId> = self.guests().guests().map(|(vm, _)| vm.clone()).collect();
         // Guests that left the roster with something undelivered are shown, too.
-        let pending = self.desk.board();
+        let pending = self.pending.board();
         vms.extend(pending.queue.slots().map(|(vm, _)| vm.clone()));
         drop(pending);
         let vms: Vec<VmId> = vms.into_iter().collect();
         let now = clock::wall_now();
         let mut rows = Rows::default();
         for part in vms.chunks(AT_ONCE) {
-            let book = self.book();
-            let board = self.desk.board();
+            let guests = self.guests();
+            let board = self.pending.board();
             let named = self.named();
             for vm in part {
-                let (guest, slot) = (book.guest(vm), board.queue.slot(vm));
+                let (guest, slot) = (guests.guest(vm), board.queue.slot(vm));
                 let state = match guest {
                     Some(guest) => {
                         rows.addresses.add(guest.entry.address.to_string(), vm);
                         if let Some(id) = &guest.row.guest_id {
                             rows.machines.add(id.as_str().to_owned(), vm);
                         }
-                        state_of(&book, vm, guest)
+                        state_of(&guests, vm, guest)
                     }
                     None if slot.is_none() => continue,
                     None => "departed",
@@ -197,8 +197,8 @@ impl View {
         } = self.rows(only_dead);
         let sources: Vec<Value> = self.named().sources.iter().map(source_json).collect();
         let now = clock::wall_now();
-        let worst = self.desk.board().queue.worst_case_wait();
-        let facts_skipped = self.desk.board().facts_skipped.clone();
+        let worst = self.pending.board().queue.worst_case_wait();
+        let facts_skipped = self.pending.board().facts_skipped.clone();
         let head = json!({
             "service": "sense",
             "version": env!("CARGO_PKG_VERSION"),
@@ -212,7 +212,7 @@ impl View {
             "pending": {
                 "reactive": totals.reactive,
                 "routine": totals.routine,
-                "in_flight": self.desk.board().queue.in_flight(),
+                "in_flight": self.pending.board().queue.in_flight(),
                 "dead": totals.dead,
                 "oldest_s": age(totals.oldest, now).as_secs(),
                 "worst_case_wait_s": worst.map(|wait| wait.as_secs()),
@@ -260,17 +260,17 @@ fn source_json(source: &SourceStatus) -> Value {
     })
 }
 
-/// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not heard yet).
-fn state_of(book: &Book, vm: &VmId, guest: &Guest) -> &'static str {
+/// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not outcome yet).
+fn state_of(guests: &GuestTable, vm: &VmId, guest: &Guest) -> &'static str {
     let failures = match guest.failure {
-        Some(_) => book.schedule.look(vm).map_or(0, |(failures, _)| failures),
+        Some(_) => guests.schedule.look(vm).map_or(0, |(failures, _)| failures),
         None => 0,
     };
     match (failures, guest.asked) {
         (SILENT.., _) => "silent",
         (1.., _) => "failing",
         (0, Some(Ask::Wait(_))) => "waiting",
-        (0, _) if !guest.heard => "new",
+        (0, _) if !guest.has_answered => "new",
         (0, _) if guest.row.waits => "waiting",
         (0, _) => "polled",
     }
@@ -281,7 +281,7 @@ fn guest_json(
     guest: Option<&Guest>,
     state: &str,
     source: Option<&SourceStatus>,
-    board: &Board,
+    board: &PendingState,
     now: WallTime,
 ) -> Option<Box<RawValue>> {
     let row = guest.map(|guest| &guest.row);
@@ -319,7 +319,7 @@ fn guest_json(
     to_raw_value(&row).ok()
 }
 
-fn pending_json(vm: &VmId, slot: &Slot, board: &Board, now: WallTime) -> Value {
+fn pending_json(vm: &VmId, slot: &Slot, board: &PendingState, now: WallTime) -> Value {
     let detail = board.detail(vm);
     let state = match slot.state {
         State::Queued => "queued",
@@ -345,8 +345,8 @@ fn age(since: Option<WallTime>, now: WallTime) -> Duration {
 
 impl View {
     fn drop_letter(&self, vm: &VmId) -> bool {
-        let is_departed = self.book().guest(vm).is_none();
-        let dropped = self.desk.drop_dead(vm, is_departed);
+        let is_departed = self.guests().guest(vm).is_none();
+        let dropped = self.pending.drop_dead(vm, is_departed);
         if dropped {
             tracing::warn!(%vm, "dead letter dropped, as somebody asked for");
         }
@@ -358,9 +358,9 @@ impl View {
         let said = match words {
             ["status"] => return self.status(false),
             ["status", "dead"] => return self.status(true),
-            ["retry"] => json!({ "retried": self.desk.revive(None) }),
+            ["retry"] => json!({ "retried": self.pending.revive(None) }),
             ["retry", vm] => match vm.parse() {
-                Ok(vm) => json!({ "retried": self.desk.revive(Some(&vm)) }),
+                Ok(vm) => json!({ "retried": self.pending.revive(Some(&vm)) }),
                 Err(error) => json!({ "error": error.to_string() }),
             },
             ["drop", vm] => match vm.parse() {
@@ -413,13 +413,13 @@ impl Health for View {
             "Sources of the roster that cannot be read, in full or in part.",
             unread as f64,
         );
-        let in_flight = self.desk.board().queue.in_flight();
+        let in_flight = self.pending.board().queue.in_flight();
         page.gauge(
             "afferent_deliveries_in_flight",
             "Deliveries under way.",
             in_flight as f64,
         );
-        if let Some(wait) = self.desk.board().queue.worst_case_wait() {
+        if let Some(wait) = self.pending.board().queue.worst_case_wait() {
             page.gauge(
                 "afferent_worst_case_wait_seconds",
                 "Longest that the last routine report waits if nothing more comes.",

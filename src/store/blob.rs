@@ -154,12 +154,14 @@ impl OpenBlobs<'_> {
 const MOST_SPARE: usize = 4;
 
 /// Working memory of zstd costs more to make than a report to compress: it is used again.
-struct Spare<T>(Mutex<Vec<T>>);
+struct ContextPool<T>(Mutex<Vec<T>>);
 
-static COMPRESSORS: Spare<zstd::bulk::Compressor<'static>> = Spare(Mutex::new(Vec::new()));
-static DECOMPRESSORS: Spare<zstd::bulk::Decompressor<'static>> = Spare(Mutex::new(Vec::new()));
+static COMPRESSORS: ContextPool<zstd::bulk::Compressor<'static>> =
+    ContextPool(Mutex::new(Vec::new()));
+static DECOMPRESSORS: ContextPool<zstd::bulk::Decompressor<'static>> =
+    ContextPool(Mutex::new(Vec::new()));
 
-impl<T> Spare<T> {
+impl<T> ContextPool<T> {
     fn with<R>(
         &self,
         make: impl FnOnce() -> io::Result<T>,

@@ -20,7 +20,9 @@ use super::error::{Doing, explain};
 use super::row::Row;
 use super::{CodecError, Store, StoreError, TxError, codec};
 use crate::clock::WallTime;
-use crate::report::{Digest, Envelope, FactsHash, GuestId, Headline, ReportKey, Trigger, VmId};
+use crate::report::{
+    Digest, Envelope, FactsHash, GuestId, ReportKey, ReportSummary, Trigger, VmId,
+};
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -75,12 +77,12 @@ pub enum Echo {
     Token(String),
 }
 
-impl From<&Headline> for DocumentId {
-    fn from(headline: &Headline) -> Self {
+impl From<&ReportSummary> for DocumentId {
+    fn from(summary: &ReportSummary) -> Self {
         Self {
-            key: headline.key,
-            digest: headline.digest,
-            facts: headline.facts_alone,
+            key: summary.key,
+            digest: summary.digest,
+            facts: summary.facts_alone,
         }
     }
 }

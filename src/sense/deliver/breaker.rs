@@ -88,9 +88,9 @@ impl Breaker {
         }
     }
 
-    /// Takes note of an outcome; says whether it counts against its report. `dice` is uniform in
+    /// Takes note of an outcome; says whether it counts against its report. `jitter` is uniform in
     /// 0..1.
-    pub fn note(&mut self, vm: &VmId, outcome: &Outcome, now: Instant, dice: f64) -> bool {
+    pub fn note(&mut self, vm: &VmId, outcome: &Outcome, now: Instant, jitter: f64) -> bool {
         let said = outcome.said().unwrap_or_default();
         match outcome {
             Outcome::Accepted | Outcome::Refused(_) | Outcome::RefusedForGood(_) => {
@@ -112,32 +112,32 @@ impl Breaker {
                 if self.trip.is_none() && self.streak < STREAK && !is_slow {
                     return true;
                 }
-                self.trip(now, AWAY, "failing", &said, dice);
+                self.trip(now, AWAY, "failing", &said, jitter);
                 false
             }
             Outcome::Unreachable(_) => {
-                self.trip(now, AWAY, "unreachable", &said, dice);
+                self.trip(now, AWAY, "unreachable", &said, jitter);
                 false
             }
             Outcome::Unauthorized(_) => {
-                self.trip(now, UNAUTHORIZED, "unauthorized", &said, dice);
+                self.trip(now, UNAUTHORIZED, "unauthorized", &said, jitter);
                 false
             }
             Outcome::StoreUnreadable(_) => {
-                self.trip(now, AWAY, "store", &said, dice);
+                self.trip(now, AWAY, "store", &said, jitter);
                 false
             }
             Outcome::Forbidden(_) => {
                 self.forbidden.insert(vm.clone());
                 self.forbidden_in_a_row.insert(vm.clone());
                 if self.forbidden_in_a_row.len() >= FORBIDDEN_GUESTS {
-                    self.trip(now, UNAUTHORIZED, "unauthorized", &said, dice);
+                    self.trip(now, UNAUTHORIZED, "unauthorized", &said, jitter);
                 }
                 false
             }
             Outcome::Busy { retry_after, .. } => {
                 self.busy += 1;
-                self.trip(now, BUSY, "busy", &said, dice);
+                self.trip(now, BUSY, "busy", &said, jitter);
                 if let Some(trip) = &mut self.trip {
                     trip.until = match retry_after {
                         _ if self.busy < BUSY_STREAK => now,
@@ -156,7 +156,7 @@ impl Breaker {
         backoff: Backoff,
         reason: &'static str,
         said: &str,
-        dice: f64,
+        jitter: f64,
     ) {
         let probes = match &self.trip {
             // Sent before it tripped: not another probe that failed.
@@ -165,7 +165,7 @@ impl Breaker {
             None => 1,
         };
         self.trip = Some(Trip {
-            until: now + backoff.half_jitter(probes, dice),
+            until: now + backoff.half_jitter(probes, jitter),
             probes,
             reason,
             said: said.to_owned(),

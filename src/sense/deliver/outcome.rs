@@ -1,6 +1,6 @@
 //! What an answer of Central means: named for what the sensor does next.
 
-use crate::report::Headline;
+use crate::report::ReportSummary;
 use crate::visible::visible;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub enum Outcome {
     /// The sink takes no facts alone: forget these.
     Skipped(String),
     /// Pending holds this other report by now: nothing was sent.
-    Superseded(Box<Headline>),
+    Superseded(Box<ReportSummary>),
     /// It is long, and another long one is being sent: nothing was sent.
     Postponed,
     /// Pending does not hold what was stored: nothing was sent.

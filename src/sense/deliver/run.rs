@@ -5,9 +5,9 @@ use super::outcome::Outcome;
 use super::sink::{Delivery, Kind, Sink};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
-use crate::sense::limits::{Lanes, Place, Urgency};
+use crate::sense::limits::{ConcurrencyLimits, Permit, Urgency};
 use crate::sense::metrics::Metrics;
-use crate::sense::queue::pending::{Desk, Precedent};
+use crate::sense::queue::pending::{Pending, Precedent};
 use crate::sense::queue::queue::Next;
 use crate::store::pending_table::{self, DocumentId, StoredEnvelope};
 use crate::store::{Store, StoreError};
@@ -28,7 +28,7 @@ const LONG: usize = 4 << 20;
 /// How many times as long most reports are as JSON: room for it is taken at once.
 const AS_JSON: usize = 3;
 
-/// Deliveries at the same time while guests stand in line to be heard: what is durable here can
+/// Deliveries at the same time while guests wait to be pulled: what is durable here can
 /// wait, what only its guest has may be lost with it.
 const FEW: usize = 2;
 
@@ -38,9 +38,9 @@ static LONG_ONES: Mutex<()> = Mutex::new(());
 /// Everything that delivering needs.
 pub struct Delivering {
     /// Queue.
-    pub desk: Arc<Desk>,
+    pub pending: Arc<Pending>,
     /// Shared with pulling: they tell when guests stand in line.
-    pub lanes: Arc<Lanes>,
+    pub limits: Arc<ConcurrencyLimits>,
     /// Pending reports.
     pub store: Arc<Store>,
     /// Where they go.
@@ -55,7 +55,7 @@ pub struct Delivering {
     pub ask_full: mpsc::UnboundedSender<VmId>,
 }
 
-struct Landed {
+struct Finished {
     vm: VmId,
     report: DocumentId,
     outcome: Outcome,
@@ -67,60 +67,62 @@ struct Landed {
 impl Delivering {
     /// Delivers until told to stop, then waits for what is under way, for a bounded time.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let mut flights = JoinSet::new();
+        let mut deliveries = JoinSet::new();
         loop {
-            let wake = self.start(&mut flights);
+            let wake = self.start(&mut deliveries);
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
-                Some(landed) = flights.join_next() => self.settle(landed),
-                () = self.desk.news.notified() => {}
+                Some(finished) = deliveries.join_next() => self.settle(finished),
+                () = self.pending.news.notified() => {}
                 () = sleep_until(wake) => {}
             }
         }
         let drained = tokio::time::timeout(DRAIN, async {
-            while let Some(landed) = flights.join_next().await {
-                self.settle(landed);
+            while let Some(finished) = deliveries.join_next().await {
+                self.settle(finished);
             }
         });
         if drained.await.is_err() {
             tracing::warn!(
-                under_way = flights.len(),
+                under_way = deliveries.len(),
                 "stopping without their answers; they will be sent again"
             );
         }
     }
 
     /// Starts what may start; gives the time of the next decision.
-    fn start(&self, flights: &mut JoinSet<Landed>) -> Option<Instant> {
+    fn start(&self, deliveries: &mut JoinSet<Finished>) -> Option<Instant> {
         loop {
-            if flights.len() >= FEW && self.lanes.are_full() {
+            if deliveries.len() >= FEW && self.limits.has_no_free_transfer() {
                 // The next of them that lands asks again.
                 return None;
             }
             let now = clock::now();
-            match self.breaker().gate(now, flights.len()) {
+            match self.breaker().gate(now, deliveries.len()) {
                 Gate::Open | Gate::Probe => {}
                 Gate::Shut(until) => return Some(until),
                 Gate::Probing => return None,
             }
-            match self.desk.select(now) {
+            match self.pending.select(now) {
                 Next::Send(vm, report) => {
-                    let lanes = self.lanes.clone();
+                    let limits = self.limits.clone();
                     let job = Job {
-                        is_news: self.desk.is_news(&vm),
-                        precedent: self.desk.precedent(&vm, report),
+                        is_reactive: self.pending.is_reactive(&vm),
+                        precedent: self.pending.precedent(&vm, report),
                         store: self.store.clone(),
                         sink: self.sink.clone(),
                         sensor: self.sensor.clone(),
                         vm,
                         report,
                     };
-                    flights.spawn(async move {
-                        let place = lanes.sender(Urgency::of_news(job.is_news)).await;
-                        let fly = move || job.guarded(|job| job.deliver(place));
-                        match tokio::task::spawn_blocking(fly).await {
-                            Ok(landed) => landed,
+                    deliveries.spawn(async move {
+                        let permit = limits
+                            .encode_permit(Urgency::of_change(job.is_reactive))
+                            .await;
+                        let work = move || job.guarded(|job| job.deliver(permit));
+                        match tokio::task::spawn_blocking(work).await {
+                            Ok(finished) => finished,
                             Err(error) => std::panic::resume_unwind(error.into_panic()),
                         }
                     });
@@ -131,19 +133,19 @@ impl Delivering {
         }
     }
 
-    fn settle(&self, landed: Result<Landed, tokio::task::JoinError>) {
+    fn settle(&self, finished: Result<Finished, tokio::task::JoinError>) {
         // A panic in a sink would leave its slot in flight for ever: let it be seen.
-        let landed = match landed {
-            Ok(landed) => landed,
+        let finished = match finished {
+            Ok(finished) => finished,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        let Landed {
+        let Finished {
             vm,
             report,
             outcome,
             took,
             changed_at,
-        } = landed;
+        } = finished;
         let now = clock::now();
         self.metrics.delivery_seconds.observe_time(took);
         if let (Outcome::Accepted, Some(at)) = (&outcome, changed_at) {
@@ -161,7 +163,7 @@ impl Delivering {
         };
         self.metrics.deliveries.inc(outcome.label());
         self.say(&vm, report, &outcome, took, was_in_trouble);
-        self.desk.settle(&vm, report, &outcome, counts);
+        self.pending.settle(&vm, report, &outcome, counts);
         if matches!(
             outcome,
             Outcome::Refused(_) | Outcome::RefusedForGood(_) | Outcome::Damaged(_)
@@ -190,7 +192,7 @@ impl Delivering {
             }
             Outcome::Superseded(_) | Outcome::Postponed => {}
             Outcome::Skipped(_) => {
-                let known = self.desk.board().facts_skipped.clone();
+                let known = self.pending.board().facts_skipped.clone();
                 if known.as_deref() != Some(said) {
                     tracing::warn!(%vm, said, "facts that change alone are not taken; reports still bring them");
                 }
@@ -217,18 +219,18 @@ struct Job {
     vm: VmId,
     report: DocumentId,
     /// It was pulled because its guest changed.
-    is_news: bool,
+    is_reactive: bool,
     precedent: Precedent,
 }
 
 impl Job {
     /// A fault in handling the report of one guest is a failed delivery of that report, and no other's.
-    fn guarded(self, deliver: impl FnOnce(Self) -> Landed) -> Landed {
+    fn guarded(self, deliver: impl FnOnce(Self) -> Finished) -> Finished {
         let (vm, report, started) = (self.vm.clone(), self.report, clock::now());
-        let landed = catch_unwind(AssertUnwindSafe(move || deliver(self)));
-        landed.unwrap_or_else(|_| {
+        let finished = catch_unwind(AssertUnwindSafe(move || deliver(self)));
+        finished.unwrap_or_else(|_| {
             tracing::error!(%vm, generation = %report.key, "a fault of afferent in delivering it");
-            Landed {
+            Finished {
                 vm,
                 report,
                 outcome: Outcome::Failed("a fault of afferent, see its log".into()),
@@ -240,7 +242,7 @@ impl Job {
 
     /// Reads, checks and sends one document; blocks. `place`: given back when nothing is left but to
     /// wait for Central.
-    fn deliver(self, place: Place) -> Landed {
+    fn deliver(self, permit: Permit) -> Finished {
         let started = clock::now();
         let mut made_at = None;
         let outcome = match fetch(&self.store, &self.vm) {
@@ -255,7 +257,7 @@ impl Job {
                     Ok(_) | Err(TryLockError::Poisoned(_)) => self.prepare(&stored),
                 };
                 // Only what is sent stays in memory while Central takes its time.
-                drop((stored, place));
+                drop((stored, permit));
                 match prepared {
                     Ok((delivery, made)) => {
                         made_at = Some(made);
@@ -266,21 +268,21 @@ impl Job {
             }
             Err(outcome) => outcome,
         };
-        Landed {
+        Finished {
             vm: self.vm,
             report: self.report,
             outcome,
             took: clock::now().saturating_duration_since(started),
-            changed_at: made_at.filter(|_| self.is_news),
+            changed_at: made_at.filter(|_| self.is_reactive),
         }
     }
 
     /// A pending document as it is sent, and when its agent made it.
     fn prepare(&self, stored: &StoredEnvelope) -> Result<(Delivery, WallTime), Outcome> {
         let envelope = stored.open(&self.vm).map_err(|error| unreadable(&error))?;
-        let headline = envelope.headline();
-        if DocumentId::from(&headline) != self.report {
-            return Err(Outcome::Superseded(Box::new(headline)));
+        let summary = envelope.summary();
+        if DocumentId::from(&summary) != self.report {
+            return Err(Outcome::Superseded(Box::new(summary)));
         }
         let idempotency_key = envelope.idempotency_key();
         let mut body = Vec::with_capacity(stored.len() * AS_JSON);
@@ -374,7 +376,7 @@ mod tests {
             facts: Facts::new(),
             report: Some(report.view()),
         };
-        let report = DocumentId::from(&envelope.headline());
+        let report = DocumentId::from(&envelope.summary());
         let put = Change::Put {
             vm: vm.clone(),
             slot: SlotRow {
@@ -401,7 +403,7 @@ mod tests {
             sensor: "s".into(),
             vm,
             report,
-            is_news: false,
+            is_reactive: false,
             precedent: Precedent::New,
         }
     }
@@ -416,22 +418,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let job = job(store(&dir), 10);
         let (vm, report) = (job.vm.clone(), job.report);
-        let landed = job.guarded(|_| unreachable!("a fault"));
-        assert_eq!((landed.vm, landed.report), (vm, report));
-        assert_eq!(landed.outcome.label(), "failed");
+        let finished = job.guarded(|_| unreachable!("a fault"));
+        assert_eq!((finished.vm, finished.report), (vm, report));
+        assert_eq!(finished.outcome.label(), "failed");
     }
 
     /// Loss prevented: every thread of delivery waits behind one long report that Central takes slowly.
     #[tokio::test]
     async fn a_long_report_waits_for_another_without_a_thread() {
-        let lanes = Lanes::new(2, None);
+        let limits = ConcurrencyLimits::new(2, None);
         let sent = |name: usize, place| {
             let dir = tempfile::tempdir().unwrap();
             job(store(&dir), name).deliver(place).outcome
         };
         let mut places = Vec::new();
         for _ in 0..3 {
-            places.push(lanes.sender(Urgency::Routine).await);
+            places.push(limits.encode_permit(Urgency::Routine).await);
         }
         let mut sent = |name| sent(name, places.pop().unwrap());
         let held = LONG_ONES.lock().unwrap();

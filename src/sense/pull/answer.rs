@@ -88,13 +88,13 @@ pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a
         document: None,
     };
     let (key, digest, report) = if said.unchanged {
-        let claim = Claim {
+        let claim = UnchangedReply {
             key,
             echo: &answer.echo,
             guest_id: answer.guest_id.as_ref(),
             generated_at,
         };
-        if ask == Ask::Full || !claim.may_be(row) {
+        if ask == Ask::Full || !claim.is_consistent_with(row) {
             return Err(Failure::FalseUnchanged);
         }
         // Before version 0.2 nobody noted which facts were sent.
@@ -173,17 +173,17 @@ fn names(meta: &Meta, row: &GuestRow) -> (Option<ReportKey>, Echo) {
 }
 
 /// What an agent says that has nothing new.
-struct Claim<'a> {
+struct UnchangedReply<'a> {
     key: Option<ReportKey>,
     echo: &'a Echo,
     guest_id: Option<&'a GuestId>,
     generated_at: WallTime,
 }
 
-impl Claim<'_> {
+impl UnchangedReply<'_> {
     /// Whether it can be true: an agent that restarted and counts anew, or another machine behind
     /// the same address, must not pass for the one that is known.
-    fn may_be(&self, row: &GuestRow) -> bool {
+    fn is_consistent_with(&self, row: &GuestRow) -> bool {
         if row.known.is_none() {
             return false;
         }

@@ -5,11 +5,11 @@ use super::exchange;
 use super::failure::Failure;
 use super::schedule::Ask;
 use crate::clock;
-use crate::report::{FactsHash, GuestId, Headline, VmId};
-use crate::sense::limits::{Lanes, Transfer};
+use crate::report::{FactsHash, GuestId, ReportSummary, VmId};
+use crate::sense::limits::{ConcurrencyLimits, Transfer};
 use crate::sense::metrics::Metrics;
-use crate::sense::queue::pending::{self, Desk};
-use crate::sense::queue::writer::Keeper;
+use crate::sense::queue::pending::{self, Pending};
+use crate::sense::queue::writer::StoreWriter;
 use crate::sense::roster::Entry;
 use crate::sense::seen::SeenClock;
 use crate::store::pending_table::{Change, DocumentId, Echo, GuestRow, SealedReport};
@@ -17,15 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A conversation that has ended.
-pub(super) struct Talk {
+pub(super) struct Exchange {
     pub(super) vm: VmId,
     pub(super) asked: Ask,
     pub(super) took: Duration,
-    pub(super) result: Result<News, Failure>,
+    pub(super) result: Result<PullResult, Failure>,
 }
 
 /// What came of a conversation.
-pub(super) enum News {
+pub(super) enum PullResult {
     /// No document.
     Unchanged { learned: Learned },
     /// A document that is durable now, and what is known of the guest with it.
@@ -58,19 +58,19 @@ pub(super) struct Conversation {
     pub(super) entry: Arc<Entry>,
     pub(super) row: Arc<GuestRow>,
     pub(super) ask: Ask,
-    pub(super) desk: Arc<Desk>,
-    pub(super) keeper: Arc<Keeper>,
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) pending: Arc<Pending>,
+    pub(super) store_writer: Arc<StoreWriter>,
+    pub(super) limits: Arc<ConcurrencyLimits>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) seen: Arc<SeenClock>,
 }
 
 impl Conversation {
-    pub(super) async fn hold(self) -> Talk {
+    pub(super) async fn hold(self) -> Exchange {
         let started = clock::now();
         let (vm, asked) = (self.entry.vm.clone(), self.ask);
         let result = self.talk().await;
-        Talk {
+        Exchange {
             vm,
             asked,
             took: clock::now().saturating_duration_since(started),
@@ -78,9 +78,9 @@ impl Conversation {
         }
     }
 
-    async fn talk(self) -> Result<News, Failure> {
+    async fn talk(self) -> Result<PullResult, Failure> {
         let (bytes, transfer) =
-            exchange::converse(&self.entry.address, self.ask, &self.row.echo, &self.lanes).await?;
+            exchange::converse(&self.entry.address, self.ask, &self.row.echo, &self.limits).await?;
         // Apart from the wait, which ten thousand guests are in at a time: it stays small.
         Box::pin(self.take_in(bytes, transfer)).await
     }
@@ -90,36 +90,35 @@ impl Conversation {
         self,
         bytes: Vec<u8>,
         mut transfer: Option<Transfer>,
-    ) -> Result<News, Failure> {
+    ) -> Result<PullResult, Failure> {
         let (started, len) = (clock::now(), bytes.len());
         let Understood { learned, document } = self.understand(bytes, transfer.as_ref()).await?;
         // Facts alone wait until what is pending of the guest was delivered; it may bring them.
-        let must_wait = |headline: &Headline| {
-            headline.facts_alone.is_some() && self.desk.board().queue.slot(&self.entry.vm).is_some()
+        let must_wait = |summary: &ReportSummary| {
+            summary.facts_alone.is_some()
+                && self.pending.board().queue.slot(&self.entry.vm).is_some()
         };
-        let Some((headline, sealed)) = document.filter(|(headline, _)| !must_wait(headline)) else {
-            return Ok(News::Unchanged { learned });
+        let Some((summary, sealed)) = document.filter(|(summary, _)| !must_wait(summary)) else {
+            return Ok(PullResult::Unchanged { learned });
         };
         if let Some(transfer) = &mut transfer {
-            transfer.keep(&self.lanes).await;
+            transfer.keep(&self.limits).await;
         }
         let metrics = self.metrics.clone();
-        if headline.facts_alone.is_none() {
-            metrics.triggers.inc(headline.trigger.as_str());
+        if summary.facts_alone.is_none() {
+            metrics.triggers.inc(summary.trigger.as_str());
             metrics.report_bytes.observe(len as f64);
-            metrics
-                .report_packages
-                .observe(f64::from(headline.packages));
+            metrics.report_packages.observe(f64::from(summary.packages));
         }
         let arrived = Arrived {
             vm: self.entry.vm.clone(),
-            row: self.learn(&headline, learned),
+            row: self.learn(&summary, learned),
             before: self.row,
-            headline,
+            summary,
             sealed,
         };
-        let kept = tokio::spawn(arrived.keep(self.desk, self.keeper));
-        let kept = kept.await.map_err(|e| Failure::NotKept(e.to_string()))?;
+        let kept = tokio::spawn(arrived.keep(self.pending, self.store_writer));
+        let kept = kept.await.map_err(|e| Failure::WriteError(e.to_string()))?;
         drop(transfer);
         metrics
             .transfer_seconds
@@ -148,8 +147,8 @@ impl Conversation {
             check_machine(entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
             let document = match &answer.document {
                 Some(envelope) => {
-                    let sealed = SealedReport::new(envelope).map_err(Failure::NotKept)?;
-                    Some((envelope.headline(), sealed))
+                    let sealed = SealedReport::new(envelope).map_err(Failure::WriteError)?;
+                    Some((envelope.summary(), sealed))
                 }
                 None => None,
             };
@@ -163,47 +162,47 @@ impl Conversation {
         let Some(transfer) = transfer else {
             return work();
         };
-        let _hand = self.lanes.hand(transfer.urgency).await;
+        let _hand = self.limits.cpu_permit(transfer.urgency).await;
         tokio::task::spawn_blocking(work)
             .await
-            .map_err(|error| Failure::NotKept(error.to_string()))?
+            .map_err(|error| Failure::WriteError(error.to_string()))?
     }
 
     /// What is known of the guest once this document is durable.
-    fn learn(&self, headline: &Headline, learned: Learned) -> GuestRow {
-        if headline.facts_alone.is_some() {
+    fn learn(&self, summary: &ReportSummary, learned: Learned) -> GuestRow {
+        if summary.facts_alone.is_some() {
             return GuestRow {
                 waits: learned.waits,
                 echo: learned.echo,
-                facts: Some(headline.facts),
+                facts: Some(summary.facts),
                 ..GuestRow::clone(&self.row)
             };
         }
-        if let Some(then) = changed_machine(&self.row, headline.guest_id.as_ref()) {
-            let now = headline.guest_id.as_ref().map(GuestId::as_str);
+        if let Some(then) = changed_machine(&self.row, summary.guest_id.as_ref()) {
+            let now = summary.guest_id.as_ref().map(GuestId::as_str);
             self.metrics.machine_changes.inc();
             tracing::warn!(vm = %self.entry.vm, %then, now, "another machine answers here");
         }
         if let Some(known) = self.row.known
-            && known.key.epoch == headline.key.epoch
-            && known.key.generation > headline.key.generation
+            && known.key.epoch == summary.key.epoch
+            && known.key.generation > summary.key.generation
         {
             self.metrics.went_back.inc();
-            tracing::warn!(vm = %self.entry.vm, from = %known.key, to = %headline.key, "generation went back: was a snapshot restored?");
+            tracing::warn!(vm = %self.entry.vm, from = %known.key, to = %summary.key, "generation went back: was a snapshot restored?");
         }
         let tokens = match &learned.echo {
-            Echo::Token(_) => headline.key.generation.get(),
+            Echo::Token(_) => summary.key.generation.get(),
             Echo::Nothing | Echo::Pair { .. } => self.row.tokens,
         };
         GuestRow {
-            known: Some(DocumentId::from(headline)),
+            known: Some(DocumentId::from(summary)),
             echo: learned.echo,
-            guest_id: headline.guest_id.clone(),
+            guest_id: summary.guest_id.clone(),
             waits: learned.waits,
-            generated_at: headline.generated_at,
+            generated_at: summary.generated_at,
             full_at: clock::wall_now(),
             accepted: None,
-            facts: Some(headline.facts),
+            facts: Some(summary.facts),
             tokens,
         }
     }
@@ -212,7 +211,7 @@ impl Conversation {
 /// What an answer said.
 struct Understood {
     learned: Learned,
-    document: Option<(Headline, SealedReport)>,
+    document: Option<(ReportSummary, SealedReport)>,
 }
 
 /// A report that is not yet durable.
@@ -222,39 +221,43 @@ struct Arrived {
     before: Arc<GuestRow>,
     /// What is known of it from now on.
     row: GuestRow,
-    headline: Headline,
+    summary: ReportSummary,
     sealed: SealedReport,
 }
 
 impl Arrived {
     /// Makes the report durable and puts it into the queue. Runs to its end whatever becomes of the
     /// guest meanwhile: what is on disk must be in the queue.
-    async fn keep(self, desk: Arc<Desk>, keeper: Arc<Keeper>) -> Result<News, Failure> {
+    async fn keep(
+        self,
+        pending: Arc<Pending>,
+        store_writer: Arc<StoreWriter>,
+    ) -> Result<PullResult, Failure> {
         let Self {
             vm,
             before,
             row,
-            headline,
+            summary,
             sealed,
         } = self;
         let same_machine = before.guest_id.is_none() || before.guest_id == row.guest_id;
         let known = before.known.filter(|_| same_machine);
-        let class = pending::class_of(&headline, known);
-        let (arrival, slot) = desk.admit(&vm, &headline, class);
+        let class = pending::class_of(&summary, known);
+        let (arrival, slot) = pending.admit(&vm, &summary, class);
         let put = Change::Put {
             vm: vm.clone(),
             slot: slot.clone(),
             guest: row.clone(),
             report: sealed,
-            seen_at: headline.seen_at,
+            seen_at: summary.seen_at,
         };
-        keeper
+        store_writer
             .keep(put)
             .await
-            .map_err(|error| Failure::NotKept(error.to_string()))?;
-        desk.enqueue(&vm, arrival, &slot);
+            .map_err(|error| Failure::WriteError(error.to_string()))?;
+        pending.enqueue(&vm, arrival, &slot);
         tracing::debug!(%vm, generation = %slot.report.key, ?class, "pending");
-        Ok(News::Kept { row: Arc::new(row) })
+        Ok(PullResult::Kept { row: Arc::new(row) })
     }
 }
 

@@ -14,7 +14,7 @@
 use super::failure::Failure;
 use super::schedule::Ask;
 use crate::report::{Trigger, facts};
-use crate::sense::limits::{Lanes, Transfer, Urgency};
+use crate::sense::limits::{ConcurrencyLimits, Transfer, Urgency};
 use crate::store::pending_table::Echo;
 use crate::transport::{self, DialAddress, ReadError, Stream};
 use crate::wire::frame::FrameError;
@@ -71,23 +71,23 @@ pub async fn converse(
     address: &DialAddress,
     ask: Ask,
     echo: &Echo,
-    lanes: &Lanes,
+    limits: &ConcurrencyLimits,
 ) -> Result<Received, Failure> {
     match ask {
         Ask::Wait(_) => {
-            let (mut stream, len) = say_and_hear(address, ask, echo, lanes).await?;
-            listen(&mut stream, len, lanes, None).await
+            let (mut stream, len) = connect_and_request(address, ask, echo, limits).await?;
+            listen(&mut stream, len, limits, None).await
         }
         Ask::Full | Ask::Get => {
             let mut turn = match ask {
-                Ask::Full => lanes.expected.acquire().await.ok(),
+                Ask::Full => limits.full_pulls.acquire().await.ok(),
                 Ask::Get | Ask::Wait(_) => None,
             };
             let waiting = Waiting::default();
             let talk = async {
-                let said = say_and_hear(address, ask, echo, lanes);
-                let (mut stream, len) = in_turn(&mut turn, said).await?;
-                read_body(&mut stream, len, lanes, turn, &waiting).await
+                let said = connect_and_request(address, ask, echo, limits);
+                let (mut stream, len) = release_slot_after(&mut turn, said).await?;
+                read_body(&mut stream, len, limits, turn, &waiting).await
             };
             let talk = Box::pin(timeout(WHOLE, talk));
             talk.await.map_err(|_| waiting.failure())?
@@ -96,7 +96,10 @@ pub async fn converse(
 }
 
 /// Waits for a guest, and lets another have its turn when it needs longer than one that is well.
-async fn in_turn<T>(turn: &mut Option<SemaphorePermit<'_>>, work: impl Future<Output = T>) -> T {
+async fn release_slot_after<T>(
+    turn: &mut Option<SemaphorePermit<'_>>,
+    work: impl Future<Output = T>,
+) -> T {
     let mut work = pin!(work);
     match timeout(PROMPT, &mut work).await {
         Ok(done) => done,
@@ -108,14 +111,14 @@ async fn in_turn<T>(turn: &mut Option<SemaphorePermit<'_>>, work: impl Future<Ou
 }
 
 /// Dials, says what is asked, and hears how long the answer is.
-async fn say_and_hear(
+async fn connect_and_request(
     address: &DialAddress,
     ask: Ask,
     echo: &Echo,
-    lanes: &Lanes,
+    limits: &ConcurrencyLimits,
 ) -> Result<(Stream, usize), Failure> {
     // Dialing and reading have large states of their own; waiting, in which ten thousand are, none.
-    let mut stream = timeout(DIAL, Box::pin(dial(address, lanes)))
+    let mut stream = timeout(DIAL, Box::pin(dial(address, limits)))
         .await
         .map_err(|_| Failure::DialTimeout)??;
     let limit = match ask {
@@ -123,7 +126,7 @@ async fn say_and_hear(
         Ask::Full | Ask::Get => FIRST_BYTES,
     };
     let request = request_for(ask, echo);
-    let len = timeout(limit, exchange_lengths(&mut stream, &request, lanes))
+    let len = timeout(limit, exchange_lengths(&mut stream, &request, limits))
         .await
         .map_err(|_| Failure::NoAnswer)??;
     Ok((stream, len))
@@ -133,13 +136,13 @@ async fn say_and_hear(
 async fn listen(
     stream: &mut Stream,
     len: usize,
-    lanes: &Lanes,
+    limits: &ConcurrencyLimits,
     turn: Option<SemaphorePermit<'_>>,
 ) -> Result<Received, Failure> {
     let waiting = Waiting::default();
     timeout(
         WHOLE,
-        Box::pin(read_body(stream, len, lanes, turn, &waiting)),
+        Box::pin(read_body(stream, len, limits, turn, &waiting)),
     )
     .await
     .map_err(|_| waiting.failure())?
@@ -150,9 +153,9 @@ async fn listen(
 struct Waiting(AtomicBool);
 
 impl Waiting {
-    async fn transfer(&self, lanes: &Lanes, len: usize, urgency: Urgency) -> Transfer {
+    async fn transfer(&self, limits: &ConcurrencyLimits, len: usize, urgency: Urgency) -> Transfer {
         self.0.store(true, Relaxed);
-        let transfer = lanes.transfer(len, urgency).await;
+        let transfer = limits.transfer(len, urgency).await;
         self.0.store(false, Relaxed);
         transfer
     }
@@ -166,11 +169,11 @@ impl Waiting {
     }
 }
 
-async fn dial(address: &DialAddress, lanes: &Lanes) -> Result<Stream, Failure> {
+async fn dial(address: &DialAddress, limits: &ConcurrencyLimits) -> Result<Stream, Failure> {
     let stream = transport::dial(address)
         .await
         .map_err(|error| Failure::from_dial(&error))?;
-    match &lanes.tls {
+    match &limits.tls {
         Some(tls) => tls
             .connect(stream)
             .await
@@ -183,7 +186,7 @@ async fn dial(address: &DialAddress, lanes: &Lanes) -> Result<Stream, Failure> {
 async fn exchange_lengths(
     stream: &mut Stream,
     request: &[u8],
-    lanes: &Lanes,
+    limits: &ConcurrencyLimits,
 ) -> Result<usize, Failure> {
     // A peer that closes without reading (busy) may break the pipe; its word may still be there.
     let _ = transport::write_frame(stream, request).await;
@@ -191,7 +194,7 @@ async fn exchange_lengths(
         .await
         .map_err(|error| match error {
             ReadError::Frame(FrameError::TooLarge { announced, .. }) => match announced >> 16 {
-                TLS_ALERT if lanes.tls.is_none() => {
+                TLS_ALERT if limits.tls.is_none() => {
                     let said = "the guest wants TLS, and this sensor has no --tls-cert";
                     Failure::Handshake(said.into())
                 }
@@ -210,7 +213,7 @@ async fn exchange_lengths(
 async fn read_body(
     stream: &mut (impl AsyncRead + Unpin),
     len: usize,
-    lanes: &Lanes,
+    limits: &ConcurrencyLimits,
     turn: Option<SemaphorePermit<'_>>,
     waiting: &Waiting,
 ) -> Result<Received, Failure> {
@@ -223,10 +226,10 @@ async fn read_body(
         Ok(read) => read?,
         Err(_) => {
             drop(turn);
-            return read_slowly(stream, body, len, lanes, waiting).await;
+            return read_slowly(stream, body, len, limits, waiting).await;
         }
     }
-    let transfer = waiting.transfer(lanes, len, urgency_of(&body)).await;
+    let transfer = waiting.transfer(limits, len, urgency_of(&body)).await;
     body.reserve(len.min(AT_ONCE));
     while body.len() < len {
         let next = len.min(body.len() + STEP);
@@ -234,7 +237,7 @@ async fn read_body(
             Ok(read) => read?,
             Err(_) => {
                 drop((transfer, turn));
-                return read_slowly(stream, body, len, lanes, waiting).await;
+                return read_slowly(stream, body, len, limits, waiting).await;
             }
         }
     }
@@ -244,7 +247,7 @@ async fn read_body(
 /// What the beginning of an answer says of its haste. A guest may lie: it has one exchange at a
 /// time like everybody, and routine reports have places that no urgent one takes.
 fn urgency_of(head: &[u8]) -> Urgency {
-    Urgency::of_news(response::leading_meta(head).is_some_and(|meta| {
+    Urgency::of_change(response::leading_meta(head).is_some_and(|meta| {
         let trigger = meta.facts.get(facts::SCAN_TRIGGER).map(String::as_str);
         Trigger::from_fact(trigger) == Trigger::Reactive
     }))
@@ -255,17 +258,17 @@ async fn read_slowly(
     stream: &mut (impl AsyncRead + Unpin),
     mut body: Vec<u8>,
     len: usize,
-    lanes: &Lanes,
+    limits: &ConcurrencyLimits,
     waiting: &Waiting,
 ) -> Result<Received, Failure> {
     let bytes = u32::try_from(len.max(body.capacity())).unwrap_or(u32::MAX);
-    let room = lanes.slow.try_acquire_many(bytes);
+    let room = limits.slow_memory.try_acquire_many(bytes);
     let _room = room.map_err(|_| Failure::OutOfRoom)?;
     while body.len() < len {
         let next = len.min(body.len() + STEP);
         read_up_to(stream, &mut body, next).await?;
     }
-    let transfer = waiting.transfer(lanes, len, urgency_of(&body)).await;
+    let transfer = waiting.transfer(limits, len, urgency_of(&body)).await;
     Ok((body, Some(transfer)))
 }
 
@@ -312,7 +315,7 @@ fn request_for(ask: Ask, echo: &Echo) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schedule::Heard;
+    use super::super::schedule::PullOutcome;
     use super::*;
     use crate::report::Facts;
     use crate::wire::message::ResponseMeta;
@@ -352,13 +355,13 @@ mod tests {
             (get, frame(17 << 20, 0), false, Failure::TooLarge, 0),
         ] {
             let guest = Guest::start(Says(says.clone(), closes));
-            let lanes = Lanes::new(1, None);
+            let limits = ConcurrencyLimits::new(1, None);
             let started = Instant::now();
-            let result = converse(&guest.address, ask, &Echo::Nothing, &lanes).await;
+            let result = converse(&guest.address, ask, &Echo::Nothing, &limits).await;
             let what = format!("{ask:?}, {} bytes, closes: {closes}", says.len());
             assert_eq!(result.map(|(bytes, _)| bytes.len()), Err(failure), "{what}");
             assert_eq!(started.elapsed().as_secs(), seconds, "{what}");
-            assert_eq!(lanes.free_transfers(), 1, "{what}");
+            assert_eq!(limits.free_transfers(), 1, "{what}");
         }
     }
 
@@ -371,8 +374,8 @@ mod tests {
         };
         let address = DialAddress::Hybrid { path, port: 818 };
         let started = Instant::now();
-        let lanes = Lanes::new(1, None);
-        let result = converse(&address, Ask::Get, &Echo::Nothing, &lanes).await;
+        let limits = ConcurrencyLimits::new(1, None);
+        let result = converse(&address, Ask::Get, &Echo::Nothing, &limits).await;
         assert_eq!(result.map(drop), Err(Failure::DialTimeout));
         assert_eq!(started.elapsed().as_secs(), DIAL.as_secs());
     }
@@ -383,18 +386,20 @@ mod tests {
     async fn a_guest_for_which_there_is_no_room_is_asked_again_soon() {
         let whole = [&50_000u32.to_be_bytes()[..], &[0; 50_000]].concat();
         let guest = Guest::start(Says(whole, false));
-        let lanes = Lanes::new(1, None);
-        let taken = lanes.transfer(1, Urgency::Routine).await;
+        let limits = ConcurrencyLimits::new(1, None);
+        let taken = limits.transfer(1, Urgency::Routine).await;
         for ask in [Ask::Get, Ask::Wait(Duration::from_secs(45))] {
-            let result = converse(&guest.address, ask, &Echo::Nothing, &lanes).await;
+            let result = converse(&guest.address, ask, &Echo::Nothing, &limits).await;
             assert_eq!(result.map(drop), Err(Failure::OutOfRoom));
         }
         drop(taken);
         let slow = Guest::drip(100_000);
-        lanes.slow.forget_permits(lanes.slow.available_permits());
-        let result = converse(&slow.address, Ask::Get, &Echo::Nothing, &lanes).await;
+        limits
+            .slow_memory
+            .forget_permits(limits.slow_memory.available_permits());
+        let result = converse(&slow.address, Ask::Get, &Echo::Nothing, &limits).await;
         assert_eq!(result.map(drop), Err(Failure::OutOfRoom));
-        assert_eq!(Failure::OutOfRoom.next_step(Ask::Get), Heard::NotYet);
+        assert_eq!(Failure::OutOfRoom.next_step(Ask::Get), PullOutcome::Busy);
     }
 
     /// Loss prevented: twenty guests that send a byte now and then keep all others waiting.
@@ -405,14 +410,14 @@ mod tests {
             [&50_000u32.to_be_bytes()[..], &[0; 50_000]].concat(),
             false,
         ));
-        let lanes = Lanes::new(1, None);
+        let limits = ConcurrencyLimits::new(1, None);
         let started = Instant::now();
-        let dripping = converse(&slow.address, Ask::Get, &Echo::Nothing, &lanes);
+        let dripping = converse(&slow.address, Ask::Get, &Echo::Nothing, &limits);
         let other = async {
             // By now the slow one has the only transfer.
             sleep(SLOW / 2).await;
             for _ in 0..20 {
-                let (bytes, transfer) = converse(&quick.address, Ask::Get, &Echo::Nothing, &lanes)
+                let (bytes, transfer) = converse(&quick.address, Ask::Get, &Echo::Nothing, &limits)
                     .await
                     .unwrap();
                 assert!(bytes.len() == 50_000 && transfer.is_some());
@@ -434,16 +439,20 @@ mod tests {
         let quick = Guest::start(Says(whole, false));
         for says in [vec![], half] {
             let hung = Guest::start(Says(says, false));
-            let lanes = Lanes::new(1, None);
-            lanes
-                .expected
-                .forget_permits(lanes.expected.available_permits() - 1);
+            let limits = ConcurrencyLimits::new(1, None);
+            limits
+                .full_pulls
+                .forget_permits(limits.full_pulls.available_permits() - 1);
             let started = Instant::now();
-            let hanging = converse(&hung.address, Ask::Full, &Echo::Nothing, &lanes);
+            let hanging = converse(&hung.address, Ask::Full, &Echo::Nothing, &limits);
             let other = async {
                 tokio::task::yield_now().await;
-                assert_eq!(lanes.expected.available_permits(), 0, "the turn is taken");
-                let answer = converse(&quick.address, Ask::Full, &Echo::Nothing, &lanes).await;
+                assert_eq!(
+                    limits.full_pulls.available_permits(),
+                    0,
+                    "the turn is taken"
+                );
+                let answer = converse(&quick.address, Ask::Full, &Echo::Nothing, &limits).await;
                 assert!(answer.is_ok());
                 started.elapsed()
             };

@@ -1,6 +1,6 @@
 //! Why a conversation with a guest came to nothing: each way has a name, a count and a next step.
 
-use super::schedule::{Ask, Heard};
+use super::schedule::{Ask, PullOutcome};
 use crate::visible::Foreign;
 use std::io;
 
@@ -75,7 +75,7 @@ pub enum Failure {
     WrongGuest(String),
     /// Its report could not be made durable.
     #[error("its report was not kept: {0}")]
-    NotKept(String),
+    WriteError(String),
 }
 
 impl Failure {
@@ -138,21 +138,23 @@ impl Failure {
             Self::ScanFailed(_) => "scan_failed",
             Self::FalseUnchanged => "false_unchanged",
             Self::WrongGuest(_) => "wrong_guest",
-            Self::NotKept(_) => "not_kept",
+            Self::WriteError(_) => "not_kept",
         }
     }
 
     /// What happens next, after the guest was asked for this.
-    pub fn next_step(&self, asked: Ask) -> Heard {
+    pub fn next_step(&self, asked: Ask) -> PullOutcome {
         match (self, asked) {
-            (Self::UnknownMethod, Ask::Wait(_)) => Heard::NoWaits,
-            (Self::FalseUnchanged, Ask::Get | Ask::Wait(_)) => Heard::Doubtful,
-            (Self::EmptyDatabase { waits }, _) => Heard::NoPackages {
+            (Self::UnknownMethod, Ask::Wait(_)) => PullOutcome::NoWaits,
+            (Self::FalseUnchanged, Ask::Get | Ask::Wait(_)) => PullOutcome::Contradictory,
+            (Self::EmptyDatabase { waits }, _) => PullOutcome::NoPackages {
                 waits: *waits,
                 hasty: false,
             },
-            (Self::Busy | Self::NotReady | Self::NoRoom(_) | Self::OutOfRoom, _) => Heard::NotYet,
-            _ => Heard::Failed,
+            (Self::Busy | Self::NotReady | Self::NoRoom(_) | Self::OutOfRoom, _) => {
+                PullOutcome::Busy
+            }
+            _ => PullOutcome::Failed,
         }
     }
 }

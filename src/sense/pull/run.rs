@@ -1,14 +1,14 @@
 //! The loop of pulling: a conversation with every guest whose turn it is, and what came of each.
 
-use super::conversation::{Conversation, News, Talk, changed_machine};
+use super::conversation::{Conversation, Exchange, PullResult, changed_machine};
 use super::failure::Failure;
-use super::schedule::{Ask, Heard, Memory, Schedule, Timing};
+use super::schedule::{Ask, Memory, PullOutcome, Schedule, Timing};
 use crate::clock::{self, WallTime};
 use crate::report::{GuestId, VmId};
-use crate::sense::limits::Lanes;
+use crate::sense::limits::ConcurrencyLimits;
 use crate::sense::metrics::Metrics;
-use crate::sense::queue::pending::Desk;
-use crate::sense::queue::writer::Keeper;
+use crate::sense::queue::pending::Pending;
+use crate::sense::queue::writer::StoreWriter;
 use crate::sense::roster::{Entry, Guests, Known};
 use crate::sense::seen::SeenClock;
 use crate::store::pending_table::{Change, GuestRow};
@@ -22,7 +22,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 const HASTY: Duration = Duration::from_secs(1);
 
 /// Guests and their turns, as pulling keeps them and `status` shows them.
-pub struct Book {
+pub struct GuestTable {
     /// Whose turn it is.
     pub schedule: Schedule,
     guests: HashMap<VmId, Guest>,
@@ -35,7 +35,7 @@ pub struct Guest {
     /// What is known of it; shared with the conversation, which most guests are always in.
     pub row: Arc<GuestRow>,
     /// Whether it answered since the start.
-    pub heard: bool,
+    pub has_answered: bool,
     /// What went wrong last time.
     pub failure: Option<Failure>,
     /// Which machine answered here before, and since when another does.
@@ -48,13 +48,13 @@ pub struct Guest {
 /// Everything that pulling needs.
 pub struct Pulling {
     /// Guests.
-    pub book: Arc<Mutex<Book>>,
+    pub guests: Arc<Mutex<GuestTable>>,
     /// The queue.
-    pub desk: Arc<Desk>,
+    pub pending: Arc<Pending>,
     /// The writer.
-    pub keeper: Arc<Keeper>,
+    pub store_writer: Arc<StoreWriter>,
     /// What bounds conversations.
-    pub lanes: Arc<Lanes>,
+    pub limits: Arc<ConcurrencyLimits>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Gives documents their time.
@@ -73,7 +73,7 @@ pub struct Inbox {
     pub stop: watch::Receiver<bool>,
 }
 
-impl Book {
+impl GuestTable {
     /// Nobody yet; guests get `timing` when they come.
     pub fn new(timing: Timing) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Pulling {
         self.take_over(first, &mut stored);
         loop {
             self.start(&mut talks);
-            let due = self.book().schedule.next_due();
+            let due = self.guests().schedule.next_due();
             tokio::select! {
                 biased;
                 _ = inbox.stop.wait_for(|stop| *stop) => break,
@@ -115,24 +115,24 @@ impl Pulling {
                 () = sleep_until(due) => {}
             }
         }
-        // Reports that are being stored go on in tasks of their own; the keeper ends after them.
+        // Reports that are being stored go on in tasks of their own; the store_writer ends after them.
         talks.shutdown().await;
     }
 
-    fn start(&self, talks: &mut JoinSet<Talk>) {
-        let mut book = self.book();
+    fn start(&self, talks: &mut JoinSet<Exchange>) {
+        let mut guests = self.guests();
         let now = clock::now();
-        while let Some((vm, ask)) = book.schedule.take_due(now, fastrand::f64()) {
-            let Some(guest) = book.guests.get_mut(&vm) else {
+        while let Some((vm, ask)) = guests.schedule.take_due(now, fastrand::f64()) {
+            let Some(guest) = guests.guests.get_mut(&vm) else {
                 continue;
             };
             let conversation = Conversation {
                 entry: guest.entry.clone(),
                 row: guest.row.clone(),
                 ask,
-                desk: self.desk.clone(),
-                keeper: self.keeper.clone(),
-                lanes: self.lanes.clone(),
+                pending: self.pending.clone(),
+                store_writer: self.store_writer.clone(),
+                limits: self.limits.clone(),
                 metrics: self.metrics.clone(),
                 seen: self.seen.clone(),
             };
@@ -141,82 +141,87 @@ impl Pulling {
         }
     }
 
-    fn settle(&self, talk: Result<(Id, Talk), JoinError>) {
+    fn settle(&self, talk: Result<(Id, Exchange), JoinError>) {
         let (id, talk) = match talk {
             Ok(talk) => talk,
             // Its guest left, or moved to another address.
             Err(error) if error.is_cancelled() => return,
             Err(error) => return self.settle_panic(&error),
         };
-        let mut book = self.book();
-        let Talk {
+        let mut guests = self.guests();
+        let Exchange {
             vm,
             asked,
             took,
             result,
         } = talk;
         let is_current = |guest: &&mut Guest| guest.talk.as_ref().is_some_and(|t| t.id() == id);
-        let Some(guest) = book.guests.get_mut(&vm).filter(is_current) else {
+        let Some(guest) = guests.guests.get_mut(&vm).filter(is_current) else {
             return;
         };
         (guest.talk, guest.asked) = (None, None);
-        guest.heard |= result.is_ok();
+        guest.has_answered |= result.is_ok();
         self.metrics.pulls.inc(match &result {
-            Ok(News::Kept { .. }) => "report",
-            Ok(News::Unchanged { .. }) => "unchanged",
+            Ok(PullResult::Kept { .. }) => "report",
+            Ok(PullResult::Unchanged { .. }) => "unchanged",
             Err(failure) => failure.label(),
         });
         if !matches!(asked, Ask::Wait(_)) {
             self.metrics.pull_seconds.observe_time(took);
         }
-        let heard = match result {
-            Ok(News::Unchanged { learned }) => {
+        let outcome = match result {
+            Ok(PullResult::Unchanged { learned }) => {
                 guest.failure = None;
                 let waits = learned.waits;
                 if learned.note(&mut guest.row) {
-                    self.keeper.note(Change::Learn {
+                    self.store_writer.note(Change::Learn {
                         vm: vm.clone(),
                         guest: GuestRow::clone(&guest.row),
                     });
                 }
                 let hasty = matches!(asked, Ask::Wait(_)) && took < HASTY;
-                Heard::Unchanged { waits, hasty }
+                PullOutcome::Unchanged { waits, hasty }
             }
-            Ok(News::Kept { row }) => {
+            Ok(PullResult::Kept { row }) => {
                 guest.failure = None;
                 let waits = row.waits;
                 if let Some(then) = changed_machine(&guest.row, row.guest_id.as_ref()) {
                     guest.before = Some((then.clone(), row.full_at));
                 }
                 guest.row = row;
-                Heard::Report { waits }
+                PullOutcome::Report { waits }
             }
             Err(failure @ Failure::EmptyDatabase { waits }) => {
                 if guest.failure.as_ref() != Some(&failure) {
                     tracing::info!(%vm, "has no package to report yet");
                 }
-                (guest.failure, guest.heard) = (Some(failure), true);
+                (guest.failure, guest.has_answered) = (Some(failure), true);
                 let hasty = matches!(asked, Ask::Wait(_)) && took < HASTY;
-                Heard::NoPackages { waits, hasty }
+                PullOutcome::NoPackages { waits, hasty }
             }
             Err(failure) => {
-                let heard = failure.next_step(asked);
+                let outcome = failure.next_step(asked);
                 if guest.failure.as_ref() != Some(&failure) {
                     tracing::warn!(%vm, address = %guest.entry.address, %failure, "not pulled");
                 }
                 guest.failure = Some(failure);
-                heard
+                outcome
             }
         };
-        book.schedule
-            .finished(&vm, heard, clock::now(), fastrand::f64());
+        guests
+            .schedule
+            .finished(&vm, outcome, clock::now(), fastrand::f64());
     }
 
     /// A fault in handling what one guest said is that guest's failure, and no other's.
     fn settle_panic(&self, error: &JoinError) {
-        let mut book = self.book();
+        let mut guests = self.guests();
         let is_current = |guest: &Guest| guest.talk.as_ref().is_some_and(|t| t.id() == error.id());
-        let Some((vm, guest)) = book.guests.iter_mut().find(|(_, guest)| is_current(guest)) else {
+        let Some((vm, guest)) = guests
+            .guests
+            .iter_mut()
+            .find(|(_, guest)| is_current(guest))
+        else {
             return;
         };
         let vm = vm.clone();
@@ -225,8 +230,9 @@ impl Pulling {
         self.metrics.pulls.inc(failure.label());
         (guest.talk, guest.asked) = (None, None);
         guest.failure = Some(failure);
-        book.schedule
-            .finished(&vm, Heard::Failed, clock::now(), fastrand::f64());
+        guests
+            .schedule
+            .finished(&vm, PullOutcome::Failed, clock::now(), fastrand::f64());
     }
 
     /// Takes over a roster: new guests are asked at once, those gone no more; what is pending of
@@ -241,8 +247,8 @@ impl Pulling {
         } = roster;
         self.take_over_guests(roster, stored);
         if is_complete {
-            let present = self.book().guests.keys().cloned().collect();
-            self.desk.set_present(present);
+            let present = self.guests().guests.keys().cloned().collect();
+            self.pending.set_present(present);
             for (vm, _) in stored.drain() {
                 self.forget(&vm);
             }
@@ -250,22 +256,22 @@ impl Pulling {
     }
 
     fn take_over_guests(&self, roster: Guests, stored: &mut HashMap<VmId, GuestRow>) {
-        let mut book = self.book();
-        let gone: Vec<VmId> = book
+        let mut guests = self.guests();
+        let gone: Vec<VmId> = guests
             .guests
             .keys()
             .filter(|vm| !roster.contains_key(*vm))
             .cloned()
             .collect();
         for vm in &gone {
-            book.remove(vm);
+            guests.remove(vm);
             self.forget(vm);
         }
         let (now, wall) = (clock::now(), clock::wall_now());
         for (vm, entry) in roster {
-            let row = match book.guests.get(&vm) {
+            let row = match guests.guests.get(&vm) {
                 Some(guest) if guest.entry == entry => continue,
-                Some(_) => book.remove(&vm).map(|guest| guest.row),
+                Some(_) => guests.remove(&vm).map(|guest| guest.row),
                 None => stored.remove(&vm).map(Arc::new),
             }
             .unwrap_or_default();
@@ -274,57 +280,59 @@ impl Pulling {
                 waits: row.waits,
                 full_age: wall.since(row.full_at),
             };
-            book.schedule.add(vm.clone(), memory, now, fastrand::f64());
+            guests
+                .schedule
+                .add(vm.clone(), memory, now, fastrand::f64());
             let guest = Guest {
                 entry,
                 row,
-                heard: false,
+                has_answered: false,
                 failure: None,
                 before: None,
                 talk: None,
                 asked: None,
             };
-            book.guests.insert(vm, guest);
+            guests.guests.insert(vm, guest);
         }
-        tracing::info!(guests = book.guests.len(), gone = gone.len(), "roster");
+        tracing::info!(guests = guests.guests.len(), gone = gone.len(), "roster");
     }
 
     fn forget(&self, vm: &VmId) {
-        self.keeper.note(Change::Forget { vm: vm.clone() });
-        self.desk.board().forget(vm);
+        self.store_writer.note(Change::Forget { vm: vm.clone() });
+        self.pending.board().forget(vm);
     }
 
     /// Asks a guest for a full report now; a wait is broken off for it.
     fn ask_full(&self, vm: &VmId) {
         let now = clock::now();
-        let mut book = self.book();
-        if let Some(guest) = book.guests.get_mut(vm)
+        let mut guests = self.guests();
+        if let Some(guest) = guests.guests.get_mut(vm)
             && matches!(guest.asked, Some(Ask::Wait(_)))
         {
             guest.asked = None;
             if let Some(talk) = guest.talk.take() {
                 talk.abort();
             }
-            book.schedule.interrupted(vm, now);
+            guests.schedule.interrupted(vm, now);
         }
-        book.schedule.want_full_now(vm, now);
+        guests.schedule.want_full_now(vm, now);
     }
 
     fn ask_all(&self) {
-        self.desk.lose_all();
-        let mut book = self.book();
-        let all: Vec<VmId> = book.guests.keys().cloned().collect();
+        self.pending.lose_all();
+        let mut guests = self.guests();
+        let all: Vec<VmId> = guests.guests.keys().cloned().collect();
         for vm in all {
-            book.schedule.want_full(&vm);
+            guests.schedule.want_full(&vm);
         }
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn guests(&self) -> MutexGuard<'_, GuestTable> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
+impl GuestTable {
     fn remove(&mut self, vm: &VmId) -> Option<Guest> {
         self.schedule.remove(vm);
         let guest = self.guests.remove(vm)?;
@@ -357,20 +365,23 @@ mod tests {
                 .unwrap()
                 .store,
         );
-        let (keeper, writer) = Keeper::start(store, Box::new(|| ())).unwrap();
-        let keeper = Arc::new(keeper);
-        let desk = Desk::new(
+        let (store_writer, writer) = StoreWriter::start(store, Box::new(|| ())).unwrap();
+        let store_writer = Arc::new(store_writer);
+        let pending = Pending::new(
             Policy::default(),
-            keeper.clone(),
+            store_writer.clone(),
             Vec::new(),
             HashMap::new(),
         );
         let minute = Duration::from_secs(60);
         let pulling = Pulling {
-            book: Arc::new(Mutex::new(Book::new(Timing::new(minute, 60 * minute)))),
-            desk: Arc::new(desk),
-            keeper,
-            lanes: Arc::new(Lanes::new(2, None)),
+            guests: Arc::new(Mutex::new(GuestTable::new(Timing::new(
+                minute,
+                60 * minute,
+            )))),
+            pending: Arc::new(pending),
+            store_writer,
+            limits: Arc::new(ConcurrencyLimits::new(2, None)),
             metrics: Arc::new(Metrics::new()),
             seen: Arc::new(SeenClock::new(WallTime::default())),
         };
@@ -385,23 +396,23 @@ mod tests {
         let vm: VmId = "a".parse().unwrap();
         let mut talks = JoinSet::new();
         {
-            let mut book = pulling.book();
-            let taken = book.schedule.take_due(clock::now(), 0.5).unwrap();
+            let mut guests = pulling.guests();
+            let taken = guests.schedule.take_due(clock::now(), 0.5).unwrap();
             assert_eq!(taken, (vm.clone(), Ask::Full));
-            let guest = book.guests.get_mut(&vm).unwrap();
+            let guest = guests.guests.get_mut(&vm).unwrap();
             guest.asked = Some(Ask::Full);
             guest.talk = Some(talks.spawn(async { unreachable!("a fault") }));
         }
         pulling.settle(talks.join_next_with_id().await.unwrap());
         {
-            let book = pulling.book();
-            let guest = book.guest(&vm).unwrap();
+            let guests = pulling.guests();
+            let guest = guests.guest(&vm).unwrap();
             assert!(
                 matches!(&guest.failure, Some(Failure::Panicked(said)) if said.to_string().contains("a fault"))
             );
             // It backs off, and the other is asked.
-            assert!(matches!(book.schedule.look(&vm), Some((1, Some(at))) if at > clock::now()));
-            assert!(book.schedule.next_due().unwrap() <= clock::now());
+            assert!(matches!(guests.schedule.look(&vm), Some((1, Some(at))) if at > clock::now()));
+            assert!(guests.schedule.next_due().unwrap() <= clock::now());
         }
         drop(pulling);
         writer.join().unwrap();

@@ -29,7 +29,7 @@ pub struct Timing {
     /// Between two attempts at a guest that fails.
     pub failing: Backoff,
     /// Between two attempts at a guest that is there, but not ready or busy.
-    pub not_yet: Backoff,
+    pub busy: Backoff,
     /// Between two waits that a guest answers at once with nothing new. An agent that is told to stop
     /// does that once, so it begins small: its machine may be back in seconds.
     pub hasty: Backoff,
@@ -46,7 +46,7 @@ impl Timing {
                 floor: Duration::from_secs(10),
                 ceiling: poll.min(Duration::from_secs(1800)),
             },
-            not_yet: Backoff {
+            busy: Backoff {
                 floor: Duration::from_secs(1),
                 ceiling: Duration::from_secs(30),
             },
@@ -71,7 +71,7 @@ pub enum Ask {
 
 /// What came of a conversation, named for what happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum PullOutcome {
     /// A report, durable by now.
     Report {
         /// Whether the guest can hold a wait.
@@ -87,7 +87,7 @@ pub enum Heard {
     /// The guest does not know waits, whatever it said before.
     NoWaits,
     /// It is there, but not ready or busy.
-    NotYet,
+    Busy,
     /// It has no package to report yet.
     NoPackages {
         /// Whether the guest can hold a wait for the first one.
@@ -96,7 +96,7 @@ pub enum Heard {
         hasty: bool,
     },
     /// What it says cannot be: only a full report helps.
-    Doubtful,
+    Contradictory,
     /// It failed.
     Failed,
 }
@@ -115,12 +115,12 @@ struct Plan {
     knows_report: bool,
     waits: bool,
     /// It says that it can hold a wait, and does not know it when asked for one.
-    boasts: bool,
-    met: bool,
+    wait_rejected: bool,
+    is_reachable: bool,
     /// It had no package to report when it was asked last.
     is_empty: bool,
     /// Polls follow one another at the interval, from a moment of the guest's own.
-    phased: bool,
+    has_phase: bool,
     full_due: Instant,
     full_wanted: bool,
     pace: TokenBucket,
@@ -159,20 +159,20 @@ impl Schedule {
         self.timing = timing;
     }
 
-    /// A guest is asked from now on, first at once. `dice` is uniform in 0..1 and spreads the full
+    /// A guest is asked from now on, first at once. `jitter` is uniform in 0..1 and spreads the full
     /// reports of guests that arrive together.
-    pub fn add(&mut self, vm: VmId, memory: Memory, now: Instant, dice: f64) {
+    pub fn add(&mut self, vm: VmId, memory: Memory, now: Instant, jitter: f64) {
         self.remove(&vm);
-        let refresh = spread(self.timing.refresh, dice);
+        let refresh = spread(self.timing.refresh, jitter);
         let plan = Plan {
             turn: Turn::At(now),
             failures: 0,
             knows_report: memory.knows_report,
             waits: memory.waits,
-            boasts: false,
-            met: false,
+            wait_rejected: false,
+            is_reachable: false,
             is_empty: false,
-            phased: false,
+            has_phase: false,
             full_due: now + refresh.saturating_sub(memory.full_age),
             full_wanted: false,
             pace: TokenBucket::full(PACE.0, PACE.1, now),
@@ -196,7 +196,7 @@ impl Schedule {
     }
 
     /// A guest whose turn it is, and what to ask it for: it is being asked from now on.
-    pub fn take_due(&mut self, now: Instant, dice: f64) -> Option<(VmId, Ask)> {
+    pub fn take_due(&mut self, now: Instant, jitter: f64) -> Option<(VmId, Ask)> {
         if self.due.first().is_none_or(|(at, _)| *at > now) {
             return None;
         }
@@ -207,11 +207,11 @@ impl Schedule {
         let knows = plan.knows_report || plan.is_empty && plan.waits;
         let ask = if plan.full_wanted || !knows || plan.full_due <= now {
             // Its agent may be another by now.
-            plan.boasts = false;
+            plan.wait_rejected = false;
             Ask::Full
-        } else if plan.met && plan.waits {
+        } else if plan.is_reachable && plan.waits {
             let until_full = plan.full_due.saturating_duration_since(now);
-            let wait = spread(self.timing.wait, dice).min(until_full);
+            let wait = spread(self.timing.wait, jitter).min(until_full);
             Ask::Wait(wait.max(SHORTEST_WAIT))
         } else {
             Ask::Get
@@ -220,70 +220,73 @@ impl Schedule {
     }
 
     /// A conversation ended. One with a guest that left meanwhile changes nothing.
-    pub fn finished(&mut self, vm: &VmId, heard: Heard, now: Instant, dice: f64) {
+    pub fn finished(&mut self, vm: &VmId, outcome: PullOutcome, now: Instant, jitter: f64) {
         let timing = &self.timing;
         let Some(plan) = self.plans.get_mut(vm).filter(|p| p.turn == Turn::Talking) else {
             return;
         };
-        let failed = matches!(heard, Heard::Failed | Heard::NotYet);
+        let failed = matches!(outcome, PullOutcome::Failed | PullOutcome::Busy);
         let in_vain = failed
             || matches!(
-                heard,
-                Heard::Unchanged { hasty: true, .. }
-                    | Heard::NoPackages { hasty: true, .. }
-                    | Heard::NoPackages { waits: false, .. }
+                outcome,
+                PullOutcome::Unchanged { hasty: true, .. }
+                    | PullOutcome::NoPackages { hasty: true, .. }
+                    | PullOutcome::NoPackages { waits: false, .. }
             );
-        plan.is_empty = matches!(heard, Heard::NoPackages { .. });
+        plan.is_empty = matches!(outcome, PullOutcome::NoPackages { .. });
         plan.failures = if in_vain { plan.failures + 1 } else { 0 };
-        plan.met = !failed;
+        plan.is_reachable = !failed;
         let pace = plan.pace.when(1.0, now).unwrap_or(now);
-        let polls = matches!(heard, Heard::Report { .. } | Heard::Unchanged { .. });
+        let polls = matches!(
+            outcome,
+            PullOutcome::Report { .. } | PullOutcome::Unchanged { .. }
+        );
         // Guests that came together must not be polled together for ever.
-        let poll = if plan.phased {
-            spread(timing.poll, dice)
+        let poll = if plan.has_phase {
+            spread(timing.poll, jitter)
         } else {
-            timing.poll.mul_f64(dice)
+            timing.poll.mul_f64(jitter)
         };
-        plan.phased |= polls;
-        let at = match heard {
-            Heard::Report { waits } => {
-                let waits = waits && !plan.boasts;
+        plan.has_phase |= polls;
+        let at = match outcome {
+            PullOutcome::Report { waits } => {
+                let waits = waits && !plan.wait_rejected;
                 plan.waits = waits;
                 (plan.knows_report, plan.full_wanted) = (true, false);
-                plan.full_due = now + spread(timing.refresh, dice);
+                plan.full_due = now + spread(timing.refresh, jitter);
                 if waits { pace } else { now + poll }
             }
-            Heard::Unchanged { waits, hasty } => {
-                let waits = waits && !plan.boasts;
+            PullOutcome::Unchanged { waits, hasty } => {
+                let waits = waits && !plan.wait_rejected;
                 plan.waits = waits;
                 if plan.full_wanted || waits && !hasty {
                     pace
                 } else if waits {
-                    now + timing.hasty.half_jitter(plan.failures, dice)
+                    now + timing.hasty.half_jitter(plan.failures, jitter)
                 } else {
                     now + poll
                 }
             }
-            Heard::NoWaits => {
-                (plan.waits, plan.boasts) = (false, true);
+            PullOutcome::NoWaits => {
+                (plan.waits, plan.wait_rejected) = (false, true);
                 pace
             }
-            Heard::Doubtful => {
+            PullOutcome::Contradictory => {
                 plan.full_wanted = true;
                 pace
             }
-            Heard::NoPackages { waits, hasty } => {
-                (plan.waits, plan.full_wanted) = (waits && !plan.boasts, false);
+            PullOutcome::NoPackages { waits, hasty } => {
+                (plan.waits, plan.full_wanted) = (waits && !plan.wait_rejected, false);
                 if plan.full_due <= now {
-                    plan.full_due = now + spread(timing.refresh, dice);
+                    plan.full_due = now + spread(timing.refresh, jitter);
                 }
                 match plan.waits && !hasty {
                     true => pace,
-                    false => now + timing.not_yet.half_jitter(plan.failures.max(1), dice),
+                    false => now + timing.busy.half_jitter(plan.failures.max(1), jitter),
                 }
             }
-            Heard::NotYet => now + timing.not_yet.half_jitter(plan.failures, dice),
-            Heard::Failed => now + timing.failing.half_jitter(plan.failures, dice),
+            PullOutcome::Busy => now + timing.busy.half_jitter(plan.failures, jitter),
+            PullOutcome::Failed => now + timing.failing.half_jitter(plan.failures, jitter),
         };
         // Whatever it says, and whatever it was asked.
         let at = at.max(pace);
@@ -347,8 +350,8 @@ impl Schedule {
 }
 
 /// Between nine tenths of `time` and all of it.
-fn spread(time: Duration, dice: f64) -> Duration {
-    time.mul_f64(1.0 - dice.clamp(0.0, 1.0) / 10.0)
+fn spread(time: Duration, jitter: f64) -> Duration {
+    time.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 10.0)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl Budgets {
     }
 
     /// A report goes ahead. What came back while it waited must not let one more follow at once.
-    pub(super) fn goes_ahead(&mut self, vm: &VmId, now: Instant) {
+    pub(super) fn cap_after_send(&mut self, vm: &VmId, now: Instant) {
         let others = self.saved - 1.0;
         self.bucket(vm, now).leave(others, now);
     }

@@ -6,9 +6,9 @@
 use super::policy::{Policy, Rate};
 use super::queue::{Next, Queue};
 use super::slot::{Arrival, Class, Nack, Slot, State};
-use super::writer::Keeper;
+use super::writer::StoreWriter;
 use crate::clock::{self, WallTime};
-use crate::report::{Headline, ReportKey, Trigger, VmId};
+use crate::report::{ReportKey, ReportSummary, Trigger, VmId};
 use crate::sense::deliver::outcome::{LONGEST_PAUSE, Outcome};
 use crate::store::pending_table::{Change, DocumentId, SlotRow};
 use std::borrow::Cow;
@@ -19,18 +19,18 @@ use tokio::sync::Notify;
 
 /// How long a report waits of which Central said that it came too soon, and no more; and a long one while
 /// another is being sent.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The queue as both sides share it.
-pub struct Desk {
-    board: Mutex<Board>,
-    keeper: Arc<Keeper>,
+pub struct Pending {
+    board: Mutex<PendingState>,
+    store_writer: Arc<StoreWriter>,
     /// Something may be sent that could not be before.
     pub news: Notify,
 }
 
 /// The queue, and what it does not need to know of its reports.
-pub struct Board {
+pub struct PendingState {
     /// Order and state.
     pub queue: Queue,
     details: HashMap<VmId, Detail>,
@@ -72,17 +72,17 @@ pub struct Detail {
     pub last_error: Option<String>,
 }
 
-impl Desk {
+impl Pending {
     /// With what was stored; slots keep their places.
     pub fn new(
         policy: Policy,
-        keeper: Arc<Keeper>,
+        store_writer: Arc<StoreWriter>,
         stored: Vec<(VmId, SlotRow)>,
         accepted: HashMap<VmId, (DocumentId, WallTime)>,
     ) -> Self {
         let (now, wall) = (clock::now(), clock::wall_now());
         let (retries, forbidden) = (policy.backoff.ceiling, policy.forbidden.ceiling);
-        let mut board = Board {
+        let mut board = PendingState {
             queue: Queue::new(policy, now),
             details: HashMap::new(),
             accepted,
@@ -116,31 +116,31 @@ impl Desk {
         }
         Self {
             board: Mutex::new(board),
-            keeper,
+            store_writer,
             news: Notify::new(),
         }
     }
 
     /// The queue, for a look.
-    pub fn board(&self) -> MutexGuard<'_, Board> {
+    pub fn board(&self) -> MutexGuard<'_, PendingState> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Prepares the arrival of a report; gives the row to be written with it.
-    pub fn admit(&self, vm: &VmId, headline: &Headline, class: Class) -> (Arrival, SlotRow) {
-        let report = DocumentId::from(headline);
+    pub fn admit(&self, vm: &VmId, summary: &ReportSummary, class: Class) -> (Arrival, SlotRow) {
+        let report = DocumentId::from(summary);
         let mut board = self.board();
         let arrival = board
             .queue
-            .admit(vm, report, headline.trigger, class, clock::now());
+            .admit(vm, report, summary.trigger, class, clock::now());
         let since = board
             .details
             .get(vm)
             .map_or_else(clock::wall_now, |detail| detail.since);
         let detail = Detail {
-            generated_at: headline.generated_at,
+            generated_at: summary.generated_at,
             since,
-            packages: headline.packages,
+            packages: summary.packages,
             last_error: None,
         };
         let place = board.queue.place_of(vm, &arrival);
@@ -152,7 +152,7 @@ impl Desk {
                 row
             }
             _ => {
-                let slot = Slot::stored(report, headline.trigger, place, State::Queued);
+                let slot = Slot::stored(report, summary.trigger, place, State::Queued);
                 row_of(&slot, &detail, clock::now())
             }
         };
@@ -197,8 +197,11 @@ impl Desk {
     }
 
     /// Whether the report of this guest that is in flight is about a change.
-    pub fn is_news(&self, vm: &VmId) -> bool {
-        self.board().queue.slot(vm).is_some_and(|slot| slot.is_news)
+    pub fn is_reactive(&self, vm: &VmId) -> bool {
+        self.board()
+            .queue
+            .slot(vm)
+            .is_some_and(|slot| slot.is_reactive)
     }
 
     /// How a report stands to those of the guest that Central accepted.
@@ -233,7 +236,7 @@ impl Desk {
                         Some(_) => board.facts_skipped = None,
                     }
                     let vm = vm.clone();
-                    self.keeper.note(Change::Clear { vm, report, at });
+                    self.store_writer.note(Change::Clear { vm, report, at });
                 }
                 None
             }
@@ -242,7 +245,7 @@ impl Desk {
                 if board.queue.ack(vm, report) {
                     let at = clock::wall_now();
                     let vm = vm.clone();
-                    self.keeper.note(Change::Clear { vm, report, at });
+                    self.store_writer.note(Change::Clear { vm, report, at });
                 }
                 None
             }
@@ -254,8 +257,8 @@ impl Desk {
             Outcome::Failed(_) if counts => Some(Nack::Failed),
             Outcome::Busy { retry_after, .. } => {
                 board.queue.rate_limited(now);
-                let until = now + retry_after.unwrap_or(PATIENCE);
-                board.queue.hold(vm, report, until);
+                let until = now + retry_after.unwrap_or(DEFAULT_RETRY_AFTER);
+                board.queue.defer_until(vm, report, until);
                 None
             }
             Outcome::Forbidden(_) => {
@@ -267,12 +270,16 @@ impl Desk {
                 None
             }
             Outcome::Postponed => {
-                board.queue.hold(vm, report, now + PATIENCE);
+                board
+                    .queue
+                    .defer_until(vm, report, now + DEFAULT_RETRY_AFTER);
                 None
             }
             Outcome::Superseded(found) => {
                 let known = DocumentId::from(&**found);
-                if board.queue.supplant(vm, report, known, found.trigger)
+                if board
+                    .queue
+                    .replace_in_flight(vm, report, known, found.trigger)
                     && let Some(detail) = board.details.get_mut(vm)
                 {
                     (detail.generated_at, detail.packages) = (found.generated_at, found.packages);
@@ -284,7 +291,7 @@ impl Desk {
             | Outcome::StoreUnreadable(_)
             | Outcome::Refused(_)
             | Outcome::RefusedForGood(_) => {
-                board.queue.put_back(vm, report);
+                board.queue.requeue_same_place(vm, report);
                 None
             }
         };
@@ -304,10 +311,10 @@ impl Desk {
     }
 
     /// Nothing is left to be delivered of a guest: if it left the roster, nothing is kept of it either.
-    fn forget_departed(&self, board: &mut Board, vm: &VmId) {
+    fn forget_departed(&self, board: &mut PendingState, vm: &VmId) {
         if board.present.as_ref().is_some_and(|all| !all.contains(vm)) {
             board.forget(vm);
-            self.keeper.note(Change::Forget { vm: vm.clone() });
+            self.store_writer.note(Change::Forget { vm: vm.clone() });
         }
     }
 
@@ -354,7 +361,7 @@ impl Desk {
         };
         board.queue.discard(vm);
         board.details.remove(vm);
-        self.keeper.note(Change::Drop {
+        self.store_writer.note(Change::Drop {
             vm: vm.clone(),
             report,
         });
@@ -376,15 +383,15 @@ impl Desk {
             .collect()
     }
 
-    fn write_changed(&self, board: &mut Board) {
+    fn write_changed(&self, board: &mut PendingState) {
         for vm in board.queue.take_changed() {
             self.write_row(board, &vm);
         }
     }
 
-    fn write_row(&self, board: &Board, vm: &VmId) {
+    fn write_row(&self, board: &PendingState, vm: &VmId) {
         if let (Some(slot), Some(detail)) = (board.queue.slot(vm), board.details.get(vm)) {
-            self.keeper.note(Change::Move {
+            self.store_writer.note(Change::Move {
                 vm: vm.clone(),
                 slot: row_of(slot, detail, clock::now()),
             });
@@ -392,7 +399,7 @@ impl Desk {
     }
 }
 
-impl Board {
+impl PendingState {
     /// What people want to know of a guest's pending report.
     pub fn detail(&self, vm: &VmId) -> Option<&Detail> {
         self.details.get(vm)
@@ -446,10 +453,10 @@ fn row_of(slot: &Slot, detail: &Detail, now: Instant) -> SlotRow {
 
 /// The class of a document: urgent only if something changed, and not at the first meeting, when
 /// everything is new.
-pub fn class_of(headline: &Headline, known: Option<DocumentId>) -> Class {
-    let is_reactive = headline.facts_alone.is_none() && headline.trigger == Trigger::Reactive;
+pub fn class_of(summary: &ReportSummary, known: Option<DocumentId>) -> Class {
+    let is_reactive = summary.facts_alone.is_none() && summary.trigger == Trigger::Reactive;
     match known {
-        Some(known) if known.digest != headline.digest && is_reactive => Class::Reactive,
+        Some(known) if known.digest != summary.digest && is_reactive => Class::Reactive,
         _ => Class::Routine,
     }
 }
@@ -471,15 +478,16 @@ mod tests {
                     .unwrap()
                     .store
             };
-            let (keeper, writer) = Keeper::start(Arc::new(open()), Box::new(|| ())).unwrap();
-            let (keeper, vm) = (Arc::new(keeper), "a".parse::<VmId>().unwrap());
-            let desk = Desk::new(
+            let (store_writer, writer) =
+                StoreWriter::start(Arc::new(open()), Box::new(|| ())).unwrap();
+            let (store_writer, vm) = (Arc::new(store_writer), "a".parse::<VmId>().unwrap());
+            let pending = Pending::new(
                 Policy::default(),
-                keeper.clone(),
+                store_writer.clone(),
                 Vec::new(),
                 HashMap::new(),
             );
-            keeper.note(Change::Learn {
+            store_writer.note(Change::Learn {
                 vm: vm.clone(),
                 guest: GuestRow::default(),
             });
@@ -487,7 +495,7 @@ mod tests {
                 epoch: None,
                 generation: Generation::new(1).unwrap(),
             };
-            let headline = Headline {
+            let summary = ReportSummary {
                 guest_id: None,
                 seen_at: WallTime::default(),
                 facts: FactsHash::of(&Facts::default()),
@@ -498,15 +506,15 @@ mod tests {
                 generated_at: WallTime::default(),
                 packages: 1,
             };
-            let (arrival, row) = desk.admit(&vm, &headline, Class::Routine);
-            desk.enqueue(&vm, arrival, &row);
-            desk.set_present(stays.then(|| vm.clone()).into_iter().collect());
-            let Next::Send(_, report) = desk.select(clock::now()) else {
+            let (arrival, row) = pending.admit(&vm, &summary, Class::Routine);
+            pending.enqueue(&vm, arrival, &row);
+            pending.set_present(stays.then(|| vm.clone()).into_iter().collect());
+            let Next::Send(_, report) = pending.select(clock::now()) else {
                 unreachable!("it is pending")
             };
-            desk.settle(&vm, report, &Outcome::Accepted, true);
-            assert_eq!(desk.board().accepted(&vm).is_some(), stays);
-            drop((desk, keeper));
+            pending.settle(&vm, report, &Outcome::Accepted, true);
+            assert_eq!(pending.board().accepted(&vm).is_some(), stays);
+            drop((pending, store_writer));
             writer.join().unwrap();
             let kept = pending_table::load(&open()).unwrap().guests;
             assert_eq!(kept.len(), usize::from(stays));
@@ -520,8 +528,8 @@ mod tests {
         let store = Store::open(dir.path(), "sense.redb", 1 << 20)
             .unwrap()
             .store;
-        let (keeper, writer) = Keeper::start(Arc::new(store), Box::new(|| ())).unwrap();
-        let (keeper, vm) = (Arc::new(keeper), "a".parse::<VmId>().unwrap());
+        let (store_writer, writer) = StoreWriter::start(Arc::new(store), Box::new(|| ())).unwrap();
+        let (store_writer, vm) = (Arc::new(store_writer), "a".parse::<VmId>().unwrap());
         let years = Duration::from_secs(10 * 365 * 86_400);
         let policy = Policy::default();
         let held = Place {
@@ -553,14 +561,15 @@ mod tests {
                 last_error: None,
             };
             let stored = vec![(vm.clone(), row)];
-            let desk = Desk::new(policy.clone(), keeper.clone(), stored, HashMap::new());
+            let pending =
+                Pending::new(policy.clone(), store_writer.clone(), stored, HashMap::new());
             let now = clock::now();
-            let Next::At(at) = desk.select(now) else {
+            let Next::At(at) = pending.select(now) else {
                 unreachable!("it waits")
             };
             assert!(at <= now + longest, "{place:?}: {:?}", at - now);
         }
-        drop(keeper);
+        drop(store_writer);
         writer.join().unwrap();
     }
 }

@@ -101,7 +101,7 @@ impl Queue {
             class,
             seq: self.rings.draw(),
             trigger,
-            is_news: wanted == Class::Reactive,
+            is_reactive: wanted == Class::Reactive,
         }
     }
 
@@ -117,7 +117,7 @@ impl Queue {
     /// Where the guest's slot will stand after `arrival`; what is written with the report.
     pub fn place_of(&self, vm: &VmId, arrival: &Arrival) -> Place {
         match self.slots.get(vm) {
-            Some(slot) if slot.state == State::Queued || slot.is_held() => {
+            Some(slot) if slot.state == State::Queued || slot.is_deferred() => {
                 taken_over(slot.place, arrival)
             }
             Some(slot) if slot.report == arrival.report => slot.place,
@@ -149,7 +149,7 @@ impl Queue {
             // Found in pending before word of it came: what it is due is its place.
             State::Queued if slot.report == arrival.report => {
                 slot.place = place;
-                slot.is_news |= arrival.is_news;
+                slot.is_reactive |= arrival.is_reactive;
                 self.rings.enter(vm, place);
             }
             _ if slot.report == arrival.report => {}
@@ -158,7 +158,7 @@ impl Queue {
                 self.rings.enter(vm, place);
             }
             // Central's patience is not with the older report, but with the guest, or with us.
-            State::Backoff(until) if slot.is_held() => {
+            State::Backoff(until) if slot.is_deferred() => {
                 slot.take_on(&arrival, place);
                 slot.state = State::Backoff(until);
             }
@@ -207,7 +207,7 @@ impl Queue {
         self.rings.leave(place);
         self.in_flight += 1;
         if place.reactive.is_some() {
-            self.budgets.goes_ahead(&vm, now);
+            self.budgets.cap_after_send(&vm, now);
         }
         Next::Send(vm, report)
     }
@@ -233,9 +233,9 @@ impl Queue {
             let Some(slot) = self.slots.get(&vm) else {
                 continue;
             };
-            let place = if slot.is_held() {
+            let place = if slot.is_deferred() {
                 self.rings.tail_of_each(slot.place)
-            } else if slot.is_news && !slot.demoted {
+            } else if slot.is_reactive && !slot.demoted {
                 let class = self.budgets.spend(&vm, now);
                 self.rings.tail(class)
             } else {
@@ -257,7 +257,7 @@ impl Queue {
 
     /// Central has this report. Says whether it was the one in flight.
     pub fn ack(&mut self, vm: &VmId, report: DocumentId) -> bool {
-        let Some(slot) = self.land(vm, report) else {
+        let Some(slot) = self.take_in_flight(vm, report) else {
             return false;
         };
         match slot.newer.take() {
@@ -267,7 +267,7 @@ impl Queue {
         true
     }
 
-    /// Central does not have this report. Says whether it was the one in flight. `dice` is uniform
+    /// Central does not have this report. Says whether it was the one in flight. `jitter` is uniform
     /// in 0..1.
     pub fn nack(
         &mut self,
@@ -275,10 +275,10 @@ impl Queue {
         report: DocumentId,
         nack: Nack,
         now: Instant,
-        dice: f64,
+        jitter: f64,
     ) -> bool {
         let backoff = self.policy.backoff;
-        let Some(slot) = self.land(vm, report) else {
+        let Some(slot) = self.take_in_flight(vm, report) else {
             return false;
         };
         if let Some(newer) = slot.newer.take() {
@@ -293,7 +293,7 @@ impl Queue {
         if is_refused_again {
             slot.state = State::Dead;
         } else {
-            let until = now + backoff.full_jitter(slot.attempts, dice);
+            let until = now + backoff.full_jitter(slot.attempts, jitter);
             slot.state = State::Backoff(until);
             self.backing_off.insert((until, vm.clone()));
         }
@@ -303,8 +303,8 @@ impl Queue {
 
     /// This report was not sent, or Central was too busy for it: it goes back to its place and
     /// nothing is counted. Says whether it was the one in flight.
-    pub fn put_back(&mut self, vm: &VmId, report: DocumentId) -> bool {
-        let Some(slot) = self.land(vm, report) else {
+    pub fn requeue_same_place(&mut self, vm: &VmId, report: DocumentId) -> bool {
+        let Some(slot) = self.take_in_flight(vm, report) else {
             return false;
         };
         slot.state = State::Queued;
@@ -320,8 +320,8 @@ impl Queue {
     /// Central asked for patience with this report: it is not sent before `until`, then from the tail
     /// of each ring it was in, behind those that may fare better. Nothing is counted. Says whether
     /// it was the one in flight.
-    pub fn hold(&mut self, vm: &VmId, report: DocumentId, until: Instant) -> bool {
-        let Some(slot) = self.land(vm, report) else {
+    pub fn defer_until(&mut self, vm: &VmId, report: DocumentId, until: Instant) -> bool {
+        let Some(slot) = self.take_in_flight(vm, report) else {
             return false;
         };
         slot.goes_on_with_newer();
@@ -332,16 +332,16 @@ impl Queue {
     }
 
     /// Central takes no reports of this guest: it waits, longer each time, and goes to the tail of each
-    /// ring it was in. A newer one takes that over. `dice` is uniform in 0..1. Says whether it was the one
+    /// ring it was in. A newer one takes that over. `jitter` is uniform in 0..1. Says whether it was the one
     /// in flight.
-    pub fn forbid(&mut self, vm: &VmId, report: DocumentId, now: Instant, dice: f64) -> bool {
+    pub fn forbid(&mut self, vm: &VmId, report: DocumentId, now: Instant, jitter: f64) -> bool {
         let backoff = self.policy.forbidden;
-        let Some(slot) = self.land(vm, report) else {
+        let Some(slot) = self.take_in_flight(vm, report) else {
             return false;
         };
         slot.goes_on_with_newer();
         slot.attempts += 1;
-        let until = now + backoff.half_jitter(slot.attempts, dice);
+        let until = now + backoff.half_jitter(slot.attempts, jitter);
         slot.state = State::Backoff(until);
         self.backing_off.insert((until, vm.clone()));
         self.changed.insert(vm.clone());
@@ -352,7 +352,7 @@ impl Queue {
     /// It goes to the tail of each ring it was in, and nothing is counted. Says whether it was the one in
     /// flight.
     pub fn requeue_last(&mut self, vm: &VmId, report: DocumentId) -> bool {
-        let Some(slot) = self.land(vm, report) else {
+        let Some(slot) = self.take_in_flight(vm, report) else {
             return false;
         };
         match slot.newer.take() {
@@ -368,7 +368,7 @@ impl Queue {
 
     /// Pending holds `found` in place of the report that was to be sent, and nobody said so: a write
     /// that seemed to fail did not, or word of it is still to come. It stands where the other stood.
-    pub fn supplant(
+    pub fn replace_in_flight(
         &mut self,
         vm: &VmId,
         report: DocumentId,
@@ -383,9 +383,9 @@ impl Queue {
             (slot.report, slot.trigger) = (found, trigger);
             (slot.attempts, slot.demoted, slot.pulled_again) = (0, false, false);
             self.changed.insert(vm.clone());
-            return self.put_back(vm, found);
+            return self.requeue_same_place(vm, found);
         }
-        self.put_back(vm, report)
+        self.requeue_same_place(vm, report)
     }
 
     /// Central's rate limit is another one from now on.
@@ -402,7 +402,7 @@ impl Queue {
     }
 
     /// The slot, if exactly this report is in flight from it; it is not any more.
-    fn land(&mut self, vm: &VmId, report: DocumentId) -> Option<&mut Slot> {
+    fn take_in_flight(&mut self, vm: &VmId, report: DocumentId) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(vm)?;
         if slot.state != State::InFlight || slot.report != report {
             return None;

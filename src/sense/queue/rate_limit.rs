@@ -16,11 +16,19 @@ impl RateLimit {
 
     /// Takes a token for one report; or says when there will be one, `None`: never. Routine reports
     /// leave the reserve alone while no reactive one waits: it is for the next of those.
-    pub(super) fn take(&mut self, is_alone: bool, now: Instant) -> Result<(), Option<Instant>> {
+    pub(super) fn take(
+        &mut self,
+        no_urgent_waiting: bool,
+        now: Instant,
+    ) -> Result<(), Option<Instant>> {
         let Some((rate, bucket)) = &mut self.0 else {
             return Ok(());
         };
-        let needed = if is_alone { rate.reserve + 1.0 } else { 1.0 };
+        let needed = if no_urgent_waiting {
+            rate.reserve + 1.0
+        } else {
+            1.0
+        };
         match bucket.when(needed.min(rate.burst), now) {
             Some(at) if at <= now => {
                 bucket.take(now);

@@ -24,7 +24,7 @@ pub struct Arrival {
     /// Why its scan ran.
     pub trigger: Trigger,
     /// It was pulled because its guest changed, within its budget or over it.
-    pub is_news: bool,
+    pub is_reactive: bool,
 }
 
 /// What is known of a failed delivery.
@@ -70,7 +70,7 @@ pub struct Slot {
     pub(super) pulled_again: bool,
     /// It was pulled because its guest changed: urgent, and the time to its acceptance is measured.
     /// A refresh is no change, whatever its agent once made the report for.
-    pub is_news: bool,
+    pub is_reactive: bool,
     /// A newer report that came during the flight.
     pub(super) newer: Option<Arrival>,
 }
@@ -87,7 +87,8 @@ impl Slot {
             demoted: false,
             pulled_again: false,
             // What it was is not written; this is where what is urgent can be.
-            is_news: trigger == Trigger::Reactive && (place.reactive.is_some() || place.is_none()),
+            is_reactive: trigger == Trigger::Reactive
+                && (place.reactive.is_some() || place.is_none()),
             newer: None,
         }
     }
@@ -95,7 +96,7 @@ impl Slot {
     /// A slot for a report that is the only one of its guest.
     pub(super) fn new(arrival: &Arrival, place: Place) -> Self {
         let mut slot = Self::stored(arrival.report, arrival.trigger, place, State::Queued);
-        slot.is_news = arrival.is_news;
+        slot.is_reactive = arrival.is_reactive;
         slot
     }
 
@@ -108,7 +109,7 @@ impl Slot {
         self.attempts = 0;
         self.demoted = false;
         self.pulled_again = false;
-        self.is_news = arrival.is_news;
+        self.is_reactive = arrival.is_reactive;
     }
 
     /// A report that came during the flight takes over the places of the one that was sent. Says
@@ -122,7 +123,7 @@ impl Slot {
     }
 
     /// Whether it waits because Central asked for patience: its places are not lost.
-    pub(super) fn is_held(&self) -> bool {
+    pub(super) fn is_deferred(&self) -> bool {
         matches!(self.state, State::Backoff(_)) && !self.place.is_none()
     }
 

@@ -1,10 +1,10 @@
 //! The one writer of `sense.redb`: a thread that commits together what came together.
 //!
 //! While one commit is on its way to the disk the next changes gather; there is no timer. Few
-//! reports wait here, because each holds one of the places that [`Lanes`] has for them until it is
+//! reports wait here, because each holds one of the places that [`ConcurrencyLimits`] has for them until it is
 //! durable.
 //!
-//! [`Lanes`]: crate::sense::limits::Lanes
+//! [`ConcurrencyLimits`]: crate::sense::limits::ConcurrencyLimits
 //!
 //! A change that carries no report is owed until it is written: when the disk is full, answers of
 //! Central still have to make room. A report that cannot be written is refused, and its guest is
@@ -31,7 +31,7 @@ const OWED_RETRY: Duration = Duration::from_secs(2);
 
 /// Why a report was not kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotKept {
+pub enum WriteError {
     /// The disk refuses; it may be another time.
     #[error("{0}")]
     Refused(String),
@@ -47,17 +47,17 @@ pub enum NotKept {
 pub type OnLoss = Box<dyn Fn() + Send>;
 
 /// The way to the writer.
-pub struct Keeper {
+pub struct StoreWriter {
     jobs: Sender<Job>,
 }
 
 struct Job {
     change: Change,
-    done: Option<oneshot::Sender<Result<(), NotKept>>>,
+    done: Option<oneshot::Sender<Result<(), WriteError>>>,
 }
 
-impl Keeper {
-    /// Starts the writer. It ends, with everything written, when the keeper is dropped.
+impl StoreWriter {
+    /// Starts the writer. It ends, with everything written, when the store_writer is dropped.
     pub fn start(store: Arc<Store>, on_loss: OnLoss) -> io::Result<(Self, JoinHandle<()>)> {
         let (jobs, inbox) = channel();
         let mut writer = Writer {
@@ -66,20 +66,20 @@ impl Keeper {
             owed: Vec::new(),
         };
         let thread = thread::Builder::new()
-            .name("keeper".into())
+            .name("store_writer".into())
             .spawn(move || writer.run(&inbox))?;
         Ok((Self { jobs }, thread))
     }
 
     /// Writes a change; it is on disk when this returns without an error.
-    pub async fn keep(&self, change: Change) -> Result<(), NotKept> {
+    pub async fn keep(&self, change: Change) -> Result<(), WriteError> {
         let (done, answer) = oneshot::channel();
         let job = Job {
             change,
             done: Some(done),
         };
-        self.jobs.send(job).map_err(|_| NotKept::Stopping)?;
-        answer.await.unwrap_or(Err(NotKept::Stopping))
+        self.jobs.send(job).map_err(|_| WriteError::Stopping)?;
+        answer.await.unwrap_or(Err(WriteError::Stopping))
     }
 
     /// Writes a change some time soon: one whose loss costs a repetition, nothing more.
@@ -129,7 +129,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(%error, "cannot write");
                 self.make_room(all);
-                Err(NotKept::Refused(error.to_string()))
+                Err(WriteError::Refused(error.to_string()))
             }
         };
         for done in answers.into_iter().flatten() {
@@ -152,7 +152,7 @@ impl Writer {
         self.owed.drain(..excess);
     }
 
-    fn begin_anew(&mut self, error: &StoreError) -> NotKept {
+    fn begin_anew(&mut self, error: &StoreError) -> WriteError {
         match self.store.begin_anew() {
             Ok(aside) => {
                 tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new one begun");
@@ -160,6 +160,6 @@ impl Writer {
             }
             Err(second) => tracing::error!(%error, %second, "cannot begin a new store"),
         }
-        NotKept::Lost(error.to_string())
+        WriteError::Lost(error.to_string())
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct NatsSink {
 enum Published {
     Answered(Outcome),
     /// No stream took it, or another one would have: whatever was known of ours is so no more.
-    Astray(String),
+    NoStream(String),
 }
 
 impl NatsSink {
@@ -94,7 +94,7 @@ impl NatsSink {
         self.make_ready(until)?;
         match self.publish(delivery, until)? {
             Published::Answered(outcome) => Ok(outcome),
-            Published::Astray(said) => Err(Outcome::Unreachable(said)),
+            Published::NoStream(said) => Err(Outcome::Unreachable(said)),
         }
     }
 
@@ -112,7 +112,7 @@ impl NatsSink {
         }
         match self.publish(delivery, until) {
             Ok(Published::Answered(outcome)) => Ok(outcome),
-            Ok(Published::Astray(said)) => Err(Outcome::Skipped(said)),
+            Ok(Published::NoStream(said)) => Err(Outcome::Skipped(said)),
             Err(outcome) => Err(outcome),
         }
     }
@@ -215,7 +215,7 @@ impl NatsSink {
                 // Of this guest's subject, perhaps of others, too.
                 Err(NatsError::Forbidden(said)) => return Err(Outcome::Forbidden(said)),
                 Err(error @ NatsError::NoResponders(_)) => {
-                    return Ok(Published::Astray(format!("no stream answers: {error}")));
+                    return Ok(Published::NoStream(format!("no stream answers: {error}")));
                 }
                 Err(error) => return Err(self.meaning(&error)),
             };
@@ -231,7 +231,7 @@ impl NatsSink {
                     );
                 }
                 Some(error) if error.is_other_stream() => {
-                    return Ok(Published::Astray(format!(
+                    return Ok(Published::NoStream(format!(
                         "another stream than {} takes {subject}: {error}",
                         self.address.stream
                     )));

@@ -59,12 +59,12 @@ fn understood(bytes: &[u8], row: &GuestRow, ask: Ask) -> Result<Answer<'static>,
 
 /// What is known after this answer, as the sensor keeps it.
 fn row_after(answer: &Answer<'_>) -> GuestRow {
-    let headline = answer.document.as_ref().unwrap().headline();
+    let summary = answer.document.as_ref().unwrap().summary();
     GuestRow {
-        known: Some(DocumentId::from(&headline)),
+        known: Some(DocumentId::from(&summary)),
         echo: answer.echo.clone(),
-        facts: Some(headline.facts),
-        tokens: headline.key.generation.get(),
+        facts: Some(summary.facts),
+        tokens: summary.key.generation.get(),
         ..GuestRow::default()
     }
 }
@@ -141,7 +141,7 @@ fn facts_that_changed_alone_are_a_document_once_and_keep_the_reports_key() {
     let document = changed.document.as_ref().unwrap();
     assert!(document.report.is_none());
     assert_eq!(
-        Some(DocumentId::from(&document.headline()).report()),
+        Some(DocumentId::from(&document.summary()).report()),
         row.known
     );
     row.facts = Some(changed.facts);

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock;
 use proptest::prelude::*;
 
-const UNCHANGED_AT_ONCE: Heard = Heard::Unchanged {
+const UNCHANGED_AT_ONCE: PullOutcome = PullOutcome::Unchanged {
     waits: true,
     hasty: true,
 };
@@ -31,7 +31,7 @@ fn a_wait_that_ends_at_once_is_tried_again_within_a_second_and_ever_later_after_
     assert_eq!(delays[11], poll);
 }
 
-// The loss: the first package of a new machine, heard of minutes after its installation.
+// The loss: the first package of a new machine, outcome of minutes after its installation.
 #[test]
 fn a_guest_without_packages_is_in_a_wait_for_the_first_one() {
     let now = clock::now();
@@ -44,7 +44,7 @@ fn a_guest_without_packages_is_in_a_wait_for_the_first_one() {
         now = now.max(schedule.next_due().unwrap());
         let (_, ask) = schedule.take_due(now, 0.0).unwrap();
         assert_eq!(matches!(ask, Ask::Wait(_)), turn > 0, "{turn}: {ask:?}");
-        schedule.finished(&vm, Heard::NoPackages { waits, hasty }, now, 0.0);
+        schedule.finished(&vm, PullOutcome::NoPackages { waits, hasty }, now, 0.0);
         assert!(schedule.next_due().unwrap() <= now + Duration::from_millis(1001));
     }
     // An agent that answers waits at once is asked ever more rarely, within half a minute.
@@ -52,7 +52,12 @@ fn a_guest_without_packages_is_in_a_wait_for_the_first_one() {
     for _ in 0..10 {
         now = now.max(schedule.next_due().unwrap());
         schedule.take_due(now, 0.0).unwrap();
-        schedule.finished(&vm, Heard::NoPackages { waits, hasty: true }, now, 1.0);
+        schedule.finished(
+            &vm,
+            PullOutcome::NoPackages { waits, hasty: true },
+            now,
+            1.0,
+        );
         delays.push(schedule.next_due().unwrap() - now);
     }
     assert!(
@@ -70,7 +75,7 @@ fn a_full_report_is_asked_for_at_once_whether_the_guest_is_polled_or_in_a_wait()
         let vm: VmId = "a".parse().unwrap();
         schedule.add(vm.clone(), Memory::default(), now, 0.0);
         schedule.take_due(now, 0.0).unwrap();
-        schedule.finished(&vm, Heard::Report { waits }, now, 1.0);
+        schedule.finished(&vm, PullOutcome::Report { waits }, now, 1.0);
         let mut later = now + Duration::from_secs(2);
         if waits {
             let (_, ask) = schedule.take_due(later, 0.0).unwrap();
@@ -87,7 +92,7 @@ fn a_full_report_is_asked_for_at_once_whether_the_guest_is_polled_or_in_a_wait()
     let vm: VmId = "a".parse().unwrap();
     schedule.add(vm.clone(), Memory::default(), now, 0.0);
     schedule.take_due(now, 0.0).unwrap();
-    schedule.finished(&vm, Heard::Failed, now, 1.0);
+    schedule.finished(&vm, PullOutcome::Failed, now, 1.0);
     let due = schedule.next_due();
     schedule.want_full_now(&vm, now);
     assert_eq!(schedule.next_due(), due);
@@ -133,20 +138,20 @@ fn a_guest_that_waits_is_asked_for_a_full_report_when_its_time_has_come() {
     let refresh = Duration::from_secs(60);
     let mut schedule = Schedule::new(Timing::new(Duration::from_secs(300), refresh));
     schedule.add(vm(1), Memory::default(), start, 0.0);
-    let report = Heard::Report { waits: true };
+    let report = PullOutcome::Report { waits: true };
     let (mut now, mut asked) = (start, Vec::new());
     for _ in 0..100 {
-        let dice = fastrand::f64();
-        let (_, ask) = schedule.take_due(now, dice).unwrap();
+        let jitter = fastrand::f64();
+        let (_, ask) = schedule.take_due(now, jitter).unwrap();
         asked.push((now - start, ask));
-        let heard = match ask {
+        let outcome = match ask {
             Ask::Wait(time) => {
                 now += time;
                 unchanged(true)
             }
             Ask::Full | Ask::Get => report,
         };
-        schedule.finished(&vm(1), heard, now, dice);
+        schedule.finished(&vm(1), outcome, now, jitter);
         now = now.max(schedule.next_due().unwrap());
     }
     let fulls: Vec<Duration> = asked
@@ -175,11 +180,11 @@ fn a_guest_that_claims_to_wait_and_cannot_is_polled() {
     while now < schedule.plans[&vm(1)].full_due {
         let (_, ask) = schedule.take_due(now, 0.5).unwrap();
         asked.push(ask);
-        let heard = match ask {
-            Ask::Wait(_) => Heard::NoWaits,
+        let outcome = match ask {
+            Ask::Wait(_) => PullOutcome::NoWaits,
             Ask::Get | Ask::Full => unchanged(true),
         };
-        schedule.finished(&vm(1), heard, now, 0.5);
+        schedule.finished(&vm(1), outcome, now, 0.5);
         now = now.max(schedule.next_due().unwrap());
     }
     let waits = asked.iter().filter(|ask| matches!(ask, Ask::Wait(_)));
@@ -195,7 +200,7 @@ fn guests_that_came_together_are_not_polled_together() {
         schedule.add(vm(n), Memory::default(), now, 0.5);
     }
     while let Some((vm, _)) = schedule.take_due(now, 0.5) {
-        let report = Heard::Report { waits: false };
+        let report = PullOutcome::Report { waits: false };
         schedule.finished(&vm, report, now, fastrand::f64());
     }
     let half = now + Duration::from_secs(150);
@@ -217,26 +222,26 @@ proptest! {
             schedule.add(vm(n), Memory::default(), now, 0.5);
         }
         let mut asked: HashMap<VmId, u32> = HashMap::new();
-        for (heard, millis, dice) in steps {
+        for (outcome, millis, jitter) in steps {
             now += Duration::from_millis(millis);
-            while let Some((vm, _)) = schedule.take_due(now, dice) {
+            while let Some((vm, _)) = schedule.take_due(now, jitter) {
                 let count = asked.entry(vm.clone()).or_default();
                 *count += 1;
                 let passed = u32::try_from((now - start).as_secs()).unwrap();
                 prop_assert!(*count <= 11 + passed, "asked {count} times in {passed} s");
                 prop_assert!(schedule.look(&vm).unwrap().1.is_none());
-                let heard = [
-                    Heard::Report { waits: true },
+                let outcome = [
+                    PullOutcome::Report { waits: true },
                     unchanged(true),
-                    Heard::NoWaits,
-                    Heard::NotYet,
-                    Heard::Doubtful,
-                    Heard::Failed,
-                ][heard];
-                schedule.finished(&vm, heard, now, dice);
+                    PullOutcome::NoWaits,
+                    PullOutcome::Busy,
+                    PullOutcome::Contradictory,
+                    PullOutcome::Failed,
+                ][outcome];
+                schedule.finished(&vm, outcome, now, jitter);
                 // An answer that comes twice changes nothing.
                 let at = schedule.look(&vm);
-                schedule.finished(&vm, Heard::Failed, now, dice);
+                schedule.finished(&vm, PullOutcome::Failed, now, jitter);
                 prop_assert_eq!(schedule.look(&vm), at);
             }
             prop_assert_eq!(schedule.due.len(), 5);
@@ -257,8 +262,8 @@ fn known_to_wait() -> Memory {
     }
 }
 
-fn unchanged(waits: bool) -> Heard {
-    Heard::Unchanged {
+fn unchanged(waits: bool) -> PullOutcome {
+    PullOutcome::Unchanged {
         waits,
         hasty: false,
     }

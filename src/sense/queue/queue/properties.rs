@@ -179,20 +179,21 @@ impl World {
                     let before = self.picture();
                     assert!(!self.queue.ack(&vm, report));
                     assert!(!self.queue.nack(&vm, report, Nack::Refused, self.now, 0.5));
-                    assert!(!self.queue.put_back(&vm, report));
-                    assert!(!self.queue.hold(&vm, report, self.now));
+                    assert!(!self.queue.requeue_same_place(&vm, report));
+                    assert!(!self.queue.defer_until(&vm, report, self.now));
                     assert!(!self.queue.requeue_last(&vm, report));
                     assert!(!self.queue.forbid(&vm, report, self.now, 0.5));
-                    assert!(
-                        !self
-                            .queue
-                            .supplant(&vm, report, known(9), Trigger::Reactive)
-                    );
+                    assert!(!self.queue.replace_in_flight(
+                        &vm,
+                        report,
+                        known(9),
+                        Trigger::Reactive
+                    ));
                     assert_eq!(before, self.picture(), "a stray answer changed something");
                 }
             }
             Op::Pass { seconds } => self.now += Duration::from_secs(seconds.into()),
-            Op::Supplant { which } => self.supplant(which),
+            Op::Supplant { which } => self.replace_in_flight(which),
             Op::Restart => self.restart(),
         }
     }
@@ -213,7 +214,7 @@ impl World {
                     "twice"
                 );
                 if self.queue.slot(&vm).unwrap().place.reactive.is_some() {
-                    self.goes_ahead(&vm);
+                    self.cap_after_send(&vm);
                 }
                 self.in_flight.push((vm, report));
             }
@@ -237,7 +238,7 @@ impl World {
     }
 
     /// In any time t at most 3 + t/300 s; a restart forgets budgets.
-    fn goes_ahead(&mut self, vm: &VmId) {
+    fn cap_after_send(&mut self, vm: &VmId) {
         let sent = self.reactive_sent.entry(vm.clone()).or_default();
         sent.push((self.now, self.restarts));
         for (n, (then, restarts)) in sent.iter().enumerate() {
@@ -254,7 +255,7 @@ impl World {
         }
     }
 
-    fn supplant(&mut self, which: usize) {
+    fn replace_in_flight(&mut self, which: usize) {
         if self.in_flight.is_empty() {
             return;
         }
@@ -271,7 +272,10 @@ impl World {
             false => self.unaccepted[&vm],
         };
         self.unaccepted.insert(vm.clone(), found);
-        assert!(self.queue.supplant(&vm, report, found, Trigger::Scheduled));
+        assert!(
+            self.queue
+                .replace_in_flight(&vm, report, found, Trigger::Scheduled)
+        );
     }
 
     fn answer(&mut self, which: usize, answer: Answer) {
@@ -291,20 +295,24 @@ impl World {
                 assert!(self.queue.nack(&vm, report, nack, self.now, 0.7));
                 let of = (vm, report.key.generation.get());
                 let is_dead = self.queue.slot(&of.0).unwrap().state == State::Dead;
-                let may_be = nack == Nack::Refused && self.refused.get(&of) == Some(&true);
-                assert!(!is_dead || may_be, "a dead letter without a second refusal");
+                let is_consistent_with =
+                    nack == Nack::Refused && self.refused.get(&of) == Some(&true);
+                assert!(
+                    !is_dead || is_consistent_with,
+                    "a dead letter without a second refusal"
+                );
                 if nack == Nack::Refused {
                     self.refused.entry(of).or_default();
                 }
             }
             Answer::PutBack => {
                 self.went_in_vain(&vm);
-                assert!(self.queue.put_back(&vm, report));
+                assert!(self.queue.requeue_same_place(&vm, report));
             }
             Answer::Hold { seconds } => {
                 self.went_in_vain(&vm);
                 let until = self.now + Duration::from_secs(seconds.into());
-                assert!(self.queue.hold(&vm, report, until));
+                assert!(self.queue.defer_until(&vm, report, until));
             }
             Answer::RequeueLast => {
                 self.went_in_vain(&vm);

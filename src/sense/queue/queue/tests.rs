@@ -15,7 +15,7 @@ fn a_report_that_is_held_or_steps_aside_lets_the_others_go_first() {
     }
     let until = now + Duration::from_secs(60);
     assert_eq!(queue.select(now), Next::Send(vm(0), known(1)));
-    assert!(queue.hold(&vm(0), known(1), until));
+    assert!(queue.defer_until(&vm(0), known(1), until));
     assert_eq!(queue.select(now), Next::Send(vm(1), known(1)));
     assert!(queue.requeue_last(&vm(1), known(1)));
     assert_eq!(queue.select(now), Next::Send(vm(2), known(1)));
@@ -42,7 +42,7 @@ fn what_pending_really_holds_takes_the_place_of_what_was_to_be_sent() {
     let mut queue = Queue::new(Policy::default(), now);
     arrive(&mut queue, &vm(1), 1, false, now);
     assert_eq!(queue.select(now), Next::Send(vm(1), known(1)));
-    assert!(queue.supplant(&vm(1), known(1), known(2), Trigger::Reactive));
+    assert!(queue.replace_in_flight(&vm(1), known(1), known(2), Trigger::Reactive));
     // Word of it comes late: it is due its place among the reactive ones, once.
     arrive(&mut queue, &vm(1), 2, true, now);
     assert_eq!(queue.waiting(), (1, 1));
