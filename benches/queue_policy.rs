@@ -14,7 +14,7 @@ use afferent::report::{Epoch, Generation, Report, ReportKey, Trigger, VmId};
 use afferent::sense::queue::policy::{Policy, Rate};
 use afferent::sense::queue::queue::{Next, Queue};
 use afferent::sense::queue::slot::{Class, Nack};
-use afferent::store::pending_table::DocumentId;
+use afferent::sense::queue::table::DocumentId;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 

@@ -26,7 +26,8 @@ mod fixtures;
 )]
 mod rpm_root;
 
-use afferent::store::{Store, pending_table};
+use afferent::sense::queue::table;
+use afferent::store::Store;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ fn main() {
         "store", "first ms", "again ms", "bytes"
     );
     measure("sense, 10,000 guests", "sense", guests, |store| {
-        let loaded = pending_table::load(store).unwrap();
+        let loaded = table::load(store).unwrap();
         assert!(loaded.guests.len() >= GUESTS && loaded.slots.len() >= GUESTS);
     });
     measure("mirror, 100,000 components", "mirror", components, |_| {});

@@ -7,8 +7,8 @@
 //! serve   inotify -> Touch -> debounce -> rescan decides -> scan -> Report -> report_table
 //!           digest changed? the next generation is given in the same transaction
 //!         socket -> frame -> Request -> respond, from a read transaction -> Response -> frame -> socket
-//! sense   schedule: guest is due -> transport -> exchange -> Envelope -> pending_table, durable
-//!         pending_table -> queue -> http or nats -> outcome: taken -> remove, if still that generation
+//! sense   schedule: guest is due -> transport -> exchange -> Envelope -> queue::table, durable
+//!         queue::table -> queue -> http or nats -> outcome: taken -> remove, if still that generation
 //!                                               refused or lost -> stays, backoff
 //! mirror  http -> page -> spec -> Records -> plan against inventory_table -> apply -> audit_table
 //! ```

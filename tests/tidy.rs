@@ -86,7 +86,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// A name, and the files (or folders) that alone may have it.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("bincode::", &["store/codec.rs"]),
-    ("redb::", &["store/"]),
+    ("redb::", &["store/", "sense/queue/table.rs"]),
     ("notify::", &["watch/"]),
     ("tokio_vsock", &["transport/"]),
     ("ureq::", &["http/"]),

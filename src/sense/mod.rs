@@ -19,7 +19,7 @@ pub mod roster;
 pub mod seen;
 pub mod status;
 
-use crate::store::pending_table::{self, GuestRow, Loaded};
+use crate::sense::queue::table::{self, GuestRow, Loaded};
 use crate::store::{Limits, Opened, Options, Store, StoreError};
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
@@ -260,7 +260,7 @@ fn stopped_early(result: Result<(), tokio::task::JoinError>) -> SenseError {
 
 /// Reads what is stored; a file whose rows are damaged is moved aside like one that does not open.
 fn load(store: &Store, metrics: &Metrics) -> Result<Loaded, StoreError> {
-    match pending_table::load(store) {
+    match table::load(store) {
         Err(error) if error.is_corrupt() => {
             let aside = store.begin_anew()?;
             metrics.moved_aside.inc();

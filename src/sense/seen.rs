@@ -2,7 +2,7 @@
 //!
 //! Consumers keep the document with the highest `seen_at`, so it must never go back: not when the wall
 //! clock does, not across a restart, not when a guest is dropped. The highest value is stored with
-//! every report ([`crate::store::pending_table`]).
+//! every report ([`crate::sense::queue::table`]).
 
 use crate::clock::WallTime;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -26,15 +26,15 @@ const ZSTD_LEVEL: i32 = 1;
 const MAX_UNPACKED: usize = codec::MAX_ROW;
 
 /// The two tables that hold one kind of long value.
-pub(super) struct Blobs {
+pub(crate) struct Blobs {
     /// Key to [`Head`].
-    pub(super) heads: TableDefinition<'static, &'static str, &'static [u8]>,
+    pub(crate) heads: TableDefinition<'static, &'static str, &'static [u8]>,
     /// Key and number to bytes.
-    pub(super) chunks: TableDefinition<'static, (&'static str, u32), &'static [u8]>,
+    pub(crate) chunks: TableDefinition<'static, (&'static str, u32), &'static [u8]>,
 }
 
 /// The same tables in a transaction that writes.
-pub(super) struct OpenBlobs<'tx> {
+pub(crate) struct OpenBlobs<'tx> {
     heads: Table<'tx, &'static str, &'static [u8]>,
     chunks: Table<'tx, (&'static str, u32), &'static [u8]>,
 }
@@ -82,7 +82,7 @@ impl Sealed {
 
 impl Blobs {
     /// Opens both tables to be written, once for all values of a transaction.
-    pub(super) fn open<'tx>(&self, tx: &'tx WriteTransaction) -> Result<OpenBlobs<'tx>, TxError> {
+    pub(crate) fn open<'tx>(&self, tx: &'tx WriteTransaction) -> Result<OpenBlobs<'tx>, TxError> {
         Ok(OpenBlobs {
             heads: tx.open_table(self.heads)?,
             chunks: tx.open_table(self.chunks)?,
@@ -90,7 +90,7 @@ impl Blobs {
     }
 
     /// Reads a value from open tables, checked against its hash and not yet decoded.
-    pub(super) fn get_plain(
+    pub(crate) fn get_plain(
         heads: &impl ReadableTable<&'static str, &'static [u8]>,
         chunks: &impl ReadableTable<(&'static str, u32), &'static [u8]>,
         key: &str,
@@ -125,7 +125,7 @@ impl Blobs {
 
 impl OpenBlobs<'_> {
     /// Stores a value in place of what the key held.
-    pub(super) fn put(&mut self, key: &str, value: &Sealed) -> Result<(), TxError> {
+    pub(crate) fn put(&mut self, key: &str, value: &Sealed) -> Result<(), TxError> {
         self.heads.insert(key, value.head.as_slice())?;
         let mut next = 0;
         for chunk in value.packed.chunks(CHUNK) {
@@ -136,7 +136,7 @@ impl OpenBlobs<'_> {
     }
 
     /// Forgets a value; says whether there was one.
-    pub(super) fn remove(&mut self, key: &str) -> Result<bool, TxError> {
+    pub(crate) fn remove(&mut self, key: &str) -> Result<bool, TxError> {
         let was_there = self.heads.remove(key)?.is_some();
         self.cut(key, 0)?;
         Ok(was_there)

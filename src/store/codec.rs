@@ -61,7 +61,7 @@ pub(crate) fn decode<'a, T: Row<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
 }
 
 /// The fields of one version.
-pub(super) fn fields<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+pub(crate) fn fields<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
     if bytes.len() > MAX_ROW {
         return Err(CodecError::TooLarge { bytes: bytes.len() });
     }

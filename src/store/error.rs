@@ -105,6 +105,13 @@ pub(crate) enum TxError {
     Corrupt(String),
 }
 
+impl TxError {
+    /// The error of an open file, with the decision whether the file is damaged.
+    pub(crate) fn in_file(self, path: &Path) -> StoreError {
+        explain(path, self, Doing::Work)
+    }
+}
+
 /// One `From` per error type of redb, each of which redb itself converts to its general one.
 macro_rules! from_redb {
     ($($error:ident),*) => { $(

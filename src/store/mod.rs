@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! serve.redb    report_table      the guest's own report: what `serve` answers from
-//! sense.redb    pending_table     newest undelivered envelope of each guest
+//! sense.redb    sense/queue/table newest undelivered envelope of each guest
 //! mirror.redb   inventory_table   mirrored records and their indexes
 //!               audit_table       what the mirror did and why
 //! ```
@@ -24,21 +24,21 @@ mod access;
 mod aside;
 pub mod audit_table;
 mod blob;
-mod codec;
+pub(crate) mod codec;
 mod compact;
 mod error;
 mod inventory_index;
 pub mod inventory_table;
 mod marker;
-pub mod pending_table;
 pub mod report_table;
-mod row;
+pub(crate) mod row;
 pub mod schema;
 mod snapshot;
 #[cfg(test)]
-mod torn_disk;
+pub(crate) mod torn_disk;
 
 pub use aside::Limits;
+pub(crate) use blob::{Blobs, OpenBlobs, Sealed};
 pub use codec::CodecError;
 pub use error::StoreError;
 pub(crate) use error::TxError;
@@ -401,7 +401,7 @@ fn builder(cache_bytes: usize, mode: ConcurrencyMode) -> redb::Builder {
 #[cfg(test)]
 impl Store {
     /// A store on a disk that a test can fail, opened as a file is.
-    fn on(disk: &torn_disk::TornDisk) -> Result<Self, TxError> {
+    pub(crate) fn on(disk: &torn_disk::TornDisk) -> Result<Self, TxError> {
         let db =
             builder(1 << 20, ConcurrencyMode::ExclusiveWriter).create_with_backend(disk.clone())?;
         schema::check(&db)?;

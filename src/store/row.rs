@@ -9,16 +9,15 @@
 //! therefore costs one small transaction, whatever its size.
 //!
 //! A field is never added to a row in place. It comes with a new version: the structs of the version
-//! before it move to a module named after that version ([`v1`]) and stay as they are, the constant
+//! before it move to a module named after that version ([`v1`], beside the table) and stay as they are, the constant
 //! [`Row::VERSION`] grows by one, and [`Row::read_old`] converts. A test holds the bytes of every
 //! version.
 
 use super::audit_table::{AuditRow, AuditRun};
-use super::codec::{self, CodecError};
-use super::pending_table::{GuestRow, SlotRow};
+use super::codec::CodecError;
 use super::report_table::{Identity, ReportRow};
 use crate::inventory::{Bmc, Component, Domain, Drift, Rack};
-use crate::report::{Envelope, Report};
+use crate::report::Report;
 use serde::{Deserialize, Serialize};
 
 pub(super) mod v1;
@@ -60,30 +59,27 @@ first_version!(
     Vec<String>,
 );
 
-/// Rows whose first version is in [`v1`].
+/// Rows with a second version, and the type of their first one.
 macro_rules! second_version {
     ($($row:ty: $old:ty),* $(,)?) => { $(
-        impl<'a> Row<'a> for $row {
+        impl<'a> $crate::store::row::Row<'a> for $row {
             const VERSION: u8 = 2;
 
-            fn read_old(version: u8, fields: &'a [u8]) -> Result<Self, CodecError> {
+            fn read_old(version: u8, fields: &'a [u8]) -> Result<Self, $crate::store::CodecError> {
                 match version {
-                    1 => codec::fields::<$old>(fields).map(Into::into),
-                    other => Err(CodecError::UnknownVersion(Some(other))),
+                    1 => $crate::store::codec::fields::<$old>(fields).map(Into::into),
+                    other => Err($crate::store::CodecError::UnknownVersion(Some(other))),
                 }
             }
         }
     )* };
 }
+pub(crate) use second_version;
 
 second_version!(
     // serve.redb
     ReportRow: v1::ReportRow,
     Report: v1::Report,
-    // sense.redb
-    GuestRow: v1::GuestRow,
-    SlotRow: v1::SlotRow,
-    Envelope<'a>: v1::Envelope<'a>,
     // mirror.redb
     Rack: v1::Rack,
     Component: v1::Component,

@@ -9,7 +9,7 @@ use crate::sense::limits::{ConcurrencyLimits, Permit, Urgency};
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::pending::{Pending, Precedent};
 use crate::sense::queue::queue::Next;
-use crate::store::pending_table::{self, DocumentId, StoredEnvelope};
+use crate::sense::queue::table::{self, DocumentId, StoredEnvelope};
 use crate::store::{Store, StoreError};
 use crate::wire::document::{Document, UnchangedDocument};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -314,7 +314,7 @@ impl Job {
 }
 
 fn fetch(store: &Store, vm: &VmId) -> Result<StoredEnvelope, Outcome> {
-    pending_table::read(store, vm)
+    table::read(store, vm)
         .map_err(|error| unreadable(&error))?
         .ok_or_else(|| Outcome::Damaged("pending does not hold it".into()))
 }
@@ -337,9 +337,7 @@ async fn sleep_until(at: Option<Instant>) {
 mod tests {
     use super::*;
     use crate::report::{Envelope, Facts, Generation, Package, Report, ReportKey, Trigger};
-    use crate::store::pending_table::{
-        Change, GuestRow, Place as SlotPlace, SealedReport, SlotRow,
-    };
+    use crate::sense::queue::table::{Change, GuestRow, Place as SlotPlace, SealedReport, SlotRow};
 
     /// Accepts everything.
     struct Accepting;
@@ -396,7 +394,7 @@ mod tests {
             report: SealedReport::new(&envelope).unwrap(),
             seen_at: WallTime::default(),
         };
-        pending_table::apply(&store, &[put]).unwrap();
+        table::apply(&store, &[put]).unwrap();
         Job {
             store: Arc::new(store),
             sink: Arc::new(Accepting),

@@ -6,8 +6,8 @@ use crate::clock::WallTime;
 use crate::report::{
     Envelope, Epoch, Facts, FactsHash, Generation, GuestId, ReportKey, Trigger, VmId, facts,
 };
+use crate::sense::queue::table::{Echo, GuestRow};
 use crate::sense::seen::SeenClock;
-use crate::store::pending_table::{Echo, GuestRow};
 use crate::transport::DialAddress;
 use crate::wire::message::{self as wire, EMPTY_DATABASE, ErrorCode, REASON};
 use crate::wire::meta::Meta;

@@ -9,10 +9,10 @@ use crate::report::{FactsHash, GuestId, ReportSummary, VmId};
 use crate::sense::limits::{ConcurrencyLimits, Transfer};
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::pending::{self, Pending};
+use crate::sense::queue::table::{Change, DocumentId, Echo, GuestRow, SealedReport};
 use crate::sense::queue::writer::StoreWriter;
 use crate::sense::roster::Entry;
 use crate::sense::seen::SeenClock;
-use crate::store::pending_table::{Change, DocumentId, Echo, GuestRow, SealedReport};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::schedule::Ask;
 use crate::report::{Trigger, facts};
 use crate::sense::limits::{ConcurrencyLimits, Transfer, Urgency};
-use crate::store::pending_table::Echo;
+use crate::sense::queue::table::Echo;
 use crate::transport::{self, DialAddress, ReadError, Stream};
 use crate::wire::frame::FrameError;
 use crate::wire::request::{self, Knowledge};

@@ -14,4 +14,5 @@ pub mod queue;
 mod rate_limit;
 mod rings;
 pub mod slot;
+pub mod table;
 pub mod writer;

@@ -10,7 +10,7 @@ use super::writer::StoreWriter;
 use crate::clock::{self, WallTime};
 use crate::report::{ReportKey, ReportSummary, Trigger, VmId};
 use crate::sense::deliver::outcome::{LONGEST_PAUSE, Outcome};
-use crate::store::pending_table::{Change, DocumentId, SlotRow};
+use crate::sense::queue::table::{Change, DocumentId, SlotRow};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -465,8 +465,8 @@ pub fn class_of(summary: &ReportSummary, known: Option<DocumentId>) -> Class {
 mod tests {
     use super::*;
     use crate::report::{Facts, FactsHash, Generation, Report};
+    use crate::sense::queue::table::{self, GuestRow, Place};
     use crate::store::Store;
-    use crate::store::pending_table::{self, GuestRow, Place};
 
     /// Loss prevented: what is known of guests that come and go grows without end.
     #[test]
@@ -516,7 +516,7 @@ mod tests {
             assert_eq!(pending.board().accepted(&vm).is_some(), stays);
             drop((pending, store_writer));
             writer.join().unwrap();
-            let kept = pending_table::load(&open()).unwrap().guests;
+            let kept = table::load(&open()).unwrap().guests;
             assert_eq!(kept.len(), usize::from(stays));
         }
     }

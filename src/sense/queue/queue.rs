@@ -22,7 +22,7 @@ use super::rate_limit::RateLimit;
 use super::rings::Rings;
 use super::slot::{Arrival, Class, Nack, Slot, State, fresh, taken_over};
 use crate::report::{Trigger, VmId};
-use crate::store::pending_table::{DocumentId, Place};
+use crate::sense::queue::table::{DocumentId, Place};
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 

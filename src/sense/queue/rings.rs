@@ -2,7 +2,7 @@
 
 use super::slot::{Class, place_in};
 use crate::report::VmId;
-use crate::store::pending_table::Place;
+use crate::sense::queue::table::Place;
 use std::collections::BTreeMap;
 
 /// Ring R (reactive) and ring T (routine); lower places go first.

@@ -1,7 +1,7 @@
 //! A guest's place in the queue: its newest report, where it stands, and what was held against it.
 
 use crate::report::Trigger;
-use crate::store::pending_table::{DocumentId, Place};
+use crate::sense::queue::table::{DocumentId, Place};
 use std::time::Instant;
 
 /// How urgent a report is.

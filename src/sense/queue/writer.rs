@@ -10,7 +10,7 @@
 //! Central still have to make room. A report that cannot be written is refused, and its guest is
 //! asked again later.
 
-use crate::store::pending_table::{self, Change};
+use crate::sense::queue::table::{self, Change};
 use crate::store::{Store, StoreError};
 use std::io;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl Writer {
         if all.is_empty() {
             return;
         }
-        let result = match pending_table::apply(&self.store, &all) {
+        let result = match table::apply(&self.store, &all) {
             Ok(()) => Ok(()),
             Err(error) if error.is_corrupt() => Err(self.begin_anew(&error)),
             Err(error) => {
@@ -144,7 +144,7 @@ impl Writer {
             .into_iter()
             .filter(|change| !matches!(change, Change::Put { .. }))
             .collect();
-        if small.is_empty() || pending_table::apply(&self.store, &small).is_ok() {
+        if small.is_empty() || table::apply(&self.store, &small).is_ok() {
             return;
         }
         self.owed = small;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::report::{Package, Report};
-use crate::store::pending_table::DocumentId;
+use crate::sense::queue::table::DocumentId;
 use crate::wire::message::{GetReportResponse, ResponseMeta, VmServiceResponse, response};
 use crate::wire::{meta, report_to_wire};
 use prost::Message;

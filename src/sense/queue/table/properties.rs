@@ -1,9 +1,9 @@
 //! What pending holds after random changes, and after crashes and power cuts among them, against a
 //! simple model of it.
 
-use super::super::torn_disk::TornDisk;
 use super::tests::{arrival, clear, content, envelope, open, report, slot, vm};
 use super::*;
+use crate::store::torn_disk::TornDisk;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;

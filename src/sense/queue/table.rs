@@ -15,14 +15,14 @@
 //! - [`Change::Clear`] takes a report away only if it is still the one that was accepted.
 //! - A report is given out only if its bytes have the hash under which they were stored.
 
-use super::blob::{Blobs, OpenBlobs, Sealed};
-use super::error::{Doing, explain};
-use super::row::Row;
-use super::{CodecError, Store, StoreError, TxError, codec};
+mod v1;
+
 use crate::clock::WallTime;
 use crate::report::{
     Digest, Envelope, FactsHash, GuestId, ReportKey, ReportSummary, Trigger, VmId,
 };
+use crate::store::row::{Row, second_version};
+use crate::store::{Blobs, CodecError, OpenBlobs, Sealed, Store, StoreError, TxError, codec};
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -38,6 +38,12 @@ const BLOBS: Blobs = Blobs {
     heads: TableDefinition::new("pending_heads"),
     chunks: TableDefinition::new("pending_chunks"),
 };
+
+second_version!(
+    GuestRow: v1::GuestRow,
+    SlotRow: v1::SlotRow,
+    Envelope<'a>: v1::Envelope<'a>,
+);
 
 /// Names one document about a guest: a report, or the facts that changed after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -446,15 +452,15 @@ impl StoredEnvelope {
     /// # Errors
     /// When it is another's, or cannot be read: the file is damaged.
     pub fn open(&self, vm: &VmId) -> Result<Envelope<'_>, StoreError> {
-        let mut envelope: Envelope<'_> = codec::decode(&self.plain)
-            .map_err(|error| explain(&self.path, error.into(), Doing::Work))?;
+        let mut envelope: Envelope<'_> =
+            codec::decode(&self.plain).map_err(|error| TxError::from(error).in_file(&self.path))?;
         if envelope.seen_at == WallTime::default() {
             // Of a file of format 1, which did not say.
             envelope.seen_at = self.full_at;
         }
         if envelope.vm != *vm {
             let what = TxError::Corrupt(format!("the report of {vm} is another's"));
-            return Err(explain(&self.path, what, Doing::Work));
+            return Err(what.in_file(&self.path));
         }
         Ok(envelope)
     }
