@@ -14,6 +14,7 @@
 //! ```
 
 // values: no IO, no clock reads, no async
+pub mod blocking;
 pub mod clock;
 pub mod file_stamp;
 pub mod inventory;

@@ -9,16 +9,48 @@ pub mod token_bucket;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Monotonic time. On Linux it stands still while the machine is suspended.
+/// Monotonic time. On Linux it stands still while the machine is suspended. In a runtime whose time is
+/// virtual it is the time of that runtime.
 pub fn now() -> Instant {
-    Instant::now()
+    tokio::time::Instant::now().into_std()
 }
 
-/// Time of day.
+/// Waits until this time; for ever without one.
+pub async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Time of day of this machine.
 pub fn wall_now() -> WallTime {
     SystemTime::now().into()
+}
+
+/// The time of day as one machine has it: a clock of its own, that may be wrong and may jump.
+#[derive(Clone, Default)]
+pub struct WallClock(Option<Arc<dyn Fn() -> WallTime + Send + Sync>>);
+
+impl WallClock {
+    /// A clock that `now` reads, where several machines are simulated in one process.
+    pub fn simulated(now: impl Fn() -> WallTime + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(now)))
+    }
+
+    /// The time of day.
+    pub fn now(&self) -> WallTime {
+        self.0.as_ref().map_or_else(wall_now, |now| now())
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WallClock").field(&self.now()).finish()
+    }
 }
 
 /// A point in time, in milliseconds since 1970-01-01T00:00:00Z; shown as RFC 3339 in UTC.

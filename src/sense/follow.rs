@@ -1,9 +1,9 @@
 //! What changes while the sensor runs: the sources of the roster, and at SIGHUP the settings.
 
 use super::Config;
-use super::pull::run::GuestTable;
+use super::pull::guests::GuestTable;
 use super::pull::schedule::Timing;
-use super::queue::pending::Pending;
+use super::queue::Pending;
 use super::roster::{Known, Named, Roster};
 use crate::{clock, telemetry};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,26 +1,24 @@
-//! What bounds conversations and deliveries together: places that are few, and memory.
+//! Concurrency limits shared by pulling and delivery: permits, and memory.
 //!
-//! Reports that were made because something changed have limits that routine ones may not use, and
-//! use the others too: a wave of routine reports holds none of them up, and they, however many, none
-//! of the routine ones.
+//! Each limit keeps a share for urgent reports, so routine reports cannot starve them; urgent reports
+//! may use the common share too, in the order of asking, so they cannot starve routine ones.
 
-use crate::transport::ClientTls;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Memory that the answers of slow guests may take together, in bytes.
+/// Memory for the answers of slow guests together, in bytes.
 const SLOW_MEMORY_BUDGET: usize = 32 << 20;
 
-/// The same of those that are being received and understood.
+/// Memory for the answers that are being received and decoded, in bytes.
 const MEMORY_BUDGET: u32 = 64 << 20;
 
-/// Reports that are understood and wait for the disk: what one commit takes along, and no more.
+/// Reports that are decoded and wait for the disk: what one commit takes along, and no more.
 const STORE_PERMITS: usize = 128;
 
-/// Conversations in which a full report is expected.
+/// Exchanges at a time that ask for a full report.
 const FULL_PULLS: usize = 512;
 
-/// Of so many transfers one is for urgent reports only.
+/// One permit in so many is for urgent reports only.
 const URGENT_SHARE: usize = 5;
 
 /// Whether a report may overtake others.
@@ -42,13 +40,13 @@ impl Urgency {
     }
 }
 
-/// A place in a lane, free again when it is dropped.
+/// A permit of one limit, free again when it is dropped.
 #[derive(Debug)]
 pub struct Permit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Places for everybody, given in the order of asking, and some for urgent work only.
+/// One limit: permits for everybody, in the order of asking, and some for urgent reports only.
 #[derive(Debug)]
 struct ConcurrencyLimit {
     common: Arc<Semaphore>,
@@ -63,11 +61,11 @@ impl ConcurrencyLimit {
         }
     }
 
-    async fn place(&self, urgency: Urgency) -> Permit {
+    async fn permit(&self, urgency: Urgency) -> Permit {
         let common = self.common.clone().acquire_owned();
         let permit = match urgency {
             Urgency::Routine => common.await,
-            // Its own first: what is left of the others is for those that have no choice.
+            // The urgent share first: what is left of the common one is for those that have no choice.
             Urgency::Reactive => tokio::select! {
                 biased;
                 own = self.urgent.clone().acquire_owned() => own,
@@ -85,30 +83,28 @@ impl ConcurrencyLimit {
     }
 }
 
-/// What bounds conversations together.
+/// The limits of one sensor.
 pub struct ConcurrencyLimits {
-    /// Reports that are being received and understood.
+    /// Reports that are being received and decoded.
     transfers: ConcurrencyLimit,
     /// Reports that are being stored: small by then, so that a slow disk is given more at a time.
     store_permits: ConcurrencyLimit,
-    /// Conversations in which a full report is expected: what guests send waits in the kernel.
+    /// Exchanges that ask for a full report: what guests send beyond that waits in the kernel.
     pub full_pulls: Semaphore,
-    /// Work for a processor: one place each, and one more that only the urgent share them with.
+    /// Work for a processor: one permit each, and one more that only urgent reports may use.
     cpu_permits: ConcurrencyLimit,
-    /// The same, to prepare what is sent. Twice as many: a place that gets free is known to the next only
-    /// when the loop comes by, and Central must not wait for that.
+    /// Encoding of documents to be sent. Twice as many: the next learns that a permit is free only when
+    /// the loop comes by, and Central must not wait for that.
     encode_permits: ConcurrencyLimit,
-    /// Bytes of reports that are being received and stored: a long one waits for room.
+    /// Bytes of reports that are being received and stored.
     memory_budget: Arc<Semaphore>,
-    /// Bytes of reports that come slowly.
+    /// Bytes of reports that arrive slowly.
     pub slow_memory: Semaphore,
-    /// Mutual TLS, where guests ask for it.
-    pub tls: Option<ClientTls>,
 }
 
 impl ConcurrencyLimits {
     /// With this many transfers at a time.
-    pub fn new(transfers: usize, tls: Option<ClientTls>) -> Self {
+    pub fn new(transfers: usize) -> Self {
         let urgent = transfers / URGENT_SHARE;
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
@@ -119,21 +115,21 @@ impl ConcurrencyLimits {
             encode_permits: ConcurrencyLimit::new(2 * processors, 2),
             memory_budget: Arc::new(Semaphore::new(MEMORY_BUDGET as usize)),
             slow_memory: Semaphore::new(SLOW_MEMORY_BUDGET),
-            tls,
         }
     }
 
-    /// A transfer of this many bytes, as soon as it is allowed.
+    /// A transfer of this many bytes, as soon as there are a permit and memory for it. More bytes than
+    /// the whole budget count as all of it.
     pub async fn transfer(&self, bytes: usize, urgency: Urgency) -> Transfer {
-        let place = self.transfers.place(urgency).await;
+        let permit = self.transfers.permit(urgency).await;
         let bytes = u32::try_from(bytes)
             .unwrap_or(MEMORY_BUDGET)
             .min(MEMORY_BUDGET);
-        let room = self.memory_budget.clone().acquire_many_owned(bytes).await;
+        let memory = self.memory_budget.clone().acquire_many_owned(bytes).await;
         Transfer {
             urgency,
-            place: Some(place),
-            _memory: room.ok(),
+            permit: Some(permit),
+            _memory: memory.ok(),
         }
     }
 
@@ -142,38 +138,38 @@ impl ConcurrencyLimits {
         self.transfers.common.available_permits() == 0
     }
 
-    /// Leave to keep a processor busy for a moment.
+    /// A permit to keep a processor busy for a moment.
     pub async fn cpu_permit(&self, urgency: Urgency) -> Permit {
-        self.cpu_permits.place(urgency).await
+        self.cpu_permits.permit(urgency).await
     }
 
-    /// The same, to prepare what is sent.
+    /// A permit to encode a document that is sent.
     pub async fn encode_permit(&self, urgency: Urgency) -> Permit {
-        self.encode_permits.place(urgency).await
+        self.encode_permits.permit(urgency).await
     }
 
-    /// Transfers that nobody has.
+    /// Transfers that are free.
     #[cfg(test)]
     pub fn free_transfers(&self) -> usize {
         self.transfers.free()
     }
 }
 
-/// One of the transfers that are allowed at a time, and the room for its bytes.
+/// A transfer that is allowed, and the memory for its bytes.
 #[derive(Debug)]
 pub struct Transfer {
     /// Of the report.
     pub urgency: Urgency,
-    place: Option<Permit>,
+    permit: Option<Permit>,
     _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Transfer {
-    /// The report is understood: another may be received while it waits for the disk. It keeps its
-    /// room until it is stored.
-    pub async fn keep(&mut self, limits: &ConcurrencyLimits) {
-        let place = limits.store_permits.place(self.urgency).await;
-        self.place = Some(place);
+    /// The report is decoded: the transfer is released, so that another may be received while this one
+    /// waits for the disk. It keeps its memory until it is stored.
+    pub async fn wait_for_store(&mut self, limits: &ConcurrencyLimits) {
+        let permit = limits.store_permits.permit(self.urgency).await;
+        self.permit = Some(permit);
     }
 }
 
@@ -189,7 +185,7 @@ mod tests {
     /// Loss prevented: a few guests with the longest answers take all memory.
     #[tokio::test(start_paused = true)]
     async fn the_longest_answers_wait_for_room() {
-        let limits = ConcurrencyLimits::new(20, None);
+        let limits = ConcurrencyLimits::new(20);
         let longest = wire::MAX_RESPONSE as usize;
         let mut held = Vec::new();
         for _ in 0..4 {
@@ -209,7 +205,7 @@ mod tests {
             (Urgency::Routine, Urgency::Reactive, 16),
             (Urgency::Reactive, Urgency::Routine, 20),
         ] {
-            let limits = ConcurrencyLimits::new(20, None);
+            let limits = ConcurrencyLimits::new(20);
             let mut held = Vec::new();
             while let Ok(transfer) = timeout(MOMENT, limits.transfer(1, crowd)).await {
                 held.push(transfer);

@@ -5,10 +5,10 @@
 
 use super::deliver::breaker::Breaker;
 use super::metrics::Metrics;
-use super::pull::run::{Guest, GuestTable};
+use super::pull::guests::{Guest, GuestTable};
 use super::pull::schedule::Ask;
-use super::queue::pending::{Pending, PendingState};
 use super::queue::slot::{Slot, State};
+use super::queue::{Pending, PendingState};
 use super::roster::{Named, SourceStatus};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
@@ -86,6 +86,10 @@ impl View {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn named(&self) -> MutexGuard<'_, Named> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,8 +108,8 @@ impl View {
                 }
             }
         }
-        let board = self.pending.board();
-        for (vm, slot) in board.queue.slots() {
+        let state = self.pending.state();
+        for (vm, slot) in state.queue().slots() {
             if slot.state == State::Dead {
                 totals.dead += 1;
                 continue;
@@ -114,7 +118,7 @@ impl View {
                 Some(_) => totals.reactive += 1,
                 None => totals.routine += 1,
             }
-            let since = board.detail(vm).map(|detail| detail.since);
+            let since = state.detail(vm).map(|detail| detail.since);
             totals.oldest = match (totals.oldest, since) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -125,17 +129,17 @@ impl View {
 
     fn trouble(&self, totals: &Totals) -> Vec<String> {
         let mut trouble = Vec::new();
-        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let breaker = self.breaker();
         if let Some((reason, said)) = breaker.trouble() {
             trouble.push(match reason {
                 "store" => format!("the store cannot be read: {said}"),
                 reason => format!("Central is {reason}: {said}"),
             });
         }
-        let board = self.pending.board();
-        let is_pending = |vm: &&VmId| board.queue.slot(vm).is_some();
+        let state = self.pending.state();
+        let is_pending = |vm: &&VmId| state.queue().slot(vm).is_some();
         let forbidden = breaker.forbidden().filter(is_pending).count();
-        drop(board);
+        drop(state);
         if forbidden > 0 {
             trouble.push(format!("Central forbids reports of {forbidden} guests"));
         }
@@ -154,18 +158,18 @@ impl View {
     fn rows(&self, only_dead: bool) -> Rows {
         let mut vms: BTreeSet<VmId> = self.guests().guests().map(|(vm, _)| vm.clone()).collect();
         // Guests that left the roster with something undelivered are shown, too.
-        let pending = self.pending.board();
-        vms.extend(pending.queue.slots().map(|(vm, _)| vm.clone()));
+        let pending = self.pending.state();
+        vms.extend(pending.queue().slots().map(|(vm, _)| vm.clone()));
         drop(pending);
         let vms: Vec<VmId> = vms.into_iter().collect();
         let now = clock::wall_now();
         let mut rows = Rows::default();
         for part in vms.chunks(AT_ONCE) {
             let guests = self.guests();
-            let board = self.pending.board();
+            let pending = self.pending.state();
             let named = self.named();
             for vm in part {
-                let (guest, slot) = (guests.guest(vm), board.queue.slot(vm));
+                let (guest, slot) = (guests.guest(vm), pending.queue().slot(vm));
                 let state = match guest {
                     Some(guest) => {
                         rows.addresses.add(guest.entry.address.to_string(), vm);
@@ -179,7 +183,7 @@ impl View {
                 };
                 if !only_dead || slot.is_some_and(|slot| slot.state == State::Dead) {
                     let source = named.source_of(vm);
-                    let row = guest_json(vm, guest, state, source, &board, now);
+                    let row = guest_json(vm, guest, state, source, &pending, now);
                     rows.guests.extend(row);
                 }
             }
@@ -197,8 +201,8 @@ impl View {
         } = self.rows(only_dead);
         let sources: Vec<Value> = self.named().sources.iter().map(source_json).collect();
         let now = clock::wall_now();
-        let worst = self.pending.board().queue.worst_case_wait();
-        let facts_skipped = self.pending.board().facts_skipped.clone();
+        let worst = self.pending.state().queue().worst_case_wait();
+        let facts_skipped = self.breaker().facts_skipped().map(str::to_owned);
         let head = json!({
             "service": "sense",
             "version": env!("CARGO_PKG_VERSION"),
@@ -212,7 +216,7 @@ impl View {
             "pending": {
                 "reactive": totals.reactive,
                 "routine": totals.routine,
-                "in_flight": self.pending.board().queue.in_flight(),
+                "in_flight": self.pending.state().queue().in_flight(),
                 "dead": totals.dead,
                 "oldest_s": age(totals.oldest, now).as_secs(),
                 "worst_case_wait_s": worst.map(|wait| wait.as_secs()),
@@ -260,7 +264,7 @@ fn source_json(source: &SourceStatus) -> Value {
     })
 }
 
-/// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not outcome yet).
+/// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not answered yet).
 fn state_of(guests: &GuestTable, vm: &VmId, guest: &Guest) -> &'static str {
     let failures = match guest.failure {
         Some(_) => guests.schedule.look(vm).map_or(0, |(failures, _)| failures),
@@ -281,16 +285,14 @@ fn guest_json(
     guest: Option<&Guest>,
     state: &str,
     source: Option<&SourceStatus>,
-    board: &PendingState,
+    pending: &PendingState,
     now: WallTime,
 ) -> Option<Box<RawValue>> {
     let row = guest.map(|guest| &guest.row);
-    let pending = board
-        .queue
-        .slot(vm)
-        .map(|slot| pending_json(vm, slot, board, now));
+    let slot = pending.queue().slot(vm);
+    let document = slot.map(|slot| pending_json(vm, slot, pending, now));
     let known = row.and_then(|row| row.known);
-    let accepted = board.accepted(vm);
+    let accepted = pending.accepted(vm);
     let row = json!({
         "vm": vm.as_str(),
         "address": guest.map(|guest| guest.entry.address.to_string()),
@@ -312,15 +314,15 @@ fn guest_json(
             "key": known.key.to_string(),
             "at": at.to_string(),
         })),
-        "pending": pending,
+        "pending": document,
         "error": guest.and_then(|guest| guest.failure.as_ref()).map(ToString::to_string),
     });
     // Fails for no value of this kind.
     to_raw_value(&row).ok()
 }
 
-fn pending_json(vm: &VmId, slot: &Slot, board: &PendingState, now: WallTime) -> Value {
-    let detail = board.detail(vm);
+fn pending_json(vm: &VmId, slot: &Slot, pending: &PendingState, now: WallTime) -> Value {
+    let detail = pending.detail(vm);
     let state = match slot.state {
         State::Queued => "queued",
         State::Backoff(_) => "backoff",
@@ -413,20 +415,20 @@ impl Health for View {
             "Sources of the roster that cannot be read, in full or in part.",
             unread as f64,
         );
-        let in_flight = self.pending.board().queue.in_flight();
+        let in_flight = self.pending.state().queue().in_flight();
         page.gauge(
             "afferent_deliveries_in_flight",
             "Deliveries under way.",
             in_flight as f64,
         );
-        if let Some(wait) = self.pending.board().queue.worst_case_wait() {
+        if let Some(wait) = self.pending.state().queue().worst_case_wait() {
             page.gauge(
                 "afferent_worst_case_wait_seconds",
                 "Longest that the last routine report waits if nothing more comes.",
                 wait.as_secs_f64(),
             );
         }
-        let trouble = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = self.breaker();
         let reason = trouble.trouble().map(|(reason, _)| reason);
         let open = |word: &str| f64::from(u8::from(reason == Some(word)));
         page.gauges(

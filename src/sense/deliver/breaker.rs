@@ -3,6 +3,7 @@
 use super::outcome::Outcome;
 use crate::clock::backoff::Backoff;
 use crate::report::VmId;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub struct Breaker {
     /// Those of them since something was accepted.
     forbidden_in_a_row: BTreeSet<VmId>,
     trip: Option<Trip>,
+    /// Why documents of facts alone were not taken the last time; `None` while they are.
+    facts_skipped: Option<String>,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,24 @@ struct Trip {
 }
 
 impl Breaker {
+    /// Takes note of what became of a document of facts alone. Says whether that is another answer than
+    /// the one before.
+    pub fn note_facts(&mut self, outcome: &Outcome) -> bool {
+        let skipped = match outcome {
+            Outcome::Skipped(_) => outcome.said().map(Cow::into_owned),
+            Outcome::Accepted => None,
+            _ => return false,
+        };
+        let is_other = self.facts_skipped != skipped;
+        self.facts_skipped = skipped;
+        is_other
+    }
+
+    /// Why documents of facts alone are not taken; `None` while they are.
+    pub fn facts_skipped(&self) -> Option<&str> {
+        self.facts_skipped.as_deref()
+    }
+
     /// What may be sent while `in_flight` deliveries are under way.
     pub fn gate(&self, now: Instant, in_flight: usize) -> Gate {
         match &self.trip {

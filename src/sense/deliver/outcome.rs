@@ -1,12 +1,15 @@
 //! What an answer of Central means: named for what the sensor does next.
 
 use crate::report::ReportSummary;
+use crate::sense::queue::Settlement;
+use crate::sense::queue::policy::LONGEST_DEFERRAL;
 use crate::visible::visible;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Longest pause that Central may ask for; a longer one is taken as this.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// How long a document waits of which Central said that it came too soon, and no more; and a long one
+/// while another is being sent.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Characters of an answer that are kept for people.
 const SHOWN: usize = 200;
@@ -74,11 +77,17 @@ impl Outcome {
             401 => Self::Unauthorized(said),
             403 => Self::Forbidden(said),
             429 | 503 => Self::Busy {
-                retry_after: retry_after.map(|pause| pause.min(LONGEST_PAUSE)),
+                retry_after: retry_after.map(|pause| pause.min(LONGEST_DEFERRAL)),
                 said,
             },
             _ => Self::Failed(said),
         }
+    }
+
+    /// A fault of this program in handling one document: a failure of that document, and no other's.
+    pub fn of_panic(said: &str) -> Self {
+        tracing::error!(error = %visible(said), "a fault of afferent in delivering a document");
+        Self::Failed("a fault of afferent, see its log".into())
     }
 
     /// A word for metrics and `status`.
@@ -97,6 +106,30 @@ impl Outcome {
             Self::Superseded(_) => "superseded",
             Self::Postponed => "postponed",
             Self::Damaged(_) => "damaged",
+        }
+    }
+
+    /// What the queue does next. `counts`: whether the outcome is held against the document, or against
+    /// Central.
+    pub fn settlement(self, counts: bool) -> Settlement {
+        match self {
+            Self::Accepted => Settlement::Accepted,
+            Self::Skipped(_) => Settlement::Skipped,
+            Self::Damaged(_) => Settlement::Damaged,
+            Self::Refused(_) | Self::RefusedForGood(_) if counts => Settlement::Refused,
+            Self::Failed(_) if counts => Settlement::Failed,
+            Self::Failed(_) => Settlement::Last,
+            Self::Busy { retry_after, .. } => {
+                Settlement::RateLimited(retry_after.unwrap_or(DEFAULT_RETRY_AFTER))
+            }
+            Self::Forbidden(_) => Settlement::Forbidden,
+            Self::Postponed => Settlement::Deferred(DEFAULT_RETRY_AFTER),
+            Self::Superseded(found) => Settlement::Replaced(found),
+            Self::Unreachable(_)
+            | Self::Unauthorized(_)
+            | Self::StoreUnreadable(_)
+            | Self::Refused(_)
+            | Self::RefusedForGood(_) => Settlement::SamePlace,
         }
     }
 
@@ -163,7 +196,7 @@ mod tests {
     fn a_pause_is_bounded_whatever_central_asks_for() {
         let outcome = Outcome::of_status(429, Some(Duration::from_secs(1 << 40)), b"");
         assert!(
-            matches!(outcome, Outcome::Busy { retry_after: Some(pause), .. } if pause == LONGEST_PAUSE)
+            matches!(outcome, Outcome::Busy { retry_after: Some(pause), .. } if pause == LONGEST_DEFERRAL)
         );
     }
 

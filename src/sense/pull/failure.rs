@@ -75,7 +75,7 @@ pub enum Failure {
     WrongGuest(String),
     /// Its report could not be made durable.
     #[error("its report was not kept: {0}")]
-    WriteError(String),
+    NotStored(String),
 }
 
 impl Failure {
@@ -138,7 +138,7 @@ impl Failure {
             Self::ScanFailed(_) => "scan_failed",
             Self::FalseUnchanged => "false_unchanged",
             Self::WrongGuest(_) => "wrong_guest",
-            Self::WriteError(_) => "not_kept",
+            Self::NotStored(_) => "not_kept",
         }
     }
 

@@ -1,8 +1,16 @@
-//! From guests to pending: who is asked when, one conversation, and what came of it.
+//! Pulling: asks every guest that is due for its report, and puts documents into the queue.
+//!
+//! ```text
+//! roster ──► GuestTable: schedule ──► PullJob: exchange ── answer ──► queue::arrived
+//!                 ▲                                   │
+//!                 └──────────── PullOutcome ──────────┘
+//! ```
 
 pub mod answer;
-mod conversation;
+pub mod dial;
 pub mod exchange;
 pub mod failure;
+pub mod guests;
+mod job;
 pub mod run;
 pub mod schedule;

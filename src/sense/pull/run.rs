@@ -1,64 +1,52 @@
-//! The loop of pulling: a conversation with every guest whose turn it is, and what came of each.
+//! The loop of pulling: an exchange with every guest that is due, and what came of each.
 
-use super::conversation::{Conversation, Exchange, PullResult, changed_machine};
+use super::dial::Dial;
 use super::failure::Failure;
-use super::schedule::{Ask, Memory, PullOutcome, Schedule, Timing};
-use crate::clock::{self, WallTime};
-use crate::report::{GuestId, VmId};
+use super::guests::{Guest, GuestTable};
+use super::job::{Exchange, PullJob, PullResult, changed_machine};
+use super::schedule::{Ask, Memory, PullOutcome};
+use crate::blocking::Blocking;
+use crate::clock::{self, WallClock};
+use crate::report::VmId;
 use crate::sense::limits::ConcurrencyLimits;
 use crate::sense::metrics::Metrics;
-use crate::sense::queue::pending::Pending;
-use crate::sense::queue::table::{Change, GuestRow};
-use crate::sense::queue::writer::StoreWriter;
-use crate::sense::roster::{Entry, Guests, Known};
+use crate::sense::queue::Pending;
+use crate::sense::queue::table::GuestRow;
+use crate::sense::roster::{Guests, Known};
 use crate::sense::seen::SeenClock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 /// A wait answered "unchanged" before this time is no wait.
 const HASTY: Duration = Duration::from_secs(1);
 
-/// Guests and their turns, as pulling keeps them and `status` shows them.
-pub struct GuestTable {
-    /// Whose turn it is.
-    pub schedule: Schedule,
-    guests: HashMap<VmId, Guest>,
-}
-
-/// A guest that is being asked.
-pub struct Guest {
-    /// Where it is.
-    pub entry: Arc<Entry>,
-    /// What is known of it; shared with the conversation, which most guests are always in.
-    pub row: Arc<GuestRow>,
-    /// Whether it answered since the start.
-    pub has_answered: bool,
-    /// What went wrong last time.
-    pub failure: Option<Failure>,
-    /// Which machine answered here before, and since when another does.
-    pub before: Option<(GuestId, WallTime)>,
-    talk: Option<AbortHandle>,
-    /// What it is being asked for.
-    pub asked: Option<Ask>,
-}
-
-/// Everything that pulling needs.
-pub struct Pulling {
-    /// Guests.
+/// The loop of pulling, and everything that it needs.
+pub struct PullLoop {
+    /// The guests.
     pub guests: Arc<Mutex<GuestTable>>,
-    /// The queue.
+    /// What all exchanges use.
+    pub shared: Arc<Shared>,
+}
+
+/// What all exchanges use.
+pub struct Shared {
+    /// Connects to guests.
+    pub dial: Arc<dyn Dial>,
+    /// Where documents are put.
     pub pending: Arc<Pending>,
-    /// The writer.
-    pub store_writer: Arc<StoreWriter>,
-    /// What bounds conversations.
+    /// Concurrency limits, shared with delivery.
     pub limits: Arc<ConcurrencyLimits>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Gives documents their time.
     pub seen: Arc<SeenClock>,
+    /// Where long answers are decoded.
+    pub blocking: Blocking,
+    /// Time of day.
+    pub wall: WallClock,
 }
 
 /// What reaches the loop from outside.
@@ -66,123 +54,114 @@ pub struct Inbox {
     /// The roster, whenever it changed.
     pub roster: watch::Receiver<Known>,
     /// Guests to be asked for a full report.
-    pub ask_full: mpsc::UnboundedReceiver<VmId>,
+    pub full_pulls: mpsc::UnboundedReceiver<VmId>,
     /// The store was lost: ask everybody for everything.
     pub lost: mpsc::UnboundedReceiver<()>,
     /// Stop.
     pub stop: watch::Receiver<bool>,
 }
 
-impl GuestTable {
-    /// Nobody yet; guests get `timing` when they come.
-    pub fn new(timing: Timing) -> Self {
-        Self {
-            schedule: Schedule::new(timing),
-            guests: HashMap::new(),
-        }
-    }
-
-    /// A guest.
-    pub fn guest(&self, vm: &VmId) -> Option<&Guest> {
-        self.guests.get(vm)
-    }
-
-    /// All guests.
-    pub fn guests(&self) -> impl Iterator<Item = (&VmId, &Guest)> {
-        self.guests.iter()
-    }
-}
-
-impl Pulling {
+impl PullLoop {
     /// Pulls until told to stop. `stored` is what earlier runs knew of guests.
     pub async fn run(self, mut stored: HashMap<VmId, GuestRow>, mut inbox: Inbox) {
-        let mut talks = JoinSet::new();
+        let mut exchanges = JoinSet::new();
         let first = inbox.roster.borrow_and_update().clone();
         self.take_over(first, &mut stored);
         loop {
-            self.start(&mut talks);
+            self.start(&mut exchanges);
             let due = self.guests().schedule.next_due();
             tokio::select! {
                 biased;
                 _ = inbox.stop.wait_for(|stop| *stop) => break,
-                Some(talk) = talks.join_next_with_id() => self.settle(talk),
-                Some(vm) = inbox.ask_full.recv() => self.ask_full(&vm),
-                Some(()) = inbox.lost.recv() => self.ask_all(),
+                Some(exchange) = exchanges.join_next_with_id() => self.settle(exchange),
+                Some(vm) = inbox.full_pulls.recv() => self.pull_in_full(&vm),
+                Some(()) = inbox.lost.recv() => self.pull_all_in_full(),
                 Ok(()) = inbox.roster.changed() => {
                     let roster = inbox.roster.borrow_and_update().clone();
                     self.take_over(roster, &mut stored);
                 }
-                () = sleep_until(due) => {}
+                () = clock::sleep_until(due) => {}
             }
         }
-        // Reports that are being stored go on in tasks of their own; the store_writer ends after them.
-        talks.shutdown().await;
+        // Documents that are being stored go on in tasks of their own; the writer ends after them.
+        exchanges.shutdown().await;
     }
 
-    fn start(&self, talks: &mut JoinSet<Exchange>) {
-        let mut guests = self.guests();
+    fn start(&self, exchanges: &mut JoinSet<Exchange>) {
+        let mut table = self.guests();
         let now = clock::now();
-        while let Some((vm, ask)) = guests.schedule.take_due(now, fastrand::f64()) {
-            let Some(guest) = guests.guests.get_mut(&vm) else {
+        while let Some((vm, ask)) = table.schedule.take_due(now, fastrand::f64()) {
+            let Some(guest) = table.guests.get_mut(&vm) else {
                 continue;
             };
-            let conversation = Conversation {
+            let job = PullJob {
                 entry: guest.entry.clone(),
                 row: guest.row.clone(),
                 ask,
-                pending: self.pending.clone(),
-                store_writer: self.store_writer.clone(),
-                limits: self.limits.clone(),
-                metrics: self.metrics.clone(),
-                seen: self.seen.clone(),
+                shared: self.shared.clone(),
             };
             guest.asked = Some(ask);
-            guest.talk = Some(talks.spawn(conversation.hold()));
+            guest.exchange = Some(exchanges.spawn(job.run()));
         }
     }
 
-    fn settle(&self, talk: Result<(Id, Exchange), JoinError>) {
-        let (id, talk) = match talk {
-            Ok(talk) => talk,
+    fn settle(&self, ended: Result<(Id, Exchange), JoinError>) {
+        let (id, exchange) = match ended {
+            Ok(ended) => ended,
             // Its guest left, or moved to another address.
             Err(error) if error.is_cancelled() => return,
             Err(error) => return self.settle_panic(&error),
         };
-        let mut guests = self.guests();
         let Exchange {
             vm,
             asked,
             took,
             result,
-        } = talk;
-        let is_current = |guest: &&mut Guest| guest.talk.as_ref().is_some_and(|t| t.id() == id);
-        let Some(guest) = guests.guests.get_mut(&vm).filter(is_current) else {
+        } = exchange;
+        let mut table = self.guests();
+        let Some(guest) = table.guests.get_mut(&vm).filter(|guest| guest.is_in(id)) else {
             return;
         };
-        (guest.talk, guest.asked) = (None, None);
-        guest.has_answered |= result.is_ok();
-        self.metrics.pulls.inc(match &result {
-            Ok(PullResult::Kept { .. }) => "report",
+        guest.ended();
+        self.count(asked, took, &result);
+        let outcome = self.note(&vm, guest, asked, took, result);
+        let (now, jitter) = (clock::now(), fastrand::f64());
+        table.schedule.finished(&vm, outcome, now, jitter);
+    }
+
+    fn count(&self, asked: Ask, took: Duration, result: &Result<PullResult, Failure>) {
+        let metrics = &self.shared.metrics;
+        metrics.pulls.inc(match result {
+            Ok(PullResult::Stored { .. }) => "report",
             Ok(PullResult::Unchanged { .. }) => "unchanged",
             Err(failure) => failure.label(),
         });
         if !matches!(asked, Ask::Wait(_)) {
-            self.metrics.pull_seconds.observe_time(took);
+            metrics.pull_seconds.observe_time(took);
         }
-        let outcome = match result {
+    }
+
+    /// Takes note of what a guest answered; says what that means for the schedule.
+    fn note(
+        &self,
+        vm: &VmId,
+        guest: &mut Guest,
+        asked: Ask,
+        took: Duration,
+        result: Result<PullResult, Failure>,
+    ) -> PullOutcome {
+        let hasty = matches!(asked, Ask::Wait(_)) && took < HASTY;
+        guest.has_answered |= result.is_ok();
+        match result {
             Ok(PullResult::Unchanged { learned }) => {
                 guest.failure = None;
                 let waits = learned.waits;
                 if learned.note(&mut guest.row) {
-                    self.store_writer.note(Change::Learn {
-                        vm: vm.clone(),
-                        guest: GuestRow::clone(&guest.row),
-                    });
+                    self.shared.pending.learn(vm, GuestRow::clone(&guest.row));
                 }
-                let hasty = matches!(asked, Ask::Wait(_)) && took < HASTY;
                 PullOutcome::Unchanged { waits, hasty }
             }
-            Ok(PullResult::Kept { row }) => {
+            Ok(PullResult::Stored { row }) => {
                 guest.failure = None;
                 let waits = row.waits;
                 if let Some(then) = changed_machine(&guest.row, row.guest_id.as_ref()) {
@@ -196,7 +175,6 @@ impl Pulling {
                     tracing::info!(%vm, "has no package to report yet");
                 }
                 (guest.failure, guest.has_answered) = (Some(failure), true);
-                let hasty = matches!(asked, Ask::Wait(_)) && took < HASTY;
                 PullOutcome::NoPackages { waits, hasty }
             }
             Err(failure) => {
@@ -207,32 +185,26 @@ impl Pulling {
                 guest.failure = Some(failure);
                 outcome
             }
-        };
-        guests
-            .schedule
-            .finished(&vm, outcome, clock::now(), fastrand::f64());
+        }
     }
 
-    /// A fault in handling what one guest said is that guest's failure, and no other's.
+    /// A fault in handling the answer of one guest is that guest's failure, and no other's.
     fn settle_panic(&self, error: &JoinError) {
-        let mut guests = self.guests();
-        let is_current = |guest: &Guest| guest.talk.as_ref().is_some_and(|t| t.id() == error.id());
-        let Some((vm, guest)) = guests
-            .guests
-            .iter_mut()
-            .find(|(_, guest)| is_current(guest))
-        else {
+        let mut table = self.guests();
+        let mut guests = table.guests.iter_mut();
+        let Some((vm, guest)) = guests.find(|(_, guest)| guest.is_in(error.id())) else {
             return;
         };
         let vm = vm.clone();
         let failure = Failure::Panicked(error.to_string().as_str().into());
         tracing::error!(%vm, address = %guest.entry.address, %failure, "not pulled");
-        self.metrics.pulls.inc(failure.label());
-        (guest.talk, guest.asked) = (None, None);
+        self.shared.metrics.pulls.inc(failure.label());
+        guest.ended();
         guest.failure = Some(failure);
-        guests
+        let (now, jitter) = (clock::now(), fastrand::f64());
+        table
             .schedule
-            .finished(&vm, PullOutcome::Failed, clock::now(), fastrand::f64());
+            .finished(&vm, PullOutcome::Failed, now, jitter);
     }
 
     /// Takes over a roster: new guests are asked at once, those gone no more; what is pending of
@@ -248,30 +220,29 @@ impl Pulling {
         self.take_over_guests(roster, stored);
         if is_complete {
             let present = self.guests().guests.keys().cloned().collect();
-            self.pending.set_present(present);
+            self.shared.pending.set_present(present);
             for (vm, _) in stored.drain() {
-                self.forget(&vm);
+                self.shared.pending.forget(&vm);
             }
         }
     }
 
     fn take_over_guests(&self, roster: Guests, stored: &mut HashMap<VmId, GuestRow>) {
-        let mut guests = self.guests();
-        let gone: Vec<VmId> = guests
-            .guests
-            .keys()
+        let mut table = self.guests();
+        let all = table.guests.keys();
+        let gone: Vec<VmId> = all
             .filter(|vm| !roster.contains_key(*vm))
             .cloned()
             .collect();
         for vm in &gone {
-            guests.remove(vm);
-            self.forget(vm);
+            table.remove(vm);
+            self.shared.pending.forget(vm);
         }
-        let (now, wall) = (clock::now(), clock::wall_now());
+        let (now, wall) = (clock::now(), self.shared.wall.now());
         for (vm, entry) in roster {
-            let row = match guests.guests.get(&vm) {
+            let row = match table.guests.get(&vm) {
                 Some(guest) if guest.entry == entry => continue,
-                Some(_) => guests.remove(&vm).map(|guest| guest.row),
+                Some(_) => table.remove(&vm).map(|guest| guest.row),
                 None => stored.remove(&vm).map(Arc::new),
             }
             .unwrap_or_default();
@@ -280,50 +251,35 @@ impl Pulling {
                 waits: row.waits,
                 full_age: wall.since(row.full_at),
             };
-            guests
-                .schedule
-                .add(vm.clone(), memory, now, fastrand::f64());
-            let guest = Guest {
-                entry,
-                row,
-                has_answered: false,
-                failure: None,
-                before: None,
-                talk: None,
-                asked: None,
-            };
-            guests.guests.insert(vm, guest);
+            let jitter = fastrand::f64();
+            table.schedule.add(vm.clone(), memory, now, jitter);
+            table.guests.insert(vm, Guest::new(entry, row));
         }
-        tracing::info!(guests = guests.guests.len(), gone = gone.len(), "roster");
+        tracing::info!(guests = table.guests.len(), gone = gone.len(), "roster");
     }
 
-    fn forget(&self, vm: &VmId) {
-        self.store_writer.note(Change::Forget { vm: vm.clone() });
-        self.pending.board().forget(vm);
-    }
-
-    /// Asks a guest for a full report now; a wait is broken off for it.
-    fn ask_full(&self, vm: &VmId) {
+    /// Asks a guest for a full report now; a wait is given up for it.
+    fn pull_in_full(&self, vm: &VmId) {
         let now = clock::now();
-        let mut guests = self.guests();
-        if let Some(guest) = guests.guests.get_mut(vm)
+        let mut table = self.guests();
+        if let Some(guest) = table.guests.get_mut(vm)
             && matches!(guest.asked, Some(Ask::Wait(_)))
         {
-            guest.asked = None;
-            if let Some(talk) = guest.talk.take() {
-                talk.abort();
+            if let Some(exchange) = &guest.exchange {
+                exchange.abort();
             }
-            guests.schedule.interrupted(vm, now);
+            guest.ended();
+            table.schedule.interrupted(vm, now);
         }
-        guests.schedule.want_full_now(vm, now);
+        table.schedule.want_full_now(vm, now);
     }
 
-    fn ask_all(&self) {
-        self.pending.lose_all();
-        let mut guests = self.guests();
-        let all: Vec<VmId> = guests.guests.keys().cloned().collect();
+    fn pull_all_in_full(&self) {
+        self.shared.pending.lose_all();
+        let mut table = self.guests();
+        let all: Vec<VmId> = table.guests.keys().cloned().collect();
         for vm in all {
-            guests.schedule.want_full(&vm);
+            table.schedule.want_full(&vm);
         }
     }
 
@@ -332,89 +288,5 @@ impl Pulling {
     }
 }
 
-impl GuestTable {
-    fn remove(&mut self, vm: &VmId) -> Option<Guest> {
-        self.schedule.remove(vm);
-        let guest = self.guests.remove(vm)?;
-        if let Some(talk) = &guest.talk {
-            talk.abort();
-        }
-        Some(guest)
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sense::queue::policy::Policy;
-    use crate::store::Store;
-
-    /// Loss prevented: one guest whose answer meets a fault of ours ends the sensor of ten thousand.
-    #[tokio::test]
-    async fn a_panic_over_one_guest_is_its_failure_and_the_others_go_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(
-            Store::open(dir.path(), "sense.redb", 1 << 20)
-                .unwrap()
-                .store,
-        );
-        let (store_writer, writer) = StoreWriter::start(store, Box::new(|| ())).unwrap();
-        let store_writer = Arc::new(store_writer);
-        let pending = Pending::new(
-            Policy::default(),
-            store_writer.clone(),
-            Vec::new(),
-            HashMap::new(),
-        );
-        let minute = Duration::from_secs(60);
-        let pulling = Pulling {
-            guests: Arc::new(Mutex::new(GuestTable::new(Timing::new(
-                minute,
-                60 * minute,
-            )))),
-            pending: Arc::new(pending),
-            store_writer,
-            limits: Arc::new(ConcurrencyLimits::new(2, None)),
-            metrics: Arc::new(Metrics::new()),
-            seen: Arc::new(SeenClock::new(WallTime::default())),
-        };
-        let entries = ["a=unix:/a", "b=unix:/b"].map(|text| text.parse::<Entry>().unwrap());
-        let known = Known {
-            guests: entries
-                .map(|entry| (entry.vm.clone(), Arc::new(entry)))
-                .into(),
-            is_complete: true,
-        };
-        pulling.take_over(known, &mut HashMap::new());
-        let vm: VmId = "a".parse().unwrap();
-        let mut talks = JoinSet::new();
-        {
-            let mut guests = pulling.guests();
-            let taken = guests.schedule.take_due(clock::now(), 0.5).unwrap();
-            assert_eq!(taken, (vm.clone(), Ask::Full));
-            let guest = guests.guests.get_mut(&vm).unwrap();
-            guest.asked = Some(Ask::Full);
-            guest.talk = Some(talks.spawn(async { unreachable!("a fault") }));
-        }
-        pulling.settle(talks.join_next_with_id().await.unwrap());
-        {
-            let guests = pulling.guests();
-            let guest = guests.guest(&vm).unwrap();
-            assert!(
-                matches!(&guest.failure, Some(Failure::Panicked(said)) if said.to_string().contains("a fault"))
-            );
-            // It backs off, and the other is asked.
-            assert!(matches!(guests.schedule.look(&vm), Some((1, Some(at))) if at > clock::now()));
-            assert!(guests.schedule.next_due().unwrap() <= clock::now());
-        }
-        drop(pulling);
-        writer.join().unwrap();
-    }
-}
+mod tests;

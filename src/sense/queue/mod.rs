@@ -1,9 +1,19 @@
 //! The pending queue: the newest undelivered report of every guest, in memory and on disk.
 //!
-//! Pulling hands reports over, delivery takes them in the order of the policy and says what became of
+//! ```text
+//! pulling ── arrived ──► Pending ── next, read ──► delivery
+//!            forget       │  ▲  ◄── settled ─────────
+//!                         ▼  │
+//!                 state: the queue       writer: sense.redb
+//! ```
+//!
+//! Pulling hands documents over, delivery takes them in the order of the policy and says what became of
 //! them. Nobody else changes the queue.
 
 mod budgets;
+mod dead_letters;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod pending;
 pub mod policy;
 #[expect(
@@ -13,6 +23,12 @@ pub mod policy;
 pub mod queue;
 mod rate_limit;
 mod rings;
+pub mod settlement;
 pub mod slot;
+pub mod state;
 pub mod table;
 pub mod writer;
+
+pub use pending::{ArrivedDocument, Dispatch, NextDelivery, Pending};
+pub use settlement::Settlement;
+pub use state::{PendingState, Precedent};

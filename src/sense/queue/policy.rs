@@ -3,6 +3,9 @@
 use crate::clock::backoff::Backoff;
 use std::time::Duration;
 
+/// Longest time for which a sink may defer a document.
+pub const LONGEST_DEFERRAL: Duration = Duration::from_secs(3600);
+
 /// The numbers of the policy.
 #[derive(Clone, Debug)]
 pub struct Policy {

@@ -1,6 +1,6 @@
 //! A guest's place in the queue: its newest report, where it stands, and what was held against it.
 
-use crate::report::Trigger;
+use crate::report::{ReportSummary, Trigger};
 use crate::sense::queue::table::{DocumentId, Place};
 use std::time::Instant;
 
@@ -11,6 +11,18 @@ pub enum Class {
     Reactive,
     /// A refresh, a first report, or one over its guest's budget.
     Routine,
+}
+
+impl Class {
+    /// The class of a document: urgent only if something changed since the `known` one, and not when
+    /// the guest is met first, when everything is new.
+    pub fn of(summary: &ReportSummary, known: Option<DocumentId>) -> Self {
+        let is_reactive = summary.facts_alone.is_none() && summary.trigger == Trigger::Reactive;
+        match known {
+            Some(known) if known.digest != summary.digest && is_reactive => Self::Reactive,
+            _ => Self::Routine,
+        }
+    }
 }
 
 /// A report on its way into the queue: its class after the budget, and its place at the tail.

@@ -1,23 +1,28 @@
-//! The one writer of `sense.redb`: a thread that commits together what came together.
+//! The only writer of `sense.redb`: a task that commits together what came together.
 //!
-//! While one commit is on its way to the disk the next changes gather; there is no timer. Few
-//! reports wait here, because each holds one of the places that [`ConcurrencyLimits`] has for them until it is
-//! durable.
+//! ```text
+//!               the disk takes writes              the disk refuses
+//! report        in one transaction: durable        refused; its guest is asked again later
+//! other change  in one transaction: durable        owed: tried again every 2 s, before anything else
+//! ```
+//!
+//! While one commit is on its way to the disk the next changes gather; there is no timer. Few reports
+//! wait here, because each holds one of the store permits of [`ConcurrencyLimits`] until it is durable.
+//!
+//! When the disk is full, answers of Central still have to make room: what carries no report is written
+//! alone then, and owed if even that fails.
 //!
 //! [`ConcurrencyLimits`]: crate::sense::limits::ConcurrencyLimits
-//!
-//! A change that carries no report is owed until it is written: when the disk is full, answers of
-//! Central still have to make room. A report that cannot be written is refused, and its guest is
-//! asked again later.
 
-use crate::sense::queue::table::{self, Change};
-use crate::store::{Store, StoreError};
-use std::io;
+use super::table::{self, Change};
+use crate::blocking::Blocking;
+use crate::clock;
+use crate::store::Store;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
-use tokio::sync::oneshot;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
 
 /// Changes in one transaction.
 const LARGEST_BATCH: usize = 256;
@@ -29,10 +34,10 @@ const MOST_OWED: usize = 100_000;
 /// Time between two attempts to write what is owed.
 const OWED_RETRY: Duration = Duration::from_secs(2);
 
-/// Why a report was not kept.
+/// Why a report is not durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// The disk refuses; it may be another time.
+    /// The disk refuses; it may take the report another time.
     #[error("{0}")]
     Refused(String),
     /// The file was damaged and a new one begun: everything pending must be asked for again.
@@ -43,12 +48,14 @@ pub enum WriteError {
     Stopping,
 }
 
-/// Called from the writer's thread when a damaged file was replaced by a new one.
+/// Called when a damaged file was replaced by a new one.
 pub type OnLoss = Box<dyn Fn() + Send>;
 
-/// The way to the writer.
+/// Sends changes to the writer. The writer ends, with everything written, when the last of these is
+/// dropped.
+#[derive(Clone)]
 pub struct StoreWriter {
-    jobs: Sender<Job>,
+    jobs: mpsc::UnboundedSender<Job>,
 }
 
 struct Job {
@@ -57,22 +64,20 @@ struct Job {
 }
 
 impl StoreWriter {
-    /// Starts the writer. It ends, with everything written, when the store_writer is dropped.
-    pub fn start(store: Arc<Store>, on_loss: OnLoss) -> io::Result<(Self, JoinHandle<()>)> {
-        let (jobs, inbox) = channel();
-        let mut writer = Writer {
-            store,
+    /// Starts the writer. Its task panics where it cannot go on: the sensor must end then.
+    pub fn start(store: Arc<Store>, blocking: Blocking, on_loss: OnLoss) -> (Self, JoinHandle<()>) {
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let writer = Writer {
+            write: Arc::new(move |changes| write(&store, changes)),
+            blocking,
             on_loss,
-            owed: Vec::new(),
+            owed: None,
         };
-        let thread = thread::Builder::new()
-            .name("store_writer".into())
-            .spawn(move || writer.run(&inbox))?;
-        Ok((Self { jobs }, thread))
+        (Self { jobs }, tokio::spawn(writer.run(inbox)))
     }
 
     /// Writes a change; it is on disk when this returns without an error.
-    pub async fn keep(&self, change: Change) -> Result<(), WriteError> {
+    pub async fn write(&self, change: Change) -> Result<(), WriteError> {
         let (done, answer) = oneshot::channel();
         let job = Job {
             change,
@@ -89,77 +94,147 @@ impl StoreWriter {
     }
 }
 
+/// Writes changes in one transaction; blocks.
+type Write = Arc<dyn Fn(Vec<Change>) -> Written + Send + Sync>;
+
 struct Writer {
-    store: Arc<Store>,
+    write: Write,
+    blocking: Blocking,
     on_loss: OnLoss,
-    owed: Vec<Change>,
+    owed: Option<Owed>,
+}
+
+/// What could not be written, oldest first.
+struct Owed {
+    changes: Vec<Change>,
+    retry_at: Instant,
+    error: String,
+}
+
+/// What became of a transaction.
+enum Written {
+    Durable,
+    /// A new file was begun.
+    Lost(String),
+    /// Nothing was written but what is not owed here.
+    Refused {
+        error: String,
+        owed: Vec<Change>,
+    },
 }
 
 impl Writer {
-    fn run(&mut self, inbox: &Receiver<Job>) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Job>) {
         loop {
-            let first = if self.owed.is_empty() {
-                inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                inbox.recv_timeout(OWED_RETRY)
-            };
-            match first {
-                Ok(first) => {
-                    let more = inbox.try_iter().take(LARGEST_BATCH - 1);
-                    self.write(std::iter::once(first).chain(more).collect());
+            let mut jobs = Vec::new();
+            let received = match &self.owed {
+                None => inbox.recv_many(&mut jobs, LARGEST_BATCH).await,
+                Some(owed) => {
+                    let more = inbox.recv_many(&mut jobs, LARGEST_BATCH);
+                    match timeout_at(owed.retry_at.into(), more).await {
+                        Ok(received) => received,
+                        Err(_) => {
+                            self.commit(Vec::new()).await;
+                            continue;
+                        }
+                    }
                 }
-                Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => return self.write(Vec::new()),
+            };
+            if received == 0 {
+                return self.commit(Vec::new()).await;
+            }
+            match &mut self.owed {
+                Some(owed) if clock::now() < owed.retry_at => owed.add(jobs),
+                _ => self.commit(jobs).await,
             }
         }
     }
 
-    /// Writes what is owed, then `jobs`, in this order.
-    fn write(&mut self, jobs: Vec<Job>) {
+    /// Writes what is owed, then `jobs`, in one transaction.
+    async fn commit(&mut self, jobs: Vec<Job>) {
+        let before = self.owed.take();
+        let was_refused = before.as_ref().map(|owed| owed.error.clone());
         let (changes, answers): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|job| (job.change, job.done)).unzip();
-        let mut all = std::mem::take(&mut self.owed);
+        let mut all = before.map(|owed| owed.changes).unwrap_or_default();
         all.extend(changes);
         if all.is_empty() {
             return;
         }
-        let result = match table::apply(&self.store, &all) {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_corrupt() => Err(self.begin_anew(&error)),
-            Err(error) => {
-                tracing::warn!(%error, "cannot write");
-                self.make_room(all);
-                Err(WriteError::Refused(error.to_string()))
+        let write = self.write.clone();
+        let result = match self.blocking.run(move || write(all)).await {
+            Ok(Written::Durable) => {
+                if was_refused.is_some() {
+                    tracing::info!("sense.redb can be written again");
+                }
+                Ok(())
             }
+            Ok(Written::Lost(error)) => {
+                (self.on_loss)();
+                Err(WriteError::Lost(error))
+            }
+            Ok(Written::Refused { error, owed }) => {
+                if was_refused.as_ref() != Some(&error) {
+                    tracing::warn!(%error, owed = owed.len(), "cannot write sense.redb");
+                }
+                if !owed.is_empty() {
+                    self.owed = Some(Owed {
+                        changes: owed,
+                        retry_at: clock::now() + OWED_RETRY,
+                        error: error.clone(),
+                    });
+                }
+                Err(WriteError::Refused(error))
+            }
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         for done in answers.into_iter().flatten() {
             // Whoever asked may be gone.
             let _ = done.send(result.clone());
         }
     }
+}
 
-    /// Writes what carries no report by itself: that needs little room, and may make some.
-    fn make_room(&mut self, changes: Vec<Change>) {
-        let small: Vec<Change> = changes
-            .into_iter()
-            .filter(|change| !matches!(change, Change::Put { .. }))
-            .collect();
-        if small.is_empty() || table::apply(&self.store, &small).is_ok() {
-            return;
-        }
-        self.owed = small;
-        let excess = self.owed.len().saturating_sub(MOST_OWED);
-        self.owed.drain(..excess);
-    }
-
-    fn begin_anew(&mut self, error: &StoreError) -> WriteError {
-        match self.store.begin_anew() {
-            Ok(aside) => {
-                tracing::error!(%error, moved_to = %aside.display(), "store moved aside, a new one begun");
-                (self.on_loss)();
+impl Owed {
+    /// Takes over what comes before the next attempt: reports are refused at once.
+    fn add(&mut self, jobs: Vec<Job>) {
+        for Job { change, done } in jobs {
+            match done {
+                Some(done) => drop(done.send(Err(WriteError::Refused(self.error.clone())))),
+                None => self.changes.push(change),
             }
-            Err(second) => tracing::error!(%error, %second, "cannot begin a new store"),
         }
-        WriteError::Lost(error.to_string())
+        bound(&mut self.changes);
     }
 }
+
+/// Writes all of `changes`; where the disk refuses, those that carry no report.
+fn write(store: &Store, mut changes: Vec<Change>) -> Written {
+    let Err(error) = table::apply(store, &changes) else {
+        return Written::Durable;
+    };
+    let said = error.to_string();
+    let error = match store.recover(error) {
+        Ok(_) => return Written::Lost(said),
+        Err(error) => error,
+    };
+    // They need little room, and may make some.
+    let all = changes.len();
+    changes.retain(|change| !matches!(change, Change::Put { .. }));
+    if changes.len() < all && table::apply(store, &changes).is_ok() {
+        changes.clear();
+    }
+    bound(&mut changes);
+    Written::Refused {
+        error: error.to_string(),
+        owed: changes,
+    }
+}
+
+fn bound(owed: &mut Vec<Change>) {
+    let excess = owed.len().saturating_sub(MOST_OWED);
+    owed.drain(..excess);
+}
+
+#[cfg(test)]
+mod tests;

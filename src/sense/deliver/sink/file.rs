@@ -9,7 +9,7 @@
 //!   back: a line counts as accepted when the system has taken all of it. A reader that takes nothing
 //!   for [`READER`] is treated as absent, and a line that was cut short there is ended first.
 
-use super::{Delivery, Sink};
+use super::{BlockingSink, Delivery};
 use crate::clock;
 use crate::sense::deliver::outcome::Outcome;
 use nix::errno::Errno;
@@ -59,7 +59,7 @@ impl FileSink {
     }
 }
 
-impl Sink for FileSink {
+impl BlockingSink for FileSink {
     fn shortens_unchanged(&self) -> bool {
         true
     }

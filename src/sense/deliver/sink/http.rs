@@ -1,7 +1,7 @@
 //! `http(s)://`: `POST {base}/v1/reports`.
 
 use super::gzip::{COMPRESS_FROM, gzip};
-use super::{Delivery, Sink};
+use super::{BlockingSink, Delivery};
 use crate::clock;
 use crate::http::{self, Bearer, Client, HttpError};
 use crate::sense::deliver::outcome::Outcome;
@@ -33,7 +33,7 @@ impl HttpSink {
     }
 }
 
-impl Sink for HttpSink {
+impl BlockingSink for HttpSink {
     fn deliver(&self, delivery: &Delivery) -> Outcome {
         let bearer = match self.token_file.as_deref().map(Bearer::from_file) {
             Some(Err(error)) => return Outcome::Unauthorized(error.to_string()),

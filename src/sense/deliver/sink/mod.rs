@@ -1,4 +1,4 @@
-//! Where reports go: one trait, one file per kind.
+//! Sinks: where documents go. One file per kind, [`open`] for their addresses.
 
 mod file;
 mod gzip;
@@ -6,8 +6,11 @@ mod http;
 mod nats;
 mod open;
 
-use super::outcome::Outcome;
+use crate::blocking::Blocking;
+use crate::sense::deliver::outcome::Outcome;
 pub use open::{SinkAddress, SinkOptions, open};
+use std::pin::Pin;
+use std::sync::Arc;
 
 /// What a delivery brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +21,8 @@ pub enum Kind {
     Facts,
 }
 
-/// A report ready to be sent.
+/// A document ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// What is in the body.
     pub kind: Kind,
@@ -34,13 +38,44 @@ pub struct Delivery {
     pub body: Vec<u8>,
 }
 
-/// Takes reports. Blocks until the report is durable there, or is not.
+/// A delivery under way.
+pub type Delivering<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// Takes documents.
 pub trait Sink: Send + Sync {
-    /// Delivers one document.
-    fn deliver(&self, delivery: &Delivery) -> Outcome;
+    /// Delivers one document. [`Outcome::Accepted`] means that it is durable there.
+    fn deliver(&self, delivery: Delivery) -> Delivering<'_>;
 
     /// Whether it keeps every document, so that a report that it has already is a short line.
     fn shortens_unchanged(&self) -> bool {
         false
+    }
+}
+
+/// A sink that blocks the thread that delivers.
+trait BlockingSink: Send + Sync + 'static {
+    fn deliver(&self, delivery: &Delivery) -> Outcome;
+
+    /// As [`Sink::shortens_unchanged`].
+    fn shortens_unchanged(&self) -> bool {
+        false
+    }
+}
+
+/// A [`BlockingSink`] on a thread per delivery.
+struct OnThreads<S>(Arc<S>);
+
+impl<S: BlockingSink> Sink for OnThreads<S> {
+    fn deliver(&self, delivery: Delivery) -> Delivering<'_> {
+        let sink = self.0.clone();
+        Box::pin(async move {
+            let sent = Blocking::Threads.run(move || sink.deliver(&delivery));
+            sent.await
+                .unwrap_or_else(|error| Outcome::of_panic(&error.to_string()))
+        })
+    }
+
+    fn shortens_unchanged(&self) -> bool {
+        self.0.shortens_unchanged()
     }
 }

@@ -17,7 +17,7 @@
 //!   publishing needs to be allowed.
 
 use super::gzip::{COMPRESS_FROM, gzip};
-use super::{Delivery, Kind, Sink, SinkOptions};
+use super::{BlockingSink, Delivery, Kind, SinkOptions};
 use crate::clock;
 use crate::nats::jetstream::{self, Answer, ApiError};
 use crate::nats::{Address, Client, Message, NatsError, Options};
@@ -284,7 +284,7 @@ impl NatsSink {
     }
 }
 
-impl Sink for NatsSink {
+impl BlockingSink for NatsSink {
     fn deliver(&self, delivery: &Delivery) -> Outcome {
         let until = clock::now() + DEADLINE;
         self.attempt(delivery, until)

@@ -1,13 +1,14 @@
 //! Addresses of sinks, and opening the sink of an address.
 
-use super::Sink;
 use super::file::FileSink;
 use super::http::HttpSink;
 use super::nats::NatsSink;
+use super::{OnThreads, Sink};
 use crate::{http, nats};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Where to, as it is written: `file:PATH`, `http(s)://...`, `nats://...?stream=NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,23 +62,30 @@ pub struct SinkOptions {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Makes the sink ready, or says what is wrong with it.
-pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Box<dyn Sink>, String> {
+/// Opens the sink of an address.
+///
+/// # Errors
+/// The file cannot be opened, with its path. Other kinds connect when they first deliver.
+pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Arc<dyn Sink>, String> {
     Ok(match address {
         SinkAddress::File(path) => {
-            Box::new(FileSink::open(path).map_err(|error| format!("{}: {error}", path.display()))?)
+            let opened = FileSink::open(path);
+            let sink = opened.map_err(|error| format!("{}: {error}", path.display()))?;
+            Arc::new(OnThreads(Arc::new(sink)))
         }
-        SinkAddress::Http(base) => Box::new(HttpSink::new(
-            base,
-            http::Options {
+        SinkAddress::Http(base) => {
+            let client = http::Options {
                 deadline: HttpSink::DEADLINE,
                 body_cap: HttpSink::MAX_ANSWER,
                 ca_file: options.ca_file.clone(),
                 ..http::Options::default()
-            },
-            options.token_file.clone(),
-        )),
-        SinkAddress::Nats(address) => Box::new(NatsSink::new(address, options)),
+            };
+            let sink = HttpSink::new(base, client, options.token_file.clone());
+            Arc::new(OnThreads(Arc::new(sink)))
+        }
+        SinkAddress::Nats(address) => {
+            Arc::new(OnThreads(Arc::new(NatsSink::new(address, options))))
+        }
     })
 }
 

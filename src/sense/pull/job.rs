@@ -1,22 +1,21 @@
-//! One conversation with a guest, from the request to the durable report.
+//! One pull of a guest, from the request to the durable document.
 
 use super::answer::{self, Context};
 use super::exchange;
 use super::failure::Failure;
+use super::run::Shared;
 use super::schedule::Ask;
 use crate::clock;
 use crate::report::{FactsHash, GuestId, ReportSummary, VmId};
-use crate::sense::limits::{ConcurrencyLimits, Transfer};
-use crate::sense::metrics::Metrics;
-use crate::sense::queue::pending::{self, Pending};
-use crate::sense::queue::table::{Change, DocumentId, Echo, GuestRow, SealedReport};
-use crate::sense::queue::writer::StoreWriter;
+use crate::sense::limits::Transfer;
+use crate::sense::queue::slot::Class;
+use crate::sense::queue::table::{DocumentId, Echo, GuestRow, SealedReport};
+use crate::sense::queue::{ArrivedDocument, Pending};
 use crate::sense::roster::Entry;
-use crate::sense::seen::SeenClock;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A conversation that has ended.
+/// An exchange with a guest that has ended.
 pub(super) struct Exchange {
     pub(super) vm: VmId,
     pub(super) asked: Ask,
@@ -24,12 +23,12 @@ pub(super) struct Exchange {
     pub(super) result: Result<PullResult, Failure>,
 }
 
-/// What came of a conversation.
+/// What came of an exchange.
 pub(super) enum PullResult {
     /// No document.
     Unchanged { learned: Learned },
     /// A document that is durable now, and what is known of the guest with it.
-    Kept { row: Arc<GuestRow> },
+    Stored { row: Arc<GuestRow> },
 }
 
 /// What an answer without a document tells of the guest.
@@ -42,7 +41,7 @@ pub(super) struct Learned {
 impl Learned {
     /// Notes it in the row; whether that changed anything.
     pub(super) fn note(self, row: &mut Arc<GuestRow>) -> bool {
-        // Facts that were sent before are in the row already; those that wait for their turn are not.
+        // Facts that were sent before are in the row already; those that are deferred are not.
         let facts = row.facts.or(Some(self.facts));
         if row.waits == self.waits && row.echo == self.echo && row.facts == facts {
             return false;
@@ -53,23 +52,25 @@ impl Learned {
     }
 }
 
-/// One conversation, from the first byte to the durable report.
-pub(super) struct Conversation {
+/// A pull of a guest that is due.
+pub(super) struct PullJob {
     pub(super) entry: Arc<Entry>,
     pub(super) row: Arc<GuestRow>,
     pub(super) ask: Ask,
-    pub(super) pending: Arc<Pending>,
-    pub(super) store_writer: Arc<StoreWriter>,
-    pub(super) limits: Arc<ConcurrencyLimits>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) seen: Arc<SeenClock>,
+    pub(super) shared: Arc<Shared>,
 }
 
-impl Conversation {
-    pub(super) async fn hold(self) -> Exchange {
+/// An answer, decoded.
+struct Decoded {
+    learned: Learned,
+    document: Option<(ReportSummary, SealedReport)>,
+}
+
+impl PullJob {
+    pub(super) async fn run(self) -> Exchange {
         let started = clock::now();
         let (vm, asked) = (self.entry.vm.clone(), self.ask);
-        let result = self.talk().await;
+        let result = self.pull().await;
         Exchange {
             vm,
             asked,
@@ -78,62 +79,71 @@ impl Conversation {
         }
     }
 
-    async fn talk(self) -> Result<PullResult, Failure> {
-        let (bytes, transfer) =
-            exchange::converse(&self.entry.address, self.ask, &self.row.echo, &self.limits).await?;
+    async fn pull(self) -> Result<PullResult, Failure> {
+        let Shared { dial, limits, .. } = &*self.shared;
+        let (address, echo) = (&self.entry.address, &self.row.echo);
+        let (bytes, transfer) = exchange::pull(&**dial, address, self.ask, echo, limits).await?;
         // Apart from the wait, which ten thousand guests are in at a time: it stays small.
-        Box::pin(self.take_in(bytes, transfer)).await
+        Box::pin(self.store(bytes, transfer)).await
     }
 
-    /// What becomes of an answer, up to the durable report.
-    async fn take_in(
+    /// Decodes an answer and stores its document, if it brings one.
+    async fn store(
         self,
         bytes: Vec<u8>,
         mut transfer: Option<Transfer>,
     ) -> Result<PullResult, Failure> {
         let (started, len) = (clock::now(), bytes.len());
-        let Understood { learned, document } = self.understand(bytes, transfer.as_ref()).await?;
-        // Facts alone wait until what is pending of the guest was delivered; it may bring them.
-        let must_wait = |summary: &ReportSummary| {
-            summary.facts_alone.is_some()
-                && self.pending.board().queue.slot(&self.entry.vm).is_some()
-        };
-        let Some((summary, sealed)) = document.filter(|(summary, _)| !must_wait(summary)) else {
+        let Decoded { learned, document } = self.decode(bytes, transfer.as_ref()).await?;
+        let Shared {
+            pending,
+            limits,
+            metrics,
+            ..
+        } = &*self.shared;
+        let document = document.filter(|(summary, _)| !self.defers(summary, pending));
+        let Some((summary, sealed)) = document else {
             return Ok(PullResult::Unchanged { learned });
         };
         if let Some(transfer) = &mut transfer {
-            transfer.keep(&self.limits).await;
+            transfer.wait_for_store(limits).await;
         }
-        let metrics = self.metrics.clone();
         if summary.facts_alone.is_none() {
             metrics.triggers.inc(summary.trigger.as_str());
             metrics.report_bytes.observe(len as f64);
             metrics.report_packages.observe(f64::from(summary.packages));
         }
-        let arrived = Arrived {
+        let row = self.learn(&summary, learned);
+        let before = &self.row;
+        let same_machine = before.guest_id.is_none() || before.guest_id == row.guest_id;
+        let arrived = ArrivedDocument {
             vm: self.entry.vm.clone(),
-            row: self.learn(&summary, learned),
-            before: self.row,
+            class: Class::of(&summary, before.known.filter(|_| same_machine)),
             summary,
             sealed,
+            guest: row.clone(),
         };
-        let kept = tokio::spawn(arrived.keep(self.pending, self.store_writer));
-        let kept = kept.await.map_err(|e| Failure::WriteError(e.to_string()))?;
+        let stored = pending.clone().arrived(arrived).await;
         drop(transfer);
-        metrics
-            .transfer_seconds
-            .observe_time(clock::now().saturating_duration_since(started));
-        kept
+        let took = clock::now().saturating_duration_since(started);
+        metrics.transfer_seconds.observe_time(took);
+        stored.map_err(|error| Failure::NotStored(error.to_string()))?;
+        Ok(PullResult::Stored { row: Arc::new(row) })
     }
 
-    /// Understands an answer: a short one here, a long one where it holds nobody up.
-    async fn understand(
+    /// Facts alone wait until what is pending of the guest was delivered; it may bring them.
+    fn defers(&self, summary: &ReportSummary, pending: &Pending) -> bool {
+        summary.facts_alone.is_some() && pending.has(&self.entry.vm)
+    }
+
+    /// Decodes an answer: a short one here, a long one where that holds up nobody.
+    async fn decode(
         &self,
         bytes: Vec<u8>,
         transfer: Option<&Transfer>,
-    ) -> Result<Understood, Failure> {
+    ) -> Result<Decoded, Failure> {
         let (entry, row, ask) = (self.entry.clone(), self.row.clone(), self.ask);
-        let (seen, now) = (self.seen.clone(), clock::wall_now());
+        let (seen, now) = (self.shared.seen.clone(), self.shared.wall.now());
         let work = move || {
             let context = Context {
                 vm: &entry.vm,
@@ -147,7 +157,7 @@ impl Conversation {
             check_machine(entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
             let document = match &answer.document {
                 Some(envelope) => {
-                    let sealed = SealedReport::new(envelope).map_err(Failure::WriteError)?;
+                    let sealed = SealedReport::new(envelope).map_err(Failure::NotStored)?;
                     Some((envelope.summary(), sealed))
                 }
                 None => None,
@@ -157,15 +167,14 @@ impl Conversation {
                 echo: answer.echo,
                 facts: answer.facts,
             };
-            Ok(Understood { learned, document })
+            Ok(Decoded { learned, document })
         };
         let Some(transfer) = transfer else {
             return work();
         };
-        let _hand = self.limits.cpu_permit(transfer.urgency).await;
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|error| Failure::WriteError(error.to_string()))?
+        let _permit = self.shared.limits.cpu_permit(transfer.urgency).await;
+        let decoded = self.shared.blocking.run(work).await;
+        decoded.map_err(|error| Failure::Panicked(error.to_string().as_str().into()))?
     }
 
     /// What is known of the guest once this document is durable.
@@ -178,16 +187,17 @@ impl Conversation {
                 ..GuestRow::clone(&self.row)
             };
         }
+        let metrics = &self.shared.metrics;
         if let Some(then) = changed_machine(&self.row, summary.guest_id.as_ref()) {
             let now = summary.guest_id.as_ref().map(GuestId::as_str);
-            self.metrics.machine_changes.inc();
+            metrics.machine_changes.inc();
             tracing::warn!(vm = %self.entry.vm, %then, now, "another machine answers here");
         }
         if let Some(known) = self.row.known
             && known.key.epoch == summary.key.epoch
             && known.key.generation > summary.key.generation
         {
-            self.metrics.went_back.inc();
+            metrics.went_back.inc();
             tracing::warn!(vm = %self.entry.vm, from = %known.key, to = %summary.key, "generation went back: was a snapshot restored?");
         }
         let tokens = match &learned.echo {
@@ -200,64 +210,11 @@ impl Conversation {
             guest_id: summary.guest_id.clone(),
             waits: learned.waits,
             generated_at: summary.generated_at,
-            full_at: clock::wall_now(),
+            full_at: self.shared.wall.now(),
             accepted: None,
             facts: Some(summary.facts),
             tokens,
         }
-    }
-}
-
-/// What an answer said.
-struct Understood {
-    learned: Learned,
-    document: Option<(ReportSummary, SealedReport)>,
-}
-
-/// A report that is not yet durable.
-struct Arrived {
-    vm: VmId,
-    /// What was known of the guest.
-    before: Arc<GuestRow>,
-    /// What is known of it from now on.
-    row: GuestRow,
-    summary: ReportSummary,
-    sealed: SealedReport,
-}
-
-impl Arrived {
-    /// Makes the report durable and puts it into the queue. Runs to its end whatever becomes of the
-    /// guest meanwhile: what is on disk must be in the queue.
-    async fn keep(
-        self,
-        pending: Arc<Pending>,
-        store_writer: Arc<StoreWriter>,
-    ) -> Result<PullResult, Failure> {
-        let Self {
-            vm,
-            before,
-            row,
-            summary,
-            sealed,
-        } = self;
-        let same_machine = before.guest_id.is_none() || before.guest_id == row.guest_id;
-        let known = before.known.filter(|_| same_machine);
-        let class = pending::class_of(&summary, known);
-        let (arrival, slot) = pending.admit(&vm, &summary, class);
-        let put = Change::Put {
-            vm: vm.clone(),
-            slot: slot.clone(),
-            guest: row.clone(),
-            report: sealed,
-            seen_at: summary.seen_at,
-        };
-        store_writer
-            .keep(put)
-            .await
-            .map_err(|error| Failure::WriteError(error.to_string()))?;
-        pending.enqueue(&vm, arrival, &slot);
-        tracing::debug!(%vm, generation = %slot.report.key, ?class, "pending");
-        Ok(PullResult::Kept { row: Arc::new(row) })
     }
 }
 

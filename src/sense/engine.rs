@@ -1,0 +1,182 @@
+//! The sensor without its surroundings: pulling, the pending queue and delivery, on whatever store, sink,
+//! connections and clock they are given.
+//!
+//! A service and a simulation run this same glue. What surrounds it in a service (signals, sources of the
+//! roster, the control socket, metrics) is in [`super::service`].
+
+use super::deliver::breaker::Breaker;
+use super::deliver::run::DeliveryLoop;
+use super::deliver::sink::Sink;
+use super::limits::ConcurrencyLimits;
+use super::metrics::Metrics;
+use super::pull::dial::Dial;
+use super::pull::guests::GuestTable;
+use super::pull::run::{Inbox, PullLoop, Shared};
+use super::pull::schedule::Timing;
+use super::queue::Pending;
+use super::queue::policy::Policy;
+use super::queue::table::{self, Loaded};
+use super::queue::writer::{OnLoss, StoreWriter};
+use super::roster::Known;
+use super::seen::SeenClock;
+use crate::blocking::Blocking;
+use crate::clock::WallClock;
+use crate::store::{Store, StoreError};
+use std::sync::{Arc, Mutex};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinHandle};
+
+/// Transfers at the same time.
+const TRANSFERS: usize = 20;
+
+/// What a sensor is given.
+pub struct Parts {
+    /// The open database.
+    pub store: Arc<Store>,
+    /// Where documents go.
+    pub sink: Arc<dyn Sink>,
+    /// Connects to guests.
+    pub dial: Arc<dyn Dial>,
+    /// The guests, whenever they change.
+    pub roster: watch::Receiver<Known>,
+    /// The policy of the queue.
+    pub policy: Policy,
+    /// The numbers of the schedule.
+    pub timing: Timing,
+    /// Name of this sensor in documents.
+    pub sensor_id: Arc<str>,
+    /// Where work that blocks runs.
+    pub blocking: Blocking,
+    /// Time of day.
+    pub wall: WallClock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A running sensor.
+pub struct Engine {
+    /// Guests.
+    pub guests: Arc<Mutex<GuestTable>>,
+    /// Pending documents.
+    pub pending: Arc<Pending>,
+    /// State of Central.
+    pub breaker: Arc<Mutex<Breaker>>,
+    /// Number of documents that were pending when it started.
+    pub restored: usize,
+    stop: watch::Sender<bool>,
+    pulling: JoinHandle<()>,
+    delivering: JoinHandle<()>,
+    writing: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Loads what is stored and starts the loops.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn start(parts: Parts) -> Result<Self, StoreError> {
+        let Parts {
+            store,
+            sink,
+            dial,
+            roster,
+            policy,
+            timing,
+            sensor_id,
+            blocking,
+            wall,
+            metrics,
+        } = parts;
+        let loaded = load(&store, &metrics)?;
+        let (lost_tx, lost) = mpsc::unbounded_channel();
+        let counters = metrics.clone();
+        let on_loss: OnLoss = Box::new(move || {
+            counters.moved_aside.inc();
+            // Fails only while stopping.
+            let _ = lost_tx.send(());
+        });
+        let (writer, writing) = StoreWriter::start(store.clone(), blocking, on_loss);
+        let queue = Pending::new(policy, store, writer, wall.clone(), &loaded);
+        let (pending, restored) = (Arc::new(queue), loaded.slots.len());
+        let guests = Arc::new(Mutex::new(GuestTable::new(timing)));
+        let breaker = Arc::new(Mutex::new(Breaker::default()));
+        let limits = Arc::new(ConcurrencyLimits::new(TRANSFERS));
+        let (full_pulls_tx, full_pulls) = mpsc::unbounded_channel();
+        let (stop_tx, stop) = watch::channel(false);
+        let delivery = DeliveryLoop {
+            pending: pending.clone(),
+            limits: limits.clone(),
+            sink,
+            breaker: breaker.clone(),
+            metrics: metrics.clone(),
+            sensor: sensor_id,
+            blocking,
+            wall: wall.clone(),
+            full_pulls: full_pulls_tx,
+        };
+        let pull = PullLoop {
+            guests: guests.clone(),
+            shared: Arc::new(Shared {
+                dial,
+                pending: pending.clone(),
+                limits,
+                metrics,
+                seen: Arc::new(SeenClock::new(loaded.seen_at)),
+                blocking,
+                wall,
+            }),
+        };
+        let inbox = Inbox {
+            roster,
+            full_pulls,
+            lost,
+            stop: stop.clone(),
+        };
+        let known = loaded.guests.into_iter().collect();
+        Ok(Self {
+            guests,
+            pending,
+            breaker,
+            restored,
+            stop: stop_tx,
+            delivering: tokio::spawn(delivery.run(stop)),
+            pulling: tokio::spawn(pull.run(known, inbox)),
+            writing,
+        })
+    }
+
+    /// Waits for a part that must never end to end.
+    pub async fn failed(&mut self) -> Result<(), JoinError> {
+        tokio::select! {
+            ended = &mut self.pulling => ended,
+            ended = &mut self.delivering => ended,
+            ended = &mut self.writing => ended,
+        }
+    }
+
+    /// Stops: no new pulls nor deliveries, those under way end within a bounded time, and everything is
+    /// written. Whoever else holds [`Engine::pending`] must drop it, since it may still write.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.pulling.await;
+        let _ = self.delivering.await;
+        drop(self.pending);
+        let _ = self.writing.await;
+    }
+
+    /// Ends at once, as a kill does.
+    pub fn kill(self) {
+        for task in [&self.pulling, &self.delivering, &self.writing] {
+            task.abort();
+        }
+    }
+}
+
+/// Reads what is stored; a file that is damaged is replaced by a new one.
+fn load(store: &Store, metrics: &Metrics) -> Result<Loaded, StoreError> {
+    table::load(store).or_else(|error| {
+        store.recover(error)?;
+        metrics.moved_aside.inc();
+        Ok(Loaded::default())
+    })
+}

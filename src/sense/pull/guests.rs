@@ -1,0 +1,91 @@
+//! The guests that are pulled: where each is, what is known of it, and when it is asked next.
+
+use super::failure::Failure;
+use super::schedule::{Ask, Schedule, Timing};
+use crate::clock::WallTime;
+use crate::report::{GuestId, VmId};
+use crate::sense::queue::table::GuestRow;
+use crate::sense::roster::Entry;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::task::{AbortHandle, Id};
+
+/// All guests of the roster, as pulling keeps them and `status` shows them.
+pub struct GuestTable {
+    /// Who is asked next.
+    pub schedule: Schedule,
+    pub(super) guests: HashMap<VmId, Guest>,
+}
+
+/// A guest of the roster.
+pub struct Guest {
+    /// Where it is.
+    pub entry: Arc<Entry>,
+    /// What is known of it; shared with the exchange that most guests are always in.
+    pub row: Arc<GuestRow>,
+    /// Whether it answered since the start.
+    pub has_answered: bool,
+    /// What went wrong last time.
+    pub failure: Option<Failure>,
+    /// Which machine answered here before, and since when another does.
+    pub before: Option<(GuestId, WallTime)>,
+    /// The exchange with it, while there is one.
+    pub(super) exchange: Option<AbortHandle>,
+    /// What it is being asked for.
+    pub asked: Option<Ask>,
+}
+
+impl Guest {
+    /// A guest that was not asked yet.
+    pub(super) fn new(entry: Arc<Entry>, row: Arc<GuestRow>) -> Self {
+        Self {
+            entry,
+            row,
+            has_answered: false,
+            failure: None,
+            before: None,
+            exchange: None,
+            asked: None,
+        }
+    }
+
+    /// Whether this exchange is the one with the guest, and not one that was given up.
+    pub(super) fn is_in(&self, exchange: Id) -> bool {
+        self.exchange.as_ref().is_some_and(|it| it.id() == exchange)
+    }
+
+    /// The exchange has ended.
+    pub(super) fn ended(&mut self) {
+        (self.exchange, self.asked) = (None, None);
+    }
+}
+
+impl GuestTable {
+    /// No guests yet; guests get `timing` when they come.
+    pub fn new(timing: Timing) -> Self {
+        Self {
+            schedule: Schedule::new(timing),
+            guests: HashMap::new(),
+        }
+    }
+
+    /// A guest.
+    pub fn guest(&self, vm: &VmId) -> Option<&Guest> {
+        self.guests.get(vm)
+    }
+
+    /// All guests, in no order.
+    pub fn guests(&self) -> impl Iterator<Item = (&VmId, &Guest)> {
+        self.guests.iter()
+    }
+
+    /// Forgets a guest and gives up the exchange with it.
+    pub(super) fn remove(&mut self, vm: &VmId) -> Option<Guest> {
+        self.schedule.remove(vm);
+        let guest = self.guests.remove(vm)?;
+        if let Some(exchange) = &guest.exchange {
+            exchange.abort();
+        }
+        Some(guest)
+    }
+}

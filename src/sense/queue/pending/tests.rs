@@ -1,0 +1,178 @@
+//! Tests of the pending documents.
+
+use super::super::fixture::{arrived, pending, stored};
+use super::super::table::Place;
+use super::super::writer::StoreWriter;
+use super::*;
+use crate::blocking::Blocking;
+use crate::report::{Generation, Report, Trigger};
+use crate::sense::queue::fixture;
+use std::time::Duration;
+
+fn dispatch(pending: &Pending) -> Option<Dispatch> {
+    match pending.next(clock::now()) {
+        NextDelivery::Send(dispatch) => Some(dispatch),
+        NextDelivery::At(_) | NextDelivery::Idle => None,
+    }
+}
+
+fn vm() -> VmId {
+    "a".parse().unwrap()
+}
+
+/// Loss prevented: what is known of guests that come and go grows without end.
+#[tokio::test]
+async fn nothing_is_kept_of_a_guest_that_left_once_its_last_report_is_delivered() {
+    for stays in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (pending, writer) = pending(dir.path(), Policy::default());
+        let arrival = pending.clone().arrived(arrived("a", 1, "p"));
+        arrival.await.unwrap();
+        pending.set_present(stays.then(vm).into_iter().collect());
+        let sent = dispatch(&pending).unwrap();
+        pending.settled(&sent.vm, sent.report, Settlement::Accepted, None);
+        assert_eq!(pending.state().accepted(&vm()).is_some(), stays);
+        drop(pending);
+        writer.await.unwrap();
+        let kept = stored(dir.path());
+        assert_eq!(kept.guests.len(), usize::from(stays));
+        assert!(kept.slots.is_empty());
+    }
+}
+
+/// Loss prevented: a document that is on disk, and in no queue, because whoever pulled it was given up.
+#[tokio::test]
+async fn a_document_is_queued_although_the_exchange_that_brought_it_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pending, writer) = pending(dir.path(), Policy::default());
+    let mut arrival = Box::pin(pending.clone().arrived(arrived("a", 1, "p")));
+    // As far as its first wait, then given up.
+    let given_up = tokio::time::timeout(Duration::ZERO, &mut arrival).await;
+    drop(arrival);
+    if given_up.is_err() {
+        pending.ready.notified().await;
+    }
+    assert_eq!(dispatch(&pending).unwrap().vm, vm());
+    drop(pending);
+    writer.await.unwrap();
+    assert_eq!(stored(dir.path()).slots.len(), 1);
+}
+
+/// Loss prevented: the newer of two reports, taken away by the answer to the older one.
+#[tokio::test]
+async fn the_answer_to_an_older_report_leaves_the_newer_one_in_memory_and_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pending, writer) = pending(dir.path(), Policy::default());
+    pending
+        .clone()
+        .arrived(arrived("a", 1, "old"))
+        .await
+        .unwrap();
+    let older = dispatch(&pending).unwrap();
+    pending
+        .clone()
+        .arrived(arrived("a", 2, "new"))
+        .await
+        .unwrap();
+    pending.settled(&older.vm, older.report, Settlement::Accepted, None);
+    let newer = dispatch(&pending).unwrap();
+    assert_eq!(newer.report.key.generation.get(), 2);
+    // The process ends before its answer.
+    drop(pending);
+    writer.await.unwrap();
+    let slots = stored(dir.path()).slots;
+    assert_eq!(slots[0].1.report, newer.report);
+}
+
+/// Loss prevented: after a restart a refused report is tried as if nothing had been said of it.
+#[tokio::test]
+async fn what_was_said_of_a_document_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let (pending, writer) = pending(dir.path(), Policy::default());
+        pending.clone().arrived(arrived("a", 1, "p")).await.unwrap();
+        let sent = dispatch(&pending).unwrap();
+        let said = Some("422: no".to_owned());
+        pending.settled(&sent.vm, sent.report, Settlement::Refused, said);
+        drop(pending);
+        writer.await.unwrap();
+    }
+    let (pending, _) = pending(dir.path(), Policy::default());
+    let state = pending.state();
+    let slot = state.queue().slot(&vm()).unwrap();
+    assert!(slot.demoted && slot.attempts == 1);
+    assert!(matches!(slot.state, State::Backoff(_)));
+    let said = &state.detail(&vm()).unwrap().last_error;
+    assert_eq!(said.as_deref(), Some("422: no"));
+}
+
+/// Loss prevented: content that was sent before under a key, taken for what the key stands for now.
+#[tokio::test]
+async fn a_report_that_returns_to_an_older_key_is_told_from_a_new_and_from_the_same_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pending, _writer) = pending(dir.path(), Policy::default());
+    for (generation, package, precedent) in [
+        (3, "a", Precedent::New),
+        (3, "a", Precedent::Same),
+        (4, "b", Precedent::New),
+        (3, "c", Precedent::Back),
+        (4, "d", Precedent::Back),
+        (5, "e", Precedent::New),
+    ] {
+        let document = arrived("a", generation, package);
+        pending.clone().arrived(document).await.unwrap();
+        let sent = dispatch(&pending).unwrap();
+        assert_eq!(sent.precedent, precedent, "{generation} {package}");
+        pending.settled(&sent.vm, sent.report, Settlement::Accepted, None);
+    }
+}
+
+/// Loss prevented: reports that wait for years because the clock was wrong when they were stored.
+#[tokio::test]
+async fn a_stored_deadline_is_no_farther_than_any_that_can_be_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = fixture::store(dir.path());
+    let (writer, _) = StoreWriter::start(store.clone(), Blocking::Inline, Box::new(|| ()));
+    let years = Duration::from_secs(10 * 365 * 86_400);
+    let policy = Policy::default();
+    let deferred = Place {
+        reactive: Some(1),
+        routine: None,
+    };
+    for (place, longest) in [
+        (Place::default(), policy.backoff.ceiling),
+        (deferred, LONGEST_DEFERRAL),
+    ] {
+        let row = SlotRow {
+            report: DocumentId {
+                key: crate::report::ReportKey {
+                    epoch: None,
+                    generation: Generation::new(1).unwrap(),
+                },
+                digest: Report::default().digest(),
+                facts: None,
+            },
+            trigger: Trigger::Reactive,
+            generated_at: WallTime::default(),
+            since: WallTime::default(),
+            packages: 1,
+            place,
+            attempts: 1,
+            not_before: clock::wall_now().after(years),
+            demoted: false,
+            dead: None,
+            last_error: None,
+        };
+        let stored = Loaded {
+            slots: vec![(vm(), row)],
+            ..Loaded::default()
+        };
+        let wall = WallClock::default();
+        let pending = Pending::new(policy.clone(), store.clone(), writer.clone(), wall, &stored);
+        let now = clock::now();
+        let NextDelivery::At(at) = pending.next(now) else {
+            unreachable!("it waits")
+        };
+        assert!(at <= now + longest, "{place:?}: {:?}", at - now);
+    }
+}

@@ -1,0 +1,137 @@
+//! The sensor as a service: signals, sources of the roster, the control socket, metrics and systemd around
+//! the [`Engine`].
+
+use super::deliver::sink;
+use super::engine::{Engine, Parts};
+use super::follow::Follow;
+use super::metrics::Metrics;
+use super::pull::dial::Dialer;
+use super::pull::schedule::Timing;
+use super::queue::Pending;
+use super::queue::policy::Policy;
+use super::roster::Roster;
+use super::status::View;
+use super::{CACHE, Config, DATABASE, Reread, SenseError};
+use crate::blocking::Blocking;
+use crate::clock::WallClock;
+use crate::store::{Opened, Options, Store};
+use crate::telemetry::control::Control;
+use crate::telemetry::scrape;
+use crate::transport::ClientTls;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+/// Runs until SIGTERM or SIGINT, or until a part that must never end has ended.
+pub(super) async fn serve(config: Config, reread: Reread) -> Result<(), SenseError> {
+    // First of all: unhandled, it would end the process.
+    let hang_up = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = Arc::new(Metrics::new());
+    let store = open_store(&config, &metrics)?;
+    let mut roster = Roster::new(config.sources.clone());
+    let (roster_tx, roster_rx) = watch::channel(roster.read());
+    let named = Arc::new(Mutex::new(roster.named()));
+    let mut engine = Engine::start(Parts {
+        store,
+        sink: sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?,
+        dial: Arc::new(Dialer {
+            tls: config.tls.clone().map(ClientTls::load).transpose()?,
+        }),
+        roster: roster_rx,
+        policy: Policy {
+            rate: config.rate,
+            ..Policy::default()
+        },
+        timing: Timing::new(config.poll_interval, config.refresh_interval),
+        sensor_id: config.sensor_id.as_str().into(),
+        blocking: Blocking::Threads,
+        wall: WallClock::default(),
+        metrics: metrics.clone(),
+    })?;
+    let view = Arc::new(View {
+        guests: engine.guests.clone(),
+        pending: engine.pending.clone(),
+        breaker: engine.breaker.clone(),
+        metrics,
+        named: named.clone(),
+        deliver: config.deliver.to_string(),
+    });
+    let follow = Follow {
+        config: config.clone(),
+        reread,
+        roster,
+        to: roster_tx,
+        named,
+        guests: engine.guests.clone(),
+        pending: engine.pending.clone(),
+    };
+    let mut beside = JoinSet::new();
+    beside.spawn(follow.run(hang_up));
+    beside.spawn(heartbeat(engine.pending.clone()));
+    match Control::bind(&config.state_dir) {
+        Ok(control) => drop(beside.spawn(answer(control, view.clone()))),
+        Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
+    }
+    if let Some(address) = config.metrics {
+        let listener = scrape::bind(address).await?;
+        beside.spawn(scrape::listen(listener, view));
+    } else {
+        drop(view);
+    }
+    tracing::info!(deliver = %config.deliver, pending = engine.restored, "sensing");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        result = engine.failed() => return Err(stopped_early(result)),
+        Some(result) = beside.join_next() => return Err(stopped_early(result)),
+    }
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    beside.shutdown().await;
+    engine.stop().await;
+    Ok(())
+}
+
+fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<Store>, SenseError> {
+    let options = Options {
+        aside: config.damaged,
+        ..Options::new(CACHE)
+    };
+    let Opened { store, moved_aside } = Store::open_with(&config.state_dir, DATABASE, options)?;
+    if moved_aside.is_some() {
+        metrics.moved_aside.inc();
+    }
+    Ok(Arc::new(store))
+}
+
+fn stopped_early(result: Result<(), JoinError>) -> SenseError {
+    SenseError::Stopped(result.map_or_else(|error| error.to_string(), |()| "a loop ended".into()))
+}
+
+/// Answers `afferent status`.
+async fn answer(control: Control, view: Arc<View>) {
+    let control = control.with_metrics(view.clone());
+    control.answer(move |words, _| view.answer(words)).await;
+}
+
+/// Tells systemd that the loop turns, and what it does.
+async fn heartbeat(pending: Arc<Pending>) {
+    let every = sd_notify::watchdog_enabled()
+        .map_or(Duration::from_secs(10), |limit| limit / 3)
+        .min(Duration::from_secs(10));
+    loop {
+        let (reactive, routine) = pending.state().queue().waiting();
+        let status = format!("{} pending", reactive + routine);
+        let _ = sd_notify::notify(&[
+            sd_notify::NotifyState::Watchdog,
+            sd_notify::NotifyState::Status(&status),
+        ]);
+        tokio::time::sleep(every).await;
+    }
+}
