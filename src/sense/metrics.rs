@@ -28,9 +28,9 @@ pub struct Metrics {
     pub reactive_latency: Histogram,
     /// Reports by why their scan ran.
     pub triggers: Counters,
-    /// Conversations by what came of them.
+    /// Exchanges by what came of them.
     pub pulls: Counters,
-    /// Time of conversations that were not waits.
+    /// Time of exchanges that were not waits.
     pub pull_seconds: Histogram,
     /// Time from an answer's first byte to the durable report.
     pub transfer_seconds: Histogram,

@@ -1,4 +1,4 @@
-//! What the sensor says about itself: to `afferent status`, to Prometheus, to systemd.
+//! Status of the sensor: for `afferent status` and for Prometheus.
 //!
 //! Everything is looked up when somebody asks, beside the loop, and the locks are held for a few guests
 //! at a time: an answer about ten thousand must not hold up the loop.

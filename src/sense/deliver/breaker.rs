@@ -1,4 +1,4 @@
-//! Whether Central may be asked at all: when it is down, ten thousand reports wait for one probe.
+//! Circuit breaker towards Central: while Central is down, ten thousand reports wait for one probe.
 
 use super::outcome::Outcome;
 use crate::clock::backoff::Backoff;

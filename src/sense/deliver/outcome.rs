@@ -7,8 +7,8 @@ use crate::visible::visible;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// How long a document waits of which Central said that it came too soon, and no more; and a long one
-/// while another is being sent.
+/// How long a document waits that Central deferred without saying for how long; and a long one while
+/// another is being sent.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Characters of an answer that are kept for people.
@@ -19,9 +19,9 @@ const SHOWN: usize = 200;
 pub enum Outcome {
     /// Central has it: forget it.
     Accepted,
-    /// Central does not want this report: ask the guest for a full one, try again later.
+    /// Central refused this content: the guest is pulled in full, and the report sent again.
     Refused(String),
-    /// No Central can take it as it is: ask for a full one, show what to change.
+    /// No sink can take it as it is: the guest is pulled in full; the text names what to change.
     RefusedForGood(String),
     /// Our configuration is wrong: keep everything, try slowly.
     Unauthorized(String),
@@ -33,7 +33,7 @@ pub enum Outcome {
     Busy {
         /// How long Central asked for.
         retry_after: Option<Duration>,
-        /// What it said.
+        /// The text of the answer.
         said: String,
     },
     /// Central is not there: pause, count nothing.
@@ -133,7 +133,7 @@ impl Outcome {
         }
     }
 
-    /// What was said, where something was, as people may see it: it came from outside.
+    /// The text of the answer, where there is one, made visible: it came from outside.
     pub fn said(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Accepted | Self::Superseded(_) | Self::Postponed => None,

@@ -1,4 +1,4 @@
-//! What an answer means: a report, word that nothing changed that can be true, or a [`Failure`].
+//! Decoding of answers: a report, an "unchanged" that is consistent with what is known, or a [`Failure`].
 
 use super::failure::Failure;
 use super::schedule::Ask;
@@ -14,14 +14,14 @@ use crate::wire::meta::Meta;
 use crate::wire::method;
 use crate::wire::response::{DecodeError, Payload, ReportError, Response};
 
-/// What a guest said.
+/// The answer of a guest.
 #[derive(Debug)]
 pub struct Answer<'a> {
     /// Whether it can hold a wait.
     pub waits: bool,
-    /// Which machine it is, if it says so.
+    /// Its machine's id, if it sends one.
     pub guest_id: Option<GuestId>,
-    /// What it says of its report, to be sent back to it.
+    /// How it names its report, to be sent back to it.
     pub echo: Echo,
     /// Over its facts.
     pub facts: FactsHash,
@@ -46,10 +46,10 @@ pub struct Context<'a> {
     pub now: WallTime,
 }
 
-/// What the bytes of an answer mean.
+/// Decodes the bytes of an answer.
 ///
 /// # Errors
-/// They are no answer, or one that brings nothing.
+/// They are no answer, or one without a report.
 pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a>, Failure> {
     let Context { row, ask, .. } = context;
     let response = Response::decode(bytes).map_err(|error| match error {
@@ -172,7 +172,7 @@ fn names(meta: &Meta, row: &GuestRow) -> (Option<ReportKey>, Echo) {
     (key, echo)
 }
 
-/// What an agent says that has nothing new.
+/// The answer "unchanged".
 struct UnchangedReply<'a> {
     key: Option<ReportKey>,
     echo: &'a Echo,
@@ -181,8 +181,8 @@ struct UnchangedReply<'a> {
 }
 
 impl UnchangedReply<'_> {
-    /// Whether it can be true: an agent that restarted and counts anew, or another machine behind
-    /// the same address, must not pass for the one that is known.
+    /// Whether it is about the report that is known: an agent that restarted and counts anew, or another
+    /// machine behind the same address, must not pass for the known one.
     fn is_consistent_with(&self, row: &GuestRow) -> bool {
         if row.known.is_none() {
             return false;

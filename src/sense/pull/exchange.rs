@@ -41,7 +41,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// A guest that is well begins to answer within this time; one that has not holds no slot.
 const PROMPT: Duration = Duration::from_secs(1);
 
-/// Longest conversation; of a wait, from the first bytes of its answer on.
+/// Longest exchange; of a wait, from the first bytes of its answer on.
 const WHOLE: Duration = Duration::from_secs(30);
 
 /// A guest that needs longer than this for a [`STEP`] gives its transfer to another.
@@ -50,9 +50,8 @@ const SLOW: Duration = Duration::from_millis(100);
 /// Answers up to this length are no transfers: they fit what arrives with the first read.
 const SMALL: usize = 4 << 10;
 
-/// So much of a longer answer is read before it has a transfer: what an agent says about its report
-/// comes first, and whether it is urgent decides which transfer it gets. Ten thousand may have come
-/// so far.
+/// So much of a longer answer is read before it has a transfer: the agent's metadata come first, and
+/// whether the report is urgent decides which transfer it gets. Ten thousand exchanges may be here.
 const HEAD: usize = 2 << 10;
 
 /// Memory that a transfer takes at once for a body that was announced, in bytes.
@@ -283,8 +282,8 @@ async fn read_up_to(
     Ok(())
 }
 
-/// The frame of a request. The agent gets back what it said of its report, as it said it: a digest that
-/// this sensor computed may be of another form, and would never match.
+/// The frame of a request. The agent gets back the name of its report as it sent it: a digest that this
+/// sensor computed may be of another form, and would never match.
 fn request_for(ask: Ask, echo: &Echo) -> Vec<u8> {
     let known = match (ask, echo) {
         (Ask::Full, _) | (_, Echo::Nothing) => Knowledge::default(),

@@ -1,10 +1,10 @@
-//! Why a conversation with a guest came to nothing: each way has a name, a count and a next step.
+//! Why an exchange with a guest failed: each way has a name, a counter and a next step.
 
 use super::schedule::{Ask, PullOutcome};
 use crate::visible::Foreign;
 use std::io;
 
-/// Why there is no report, nor word that nothing changed.
+/// Why there is neither a report nor the answer that nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// Nobody answers at this address.
@@ -13,7 +13,7 @@ pub enum Failure {
     /// No connection came about in time.
     #[error("no connection in time")]
     DialTimeout,
-    /// It is not who its certificate must say, or does not speak TLS.
+    /// Its certificate is not the right one, or it does not speak TLS.
     #[error("no TLS: {0}")]
     Handshake(Foreign),
     /// This machine, or the guest's listener, has no room for a connection right now.
@@ -31,16 +31,16 @@ pub enum Failure {
     /// Stopped sending in the middle of an answer.
     #[error("stalled in the middle of its answer")]
     Stalled,
-    /// This sensor has no memory, or no turn, left for its answer.
+    /// This sensor has no memory, or no permit, left for its answer.
     #[error("this sensor has no room for its answer right now")]
     OutOfRoom,
-    /// A fault of this program, in handling what it said.
+    /// A fault of this program, in handling its answer.
     #[error("a fault of afferent in handling its answer: {0}")]
     Panicked(Foreign),
     /// Announced more than is allowed.
     #[error("its answer is over the limit")]
     TooLarge,
-    /// What it said is no answer.
+    /// Its answer does not decode.
     #[error("its answer cannot be understood")]
     Malformed,
     /// It has too many connections.
@@ -55,7 +55,7 @@ pub enum Failure {
         /// Whether it can hold a wait for the first one.
         waits: bool,
     },
-    /// It does not know what was asked of it.
+    /// It does not implement the method.
     #[error("does not know this method")]
     UnknownMethod,
     /// It reported an error of its own.
@@ -67,7 +67,7 @@ pub enum Failure {
     /// Its scan failed.
     #[error("its scan failed: {0}")]
     ScanFailed(Foreign),
-    /// It said "unchanged" of something else than is known.
+    /// It answered "unchanged" of something else than is known.
     #[error("says unchanged, but is not what is known")]
     FalseUnchanged,
     /// Another machine answers than the roster allows.

@@ -1,8 +1,8 @@
-//! Who is asked next, and for what, without any IO.
+//! The schedule of pulls: which guest is due next, and what it is asked for. Pure policy.
 //!
 //! A guest that can hold a wait is always in one, so that a change arrives at once; the others are
-//! polled. A guest that fails is asked ever more rarely, a guest that talks too much is slowed
-//! down, and every guest is asked for a full report now and then, whatever it says.
+//! polled. A guest that fails is asked ever more rarely, a guest that answers too often is slowed
+//! down, and every guest is asked for a full report at the refresh interval, whatever it answers.
 
 use crate::clock::backoff::Backoff;
 use crate::clock::token_bucket::TokenBucket;
@@ -10,7 +10,7 @@ use crate::report::VmId;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// Conversations a guest may have in quick succession, and how many a second after that.
+/// Exchanges with a guest in quick succession, and how many a second after that.
 const PACE: (f64, f64) = (10.0, 1.0);
 
 /// A wait is not cut shorter than this for a full report that is due sooner: a guest that answers it
@@ -69,7 +69,7 @@ pub enum Ask {
     Wait(Duration),
 }
 
-/// What came of a conversation, named for what happens next.
+/// What came of an exchange, named for what happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullOutcome {
     /// A report, durable by now.
@@ -84,9 +84,9 @@ pub enum PullOutcome {
         /// Whether it answered a wait long before its end.
         hasty: bool,
     },
-    /// The guest does not know waits, whatever it said before.
+    /// The guest does not implement waits, whatever it advertised before.
     NoWaits,
-    /// It is there, but not ready or busy.
+    /// It is reachable, but busy or not ready.
     Busy,
     /// It has no package to report yet.
     NoPackages {
@@ -95,31 +95,31 @@ pub enum PullOutcome {
         /// Whether it answered a wait long before its end.
         hasty: bool,
     },
-    /// What it says cannot be: only a full report helps.
+    /// It answered "unchanged" of something that is not known: only a full report helps.
     Contradictory,
     /// It failed.
     Failed,
 }
 
-/// When a guest is asked.
+/// Where a guest stands in the schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+enum Standing {
     At(Instant),
-    Talking,
+    InExchange,
 }
 
 #[derive(Debug)]
 struct Plan {
-    turn: Turn,
+    standing: Standing,
     failures: u32,
     knows_report: bool,
     waits: bool,
-    /// It says that it can hold a wait, and does not know it when asked for one.
+    /// It advertised waits, and rejected one as an unknown method.
     wait_rejected: bool,
     is_reachable: bool,
     /// It had no package to report when it was asked last.
     is_empty: bool,
-    /// Polls follow one another at the interval, from a moment of the guest's own.
+    /// Its polls have a phase of their own: they follow one another at the interval.
     has_phase: bool,
     full_due: Instant,
     full_wanted: bool,
@@ -165,7 +165,7 @@ impl Schedule {
         self.remove(&vm);
         let refresh = spread(self.timing.refresh, jitter);
         let plan = Plan {
-            turn: Turn::At(now),
+            standing: Standing::At(now),
             failures: 0,
             knows_report: memory.knows_report,
             waits: memory.waits,
@@ -184,7 +184,7 @@ impl Schedule {
     /// A guest is not asked any more.
     pub fn remove(&mut self, vm: &VmId) {
         if let Some(plan) = self.plans.remove(vm)
-            && let Turn::At(at) = plan.turn
+            && let Standing::At(at) = plan.standing
         {
             self.due.remove(&(at, vm.clone()));
         }
@@ -195,14 +195,14 @@ impl Schedule {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// A guest whose turn it is, and what to ask it for: it is being asked from now on.
+    /// A guest that is due, and what to ask it for: it is in an exchange from now on.
     pub fn take_due(&mut self, now: Instant, jitter: f64) -> Option<(VmId, Ask)> {
         if self.due.first().is_none_or(|(at, _)| *at > now) {
             return None;
         }
         let (_, vm) = self.due.pop_first()?;
         let plan = self.plans.get_mut(&vm)?;
-        plan.turn = Turn::Talking;
+        plan.standing = Standing::InExchange;
         plan.pace.take(now);
         let knows = plan.knows_report || plan.is_empty && plan.waits;
         let ask = if plan.full_wanted || !knows || plan.full_due <= now {
@@ -219,10 +219,14 @@ impl Schedule {
         Some((vm, ask))
     }
 
-    /// A conversation ended. One with a guest that left meanwhile changes nothing.
+    /// An exchange ended. One with a guest that left meanwhile changes nothing.
     pub fn finished(&mut self, vm: &VmId, outcome: PullOutcome, now: Instant, jitter: f64) {
         let timing = &self.timing;
-        let Some(plan) = self.plans.get_mut(vm).filter(|p| p.turn == Turn::Talking) else {
+        let Some(plan) = self
+            .plans
+            .get_mut(vm)
+            .filter(|p| p.standing == Standing::InExchange)
+        else {
             return;
         };
         let failed = matches!(outcome, PullOutcome::Failed | PullOutcome::Busy);
@@ -288,9 +292,9 @@ impl Schedule {
             PullOutcome::Busy => now + timing.busy.half_jitter(plan.failures, jitter),
             PullOutcome::Failed => now + timing.failing.half_jitter(plan.failures, jitter),
         };
-        // Whatever it says, and whatever it was asked.
+        // No answer of a guest makes its exchanges follow faster than its pace.
         let at = at.max(pace);
-        plan.turn = Turn::At(at);
+        plan.standing = Standing::At(at);
         self.due.insert((at, vm.clone()));
     }
 
@@ -308,23 +312,27 @@ impl Schedule {
         let Some(plan) = self.plans.get_mut(vm) else {
             return;
         };
-        if let Turn::At(at) = plan.turn
+        if let Standing::At(at) = plan.standing
             && plan.failures == 0
         {
             let sooner = plan.pace.when(1.0, now).unwrap_or(now).max(now).min(at);
-            plan.turn = Turn::At(sooner);
+            plan.standing = Standing::At(sooner);
             self.due.remove(&(at, vm.clone()));
             self.due.insert((sooner, vm.clone()));
         }
     }
 
-    /// What the guest was asked was taken back: it is asked again as soon as its pace allows.
+    /// The exchange was given up by this sensor: the guest is asked again as soon as its pace allows.
     pub fn interrupted(&mut self, vm: &VmId, now: Instant) {
-        let Some(plan) = self.plans.get_mut(vm).filter(|p| p.turn == Turn::Talking) else {
+        let Some(plan) = self
+            .plans
+            .get_mut(vm)
+            .filter(|p| p.standing == Standing::InExchange)
+        else {
             return;
         };
         let at = plan.pace.when(1.0, now).unwrap_or(now).max(now);
-        plan.turn = Turn::At(at);
+        plan.standing = Standing::At(at);
         self.due.insert((at, vm.clone()));
     }
 
@@ -341,9 +349,9 @@ impl Schedule {
     /// Failures in a row of a guest, and when it is asked next; `None` while it is being asked.
     pub fn look(&self, vm: &VmId) -> Option<(u32, Option<Instant>)> {
         let plan = self.plans.get(vm)?;
-        let at = match plan.turn {
-            Turn::At(at) => Some(at),
-            Turn::Talking => None,
+        let at = match plan.standing {
+            Standing::At(at) => Some(at),
+            Standing::InExchange => None,
         };
         Some((plan.failures, at))
     }

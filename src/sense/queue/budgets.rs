@@ -1,4 +1,4 @@
-//! How often each guest may go ahead: a few priorities, and one more from time to time.
+//! Budgets of priority: how often each guest's reports may overtake others.
 
 use super::policy::Policy;
 use super::slot::Class;
@@ -7,8 +7,8 @@ use crate::report::VmId;
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// The priorities of all guests. In any time t a guest goes ahead at most as often as it can save
-/// up, and once more for each time that earns one.
+/// The budgets of all guests. In any time t the reports of a guest overtake others at most as often as
+/// its bucket holds tokens, and once more for each token that the bucket gains in t.
 pub(super) struct Budgets {
     saved: f64,
     per_second: f64,
@@ -16,7 +16,7 @@ pub(super) struct Budgets {
 }
 
 impl Budgets {
-    /// Nobody has used any.
+    /// Full buckets.
     pub(super) fn new(policy: &Policy) -> Self {
         Self {
             saved: f64::from(policy.priorities),
@@ -25,7 +25,7 @@ impl Budgets {
         }
     }
 
-    /// Takes one, if there is one: over its budget a guest's report is routine.
+    /// Takes a token, if there is one: over its guest's budget a report is routine.
     pub(super) fn spend(&mut self, vm: &VmId, now: Instant) -> Class {
         match self.bucket(vm, now).take(now) {
             true => Class::Reactive,
@@ -33,7 +33,8 @@ impl Budgets {
         }
     }
 
-    /// A report goes ahead. What came back while it waited must not let one more follow at once.
+    /// After a send, the bucket holds at most one token less than its burst: tokens gained while the
+    /// report waited must not let one more follow at once.
     pub(super) fn cap_after_send(&mut self, vm: &VmId, now: Instant) {
         let others = self.saved - 1.0;
         self.bucket(vm, now).leave(others, now);

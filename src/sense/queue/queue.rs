@@ -1,4 +1,4 @@
-//! What goes to Central next: the policy of the pending queue, without any IO.
+//! The order of delivery: which pending document is sent next. Pure policy.
 //!
 //! ```text
 //!             admit + durable           select                   ack
@@ -138,7 +138,7 @@ impl Queue {
         slot.pulled_again |= slot.demoted && slot.report == arrival.report;
         match slot.state {
             State::InFlight => {
-                // The same again is no news; and the answer to it is still to come.
+                // The same document again is no newer one; and the answer to it is still to come.
                 let class = match slot.newer {
                     Some(newer) if newer.class == Class::Reactive => Class::Reactive,
                     _ => arrival.class,
@@ -146,7 +146,7 @@ impl Queue {
                 slot.newer =
                     (slot.report != arrival.report).then_some(Arrival { class, ..arrival });
             }
-            // Found in pending before word of it came: what it is due is its place.
+            // Delivery found it on disk before it arrived here: what it is due is its place.
             State::Queued if slot.report == arrival.report => {
                 slot.place = place;
                 slot.is_reactive |= arrival.is_reactive;
@@ -157,7 +157,7 @@ impl Queue {
                 slot.take_on(&arrival, place);
                 self.rings.enter(vm, place);
             }
-            // Central's patience is not with the older report, but with the guest, or with us.
+            // A deferral is not about the older report, but about the guest, or this sensor.
             State::Backoff(until) if slot.is_deferred() => {
                 slot.take_on(&arrival, place);
                 slot.state = State::Backoff(until);
@@ -255,7 +255,7 @@ impl Queue {
         }
     }
 
-    /// Central has this report. Says whether it was the one in flight.
+    /// Central has this report. Returns whether it was the one in flight.
     pub fn ack(&mut self, vm: &VmId, report: DocumentId) -> bool {
         let Some(slot) = self.take_in_flight(vm, report) else {
             return false;
@@ -267,7 +267,7 @@ impl Queue {
         true
     }
 
-    /// Central does not have this report. Says whether it was the one in flight. `jitter` is uniform
+    /// Central does not have this report. Returns whether it was the one in flight. `jitter` is uniform
     /// in 0..1.
     pub fn nack(
         &mut self,
@@ -287,7 +287,7 @@ impl Queue {
         }
         slot.attempts += 1;
         slot.place = Place::default();
-        // Whatever fails without a word about the content may be well another time.
+        // What fails without a refusal of its content may succeed another time.
         let is_refused_again = nack == Nack::Refused && slot.demoted && slot.pulled_again;
         slot.demoted |= nack == Nack::Refused;
         if is_refused_again {
@@ -301,8 +301,8 @@ impl Queue {
         true
     }
 
-    /// This report was not sent, or Central was too busy for it: it goes back to its place and
-    /// nothing is counted. Says whether it was the one in flight.
+    /// This report was not sent, or Central was too busy for it: it returns to its place and nothing
+    /// is counted. Returns whether it was the one in flight.
     pub fn requeue_same_place(&mut self, vm: &VmId, report: DocumentId) -> bool {
         let Some(slot) = self.take_in_flight(vm, report) else {
             return false;
@@ -317,9 +317,8 @@ impl Queue {
         true
     }
 
-    /// Central asked for patience with this report: it is not sent before `until`, then from the tail
-    /// of each ring it was in, behind those that may fare better. Nothing is counted. Says whether
-    /// it was the one in flight.
+    /// Central deferred this report: it is not sent before `until`, then from the tail of each ring it
+    /// was in. Nothing is counted. Returns whether it was the one in flight.
     pub fn defer_until(&mut self, vm: &VmId, report: DocumentId, until: Instant) -> bool {
         let Some(slot) = self.take_in_flight(vm, report) else {
             return false;
@@ -366,8 +365,8 @@ impl Queue {
         true
     }
 
-    /// Pending holds `found` in place of the report that was to be sent, and nobody said so: a write
-    /// that seemed to fail did not, or word of it is still to come. It stands where the other stood.
+    /// The disk holds `found` in place of the report that was to be sent: a write that seemed to fail did
+    /// not, or its arrival is still to come. It takes the place of the other.
     pub fn replace_in_flight(
         &mut self,
         vm: &VmId,
@@ -396,7 +395,7 @@ impl Queue {
         }
     }
 
-    /// Central said that it gets too much: the mirror of its bucket is empty, too.
+    /// Central rejected a report over its rate limit: the mirror of its bucket is emptied, too.
     pub fn rate_limited(&mut self, now: Instant) {
         self.limit.drain(now);
     }

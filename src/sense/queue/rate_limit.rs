@@ -14,7 +14,7 @@ impl RateLimit {
         Self(rate.map(|rate| (rate, TokenBucket::full(rate.burst, rate.per_second, now))))
     }
 
-    /// Takes a token for one report; or says when there will be one, `None`: never. Routine reports
+    /// Takes a token for one report; or returns when there will be one, `None`: never. Routine reports
     /// leave the reserve alone while no reactive one waits: it is for the next of those.
     pub(super) fn take(
         &mut self,
@@ -38,7 +38,7 @@ impl RateLimit {
         }
     }
 
-    /// Central said that it gets too much: its bucket is empty, so is this one.
+    /// Central rejected a report over its limit: its bucket is empty, so is this one.
     pub(super) fn drain(&mut self, now: Instant) {
         if let Some((_, bucket)) = &mut self.0 {
             bucket.leave(0.0, now);

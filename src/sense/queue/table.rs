@@ -1,8 +1,8 @@
-//! What the sensor must not forget: each guest's newest undelivered report, its place in the queue,
+//! The tables of `sense.redb`: each guest's newest undelivered report, its place in the queue,
 //! and what is known of the guest.
 //!
 //! ```text
-//! guests    vm id -> GuestRow      known generation, whose machine it is, when it was last heard
+//! guests    vm id -> GuestRow      known generation, whose machine it is, when it last sent a report
 //! slots     vm id -> SlotRow       place in the queue, attempts, why it is a dead letter
 //! blobs     vm id -> Envelope      the report itself, at most one per guest
 //! meta      seen_at                the highest of all documents; dropping a guest never lowers it
@@ -93,7 +93,7 @@ impl From<&ReportSummary> for DocumentId {
     }
 }
 
-/// What is kept of a guest between conversations.
+/// What is kept of a guest between exchanges.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestRow {
     /// The newest report that is, or was, in pending.

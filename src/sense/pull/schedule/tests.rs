@@ -31,7 +31,7 @@ fn a_wait_that_ends_at_once_is_tried_again_within_a_second_and_ever_later_after_
     assert_eq!(delays[11], poll);
 }
 
-// The loss: the first package of a new machine, outcome of minutes after its installation.
+// The loss: the first package of a new machine, reported minutes after its installation.
 #[test]
 fn a_guest_without_packages_is_in_a_wait_for_the_first_one() {
     let now = clock::now();
