@@ -11,8 +11,8 @@
 use afferent::clock;
 use afferent::clock::token_bucket::TokenBucket;
 use afferent::report::{Epoch, Generation, Report, ReportKey, Trigger, VmId};
-use afferent::sense::queue::policy::{Policy, Rate};
-use afferent::sense::queue::queue::{Next, Queue};
+use afferent::sense::queue::policy::{QueuePolicy, Rate};
+use afferent::sense::queue::queue::{Queue, Selection};
 use afferent::sense::queue::slot::{Class, Nack};
 use afferent::sense::queue::table::DocumentId;
 use std::collections::{BTreeSet, HashMap};
@@ -50,27 +50,27 @@ fn main() {
         burst: 200.0,
         reserve: 0.0,
     };
-    let unlimited = Policy {
+    let unlimited = QueuePolicy {
         rate: Some(central),
         priorities: 1_000_000,
-        ..Policy::default()
+        ..QueuePolicy::default()
     };
-    let strict = Policy {
+    let strict = QueuePolicy {
         weight: u32::MAX,
         ..unlimited
     };
-    let budget = Policy {
+    let budget = QueuePolicy {
         priorities: 3,
         ..unlimited
     };
-    let reserve = Policy {
+    let reserve = QueuePolicy {
         rate: Some(Rate {
             reserve: 150.0,
             ..central
         }),
         ..budget
     };
-    let queue = |policy: &Policy, classes| -> Box<dyn Line> {
+    let queue = |policy: &QueuePolicy, classes| -> Box<dyn Line> {
         Box::new(SensorQueue::new(policy, classes, start))
     };
     let by_due = |due| -> Box<dyn Line> { Box::new(ByDue::new(due, &unlimited, central, start)) };
@@ -227,7 +227,7 @@ struct SensorQueue {
 }
 
 impl SensorQueue {
-    fn new(policy: &Policy, classes: bool, start: Instant) -> Self {
+    fn new(policy: &QueuePolicy, classes: bool, start: Instant) -> Self {
         let vms: Vec<VmId> = (0..GUESTS)
             .map(|n| format!("vm-{n}").parse().expect("a VM id"))
             .collect();
@@ -263,9 +263,9 @@ impl Line for SensorQueue {
 
     fn next(&mut self, now: Instant) -> Turn {
         match self.queue.select(now) {
-            Next::Send(vm, _) => Turn::Send(self.numbers[&vm]),
-            Next::At(at) => Turn::At(at),
-            Next::Idle => Turn::Idle,
+            Selection::Send(vm, _) => Turn::Send(self.numbers[&vm]),
+            Selection::At(at) => Turn::At(at),
+            Selection::Idle => Turn::Idle,
         }
     }
 
@@ -291,7 +291,7 @@ struct ByDue {
     waiting: BTreeSet<(Instant, u32)>,
     backing_off: BTreeSet<(Instant, u32)>,
     bucket: TokenBucket,
-    policy: Policy,
+    policy: QueuePolicy,
 }
 
 /// When a report that comes `now` is due; from when the one was that waits already, if one does, and
@@ -317,7 +317,7 @@ enum Place {
 }
 
 impl ByDue {
-    fn new(due: Due, policy: &Policy, central: Rate, start: Instant) -> Self {
+    fn new(due: Due, policy: &QueuePolicy, central: Rate, start: Instant) -> Self {
         Self {
             due,
             places: vec![Place::Nowhere; GUESTS as usize],

@@ -1,12 +1,12 @@
 //! What a NATS server sends, of any content: one operation after the other.
 #![no_main]
 
-use afferent_fuzz::nats::{Decoded, decode};
+use afferent_fuzz::nats::{DecodedOperation, decode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let mut rest = data;
-    while let Ok(Decoded::Operation(_, len)) = decode(rest) {
+    while let Ok(DecodedOperation::Operation(_, len)) = decode(rest) {
         assert!(len > 0);
         rest = &rest[len..];
     }

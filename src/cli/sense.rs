@@ -7,8 +7,8 @@ use super::options::{
 use crate::report::VmId;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
 use crate::sense::queue::policy::Rate;
-use crate::sense::roster::{Entry, Source, file};
-use crate::sense::{self, Config};
+use crate::sense::roster::{RosterEntry, RosterSource, file};
+use crate::sense::{self, SenseConfig};
 use crate::telemetry::{scrape, support};
 use argh::FromArgs;
 use std::path::PathBuf;
@@ -251,9 +251,9 @@ fn gather(
 }
 
 /// What was given, as `sense` needs it.
-pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
+pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
     let seconds = Duration::from_secs;
-    let mut fixed: Vec<Entry> = settings.all("vm", parse::any)?;
+    let mut fixed: Vec<RosterEntry> = settings.all("vm", parse::any)?;
     if let Some(table) = settings.table("vm") {
         let path = settings.file().unwrap_or(std::path::Path::new(""));
         fixed.extend(file::from_table(table).map_err(|e| ConfigError::in_file(path, e))?);
@@ -266,20 +266,20 @@ pub(super) fn configure(settings: &Settings) -> Result<Config, ConfigError> {
         );
         return Err(ConfigError::new(origin, "vm", error));
     }
-    let mut sources = vec![Source::Fixed(fixed)];
+    let mut sources = vec![RosterSource::Fixed(fixed)];
     sources.extend(
         settings
             .all("roster", parse::path)?
             .into_iter()
-            .map(Source::File),
+            .map(RosterSource::File),
     );
-    sources.extend(settings.all("discover", parse::any::<Source>)?);
-    if sources == [Source::Fixed(Vec::new())] {
+    sources.extend(settings.all("discover", parse::any::<RosterSource>)?);
+    if sources == [RosterSource::Fixed(Vec::new())] {
         let error = "no guests: give --vm ID=ADDR, --roster FILE or --discover libvirt";
         return Err(ConfigError::new(Origin::Flag, "vm", error));
     }
     let burst = settings.one("burst", at_least_one)?;
-    Ok(Config {
+    Ok(SenseConfig {
         sources,
         deliver: settings.one("deliver", parse::any::<SinkAddress>)?,
         sink: SinkOptions {
@@ -353,7 +353,7 @@ mod tests {
         let args = ["--roster", "/r", "--config", &path];
         let config = configured(&args).unwrap();
         assert_eq!(config.sources.len(), 2);
-        assert!(matches!(&config.sources[0], Source::Fixed(e) if e[0].vm.as_str() == "b"));
+        assert!(matches!(&config.sources[0], RosterSource::Fixed(e) if e[0].vm.as_str() == "b"));
         let rate = config.rate.unwrap();
         assert_eq!((rate.burst, rate.reserve), (200.0, 150.0));
     }
@@ -417,14 +417,14 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), shipped.replace("#vm = [", "vm = [")).unwrap();
         let config = configured(&["--config", &file.path().display().to_string()]).unwrap();
-        let Source::Fixed(entries) = &config.sources[0] else {
+        let RosterSource::Fixed(entries) = &config.sources[0] else {
             unreachable!("flags and the configuration file come first")
         };
         let shown = entries.iter().map(|e| format!("{}={}", e.vm, e.address));
         assert_eq!(shown.collect::<Vec<_>>(), ["web-1=vsock:3:818"]);
     }
 
-    fn configured(args: &[&str]) -> Result<Config, ConfigError> {
+    fn configured(args: &[&str]) -> Result<SenseConfig, ConfigError> {
         let args = SenseArgs::from_args(&["afferent", "sense"], args).unwrap();
         configure(&gather(args, |_| None)?)
     }

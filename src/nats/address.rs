@@ -16,7 +16,7 @@ const FORM: &str =
 
 /// A stream, and the servers that lead to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
+pub struct NatsAddress {
     /// `tls://`: nothing is said to a server that does not do TLS.
     pub tls: bool,
     /// Whose password the file of secrets holds, if it holds a password.
@@ -40,7 +40,7 @@ pub struct Host {
     pub port: u16,
 }
 
-impl FromStr for Address {
+impl FromStr for NatsAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -83,7 +83,7 @@ impl FromStr for Address {
     }
 }
 
-impl Address {
+impl NatsAddress {
     fn set(&mut self, setting: &str) -> Result<(), String> {
         match setting.split_once('=') {
             Some(("stream", name)) if name.len() <= 255 && is_word(name) => {
@@ -102,7 +102,7 @@ impl Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for NatsAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.tls { "tls://" } else { "nats://" })?;
         if let Some(user) = &self.user {
@@ -181,9 +181,9 @@ mod tests {
             "nats://c:4222?stream=REPORTS",
             "tls://afferent@a:1,b:2,[::1]:4222?stream=R&create=no&replicas=3",
         ] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<NatsAddress>().unwrap().to_string(), text);
         }
-        let short: Address = "nats://a,b/?stream=R&create=yes".parse().unwrap();
+        let short: NatsAddress = "nats://a,b/?stream=R&create=yes".parse().unwrap();
         assert_eq!(short.to_string(), "nats://a:4222,b:4222?stream=R");
     }
 
@@ -205,14 +205,16 @@ mod tests {
             ("nats://c?stream=R&creat=no", "\"creat=no\" is no setting"),
             ("wss://c?stream=R", "not nats://"),
         ] {
-            let error = text.parse::<Address>().unwrap_err();
+            let error = text.parse::<NatsAddress>().unwrap_err();
             assert!(error.contains(said) && error.contains(FORM), "{error}");
         }
     }
 
     #[test]
     fn a_password_in_the_address_is_refused_and_not_repeated() {
-        let error = "nats://u:s3cret@c?stream=R".parse::<Address>().unwrap_err();
+        let error = "nats://u:s3cret@c?stream=R"
+            .parse::<NatsAddress>()
+            .unwrap_err();
         assert!(error.contains("--token-file") && !error.contains("s3cret"));
     }
 }

@@ -3,7 +3,7 @@
 use super::connection::{Connection, Tls};
 use super::credentials::Credentials;
 use super::socket::tls_config;
-use super::{Address, Message, NatsError};
+use super::{Message, NatsAddress, NatsError};
 use crate::clock;
 use crate::file_stamp::FileStamp;
 use rustls::ClientConfig;
@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Limits, secrets and trust of a [`Client`].
+/// Limits, secrets and trust of a [`NatsClient`].
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct NatsOptions {
     /// Longest time until one server has let us in.
     pub connect: Duration,
     /// Longest time from a message that was sent to its answer; then it is sent again.
@@ -26,9 +26,9 @@ pub struct Options {
 }
 
 /// Asks; may be used by many threads at once, each with a connection to itself.
-pub struct Client {
-    address: Address,
-    options: Options,
+pub struct NatsClient {
+    address: NatsAddress,
+    options: NatsOptions,
     /// Read when a server first wants TLS, because reading all roots takes time, and again when the CA file
     /// is another one or a server was not trusted.
     tls: Mutex<Option<(Arc<ClientConfig>, Option<FileStamp>)>>,
@@ -38,9 +38,9 @@ pub struct Client {
     server: AtomicUsize,
 }
 
-impl Client {
+impl NatsClient {
     /// Connects at the first request.
-    pub fn new(address: Address, options: Options) -> Self {
+    pub fn new(address: NatsAddress, options: NatsOptions) -> Self {
         Self {
             address,
             options,
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(published.load(Relaxed), 2);
     }
 
-    fn ask(client: &Client, payload: &[u8], limit: Duration) -> Result<Vec<u8>, NatsError> {
+    fn ask(client: &NatsClient, payload: &[u8], limit: Duration) -> Result<Vec<u8>, NatsError> {
         let message = Message {
             subject: "s",
             headers: &[],
@@ -307,7 +307,7 @@ mod tests {
     }
 
     /// Of a server that does this with every connection.
-    fn client(connect: Duration, converse: impl Fn(TcpStream) + Send + 'static) -> Client {
+    fn client(connect: Duration, converse: impl Fn(TcpStream) + Send + 'static) -> NatsClient {
         client_of(&[served(converse)], connect, LONG)
     }
 
@@ -318,16 +318,16 @@ mod tests {
         address
     }
 
-    fn client_of(servers: &[SocketAddr], connect: Duration, answer: Duration) -> Client {
+    fn client_of(servers: &[SocketAddr], connect: Duration, answer: Duration) -> NatsClient {
         let hosts: Vec<String> = servers.iter().map(ToString::to_string).collect();
         let address = format!("nats://{}?stream=R", hosts.join(","));
-        let options = Options {
+        let options = NatsOptions {
             connect,
             answer,
             secret_file: None,
             ca_file: None,
         };
-        Client::new(address.parse().unwrap(), options)
+        NatsClient::new(address.parse().unwrap(), options)
     }
 
     fn heard_line(lines: &mut impl BufRead) -> String {

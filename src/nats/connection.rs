@@ -1,7 +1,7 @@
 //! One connection, and one request at a time on it.
 
 use super::credentials::Credentials;
-use super::protocol::{self, Decoded, Operation};
+use super::protocol::{self, DecodedOperation, Operation};
 use super::socket::{Socket, is_deadline};
 use super::{Host, Message, NatsError};
 use crate::clock;
@@ -270,7 +270,7 @@ impl Connection {
     fn buffered(&mut self) -> Result<Option<Event>, NatsError> {
         let decoded = protocol::decode(&self.buffer);
         let decoded = decoded.map_err(|error| NatsError::Broken(error.to_string()))?;
-        let Decoded::Operation(operation, len) = decoded else {
+        let DecodedOperation::Operation(operation, len) = decoded else {
             return Ok(None);
         };
         let event = match operation {

@@ -1,6 +1,6 @@
 //! JetStream: what is asked of it and what it answers, in JSON.
 
-use super::Address;
+use super::NatsAddress;
 use serde_json::{Value, json};
 use std::fmt;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const DISABLED: [u64; 2] = [10076, 10039];
 
 /// Any answer: what it is about decides which parts are there.
 #[derive(Debug)]
-pub struct Answer {
+pub struct StreamAnswer {
     /// Why not.
     pub error: Option<ApiError>,
     /// Place of a stored message; `None` in other answers.
@@ -40,7 +40,7 @@ pub struct ApiError {
     description: String,
 }
 
-impl Answer {
+impl StreamAnswer {
     /// Reads an answer.
     pub fn parse(payload: &[u8]) -> Result<Self, String> {
         let answer: Value = serde_json::from_slice(payload)
@@ -118,7 +118,7 @@ pub fn create_subject(stream: &str) -> String {
 }
 
 /// What makes the stream: on disk, the newest message of every subject.
-pub fn create_request(address: &Address, subjects: &[String]) -> Vec<u8> {
+pub fn create_request(address: &NatsAddress, subjects: &[String]) -> Vec<u8> {
     json!({
         "name": address.stream,
         "subjects": subjects,
@@ -172,14 +172,14 @@ mod tests {
 
     #[test]
     fn answers_are_told_apart() {
-        let stored = Answer::parse(br#"{"stream":"R","seq":3,"duplicate":true}"#).unwrap();
+        let stored = StreamAnswer::parse(br#"{"stream":"R","seq":3,"duplicate":true}"#).unwrap();
         assert_eq!((stored.seq, stored.error.is_none()), (Some(3), true));
-        let info = Answer::parse(br#"{"type":"t","config":{"name":"R","subjects":["a.>"]}}"#);
+        let info = StreamAnswer::parse(br#"{"type":"t","config":{"name":"R","subjects":["a.>"]}}"#);
         assert_eq!(info.unwrap().subjects.unwrap(), ["a.>"]);
         let no = br#"{"error":{"code":404,"err_code":10059,"description":"stream not\nfound"}}"#;
-        let error = Answer::parse(no).unwrap().error.unwrap();
+        let error = StreamAnswer::parse(no).unwrap().error.unwrap();
         assert!(error.is_no_stream() && !error.is_disabled());
         assert_eq!(error.to_string(), "stream not found (404, 10059)");
-        assert!(Answer::parse(b"-").is_err());
+        assert!(StreamAnswer::parse(b"-").is_err());
     }
 }

@@ -28,8 +28,8 @@ mod nkey;
 pub mod protocol;
 mod socket;
 
-pub use address::{Address, Host};
-pub use client::{Client, Options};
+pub use address::{Host, NatsAddress};
+pub use client::{NatsClient, NatsOptions};
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ pub const MAX_ANSWER: usize = 1 << 20;
 
 /// What a buffer holds so far.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Decoded<'a> {
+pub enum DecodedOperation<'a> {
     /// More bytes are needed.
     Incomplete,
     /// One operation, which takes this many bytes of the buffer.
@@ -56,10 +56,10 @@ pub enum ProtocolError {
 }
 
 /// Looks at what has arrived so far.
-pub fn decode(buffer: &[u8]) -> Result<Decoded<'_>, ProtocolError> {
+pub fn decode(buffer: &[u8]) -> Result<DecodedOperation<'_>, ProtocolError> {
     let Some(end) = buffer.iter().take(MAX_LINE).position(|b| *b == b'\n') else {
         return match buffer.len() < MAX_LINE {
-            true => Ok(Decoded::Incomplete),
+            true => Ok(DecodedOperation::Incomplete),
             false => Err(ProtocolError::LineTooLong),
         };
     };
@@ -85,7 +85,7 @@ pub fn decode(buffer: &[u8]) -> Result<Decoded<'_>, ProtocolError> {
     } else {
         return Err(malformed(line.as_bytes()));
     };
-    Ok(Decoded::Operation(operation, end + 1))
+    Ok(DecodedOperation::Operation(operation, end + 1))
 }
 
 /// `<subject> <sid> [reply to] [bytes of headers] <bytes>`, and what follows the line; `None` when
@@ -95,7 +95,7 @@ fn message<'a>(
     has_headers: bool,
     rest: &'a [u8],
     line: usize,
-) -> Option<Result<Decoded<'a>, ProtocolError>> {
+) -> Option<Result<DecodedOperation<'a>, ProtocolError>> {
     let words: Vec<&str> = operands.split_ascii_whitespace().take(6).collect();
     let numbers = if has_headers { 2 } else { 1 };
     let (names, sizes) = words.split_at_checked(words.len().checked_sub(numbers)?)?;
@@ -109,7 +109,7 @@ fn message<'a>(
         return Some(Err(ProtocolError::MessageTooLong(total)));
     }
     if rest.len() < total + 2 {
-        return Some(Ok(Decoded::Incomplete));
+        return Some(Ok(DecodedOperation::Incomplete));
     }
     let (body, after) = rest.split_at_checked(total)?;
     let (headers, payload) = body.split_at_checked(headers)?;
@@ -119,7 +119,7 @@ fn message<'a>(
         status: status(headers),
         payload,
     };
-    Some(Ok(Decoded::Operation(operation, line + total + 2)))
+    Some(Ok(DecodedOperation::Operation(operation, line + total + 2)))
 }
 
 /// The number in `NATS/1.0 503 text`.
@@ -194,13 +194,13 @@ mod tests {
             message("s.1", None, b"a\r\nb"),
             message("s.2", Some(503), b"hi"),
         ] {
-            let Ok(Decoded::Operation(operation, len)) = decode(rest) else {
+            let Ok(DecodedOperation::Operation(operation, len)) = decode(rest) else {
                 panic!("{:?}", decode(rest));
             };
             assert_eq!(operation, expected);
             rest = &rest[len..];
         }
-        assert_eq!(decode(rest), Ok(Decoded::Incomplete));
+        assert_eq!(decode(rest), Ok(DecodedOperation::Incomplete));
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
                 0..200,
             )
         ) {
-            if let Ok(Decoded::Operation(_, len)) = decode(&bytes) {
+            if let Ok(DecodedOperation::Operation(_, len)) = decode(&bytes) {
                 prop_assert!(len <= bytes.len());
             }
         }
@@ -266,9 +266,9 @@ mod tests {
             bytes.extend(b"\r\n");
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
             let short = (bytes.len() as f64 * cut) as usize;
-            prop_assert_eq!(decode(&bytes[..short]), Ok(Decoded::Incomplete));
+            prop_assert_eq!(decode(&bytes[..short]), Ok(DecodedOperation::Incomplete));
             let whole = Operation::Message { subject: "s", status: None, payload: &payload };
-            prop_assert_eq!(decode(&bytes), Ok(Decoded::Operation(whole, bytes.len())));
+            prop_assert_eq!(decode(&bytes), Ok(DecodedOperation::Operation(whole, bytes.len())));
         }
     }
 }

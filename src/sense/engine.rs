@@ -14,10 +14,10 @@ use super::pull::guests::GuestTable;
 use super::pull::run::{Inbox, PullLoop, Shared};
 use super::pull::schedule::Timing;
 use super::queue::Pending;
-use super::queue::policy::Policy;
-use super::queue::table::{self, Loaded};
+use super::queue::policy::QueuePolicy;
+use super::queue::table::{self, StoredPending};
 use super::queue::writer::{OnLoss, StoreWriter};
-use super::roster::Known;
+use super::roster::KnownGuests;
 use super::seen::SeenClock;
 use crate::blocking::Blocking;
 use crate::clock::WallClock;
@@ -38,9 +38,9 @@ pub struct Parts {
     /// Connects to guests.
     pub dial: Arc<dyn Dial>,
     /// The guests, whenever they change.
-    pub roster: watch::Receiver<Known>,
+    pub roster: watch::Receiver<KnownGuests>,
     /// The policy of the queue.
-    pub policy: Policy,
+    pub policy: QueuePolicy,
     /// The numbers of the schedule.
     pub timing: Timing,
     /// Name of this sensor in documents.
@@ -173,10 +173,10 @@ impl Engine {
 }
 
 /// Reads what is stored; a file that is damaged is replaced by a new one.
-fn load(store: &Store, metrics: &Metrics) -> Result<Loaded, StoreError> {
+fn load(store: &Store, metrics: &Metrics) -> Result<StoredPending, StoreError> {
     table::load(store).or_else(|error| {
         store.recover(error)?;
         metrics.moved_aside.inc();
-        Ok(Loaded::default())
+        Ok(StoredPending::default())
     })
 }

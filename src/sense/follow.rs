@@ -1,10 +1,10 @@
 //! What changes while the sensor runs: the sources of the roster, and at SIGHUP the settings.
 
-use super::Config;
+use super::SenseConfig;
 use super::pull::guests::GuestTable;
 use super::pull::schedule::Timing;
 use super::queue::Pending;
-use super::roster::{Known, Named, Roster};
+use super::roster::{KnownGuests, Named, Roster};
 use crate::{clock, telemetry};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,15 +18,15 @@ const ROSTER_EVERY: Duration = Duration::from_secs(2);
 const DEPARTED_LETTER: Duration = Duration::from_secs(7 * 86_400);
 
 /// Reads the configuration again, or says what is wrong with it.
-pub type Reread = Box<dyn Fn() -> Result<Config, String> + Send>;
+pub type ReadConfig = Box<dyn Fn() -> Result<SenseConfig, String> + Send>;
 
 /// Reads the sources again and again, and at SIGHUP the configuration.
 pub(super) struct Follow {
-    pub(super) config: Config,
-    pub(super) reread: Reread,
+    pub(super) config: SenseConfig,
+    pub(super) reread: ReadConfig,
     pub(super) roster: Roster,
     /// Where the roster goes.
-    pub(super) to: watch::Sender<Known>,
+    pub(super) to: watch::Sender<KnownGuests>,
     /// The sources, for `status`.
     pub(super) named: Arc<Mutex<Named>>,
     pub(super) guests: Arc<Mutex<GuestTable>>,
@@ -68,7 +68,7 @@ impl Follow {
     }
 
     /// A dead letter waits for the next report of its guest; of one that left there will be none.
-    fn end_departed(&self, known: &Known) {
+    fn end_departed(&self, known: &KnownGuests) {
         let before = clock::wall_now().before(DEPARTED_LETTER);
         for vm in self.pending.refused_since_before(before) {
             if !known.guests.contains_key(&vm) && self.pending.drop_dead(&vm, true) {
@@ -107,7 +107,7 @@ impl Follow {
 }
 
 /// The settings that differ and cannot change while the sensor runs.
-fn needs_restart(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
+fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &'static str> {
     let fixed = [
         ("deliver", old.deliver != new.deliver),
         ("token_file", old.sink.token_file != new.sink.token_file),

@@ -24,9 +24,9 @@ pub mod status;
 use crate::store::{Limits, StoreError};
 use crate::transport::{TlsError, TlsFiles};
 use deliver::sink::{SinkAddress, SinkOptions};
-pub use follow::Reread;
+pub use follow::ReadConfig;
 use queue::policy::Rate;
-use roster::Source;
+use roster::RosterSource;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,9 +42,9 @@ const BLOCKING: usize = 28;
 
 /// What `sense` needs to know.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct SenseConfig {
     /// Where guests are listed.
-    pub sources: Vec<Source>,
+    pub sources: Vec<RosterSource>,
     /// Where reports go.
     pub deliver: SinkAddress,
     /// Token and roots for it.
@@ -88,7 +88,7 @@ pub enum SenseError {
 }
 
 /// Runs until SIGTERM or SIGINT. At SIGHUP the configuration is read again.
-pub fn run(config: Config, reread: Reread) -> Result<(), SenseError> {
+pub fn run(config: SenseConfig, reread: ReadConfig) -> Result<(), SenseError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING)

@@ -8,10 +8,10 @@ use super::metrics::Metrics;
 use super::pull::dial::Dialer;
 use super::pull::schedule::Timing;
 use super::queue::Pending;
-use super::queue::policy::Policy;
+use super::queue::policy::QueuePolicy;
 use super::roster::Roster;
 use super::status::View;
-use super::{CACHE, Config, DATABASE, Reread, SenseError};
+use super::{CACHE, DATABASE, ReadConfig, SenseConfig, SenseError};
 use crate::blocking::Blocking;
 use crate::clock::WallClock;
 use crate::store::{Opened, Options, Store};
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 /// Runs until SIGTERM or SIGINT, or until a part that must never end has ended.
-pub(super) async fn serve(config: Config, reread: Reread) -> Result<(), SenseError> {
+pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(), SenseError> {
     // First of all: unhandled, it would end the process.
     let hang_up = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -42,9 +42,9 @@ pub(super) async fn serve(config: Config, reread: Reread) -> Result<(), SenseErr
             tls: config.tls.clone().map(ClientTls::load).transpose()?,
         }),
         roster: roster_rx,
-        policy: Policy {
+        policy: QueuePolicy {
             rate: config.rate,
-            ..Policy::default()
+            ..QueuePolicy::default()
         },
         timing: Timing::new(config.poll_interval, config.refresh_interval),
         sensor_id: config.sensor_id.as_str().into(),
@@ -98,7 +98,7 @@ pub(super) async fn serve(config: Config, reread: Reread) -> Result<(), SenseErr
     Ok(())
 }
 
-fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<Store>, SenseError> {
+fn open_store(config: &SenseConfig, metrics: &Metrics) -> Result<Arc<Store>, SenseError> {
     let options = Options {
         aside: config.damaged,
         ..Options::new(CACHE)

@@ -68,14 +68,14 @@ struct Totals {
 /// The answer to `afferent status`. Guests are text at once: as a tree of values ten thousand of
 /// them would take ten times the memory, and the process would keep it.
 #[derive(Serialize)]
-pub struct Answer {
+pub struct StatusAnswer {
     #[serde(flatten)]
     head: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     guests: Option<Vec<Box<RawValue>>>,
 }
 
-impl From<Value> for Answer {
+impl From<Value> for StatusAnswer {
     fn from(head: Value) -> Self {
         Self { head, guests: None }
     }
@@ -191,7 +191,7 @@ impl View {
         rows
     }
 
-    fn status(&self, only_dead: bool) -> Answer {
+    fn status(&self, only_dead: bool) -> StatusAnswer {
         let totals = self.totals();
         let reasons = self.trouble(&totals);
         let Rows {
@@ -229,7 +229,7 @@ impl View {
                 "new": totals.new,
             },
         });
-        Answer {
+        StatusAnswer {
             head,
             guests: Some(guests),
         }
@@ -356,7 +356,7 @@ impl View {
     }
 
     /// The answer to the words of `afferent status`.
-    pub fn answer(&self, words: &[&str]) -> Answer {
+    pub fn answer(&self, words: &[&str]) -> StatusAnswer {
         let said = match words {
             ["status"] => return self.status(false),
             ["status", "dead"] => return self.status(true),

@@ -42,7 +42,7 @@ const UNAUTHORIZED: Backoff = Backoff {
 
 /// May something be sent?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
+pub enum BreakerGate {
     /// As much as there is.
     Open,
     /// One, to see whether Central is back.
@@ -97,15 +97,15 @@ impl Breaker {
     }
 
     /// What may be sent while `in_flight` deliveries are under way.
-    pub fn gate(&self, now: Instant, in_flight: usize) -> Gate {
+    pub fn gate(&self, now: Instant, in_flight: usize) -> BreakerGate {
         match &self.trip {
             // One guest was forbidden: the next tells whether all are.
-            None if self.forbidden_in_a_row.is_empty() => Gate::Open,
-            None if in_flight == 0 => Gate::Probe,
-            None => Gate::Probing,
-            Some(trip) if now < trip.until => Gate::Shut(trip.until),
-            Some(_) if in_flight == 0 => Gate::Probe,
-            Some(_) => Gate::Probing,
+            None if self.forbidden_in_a_row.is_empty() => BreakerGate::Open,
+            None if in_flight == 0 => BreakerGate::Probe,
+            None => BreakerGate::Probing,
+            Some(trip) if now < trip.until => BreakerGate::Shut(trip.until),
+            Some(_) if in_flight == 0 => BreakerGate::Probe,
+            Some(_) => BreakerGate::Probing,
         }
     }
 
@@ -224,21 +224,21 @@ mod tests {
         // However often it is the same one.
         for _ in 0..20 {
             assert!(!breaker.note(&vm(0), &forbidden, now, 0.5));
-            assert_eq!(breaker.gate(now, 0), Gate::Probe);
-            assert_eq!(breaker.gate(now, 1), Gate::Probing);
+            assert_eq!(breaker.gate(now, 0), BreakerGate::Probe);
+            assert_eq!(breaker.gate(now, 1), BreakerGate::Probing);
         }
         assert_eq!(breaker.trouble(), None);
         assert_eq!(breaker.forbidden().count(), 1);
         breaker.note(&vm(1), &Outcome::Accepted, now, 0.5);
-        assert_eq!(breaker.gate(now, 7), Gate::Open);
+        assert_eq!(breaker.gate(now, 7), BreakerGate::Open);
         for n in 2..5 {
             assert_eq!(breaker.trouble(), None);
             breaker.note(&vm(n), &forbidden, now, 0.5);
         }
-        assert!(matches!(breaker.gate(now, 0), Gate::Shut(_)));
+        assert!(matches!(breaker.gate(now, 0), BreakerGate::Shut(_)));
         assert_eq!(breaker.trouble(), Some(("unauthorized", "403")));
         breaker.note(&vm(0), &Outcome::Accepted, now, 0.5);
-        assert_eq!(breaker.gate(now, 7), Gate::Open);
+        assert_eq!(breaker.gate(now, 7), BreakerGate::Open);
         assert_eq!(breaker.forbidden().count(), 3);
     }
 
@@ -261,7 +261,7 @@ mod tests {
         let mut breaker = Breaker::default();
         let unread = Outcome::StoreUnreadable("EIO".into());
         assert!(!breaker.note(&vm(0), &unread, now, 0.5));
-        assert!(matches!(breaker.gate(now, 0), Gate::Shut(_)));
+        assert!(matches!(breaker.gate(now, 0), BreakerGate::Shut(_)));
         assert_eq!(breaker.trouble(), Some(("store", "EIO")));
     }
 
@@ -269,20 +269,20 @@ mod tests {
     fn when_central_is_gone_one_probe_at_a_time_asks_for_it() {
         let now = clock::now();
         let mut breaker = Breaker::default();
-        assert_eq!(breaker.gate(now, 7), Gate::Open);
+        assert_eq!(breaker.gate(now, 7), BreakerGate::Open);
         for _ in 0..20 {
             let counts = breaker.note(&vm(0), &Outcome::Unreachable("refused".into()), now, 1.0);
             assert!(!counts);
         }
         let until = now + Duration::from_secs(1);
-        assert_eq!(breaker.gate(now, 0), Gate::Shut(until));
-        assert_eq!(breaker.gate(until, 1), Gate::Probing);
-        assert_eq!(breaker.gate(until, 0), Gate::Probe);
+        assert_eq!(breaker.gate(now, 0), BreakerGate::Shut(until));
+        assert_eq!(breaker.gate(until, 1), BreakerGate::Probing);
+        assert_eq!(breaker.gate(until, 0), BreakerGate::Probe);
         breaker.note(&vm(0), &Outcome::Unreachable("refused".into()), until, 1.0);
         let later = until + Duration::from_secs(2);
-        assert_eq!(breaker.gate(until, 0), Gate::Shut(later));
+        assert_eq!(breaker.gate(until, 0), BreakerGate::Shut(later));
         breaker.note(&vm(0), &Outcome::Accepted, later, 1.0);
-        assert_eq!(breaker.gate(later, 3), Gate::Open);
+        assert_eq!(breaker.gate(later, 3), BreakerGate::Open);
         assert_eq!(breaker.trouble(), None);
     }
 
@@ -294,7 +294,7 @@ mod tests {
             assert!(breaker.note(&vm(0), &Outcome::Failed("500".into()), now, 0.5));
             breaker.note(&vm(0), &Outcome::Accepted, now, 0.5);
         }
-        assert_eq!(breaker.gate(now, 0), Gate::Open);
+        assert_eq!(breaker.gate(now, 0), BreakerGate::Open);
     }
 
     /// Ten thousand reports would become dead letters for Central's own trouble.
@@ -306,7 +306,7 @@ mod tests {
             .filter(|_| breaker.note(&vm(0), &Outcome::Failed("500".into()), now, 0.5))
             .count();
         assert_eq!(counted, 9);
-        assert!(matches!(breaker.gate(now, 0), Gate::Shut(_)));
+        assert!(matches!(breaker.gate(now, 0), BreakerGate::Shut(_)));
     }
 
     #[test]
@@ -320,12 +320,12 @@ mod tests {
         // One guest may have asked too often: the others are tried, one at a time.
         for _ in 0..2 {
             breaker.note(&vm(0), &busy, now, 0.0);
-            assert_eq!(breaker.gate(now, 0), Gate::Probe);
-            assert_eq!(breaker.gate(now, 1), Gate::Probing);
+            assert_eq!(breaker.gate(now, 0), BreakerGate::Probe);
+            assert_eq!(breaker.gate(now, 1), BreakerGate::Probing);
         }
         breaker.note(&vm(0), &busy, now, 0.0);
         let until = now + BUSY.ceiling;
-        assert_eq!(breaker.gate(now, 0), Gate::Shut(until));
-        assert_eq!(breaker.gate(until, 0), Gate::Probe);
+        assert_eq!(breaker.gate(now, 0), BreakerGate::Shut(until));
+        assert_eq!(breaker.gate(until, 0), BreakerGate::Probe);
     }
 }

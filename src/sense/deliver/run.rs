@@ -4,9 +4,9 @@
 //! next ── encode permit ── read, check, encode ── sink ── breaker: whose failure? ── settled
 //! ```
 
-use super::breaker::{Breaker, Gate};
+use super::breaker::{Breaker, BreakerGate};
 use super::outcome::Outcome;
-use super::sink::{Delivery, Kind, Sink};
+use super::sink::{Delivery, DocumentKind, Sink};
 use crate::blocking::Blocking;
 use crate::clock::{self, WallClock, WallTime};
 use crate::report::VmId;
@@ -104,9 +104,9 @@ impl DeliveryLoop {
             }
             let now = clock::now();
             match self.breaker().gate(now, deliveries.len()) {
-                Gate::Open | Gate::Probe => {}
-                Gate::Shut(until) => return Some(until),
-                Gate::Probing => return None,
+                BreakerGate::Open | BreakerGate::Probe => {}
+                BreakerGate::Shut(until) => return Some(until),
+                BreakerGate::Probing => return None,
             }
             match self.pending.next(now) {
                 NextDelivery::Send(dispatch) => {
@@ -308,11 +308,11 @@ impl Job {
         written.map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
         body.shrink_to_fit();
         let kind = match envelope.report {
-            Some(_) => Kind::Report,
-            None => Kind::Facts,
+            Some(_) => DocumentKind::Report,
+            None => DocumentKind::Facts,
         };
         let message_id = match (kind, precedent) {
-            (Kind::Report, Precedent::New) => idempotency_key.clone(),
+            (DocumentKind::Report, Precedent::New) => idempotency_key.clone(),
             _ => format!("{idempotency_key}/{}", envelope.seen_at.unix_ms()),
         };
         let delivery = Delivery {

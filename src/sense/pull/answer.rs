@@ -16,7 +16,7 @@ use crate::wire::response::{DecodeError, Payload, ReportError, Response};
 
 /// The answer of a guest.
 #[derive(Debug)]
-pub struct Answer<'a> {
+pub struct GuestAnswer<'a> {
     /// Whether it can hold a wait.
     pub waits: bool,
     /// Its machine's id, if it sends one.
@@ -50,7 +50,7 @@ pub struct Context<'a> {
 ///
 /// # Errors
 /// They are no answer, or one without a report.
-pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a>, Failure> {
+pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<GuestAnswer<'a>, Failure> {
     let Context { row, ask, .. } = context;
     let response = Response::decode(bytes).map_err(|error| match error {
         DecodeError::Malformed => Failure::Malformed,
@@ -80,7 +80,7 @@ pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<Answer<'a
     let generated_at = meta.generated_at.map(Into::into).unwrap_or_default();
     let (key, echo) = names(&meta, row);
     let facts = FactsHash::of(&bounded(&meta.facts));
-    let mut answer = Answer {
+    let mut answer = GuestAnswer {
         waits,
         guest_id,
         echo,

@@ -5,7 +5,7 @@ use super::schedule::{Ask, Schedule, Timing};
 use crate::clock::WallTime;
 use crate::report::{GuestId, VmId};
 use crate::sense::queue::table::GuestRow;
-use crate::sense::roster::Entry;
+use crate::sense::roster::RosterEntry;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::task::{AbortHandle, Id};
@@ -20,7 +20,7 @@ pub struct GuestTable {
 /// A guest of the roster.
 pub struct Guest {
     /// Where it is.
-    pub entry: Arc<Entry>,
+    pub entry: Arc<RosterEntry>,
     /// What is known of it; shared with the exchange that most guests are always in.
     pub row: Arc<GuestRow>,
     /// Whether it answered since the start.
@@ -37,7 +37,7 @@ pub struct Guest {
 
 impl Guest {
     /// A guest that was not asked yet.
-    pub(super) fn new(entry: Arc<Entry>, row: Arc<GuestRow>) -> Self {
+    pub(super) fn new(entry: Arc<RosterEntry>, row: Arc<GuestRow>) -> Self {
         Self {
             entry,
             row,

@@ -11,7 +11,7 @@ use crate::sense::limits::Transfer;
 use crate::sense::queue::slot::Class;
 use crate::sense::queue::table::{DocumentId, Echo, GuestRow, SealedReport};
 use crate::sense::queue::{ArrivedDocument, Pending};
-use crate::sense::roster::Entry;
+use crate::sense::roster::RosterEntry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Learned {
 
 /// A pull of a guest that is due.
 pub(super) struct PullJob {
-    pub(super) entry: Arc<Entry>,
+    pub(super) entry: Arc<RosterEntry>,
     pub(super) row: Arc<GuestRow>,
     pub(super) ask: Ask,
     pub(super) shared: Arc<Shared>,

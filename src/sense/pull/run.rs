@@ -12,7 +12,7 @@ use crate::sense::limits::ConcurrencyLimits;
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::Pending;
 use crate::sense::queue::table::GuestRow;
-use crate::sense::roster::{Guests, Known};
+use crate::sense::roster::{Guests, KnownGuests};
 use crate::sense::seen::SeenClock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,7 +52,7 @@ pub struct Shared {
 /// What reaches the loop from outside.
 pub struct Inbox {
     /// The roster, whenever it changed.
-    pub roster: watch::Receiver<Known>,
+    pub roster: watch::Receiver<KnownGuests>,
     /// Guests to be asked for a full report.
     pub full_pulls: mpsc::UnboundedReceiver<VmId>,
     /// The store was lost: ask everybody for everything.
@@ -212,8 +212,8 @@ impl PullLoop {
     ///
     /// `stored` is what is known of guests that no source named since the start. They are gone once all
     /// sources were read: one that cannot be read yet may name them.
-    fn take_over(&self, roster: Known, stored: &mut HashMap<VmId, GuestRow>) {
-        let Known {
+    fn take_over(&self, roster: KnownGuests, stored: &mut HashMap<VmId, GuestRow>) {
+        let KnownGuests {
             guests: roster,
             is_complete,
         } = roster;

@@ -1,6 +1,6 @@
 //! Budgets of priority: how often each guest's reports may overtake others.
 
-use super::policy::Policy;
+use super::policy::QueuePolicy;
 use super::slot::Class;
 use crate::clock::token_bucket::TokenBucket;
 use crate::report::VmId;
@@ -17,7 +17,7 @@ pub(super) struct Budgets {
 
 impl Budgets {
     /// Full buckets.
-    pub(super) fn new(policy: &Policy) -> Self {
+    pub(super) fn new(policy: &QueuePolicy) -> Self {
         Self {
             saved: f64::from(policy.priorities),
             per_second: 1.0 / policy.priority_every.as_secs_f64(),

@@ -2,7 +2,7 @@
 
 use super::pending::Pending;
 use super::slot::{Slot, State};
-use super::table::Change;
+use super::table::PendingChange;
 use crate::clock::WallTime;
 use crate::report::VmId;
 
@@ -40,7 +40,7 @@ impl Pending {
         };
         state.queue.discard(vm);
         state.details.remove(vm);
-        self.writer.note(Change::Drop {
+        self.writer.note(PendingChange::Drop {
             vm: vm.clone(),
             report,
         });

@@ -1,9 +1,9 @@
 //! Documents and stores for the tests of the queue and of its two sides.
 
 use super::pending::{ArrivedDocument, Pending};
-use super::policy::Policy;
+use super::policy::QueuePolicy;
 use super::slot::Class;
-use super::table::{self, DocumentId, GuestRow, Loaded, SealedReport};
+use super::table::{self, DocumentId, GuestRow, SealedReport, StoredPending};
 use super::writer::StoreWriter;
 use crate::blocking::Blocking;
 use crate::clock::{WallClock, WallTime};
@@ -20,12 +20,12 @@ pub(crate) fn store(dir: &Path) -> Arc<Store> {
 }
 
 /// What is in the database of this directory; nobody may have it open.
-pub(crate) fn stored(dir: &Path) -> Loaded {
+pub(crate) fn stored(dir: &Path) -> StoredPending {
     table::load(&store(dir)).unwrap()
 }
 
 /// Pending documents with what is stored in the directory, and the task of their writer.
-pub(crate) fn pending(dir: &Path, policy: Policy) -> (Arc<Pending>, JoinHandle<()>) {
+pub(crate) fn pending(dir: &Path, policy: QueuePolicy) -> (Arc<Pending>, JoinHandle<()>) {
     let store = store(dir);
     let loaded = table::load(&store).unwrap();
     let (writer, task) = StoreWriter::start(store.clone(), Blocking::Inline, Box::new(|| ()));

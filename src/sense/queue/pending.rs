@@ -9,13 +9,13 @@
 //! A document is in the queue only once it is on disk, and leaves the disk only when its sink took it.
 //! Everything runs on one thread; the lock is held for one step of the policy and never across a wait.
 
-use super::policy::{LONGEST_DEFERRAL, Policy, Rate};
-use super::queue::Next;
+use super::policy::{LONGEST_DEFERRAL, QueuePolicy, Rate};
+use super::queue::Selection;
 use super::settlement::Settlement;
 use super::slot::{Arrival, Class, Nack, Slot, State};
 use super::state::{Detail, PendingState, Precedent};
 use super::table::{
-    self, Change, DocumentId, GuestRow, Loaded, SealedReport, SlotRow, StoredEnvelope,
+    self, DocumentId, GuestRow, PendingChange, SealedReport, SlotRow, StoredEnvelope, StoredPending,
 };
 use super::writer::{StoreWriter, WriteError};
 use crate::clock::{self, WallClock, WallTime};
@@ -77,11 +77,11 @@ pub struct Dispatch {
 impl Pending {
     /// With what was stored; documents keep their places.
     pub fn new(
-        policy: Policy,
+        policy: QueuePolicy,
         store: Arc<Store>,
         writer: StoreWriter,
         wall: WallClock,
-        stored: &Loaded,
+        stored: &StoredPending,
     ) -> Self {
         let (now, time) = (clock::now(), wall.now());
         let (retries, forbidden) = (policy.backoff.ceiling, policy.forbidden.ceiling);
@@ -135,7 +135,7 @@ impl Pending {
                 guest,
             } = document;
             let (arrival, slot) = self.admit(&vm, &summary, class);
-            let put = Change::Put {
+            let put = PendingChange::Put {
                 vm: vm.clone(),
                 slot: slot.clone(),
                 guest,
@@ -199,7 +199,7 @@ impl Pending {
     /// Something else is known of a guest, without a document.
     pub fn learn(&self, vm: &VmId, guest: GuestRow) {
         let vm = vm.clone();
-        self.writer.note(Change::Learn { vm, guest });
+        self.writer.note(PendingChange::Learn { vm, guest });
     }
 
     /// Whether a document of this guest is not delivered yet.
@@ -211,7 +211,7 @@ impl Pending {
     pub fn forget(&self, vm: &VmId) {
         let mut state = self.state();
         state.forget(vm);
-        self.writer.note(Change::Forget { vm: vm.clone() });
+        self.writer.note(PendingChange::Forget { vm: vm.clone() });
     }
 
     /// The guests of the roster, all of which was read.
@@ -239,14 +239,14 @@ impl Pending {
     pub fn next(&self, now: Instant) -> NextDelivery {
         let mut state = self.state();
         let next = match state.queue.select(now) {
-            Next::Send(vm, report) => NextDelivery::Send(Dispatch {
+            Selection::Send(vm, report) => NextDelivery::Send(Dispatch {
                 is_reactive: state.queue.slot(&vm).is_some_and(|slot| slot.is_reactive),
                 precedent: state.precedent(&vm, report),
                 vm,
                 report,
             }),
-            Next::At(at) => NextDelivery::At(at),
-            Next::Idle => NextDelivery::Idle,
+            Selection::At(at) => NextDelivery::At(at),
+            Selection::Idle => NextDelivery::Idle,
         };
         self.write_changed(&mut state);
         next
@@ -281,7 +281,7 @@ impl Pending {
                         state.accept(vm, report, at);
                     }
                     let vm = vm.clone();
-                    self.writer.note(Change::Clear { vm, report, at });
+                    self.writer.note(PendingChange::Clear { vm, report, at });
                 }
             }
             Settlement::Damaged => state.queue.discard(vm),
@@ -330,7 +330,7 @@ impl Pending {
     pub(super) fn forget_departed(&self, state: &mut PendingState, vm: &VmId) {
         if state.present.as_ref().is_some_and(|all| !all.contains(vm)) {
             state.forget(vm);
-            self.writer.note(Change::Forget { vm: vm.clone() });
+            self.writer.note(PendingChange::Forget { vm: vm.clone() });
         }
     }
 
@@ -342,7 +342,7 @@ impl Pending {
 
     fn write_row(&self, state: &PendingState, vm: &VmId) {
         if let (Some(slot), Some(detail)) = (state.queue.slot(vm), state.details.get(vm)) {
-            self.writer.note(Change::Move {
+            self.writer.note(PendingChange::Move {
                 vm: vm.clone(),
                 slot: self.row_of(slot, detail),
             });

@@ -8,7 +8,7 @@ pub const LONGEST_DEFERRAL: Duration = Duration::from_secs(3600);
 
 /// The numbers of the policy.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct QueuePolicy {
     /// Deliveries under way at the same time.
     pub in_flight: usize,
     /// Reactive reports that go before a routine one must, while both wait.
@@ -41,7 +41,7 @@ impl Rate {
     pub const RESERVE: f64 = 0.75;
 }
 
-impl Default for Policy {
+impl Default for QueuePolicy {
     fn default() -> Self {
         Self {
             in_flight: 20,

@@ -17,18 +17,18 @@
 //! The queue is bounded by the fleet: one slot a guest, full or not.
 
 use super::budgets::Budgets;
-use super::policy::{Policy, Rate};
+use super::policy::{QueuePolicy, Rate};
 use super::rate_limit::RateLimit;
 use super::rings::Rings;
 use super::slot::{Arrival, Class, Nack, Slot, State, fresh, taken_over};
 use crate::report::{Trigger, VmId};
-use crate::sense::queue::table::{DocumentId, Place};
+use crate::sense::queue::table::{DocumentId, QueuePlace};
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Selection {
     /// Send this one; it is in flight from now on.
     Send(VmId, DocumentId),
     /// Nothing before this time.
@@ -39,7 +39,7 @@ pub enum Next {
 
 /// All slots, in order.
 pub struct Queue {
-    policy: Policy,
+    policy: QueuePolicy,
     slots: HashMap<VmId, Slot>,
     rings: Rings,
     backing_off: BTreeSet<(Instant, VmId)>,
@@ -53,7 +53,7 @@ pub struct Queue {
 
 impl Queue {
     /// An empty queue.
-    pub fn new(policy: Policy, now: Instant) -> Self {
+    pub fn new(policy: QueuePolicy, now: Instant) -> Self {
         Self {
             budgets: Budgets::new(&policy),
             limit: RateLimit::new(policy.rate, now),
@@ -115,7 +115,7 @@ impl Queue {
     }
 
     /// Where the guest's slot will stand after `arrival`; what is written with the report.
-    pub fn place_of(&self, vm: &VmId, arrival: &Arrival) -> Place {
+    pub fn place_of(&self, vm: &VmId, arrival: &Arrival) -> QueuePlace {
         match self.slots.get(vm) {
             Some(slot) if slot.state == State::Queued || slot.is_deferred() => {
                 taken_over(slot.place, arrival)
@@ -175,10 +175,10 @@ impl Queue {
     }
 
     /// Decides what to send now.
-    pub fn select(&mut self, now: Instant) -> Next {
+    pub fn select(&mut self, now: Instant) -> Selection {
         self.end_backoffs(now);
         if self.in_flight >= self.policy.in_flight {
-            return Next::Idle;
+            return Selection::Idle;
         }
         let (reactive, routine) = self.waiting();
         let class = match (reactive, routine) {
@@ -200,7 +200,7 @@ impl Queue {
         let head = self.rings.head(class).cloned();
         let Some((vm, slot)) = head.and_then(|vm| Some((vm.clone(), self.slots.get_mut(&vm)?)))
         else {
-            return Next::Idle;
+            return Selection::Idle;
         };
         slot.state = State::InFlight;
         let (place, report) = (slot.place, slot.report);
@@ -209,15 +209,15 @@ impl Queue {
         if place.reactive.is_some() {
             self.budgets.cap_after_send(&vm, now);
         }
-        Next::Send(vm, report)
+        Selection::Send(vm, report)
     }
 
-    fn wake_at_backoff(&self, at: Option<Instant>) -> Next {
+    fn wake_at_backoff(&self, at: Option<Instant>) -> Selection {
         let backoff = self.backing_off.first().map(|(until, _)| *until);
         match (at, backoff) {
-            (Some(a), Some(b)) => Next::At(a.min(b)),
-            (Some(at), None) | (None, Some(at)) => Next::At(at),
-            (None, None) => Next::Idle,
+            (Some(a), Some(b)) => Selection::At(a.min(b)),
+            (Some(at), None) | (None, Some(at)) => Selection::At(at),
+            (None, None) => Selection::Idle,
         }
     }
 
@@ -246,7 +246,7 @@ impl Queue {
     }
 
     /// Queues a slot anew, at a place behind all others.
-    fn requeue(&mut self, vm: &VmId, place: Place) {
+    fn requeue(&mut self, vm: &VmId, place: QueuePlace) {
         if let Some(slot) = self.slots.get_mut(vm) {
             slot.state = State::Queued;
             slot.place = place;
@@ -286,7 +286,7 @@ impl Queue {
             return true;
         }
         slot.attempts += 1;
-        slot.place = Place::default();
+        slot.place = QueuePlace::default();
         // What fails without a refusal of its content may succeed another time.
         let is_refused_again = nack == Nack::Refused && slot.demoted && slot.pulled_again;
         slot.demoted |= nack == Nack::Refused;
@@ -413,7 +413,7 @@ impl Queue {
     /// The newer report that came during the flight goes to the tail.
     fn renew(&mut self, vm: &VmId, newer: &Arrival) {
         if let Some(slot) = self.slots.get_mut(vm) {
-            slot.take_on(newer, Place::default());
+            slot.take_on(newer, QueuePlace::default());
         }
         let place = self.rings.tail(newer.class);
         self.requeue(vm, place);

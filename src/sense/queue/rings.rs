@@ -2,7 +2,7 @@
 
 use super::slot::{Class, place_in};
 use crate::report::VmId;
-use crate::sense::queue::table::Place;
+use crate::sense::queue::table::QueuePlace;
 use std::collections::BTreeMap;
 
 /// Ring R (reactive) and ring T (routine); lower places go first.
@@ -22,26 +22,26 @@ impl Rings {
     }
 
     /// A place at the tail of the ring of this class.
-    pub(super) fn tail(&mut self, class: Class) -> Place {
+    pub(super) fn tail(&mut self, class: Class) -> QueuePlace {
         place_in(class, self.draw())
     }
 
     /// Places at the tail of each ring in which `place` is one.
-    pub(super) fn tail_of_each(&mut self, place: Place) -> Place {
-        Place {
+    pub(super) fn tail_of_each(&mut self, place: QueuePlace) -> QueuePlace {
+        QueuePlace {
             reactive: place.reactive.map(|_| self.draw()),
             routine: place.routine.map(|_| self.draw()),
         }
     }
 
     /// Places up to this one were given before.
-    pub(super) fn remember(&mut self, place: Place) {
+    pub(super) fn remember(&mut self, place: QueuePlace) {
         for seq in [place.reactive, place.routine].into_iter().flatten() {
             self.next_seq = self.next_seq.max(seq + 1);
         }
     }
 
-    pub(super) fn enter(&mut self, vm: &VmId, place: Place) {
+    pub(super) fn enter(&mut self, vm: &VmId, place: QueuePlace) {
         if let Some(seq) = place.reactive {
             self.reactive.insert(seq, vm.clone());
         }
@@ -50,7 +50,7 @@ impl Rings {
         }
     }
 
-    pub(super) fn leave(&mut self, place: Place) {
+    pub(super) fn leave(&mut self, place: QueuePlace) {
         place.reactive.map(|seq| self.reactive.remove(&seq));
         place.routine.map(|seq| self.routine.remove(&seq));
     }

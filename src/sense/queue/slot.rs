@@ -1,7 +1,7 @@
 //! A guest's place in the queue: its newest report, where it stands, and what was held against it.
 
 use crate::report::{ReportSummary, Trigger};
-use crate::sense::queue::table::{DocumentId, Place};
+use crate::sense::queue::table::{DocumentId, QueuePlace};
 use std::time::Instant;
 
 /// How urgent a report is.
@@ -72,7 +72,7 @@ pub struct Slot {
     pub state: State,
     /// Its places, also while it is in flight: it goes back there if it could not be sent at all. Kept
     /// in a backoff that Central asked for: it goes back to the tails of these rings.
-    pub place: Place,
+    pub place: QueuePlace,
     /// Deliveries of this report that failed.
     pub attempts: u32,
     /// Refused once: retries are routine.
@@ -89,7 +89,7 @@ pub struct Slot {
 
 impl Slot {
     /// A slot as it was stored.
-    pub fn stored(report: DocumentId, trigger: Trigger, place: Place, state: State) -> Self {
+    pub fn stored(report: DocumentId, trigger: Trigger, place: QueuePlace, state: State) -> Self {
         Self {
             report,
             trigger,
@@ -106,14 +106,14 @@ impl Slot {
     }
 
     /// A slot for a report that is the only one of its guest.
-    pub(super) fn new(arrival: &Arrival, place: Place) -> Self {
+    pub(super) fn new(arrival: &Arrival, place: QueuePlace) -> Self {
         let mut slot = Self::stored(arrival.report, arrival.trigger, place, State::Queued);
         slot.is_reactive = arrival.is_reactive;
         slot
     }
 
     /// A newer report takes over: nothing that was held against the older one counts.
-    pub(super) fn take_on(&mut self, arrival: &Arrival, place: Place) {
+    pub(super) fn take_on(&mut self, arrival: &Arrival, place: QueuePlace) {
         self.report = arrival.report;
         self.trigger = arrival.trigger;
         self.state = State::Queued;
@@ -145,27 +145,27 @@ impl Slot {
     }
 }
 
-pub(super) fn place_in(class: Class, seq: u64) -> Place {
+pub(super) fn place_in(class: Class, seq: u64) -> QueuePlace {
     match class {
-        Class::Reactive => Place {
+        Class::Reactive => QueuePlace {
             reactive: Some(seq),
             routine: None,
         },
-        Class::Routine => Place {
+        Class::Routine => QueuePlace {
             reactive: None,
             routine: Some(seq),
         },
     }
 }
 
-pub(super) fn fresh(arrival: &Arrival) -> Place {
+pub(super) fn fresh(arrival: &Arrival) -> QueuePlace {
     place_in(arrival.class, arrival.seq)
 }
 
 /// Every place is kept; a reactive report also takes one among the reactive.
-pub(super) fn taken_over(place: Place, arrival: &Arrival) -> Place {
+pub(super) fn taken_over(place: QueuePlace, arrival: &Arrival) -> QueuePlace {
     let urgent = arrival.class == Class::Reactive;
-    Place {
+    QueuePlace {
         reactive: place.reactive.or(urgent.then_some(arrival.seq)),
         routine: place.routine,
     }

@@ -1,6 +1,6 @@
 //! The state of the pending documents: their queue, and beside it what the order does not depend on.
 
-use super::policy::Policy;
+use super::policy::QueuePolicy;
 use super::queue::Queue;
 use super::table::{DocumentId, SlotRow};
 use crate::clock::WallTime;
@@ -62,7 +62,7 @@ impl From<&SlotRow> for Detail {
 impl PendingState {
     /// Nothing pending.
     pub(super) fn new(
-        policy: Policy,
+        policy: QueuePolicy,
         accepted: HashMap<VmId, (DocumentId, WallTime)>,
         now: Instant,
     ) -> Self {

@@ -12,7 +12,7 @@
 //!   a full report.
 //! - A report, its slot and the guest's known generation change in one transaction: a generation is
 //!   known only when its report is here or was accepted by Central.
-//! - [`Change::Clear`] takes a report away only if it is still the one that was accepted.
+//! - [`PendingChange::Clear`] takes a report away only if it is still the one that was accepted.
 //! - A report is given out only if its bytes have the hash under which they were stored.
 
 mod v1;
@@ -108,7 +108,7 @@ pub struct GuestRow {
     pub generated_at: WallTime,
     /// When it last sent a whole report.
     pub full_at: WallTime,
-    /// The report that Central accepted last, and when; kept up by [`Change::Clear`] alone.
+    /// The report that Central accepted last, and when; kept up by [`PendingChange::Clear`] alone.
     pub accepted: Option<(DocumentId, WallTime)>,
     /// Over the facts in the newest document that is, or was, in pending.
     pub facts: Option<FactsHash>,
@@ -118,14 +118,14 @@ pub struct GuestRow {
 
 /// Places in the two rings of the queue; lower goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct QueuePlace {
     /// Among reactive reports.
     pub reactive: Option<u64>,
     /// Among routine reports.
     pub routine: Option<u64>,
 }
 
-impl Place {
+impl QueuePlace {
     /// In neither ring.
     pub fn is_none(self) -> bool {
         self == Self::default()
@@ -146,7 +146,7 @@ pub struct SlotRow {
     /// Number of packages in it.
     pub packages: u32,
     /// Where it stands in the queue.
-    pub place: Place,
+    pub place: QueuePlace,
     /// Deliveries that failed.
     pub attempts: u32,
     /// Not to be sent before.
@@ -159,7 +159,7 @@ pub struct SlotRow {
     pub last_error: Option<String>,
 }
 
-/// A report made ready for [`Change::Put`], outside of any transaction.
+/// A report made ready for [`PendingChange::Put`], outside of any transaction.
 pub struct SealedReport(Sealed);
 
 impl SealedReport {
@@ -176,7 +176,7 @@ impl SealedReport {
     clippy::large_enum_variant,
     reason = "few exist at a time, and nearly all are of the large kind"
 )]
-pub enum Change {
+pub enum PendingChange {
     /// A report arrived: it replaces the one before it.
     Put {
         /// The guest.
@@ -229,7 +229,7 @@ pub enum Change {
 
 /// Everything in the file but the reports.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct StoredPending {
     /// Guests, by id.
     pub guests: Vec<(VmId, GuestRow)>,
     /// Slots, by guest.
@@ -239,7 +239,7 @@ pub struct Loaded {
 }
 
 /// Applies all of `changes` in one transaction: all of them are on disk, or none.
-pub fn apply(store: &Store, changes: &[Change]) -> Result<(), StoreError> {
+pub fn apply(store: &Store, changes: &[PendingChange]) -> Result<(), StoreError> {
     store.write(|tx| {
         let mut tables = Tables {
             guests: tx.open_table(GUESTS)?,
@@ -254,9 +254,9 @@ pub fn apply(store: &Store, changes: &[Change]) -> Result<(), StoreError> {
 }
 
 /// The mark is as high as the documents of this transaction, whatever it was.
-fn raise_seen_at(tx: &WriteTransaction, changes: &[Change]) -> Result<(), TxError> {
+fn raise_seen_at(tx: &WriteTransaction, changes: &[PendingChange]) -> Result<(), TxError> {
     let highest = changes.iter().filter_map(|change| match change {
-        Change::Put { seen_at, .. } => Some(seen_at.unix_ms()),
+        PendingChange::Put { seen_at, .. } => Some(seen_at.unix_ms()),
         _ => None,
     });
     if let Some(highest) = highest.max() {
@@ -277,14 +277,14 @@ struct Tables<'tx> {
 }
 
 impl Tables<'_> {
-    fn apply(&mut self, change: &Change) -> Result<(), TxError> {
+    fn apply(&mut self, change: &PendingChange) -> Result<(), TxError> {
         let Self {
             guests,
             slots,
             blobs,
         } = self;
         match change {
-            Change::Put {
+            PendingChange::Put {
                 vm,
                 slot,
                 guest,
@@ -295,11 +295,11 @@ impl Tables<'_> {
                 learn(guests, vm, guest)?;
                 blobs.put(vm.as_str(), &report.0)
             }
-            Change::Move { vm, slot } => match get::<SlotRow>(slots, vm)? {
+            PendingChange::Move { vm, slot } => match get::<SlotRow>(slots, vm)? {
                 Some(held) if held.report == slot.report => put(slots, vm, slot),
                 _ => Ok(()),
             },
-            Change::Clear { vm, report, at } => {
+            PendingChange::Clear { vm, report, at } => {
                 if report.facts.is_none()
                     && let Some(mut guest) = get::<GuestRow>(guests, vm)?
                 {
@@ -308,9 +308,9 @@ impl Tables<'_> {
                 }
                 remove(slots, blobs, vm, *report)
             }
-            Change::Drop { vm, report } => remove(slots, blobs, vm, *report),
-            Change::Learn { vm, guest } => learn(guests, vm, guest),
-            Change::Forget { vm } => {
+            PendingChange::Drop { vm, report } => remove(slots, blobs, vm, *report),
+            PendingChange::Learn { vm, guest } => learn(guests, vm, guest),
+            PendingChange::Forget { vm } => {
                 if get::<SlotRow>(slots, vm)?.is_none() {
                     guests.remove(vm.as_str())?;
                     // What is there all the same cannot be read.
@@ -340,7 +340,7 @@ fn remove(
     }
 }
 
-/// What Central accepted is written by [`Change::Clear`] alone.
+/// What Central accepted is written by [`PendingChange::Clear`] alone.
 fn learn(guests: &mut Rows<'_>, vm: &VmId, guest: &GuestRow) -> Result<(), TxError> {
     let accepted = get::<GuestRow>(guests, vm)?.and_then(|held| held.accepted);
     let guest = GuestRow {
@@ -370,12 +370,12 @@ fn readable<T>(vm: &str, row: Result<T, CodecError>) -> Option<T> {
 
 /// Reads all rows, as a sensor does when it starts. A guest one of whose rows cannot be read counts as
 /// one whose report is not known.
-pub fn load(store: &Store) -> Result<Loaded, StoreError> {
+pub fn load(store: &Store) -> Result<StoredPending, StoreError> {
     store.read(|tx| {
         let (guests, slots) = match (tx.open_table(GUESTS), tx.open_table(SLOTS)) {
             (Ok(guests), Ok(slots)) => (guests, slots),
             (Err(TableError::TableDoesNotExist(_)), _)
-            | (_, Err(TableError::TableDoesNotExist(_))) => return Ok(Loaded::default()),
+            | (_, Err(TableError::TableDoesNotExist(_))) => return Ok(StoredPending::default()),
             (Err(error), _) | (_, Err(error)) => return Err(error.into()),
         };
         let slots = all::<SlotRow>(&slots)?;
@@ -392,7 +392,7 @@ pub fn load(store: &Store) -> Result<Loaded, StoreError> {
             Err(TableError::TableDoesNotExist(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Loaded {
+        Ok(StoredPending {
             guests,
             slots: slots.readable,
             seen_at: mark

@@ -14,7 +14,7 @@
 //!
 //! [`ConcurrencyLimits`]: crate::sense::limits::ConcurrencyLimits
 
-use super::table::{self, Change};
+use super::table::{self, PendingChange};
 use crate::blocking::Blocking;
 use crate::clock;
 use crate::store::Store;
@@ -59,7 +59,7 @@ pub struct StoreWriter {
 }
 
 struct Job {
-    change: Change,
+    change: PendingChange,
     done: Option<oneshot::Sender<Result<(), WriteError>>>,
 }
 
@@ -77,7 +77,7 @@ impl StoreWriter {
     }
 
     /// Writes a change; it is on disk when this returns without an error.
-    pub async fn write(&self, change: Change) -> Result<(), WriteError> {
+    pub async fn write(&self, change: PendingChange) -> Result<(), WriteError> {
         let (done, answer) = oneshot::channel();
         let job = Job {
             change,
@@ -88,14 +88,14 @@ impl StoreWriter {
     }
 
     /// Writes a change some time soon: one whose loss costs a repetition, nothing more.
-    pub fn note(&self, change: Change) {
+    pub fn note(&self, change: PendingChange) {
         // Fails only while stopping, when the change will be made again after the start.
         let _ = self.jobs.send(Job { change, done: None });
     }
 }
 
 /// Writes changes in one transaction; blocks.
-type Write = Arc<dyn Fn(Vec<Change>) -> Written + Send + Sync>;
+type Write = Arc<dyn Fn(Vec<PendingChange>) -> Written + Send + Sync>;
 
 struct Writer {
     write: Write,
@@ -106,7 +106,7 @@ struct Writer {
 
 /// What could not be written, oldest first.
 struct Owed {
-    changes: Vec<Change>,
+    changes: Vec<PendingChange>,
     retry_at: Instant,
     error: String,
 }
@@ -119,7 +119,7 @@ enum Written {
     /// Nothing was written but what is not owed here.
     Refused {
         error: String,
-        owed: Vec<Change>,
+        owed: Vec<PendingChange>,
     },
 }
 
@@ -209,7 +209,7 @@ impl Owed {
 }
 
 /// Writes all of `changes`; where the disk refuses, those that carry no report.
-fn write(store: &Store, mut changes: Vec<Change>) -> Written {
+fn write(store: &Store, mut changes: Vec<PendingChange>) -> Written {
     let Err(error) = table::apply(store, &changes) else {
         return Written::Durable;
     };
@@ -220,7 +220,7 @@ fn write(store: &Store, mut changes: Vec<Change>) -> Written {
     };
     // They need little room, and may make some.
     let all = changes.len();
-    changes.retain(|change| !matches!(change, Change::Put { .. }));
+    changes.retain(|change| !matches!(change, PendingChange::Put { .. }));
     if changes.len() < all && table::apply(store, &changes).is_ok() {
         changes.clear();
     }
@@ -231,7 +231,7 @@ fn write(store: &Store, mut changes: Vec<Change>) -> Written {
     }
 }
 
-fn bound(owed: &mut Vec<Change>) {
+fn bound(owed: &mut Vec<PendingChange>) {
     let excess = owed.len().saturating_sub(MOST_OWED);
     owed.drain(..excess);
 }

@@ -1,6 +1,6 @@
 //! Guests as the sockets in a directory: `NAME.sock`, or any name, is guest `NAME`.
 
-use super::{Entry, Listing};
+use super::{Listing, RosterEntry};
 use crate::report::VmId;
 use crate::transport::DialAddress;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ pub fn read(directory: &Path, port: Option<u32>) -> Result<Listing, String> {
             listing.error.get_or_insert(why);
             continue;
         }
-        listing.entries.push(Entry {
+        listing.entries.push(RosterEntry {
             vm,
             address: match port {
                 Some(port) => DialAddress::Hybrid { path, port },

@@ -7,7 +7,7 @@
 //! guest_id = "0123456789abcdef0123456789abcdef"   # optional: only this machine
 //! ```
 
-use super::Entry;
+use super::RosterEntry;
 use super::stamp::read_text;
 use crate::report::VmId;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ struct Vm {
 }
 
 /// Reads the guests in `path`; an error names the file and the guest.
-pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
+pub fn read(path: &Path) -> Result<Vec<RosterEntry>, String> {
     let in_file = |error: String| format!("{}: {error}", path.display());
     let text = read_text(path, LONGEST).map_err(|error| in_file(error.to_string()))?;
     if text.is_empty() {
@@ -46,7 +46,7 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
 }
 
 /// Reads the guests in the text of a file.
-pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
+pub fn parse(text: &str) -> Result<Vec<RosterEntry>, String> {
     let file: File = toml::from_str(text).map_err(|error| in_one_line(text, &error))?;
     checked(file.vm)
 }
@@ -64,13 +64,13 @@ pub fn in_one_line(text: &str, error: &toml::de::Error) -> String {
 }
 
 /// Reads the guests in the `vm` table of another file.
-pub fn from_table(table: &toml::Value) -> Result<Vec<Entry>, String> {
+pub fn from_table(table: &toml::Value) -> Result<Vec<RosterEntry>, String> {
     let vms = Vec::<Vm>::deserialize(table.clone()).map_err(|error| in_one_line("", &error))?;
     checked(vms)
 }
 
 /// The first id that stands twice in a list of guests.
-pub fn named_twice(entries: &[Entry]) -> Option<&VmId> {
+pub fn named_twice(entries: &[RosterEntry]) -> Option<&VmId> {
     let mut seen = BTreeSet::new();
     entries
         .iter()
@@ -78,12 +78,12 @@ pub fn named_twice(entries: &[Entry]) -> Option<&VmId> {
         .find(|vm| !seen.insert(*vm))
 }
 
-fn checked(vms: Vec<Vm>) -> Result<Vec<Entry>, String> {
+fn checked(vms: Vec<Vm>) -> Result<Vec<RosterEntry>, String> {
     let entries = vms
         .into_iter()
         .map(|vm| {
             let of_vm = |error: String| format!("vm {:?}: {error}", vm.id);
-            let entry = Entry {
+            let entry = RosterEntry {
                 vm: vm.id.parse().map_err(|e| format!("{e}"))?,
                 address: vm.address.parse().map_err(of_vm)?,
                 guest_id: match &vm.guest_id {

@@ -6,7 +6,7 @@
 //! have had before.
 
 use super::stamp::{self, read_text};
-use super::{Entry, Listing};
+use super::{Listing, RosterEntry};
 use crate::file_stamp::FileStamp;
 use crate::transport::{DEFAULT_PORT, DialAddress};
 use roxmltree::{Document, Node};
@@ -27,12 +27,12 @@ const LONGEST: u64 = 4 << 20;
 
 /// The documents of a directory, as each was when it was last understood.
 #[derive(Debug, Default)]
-pub struct Domains(BTreeMap<PathBuf, Known>);
+pub struct Domains(BTreeMap<PathBuf, KnownGuests>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownGuests {
     stamp: Option<FileStamp>,
-    entry: Option<Entry>,
+    entry: Option<RosterEntry>,
     remark: Option<&'static str>,
     /// Why it could not be read the last time.
     error: Option<String>,
@@ -94,7 +94,7 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
 }
 
 /// What is known of a document now; `None`: it is gone.
-fn look_again(path: &Path, known: Known) -> Option<Known> {
+fn look_again(path: &Path, known: KnownGuests) -> Option<KnownGuests> {
     let stamp = stamp::settled(path);
     if stamp.is_some() && stamp == known.stamp && known.error.is_none() {
         return Some(known);
@@ -102,17 +102,17 @@ fn look_again(path: &Path, known: Known) -> Option<Known> {
     let (error, is_broken) = match read_text(path, LONGEST) {
         Ok(text) => match domain(&text) {
             Ok(entry) => {
-                return Some(Known {
+                return Some(KnownGuests {
                     stamp,
                     entry,
-                    ..Known::default()
+                    ..KnownGuests::default()
                 });
             }
             Err(Unusable::Other(remark)) => {
-                return Some(Known {
+                return Some(KnownGuests {
                     stamp,
                     remark: Some(remark),
-                    ..Known::default()
+                    ..KnownGuests::default()
                 });
             }
             Err(Unusable::Broken(error)) => (error, true),
@@ -122,7 +122,7 @@ fn look_again(path: &Path, known: Known) -> Option<Known> {
     };
     // It may be in the middle of being written.
     let is_being_written = is_broken && stamp.is_none() && known.error.is_none();
-    Some(Known {
+    Some(KnownGuests {
         stamp: None,
         error: (!is_being_written).then_some(error),
         ..known
@@ -144,7 +144,7 @@ pub enum Unusable {
 ///
 /// # Errors
 /// The text is no document of a running domain.
-pub fn domain(text: &str) -> Result<Option<Entry>, Unusable> {
+pub fn domain(text: &str) -> Result<Option<RosterEntry>, Unusable> {
     let document = Document::parse(text).map_err(|error| Unusable::Broken(error.to_string()))?;
     let status = document.root_element();
     if !status.has_tag_name("domstatus") {
@@ -172,7 +172,7 @@ pub fn domain(text: &str) -> Result<Option<Entry>, Unusable> {
         .ok_or(Unusable::Other(
             "left out: neither its name nor its UUID is an id",
         ))?;
-    Ok(Some(Entry {
+    Ok(Some(RosterEntry {
         vm,
         address: DialAddress::Vsock {
             cid,

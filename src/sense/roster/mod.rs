@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// A guest to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct RosterEntry {
     /// What it is called.
     pub vm: VmId,
     /// Where it is reached.
@@ -31,7 +31,7 @@ pub struct Entry {
 }
 
 /// `ID=ADDR`, as `--vm` takes it.
-impl FromStr for Entry {
+impl FromStr for RosterEntry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -47,13 +47,13 @@ impl FromStr for Entry {
 }
 
 /// Guests by id. An entry is shared with everybody who needs it, not copied.
-pub type Guests = BTreeMap<VmId, Arc<Entry>>;
+pub type Guests = BTreeMap<VmId, Arc<RosterEntry>>;
 
 /// Where a part of the roster comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum RosterSource {
     /// Flags and the configuration file: they never change.
-    Fixed(Vec<Entry>),
+    Fixed(Vec<RosterEntry>),
     /// A TOML file.
     File(PathBuf),
     /// Sockets in a directory; with a port, those of a hypervisor.
@@ -63,7 +63,7 @@ pub enum Source {
 }
 
 /// `libvirt`, `DIR`, or `hybrid:DIR:PORT`, as `--discover` takes it.
-impl FromStr for Source {
+impl FromStr for RosterSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -86,7 +86,7 @@ impl FromStr for Source {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Its guests, those included that a part which cannot be read named last.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<RosterEntry>,
     /// What of it cannot be read.
     pub error: Option<String>,
     /// What was left out, and why.
@@ -94,7 +94,7 @@ pub struct Listing {
 }
 
 impl Listing {
-    fn of(entries: Vec<Entry>) -> Self {
+    fn of(entries: Vec<RosterEntry>) -> Self {
         Self {
             entries,
             ..Self::default()
@@ -104,7 +104,7 @@ impl Listing {
 
 /// Guests, and whether they are all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownGuests {
     /// By id.
     pub guests: Guests,
     /// Every source was read in full since the start: who is not among them is gone.
@@ -113,14 +113,14 @@ pub struct Known {
 
 /// All sources, and what each said last.
 pub struct Roster {
-    sources: Vec<(Source, Reading)>,
+    sources: Vec<(RosterSource, Reading)>,
     /// What was said of guests that two sources name.
     named_before: BTreeSet<String>,
 }
 
 #[derive(Default)]
 struct Reading {
-    entries: Vec<Arc<Entry>>,
+    entries: Vec<Arc<RosterEntry>>,
     /// The file or directory as it was then.
     stamp: Option<FileStamp>,
     domains: libvirt::Domains,
@@ -168,7 +168,7 @@ impl Named {
 
 impl Roster {
     /// With these sources, in order of precedence. Nothing has been read yet.
-    pub fn new(sources: Vec<Source>) -> Self {
+    pub fn new(sources: Vec<RosterSource>) -> Self {
         let sources = sources.into_iter().map(|s| (s, Reading::default()));
         Self {
             sources: sources.collect(),
@@ -177,7 +177,7 @@ impl Roster {
     }
 
     /// Takes other sources; those that stay keep what they said.
-    pub fn replace_sources(&mut self, sources: Vec<Source>) {
+    pub fn replace_sources(&mut self, sources: Vec<RosterSource>) {
         let mut before = std::mem::take(&mut self.sources);
         self.sources = sources
             .into_iter()
@@ -190,12 +190,12 @@ impl Roster {
     }
 
     /// Reads every source again.
-    pub fn read(&mut self) -> Known {
+    pub fn read(&mut self) -> KnownGuests {
         for (source, reading) in &mut self.sources {
             reading.read(source);
         }
         self.say_named_before();
-        Known {
+        KnownGuests {
             guests: self.merged(),
             is_complete: self.sources.iter().all(|(_, r)| r.read_at.is_some()),
         }
@@ -203,7 +203,7 @@ impl Roster {
 
     /// Says once which guests two sources name with different addresses.
     fn say_named_before(&mut self) {
-        let mut first: BTreeMap<&VmId, (&Source, &Entry)> = BTreeMap::new();
+        let mut first: BTreeMap<&VmId, (&RosterSource, &RosterEntry)> = BTreeMap::new();
         let mut remarks = BTreeSet::new();
         for (source, reading) in &self.sources {
             for entry in &reading.entries {
@@ -260,7 +260,7 @@ impl Roster {
 }
 
 impl Reading {
-    fn read(&mut self, source: &Source) {
+    fn read(&mut self, source: &RosterSource) {
         let stamp = source.stamp();
         if stamp.is_some() && stamp == self.stamp {
             self.read_at = Some(clock::wall_now());
@@ -285,7 +285,7 @@ impl Reading {
     }
 
     /// Says once what cannot be read, and that it can be read again.
-    fn note_error(&mut self, source: &Source, error: Option<String>) {
+    fn note_error(&mut self, source: &RosterSource, error: Option<String>) {
         let error = error.map(|error| visible(&error).into_owned());
         match &error {
             Some(error) if self.error.as_ref() != Some(error) => {
@@ -300,7 +300,7 @@ impl Reading {
     }
 }
 
-impl Source {
+impl RosterSource {
     fn read(&self, domains: &mut libvirt::Domains) -> Result<Listing, String> {
         match self {
             Self::Fixed(entries) => Ok(Listing::of(entries.clone())),
@@ -342,8 +342,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("roster.toml");
         let mut roster = Roster::new(vec![
-            Source::Fixed(vec!["a=unix:/fixed".parse().unwrap()]),
-            Source::File(path.clone()),
+            RosterSource::Fixed(vec!["a=unix:/fixed".parse().unwrap()]),
+            RosterSource::File(path.clone()),
         ]);
         // As old as a file that nobody touched for long, so that its times are believed.
         let write = |text: &str| {
@@ -354,7 +354,7 @@ mod tests {
         };
         let mut guests = |text: Option<&str>| {
             text.inspect(|text| write(text));
-            let Known { guests, .. } = roster.read();
+            let KnownGuests { guests, .. } = roster.read();
             let shown = guests.values().map(|e| format!("{}={}", e.vm, e.address));
             (
                 shown.collect::<Vec<_>>().join(" "),
@@ -387,8 +387,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("late.toml");
         let mut roster = Roster::new(vec![
-            Source::Fixed(vec!["a=unix:/a".parse().unwrap()]),
-            Source::File(path.clone()),
+            RosterSource::Fixed(vec!["a=unix:/a".parse().unwrap()]),
+            RosterSource::File(path.clone()),
         ]);
         assert!(!roster.read().is_complete);
         fs::write(&path, "[[vm]]\nid='b'\naddress='unix:/b'\n").unwrap();
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_two_sources_name_is_the_firsts_and_is_counted() {
-        let fixed = |text: &str| Source::Fixed(vec![text.parse().unwrap()]);
+        let fixed = |text: &str| RosterSource::Fixed(vec![text.parse().unwrap()]);
         let mut roster = Roster::new(vec![fixed("a=unix:/first"), fixed("a=unix:/second")]);
         let guests = roster.read().guests;
         let addresses: Vec<_> = guests.values().map(|e| e.address.to_string()).collect();
@@ -429,11 +429,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("roster.toml");
         fs::write(&path, "[[vm]]\nid='b'\naddress='unix:/b'\n").unwrap();
-        let fixed = |text: &str| Source::Fixed(vec![text.parse().unwrap()]);
-        let mut roster = Roster::new(vec![fixed("a=unix:/a"), Source::File(path.clone())]);
+        let fixed = |text: &str| RosterSource::Fixed(vec![text.parse().unwrap()]);
+        let mut roster = Roster::new(vec![fixed("a=unix:/a"), RosterSource::File(path.clone())]);
         roster.read();
         fs::remove_file(&path).unwrap();
-        roster.replace_sources(vec![fixed("c=unix:/c"), Source::File(path)]);
+        roster.replace_sources(vec![fixed("c=unix:/c"), RosterSource::File(path)]);
         let guests = roster.read().guests;
         assert_eq!(
             guests.keys().map(VmId::as_str).collect::<Vec<_>>(),

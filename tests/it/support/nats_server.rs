@@ -2,7 +2,7 @@
 
 use super::{documents, eventually};
 use afferent::clock;
-use afferent::nats::{Client, Message, NatsError, Options};
+use afferent::nats::{Message, NatsClient, NatsError, NatsOptions};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use flate2::read::GzDecoder;
@@ -112,7 +112,7 @@ fn spawn(dir: &Path, listen: &str, configuration: &str) -> Child {
 }
 
 /// Reads a stream.
-pub struct Consumer(Client);
+pub struct Consumer(NatsClient);
 
 /// A message in the stream.
 #[derive(Clone, Debug)]
@@ -147,13 +147,13 @@ impl Stored {
 impl Consumer {
     /// With these secrets and this authority.
     pub fn new(url: &str, secret_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Self {
-        let options = Options {
+        let options = NatsOptions {
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(5),
             secret_file,
             ca_file,
         };
-        Self(Client::new(url.parse().unwrap(), options))
+        Self(NatsClient::new(url.parse().unwrap(), options))
     }
 
     /// Asks the API of JetStream.

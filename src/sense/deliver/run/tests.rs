@@ -4,7 +4,7 @@ use super::*;
 use crate::sense::deliver::sink::Delivering;
 use crate::sense::queue::Settlement;
 use crate::sense::queue::fixture::{arrived, pending, stored};
-use crate::sense::queue::policy::Policy;
+use crate::sense::queue::policy::QueuePolicy;
 use crate::sense::queue::slot::State;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -40,7 +40,7 @@ struct Running {
 
 impl Running {
     fn start(dir: &Path, sink: Arc<Scripted>) -> Self {
-        let (pending, writer) = pending(dir, Policy::default());
+        let (pending, writer) = pending(dir, QueuePolicy::default());
         let (full_pulls_tx, full_pulls) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
         let delivery = DeliveryLoop {
@@ -213,7 +213,7 @@ async fn a_long_report_waits_for_another_one_and_holds_up_no_short_one() {
 #[tokio::test]
 async fn what_the_disk_holds_in_place_of_a_document_decides_what_follows() {
     let dir = tempfile::tempdir().unwrap();
-    let (pending, _writer) = pending(dir.path(), Policy::default());
+    let (pending, _writer) = pending(dir.path(), QueuePolicy::default());
     let (first, second) = (arrived("a", 1, "p"), arrived("a", 2, "q"));
     let reports = [&first, &second].map(|document| DocumentId::from(&document.summary));
     pending.clone().arrived(first).await.unwrap();

@@ -253,7 +253,7 @@ fn end_last_line(file: &mut File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::deliver::sink::Kind;
+    use crate::sense::deliver::sink::DocumentKind;
     use std::fs;
 
     #[test]
@@ -393,7 +393,7 @@ mod tests {
 
     fn delivery(body: &str) -> Delivery {
         Delivery {
-            kind: Kind::Report,
+            kind: DocumentKind::Report,
             idempotency_key: "a/1/1/0011223344556677".into(),
             message_id: String::new(),
             vm: "a".into(),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// What a delivery brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DocumentKind {
     /// A report, whole or as the short line of a sink that has it already.
     Report,
     /// Facts that changed after the report.
@@ -25,7 +25,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// What is in the body.
-    pub kind: Kind,
+    pub kind: DocumentKind,
     /// See [`crate::report::Envelope::idempotency_key`]: one key never stands for two contents.
     pub idempotency_key: String,
     /// Names this document for a server that drops what it had within the last hour: the key, and where

@@ -17,10 +17,10 @@
 //!   publishing needs to be allowed.
 
 use super::gzip::{COMPRESS_FROM, gzip};
-use super::{BlockingSink, Delivery, Kind, SinkOptions};
+use super::{BlockingSink, Delivery, DocumentKind, SinkOptions};
 use crate::clock;
-use crate::nats::jetstream::{self, Answer, ApiError};
-use crate::nats::{Address, Client, Message, NatsError, Options};
+use crate::nats::jetstream::{self, ApiError, StreamAnswer};
+use crate::nats::{Message, NatsAddress, NatsClient, NatsError, NatsOptions};
 use crate::sense::deliver::outcome::Outcome;
 use flate2::Compression;
 use std::fmt::Write;
@@ -47,8 +47,8 @@ const LEVELS: [Option<u32>; 3] = [None, Some(1), Some(9)];
 
 /// A stream of JetStream.
 pub(super) struct NatsSink {
-    client: Client,
-    address: Address,
+    client: NatsClient,
+    address: NatsAddress,
     /// Whether the stream is there, as far as we know.
     is_ready: AtomicBool,
     /// Whether it covers the subject of facts, as far as we know.
@@ -64,15 +64,15 @@ enum Published {
 
 impl NatsSink {
     /// Delivers into the stream. Nothing is asked of a server before the first report.
-    pub(super) fn new(address: &Address, options: &SinkOptions) -> Self {
-        let options = Options {
+    pub(super) fn new(address: &NatsAddress, options: &SinkOptions) -> Self {
+        let options = NatsOptions {
             connect: CONNECT,
             answer: ANSWER,
             secret_file: options.token_file.clone(),
             ca_file: options.ca_file.clone(),
         };
         Self {
-            client: Client::new(address.clone(), options),
+            client: NatsClient::new(address.clone(), options),
             address: address.clone(),
             is_ready: AtomicBool::new(!address.create),
             takes_facts: AtomicBool::new(true),
@@ -83,7 +83,7 @@ impl NatsSink {
         if !self.is_ready.load(Relaxed) {
             self.make_ready(until)?;
         }
-        if delivery.kind == Kind::Facts {
+        if delivery.kind == DocumentKind::Facts {
             return self.attempt_facts(delivery, until);
         }
         if let Published::Answered(outcome) = self.publish(delivery, until)? {
@@ -178,8 +178,8 @@ impl NatsSink {
 
     fn publish(&self, delivery: &Delivery, until: Instant) -> Result<Published, Outcome> {
         let prefix = match delivery.kind {
-            Kind::Report => REPORTS,
-            Kind::Facts => FACTS,
+            DocumentKind::Report => REPORTS,
+            DocumentKind::Facts => FACTS,
         };
         let subject = format!("{prefix}.{}", word(&delivery.vm));
         let mut too_long = String::new();
@@ -200,7 +200,7 @@ impl NatsSink {
                 payload: packed.as_ref().unwrap_or(&delivery.body),
             };
             let answer = match self.client.request(&message, until) {
-                Ok(payload) => Answer::parse(&payload).map_err(Outcome::Failed)?,
+                Ok(payload) => StreamAnswer::parse(&payload).map_err(Outcome::Failed)?,
                 Err(NatsError::TooLong { bytes, max }) => {
                     too_long = format!(
                         "{bytes} bytes compressed, and the NATS server takes {max} at most: raise \
@@ -209,7 +209,7 @@ impl NatsSink {
                     continue;
                 }
                 // Reports have a subject of their own.
-                Err(NatsError::Forbidden(said)) if delivery.kind == Kind::Facts => {
+                Err(NatsError::Forbidden(said)) if delivery.kind == DocumentKind::Facts => {
                     return Err(Outcome::Skipped(said));
                 }
                 // Of this guest's subject, perhaps of others, too.
@@ -245,14 +245,19 @@ impl NatsSink {
         )))
     }
 
-    fn ask(&self, subject: &str, payload: &[u8], until: Instant) -> Result<Answer, NatsError> {
+    fn ask(
+        &self,
+        subject: &str,
+        payload: &[u8],
+        until: Instant,
+    ) -> Result<StreamAnswer, NatsError> {
         let message = Message {
             subject,
             headers: &[],
             payload,
         };
         let answer = self.client.request(&message, until)?;
-        Answer::parse(&answer).map_err(NatsError::Broken)
+        StreamAnswer::parse(&answer).map_err(NatsError::Broken)
     }
 
     /// What it means that there was no answer.

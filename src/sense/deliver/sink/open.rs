@@ -18,7 +18,7 @@ pub enum SinkAddress {
     /// Central's base URL, without a slash at its end.
     Http(String),
     /// A stream of JetStream.
-    Nats(nats::Address),
+    Nats(nats::NatsAddress),
 }
 
 impl FromStr for SinkAddress {

@@ -41,7 +41,7 @@ fn counted(epoch: u32, generation: u32, facts: &[(&str, &str)]) -> ResponseMeta 
     }
 }
 
-fn understood(bytes: &[u8], row: &GuestRow, ask: Ask) -> Result<Answer<'static>, Failure> {
+fn understood(bytes: &[u8], row: &GuestRow, ask: Ask) -> Result<GuestAnswer<'static>, Failure> {
     let bytes = bytes.to_vec().leak();
     let seen = SeenClock::new(WallTime::from_unix_ms(5));
     understand(
@@ -58,7 +58,7 @@ fn understood(bytes: &[u8], row: &GuestRow, ask: Ask) -> Result<Answer<'static>,
 }
 
 /// What is known after this answer, as the sensor keeps it.
-fn row_after(answer: &Answer<'_>) -> GuestRow {
+fn row_after(answer: &GuestAnswer<'_>) -> GuestRow {
     let summary = answer.document.as_ref().unwrap().summary();
     GuestRow {
         known: Some(DocumentId::from(&summary)),

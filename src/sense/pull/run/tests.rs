@@ -4,10 +4,10 @@ use super::super::dial::Dialer;
 use super::super::schedule::Timing;
 use super::*;
 use crate::clock::WallTime;
-use crate::sense::queue::policy::Policy;
-use crate::sense::queue::table::Loaded;
+use crate::sense::queue::policy::QueuePolicy;
+use crate::sense::queue::table::StoredPending;
 use crate::sense::queue::writer::StoreWriter;
-use crate::sense::roster::Entry;
+use crate::sense::roster::RosterEntry;
 use crate::store::Store;
 use std::path::Path;
 
@@ -15,8 +15,8 @@ fn pull_loop(dir: &Path) -> PullLoop {
     let opened = Store::open(dir, "sense.redb", 1 << 20).unwrap();
     let (store, wall) = (Arc::new(opened.store), WallClock::default());
     let (writer, _) = StoreWriter::start(store.clone(), Blocking::Inline, Box::new(|| ()));
-    let stored = Loaded::default();
-    let pending = Pending::new(Policy::default(), store, writer, wall.clone(), &stored);
+    let stored = StoredPending::default();
+    let pending = Pending::new(QueuePolicy::default(), store, writer, wall.clone(), &stored);
     let minute = Duration::from_secs(60);
     let timing = Timing::new(minute, 60 * minute);
     PullLoop {
@@ -38,8 +38,8 @@ fn pull_loop(dir: &Path) -> PullLoop {
 async fn a_panic_over_one_guest_is_its_failure_and_the_others_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let pulling = pull_loop(dir.path());
-    let entries = ["a=unix:/a", "b=unix:/b"].map(|text| text.parse::<Entry>().unwrap());
-    let known = Known {
+    let entries = ["a=unix:/a", "b=unix:/b"].map(|text| text.parse::<RosterEntry>().unwrap());
+    let known = KnownGuests {
         guests: entries
             .map(|entry| (entry.vm.clone(), Arc::new(entry)))
             .into(),

@@ -1,7 +1,7 @@
 //! Tests of the pending documents.
 
 use super::super::fixture::{arrived, pending, stored};
-use super::super::table::Place;
+use super::super::table::QueuePlace;
 use super::super::writer::StoreWriter;
 use super::*;
 use crate::blocking::Blocking;
@@ -25,7 +25,7 @@ fn vm() -> VmId {
 async fn nothing_is_kept_of_a_guest_that_left_once_its_last_report_is_delivered() {
     for stays in [true, false] {
         let dir = tempfile::tempdir().unwrap();
-        let (pending, writer) = pending(dir.path(), Policy::default());
+        let (pending, writer) = pending(dir.path(), QueuePolicy::default());
         let arrival = pending.clone().arrived(arrived("a", 1, "p"));
         arrival.await.unwrap();
         pending.set_present(stays.then(vm).into_iter().collect());
@@ -44,7 +44,7 @@ async fn nothing_is_kept_of_a_guest_that_left_once_its_last_report_is_delivered(
 #[tokio::test]
 async fn a_document_is_queued_although_the_exchange_that_brought_it_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
-    let (pending, writer) = pending(dir.path(), Policy::default());
+    let (pending, writer) = pending(dir.path(), QueuePolicy::default());
     let mut arrival = Box::pin(pending.clone().arrived(arrived("a", 1, "p")));
     // As far as its first wait, then given up.
     let given_up = tokio::time::timeout(Duration::ZERO, &mut arrival).await;
@@ -62,7 +62,7 @@ async fn a_document_is_queued_although_the_exchange_that_brought_it_is_given_up(
 #[tokio::test]
 async fn the_answer_to_an_older_report_leaves_the_newer_one_in_memory_and_on_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let (pending, writer) = pending(dir.path(), Policy::default());
+    let (pending, writer) = pending(dir.path(), QueuePolicy::default());
     pending
         .clone()
         .arrived(arrived("a", 1, "old"))
@@ -89,7 +89,7 @@ async fn the_answer_to_an_older_report_leaves_the_newer_one_in_memory_and_on_dis
 async fn what_was_said_of_a_document_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     {
-        let (pending, writer) = pending(dir.path(), Policy::default());
+        let (pending, writer) = pending(dir.path(), QueuePolicy::default());
         pending.clone().arrived(arrived("a", 1, "p")).await.unwrap();
         let sent = dispatch(&pending).unwrap();
         let said = Some("422: no".to_owned());
@@ -97,7 +97,7 @@ async fn what_was_said_of_a_document_survives_a_restart() {
         drop(pending);
         writer.await.unwrap();
     }
-    let (pending, _) = pending(dir.path(), Policy::default());
+    let (pending, _) = pending(dir.path(), QueuePolicy::default());
     let state = pending.state();
     let slot = state.queue().slot(&vm()).unwrap();
     assert!(slot.demoted && slot.attempts == 1);
@@ -110,7 +110,7 @@ async fn what_was_said_of_a_document_survives_a_restart() {
 #[tokio::test]
 async fn a_report_that_returns_to_an_older_key_is_told_from_a_new_and_from_the_same_one() {
     let dir = tempfile::tempdir().unwrap();
-    let (pending, _writer) = pending(dir.path(), Policy::default());
+    let (pending, _writer) = pending(dir.path(), QueuePolicy::default());
     for (generation, package, precedent) in [
         (3, "a", Precedent::New),
         (3, "a", Precedent::Same),
@@ -134,13 +134,13 @@ async fn a_stored_deadline_is_no_farther_than_any_that_can_be_set() {
     let store = fixture::store(dir.path());
     let (writer, _) = StoreWriter::start(store.clone(), Blocking::Inline, Box::new(|| ()));
     let years = Duration::from_secs(10 * 365 * 86_400);
-    let policy = Policy::default();
-    let deferred = Place {
+    let policy = QueuePolicy::default();
+    let deferred = QueuePlace {
         reactive: Some(1),
         routine: None,
     };
     for (place, longest) in [
-        (Place::default(), policy.backoff.ceiling),
+        (QueuePlace::default(), policy.backoff.ceiling),
         (deferred, LONGEST_DEFERRAL),
     ] {
         let row = SlotRow {
@@ -163,9 +163,9 @@ async fn a_stored_deadline_is_no_farther_than_any_that_can_be_set() {
             dead: None,
             last_error: None,
         };
-        let stored = Loaded {
+        let stored = StoredPending {
             slots: vec![(vm(), row)],
-            ..Loaded::default()
+            ..StoredPending::default()
         };
         let wall = WallClock::default();
         let pending = Pending::new(policy.clone(), store.clone(), writer.clone(), wall, &stored);

@@ -43,7 +43,7 @@ fn the_invariants_hold_in_any_order_of_events() {
             burst: burst.into(),
             reserve: reserve.into(),
         });
-        let mut world = World::new(Policy { in_flight: 3, rate, ..Policy::default() });
+        let mut world = World::new(QueuePolicy { in_flight: 3, rate, ..QueuePolicy::default() });
         for op in ops {
             world.step(op);
             world.check();
@@ -57,7 +57,7 @@ fn the_invariants_hold_in_any_order_of_events() {
 fn everybody_goes_within_the_dispatches_that_its_rank_allows() {
     proptest!(|(arrivals in proptest::collection::vec((0u16..60, any::<bool>()), 1..80), more in proptest::collection::vec((60u16..200, any::<bool>()), 0..80))| {
         let now = clock::now();
-        let mut queue = Queue::new(Policy::default(), now);
+        let mut queue = Queue::new(QueuePolicy::default(), now);
         for (guest, reactive) in arrivals {
             arrive(&mut queue, &vm(guest), 1, reactive, now);
         }
@@ -71,7 +71,7 @@ fn everybody_goes_within_the_dispatches_that_its_rank_allows() {
             if let Some((guest, reactive)) = more.next() {
                 arrive(&mut queue, &vm(guest), 1, reactive, now);
             }
-            let Next::Send(vm, report) = queue.select(now) else { break };
+            let Selection::Send(vm, report) = queue.select(now) else { break };
             if let Some(rank) = reactive.get(&vm) {
                 prop_assert!(dispatched <= rank + rank.div_ceil(weight));
             } else if let Some(rank) = routine.get(&vm) {
@@ -92,7 +92,7 @@ fn nobody_waits_longer_than_the_worst_case_that_is_shown() {
         let start = clock::now();
         let burst = f64::from(burst);
         let rate = Rate { per_second, burst, reserve: burst * reserve };
-        let mut queue = Queue::new(Policy { rate: Some(rate), ..Policy::default() }, start);
+        let mut queue = Queue::new(QueuePolicy { rate: Some(rate), ..QueuePolicy::default() }, start);
         queue.rate_limited(start);
         for guest in 0..routine {
             arrive(&mut queue, &vm(guest), 1, false, start);
@@ -106,13 +106,13 @@ fn nobody_waits_longer_than_the_worst_case_that_is_shown() {
         let mut now = start;
         while queue.waiting() != (0, 0) {
             match queue.select(now) {
-                Next::Send(vm, report) => {
+                Selection::Send(vm, report) => {
                     let is_routine = queue.slot(&vm).unwrap().place.routine.is_some();
                     prop_assert!(!is_routine || now <= worst, "{:?} > {shown:?}", now - start);
                     queue.ack(&vm, report);
                 }
-                Next::At(at) => now = at,
-                Next::Idle => prop_assert!(false, "idle while there is work"),
+                Selection::At(at) => now = at,
+                Selection::Idle => prop_assert!(false, "idle while there is work"),
             }
         }
     });
@@ -135,7 +135,7 @@ struct World {
 }
 
 impl World {
-    fn new(policy: Policy) -> Self {
+    fn new(policy: QueuePolicy) -> Self {
         let now = clock::now();
         Self {
             queue: Queue::new(policy, now),
@@ -203,7 +203,7 @@ impl World {
         let next = self.queue.select(self.now);
         let (reactive, routine) = self.queue.waiting();
         match next {
-            Next::Send(vm, report) => {
+            Selection::Send(vm, report) => {
                 assert!(free, "over the limit");
                 assert_eq!(self.unaccepted.get(&vm), Some(&report), "not the newest");
                 let generation = report.key.generation.get();
@@ -218,7 +218,7 @@ impl World {
                 }
                 self.in_flight.push((vm, report));
             }
-            Next::At(_) | Next::Idle => {
+            Selection::At(_) | Selection::Idle => {
                 let waiting = (reactive, routine) != (0, 0);
                 assert!(
                     !free || !waiting || self.lacks_tokens(reactive),

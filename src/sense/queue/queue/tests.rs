@@ -9,27 +9,27 @@ use crate::report::{Epoch, Generation, Report, ReportKey};
 #[test]
 fn a_report_that_is_held_or_steps_aside_lets_the_others_go_first() {
     let mut now = clock::now();
-    let mut queue = Queue::new(Policy::default(), now);
+    let mut queue = Queue::new(QueuePolicy::default(), now);
     for guest in 0..3 {
         arrive(&mut queue, &vm(guest), 1, true, now);
     }
     let until = now + Duration::from_secs(60);
-    assert_eq!(queue.select(now), Next::Send(vm(0), known(1)));
+    assert_eq!(queue.select(now), Selection::Send(vm(0), known(1)));
     assert!(queue.defer_until(&vm(0), known(1), until));
-    assert_eq!(queue.select(now), Next::Send(vm(1), known(1)));
+    assert_eq!(queue.select(now), Selection::Send(vm(1), known(1)));
     assert!(queue.requeue_last(&vm(1), known(1)));
-    assert_eq!(queue.select(now), Next::Send(vm(2), known(1)));
+    assert_eq!(queue.select(now), Selection::Send(vm(2), known(1)));
     queue.ack(&vm(2), known(1));
-    assert_eq!(queue.select(now), Next::Send(vm(1), known(1)));
+    assert_eq!(queue.select(now), Selection::Send(vm(1), known(1)));
     queue.ack(&vm(1), known(1));
     // A newer report waits as long as Central asked for; then it is urgent as before, behind
     // those that came meanwhile, and none of it counts.
     arrive(&mut queue, &vm(0), 2, true, now);
-    assert_eq!(queue.select(now), Next::At(until));
+    assert_eq!(queue.select(now), Selection::At(until));
     now = until;
     arrive(&mut queue, &vm(4), 1, true, now);
-    assert_eq!(queue.select(now), Next::Send(vm(4), known(1)));
-    assert_eq!(queue.select(now), Next::Send(vm(0), known(2)));
+    assert_eq!(queue.select(now), Selection::Send(vm(4), known(1)));
+    assert_eq!(queue.select(now), Selection::Send(vm(0), known(2)));
     let slot = queue.slot(&vm(0)).unwrap();
     assert_eq!((slot.attempts, slot.place.routine), (0, None));
 }
@@ -39,14 +39,14 @@ fn a_report_that_is_held_or_steps_aside_lets_the_others_go_first() {
 #[test]
 fn what_pending_really_holds_takes_the_place_of_what_was_to_be_sent() {
     let now = clock::now();
-    let mut queue = Queue::new(Policy::default(), now);
+    let mut queue = Queue::new(QueuePolicy::default(), now);
     arrive(&mut queue, &vm(1), 1, false, now);
-    assert_eq!(queue.select(now), Next::Send(vm(1), known(1)));
+    assert_eq!(queue.select(now), Selection::Send(vm(1), known(1)));
     assert!(queue.replace_in_flight(&vm(1), known(1), known(2), Trigger::Reactive));
     // Word of it comes late: it is due its place among the reactive ones, once.
     arrive(&mut queue, &vm(1), 2, true, now);
     assert_eq!(queue.waiting(), (1, 1));
-    assert_eq!(queue.select(now), Next::Send(vm(1), known(2)));
+    assert_eq!(queue.select(now), Selection::Send(vm(1), known(2)));
     assert!(queue.ack(&vm(1), known(2)));
     assert!(queue.slot(&vm(1)).is_none());
 }
@@ -60,9 +60,9 @@ fn routine_reports_leave_the_reserve_to_reactive_ones() {
         reserve: 6.0,
     };
     let mut queue = Queue::new(
-        Policy {
+        QueuePolicy {
             rate: Some(rate),
-            ..Policy::default()
+            ..QueuePolicy::default()
         },
         start,
     );
@@ -70,27 +70,30 @@ fn routine_reports_leave_the_reserve_to_reactive_ones() {
         arrive(&mut queue, &vm(guest), 1, false, start);
     }
     let mut sent = 0;
-    while let Next::Send(vm, report) = queue.select(start) {
+    while let Selection::Send(vm, report) = queue.select(start) {
         queue.ack(&vm, report);
         sent += 1;
     }
     assert_eq!(sent, 4);
-    assert!(matches!(queue.select(start), Next::At(at) if at > start));
+    assert!(matches!(queue.select(start), Selection::At(at) if at > start));
     for guest in 100..106 {
         arrive(&mut queue, &vm(guest), 1, true, start);
-        assert!(matches!(queue.select(start), Next::Send(..)), "{guest}");
+        assert!(
+            matches!(queue.select(start), Selection::Send(..)),
+            "{guest}"
+        );
     }
     arrive(&mut queue, &vm(200), 1, true, start);
-    assert!(!matches!(queue.select(start), Next::Send(..)));
+    assert!(!matches!(queue.select(start), Selection::Send(..)));
     queue.rate_limited(start);
     let later = start + Duration::from_secs(2);
-    assert!(matches!(queue.select(later), Next::Send(..)));
+    assert!(matches!(queue.select(later), Selection::Send(..)));
 }
 
 #[test]
 fn a_report_is_a_dead_letter_when_the_one_pulled_after_a_refusal_is_refused_until_a_newer_comes() {
     let mut now = clock::now();
-    let mut queue = Queue::new(Policy::default(), now);
+    let mut queue = Queue::new(QueuePolicy::default(), now);
     arrive(&mut queue, &vm(1), 1, true, now);
     // Neither failures of any number nor refusals make one before the full report was pulled.
     for nack in [Nack::Failed; 50].into_iter().chain([Nack::Refused; 50]) {
@@ -112,16 +115,16 @@ fn a_report_is_a_dead_letter_when_the_one_pulled_after_a_refusal_is_refused_unti
     assert_eq!(queue.slot(&vm(1)).unwrap().state, State::Dead);
     // The refresh of the same report is no news.
     arrive(&mut queue, &vm(1), 1, false, now);
-    assert_eq!(queue.select(now), Next::Idle);
+    assert_eq!(queue.select(now), Selection::Idle);
     arrive(&mut queue, &vm(1), 2, false, now);
-    assert_eq!(queue.select(now), Next::Send(vm(1), known(2)));
+    assert_eq!(queue.select(now), Selection::Send(vm(1), known(2)));
 }
 
 /// Loss prevented: an urgent report stands behind ten thousand routine ones because Central was away.
 #[test]
 fn what_steps_aside_or_is_forbidden_stays_among_the_urgent_ones() {
     let now = clock::now();
-    let mut queue = Queue::new(Policy::default(), now);
+    let mut queue = Queue::new(QueuePolicy::default(), now);
     arrive(&mut queue, &vm(1), 1, true, now);
     queue.select(now);
     assert!(queue.requeue_last(&vm(1), known(1)));
@@ -142,9 +145,9 @@ fn what_steps_aside_or_is_forbidden_stays_among_the_urgent_ones() {
 fn next_of(queue: &mut Queue, mut now: Instant) -> (Instant, DocumentId) {
     loop {
         match queue.select(now) {
-            Next::Send(_, report) => return (now, report),
-            Next::At(at) => now = at,
-            Next::Idle => unreachable!("something is pending"),
+            Selection::Send(_, report) => return (now, report),
+            Selection::At(at) => now = at,
+            Selection::Idle => unreachable!("something is pending"),
         }
     }
 }
@@ -152,27 +155,27 @@ fn next_of(queue: &mut Queue, mut now: Instant) -> (Instant, DocumentId) {
 #[test]
 fn a_newer_report_keeps_the_place_of_the_older_one() {
     let now = clock::now();
-    let mut queue = Queue::new(Policy::default(), now);
+    let mut queue = Queue::new(QueuePolicy::default(), now);
     for guest in 0..3 {
         arrive(&mut queue, &vm(guest), 1, false, now);
     }
     arrive(&mut queue, &vm(0), 2, false, now);
-    assert_eq!(queue.select(now), Next::Send(vm(0), known(2)));
+    assert_eq!(queue.select(now), Selection::Send(vm(0), known(2)));
     // And one that is urgent now goes first without losing its routine place.
     arrive(&mut queue, &vm(2), 2, true, now);
-    assert_eq!(queue.select(now), Next::Send(vm(2), known(2)));
+    assert_eq!(queue.select(now), Selection::Send(vm(2), known(2)));
 }
 
 #[test]
 fn over_its_budget_a_noisy_guest_waits_like_everybody_else() {
     let mut now = clock::now();
-    let mut queue = Queue::new(Policy::default(), now);
+    let mut queue = Queue::new(QueuePolicy::default(), now);
     let mut reactive = 0;
     for generation in 1..=90 {
         arrive(&mut queue, &vm(1), generation, true, now);
         let waits = queue.waiting();
         reactive += waits.0;
-        let Next::Send(vm, report) = queue.select(now) else {
+        let Selection::Send(vm, report) = queue.select(now) else {
             unreachable!()
         };
         queue.ack(&vm, report);

@@ -134,13 +134,13 @@ struct Model {
 }
 
 impl Model {
-    fn batch(&mut self, ops: Vec<Op>, generations: &mut Generations) -> Vec<Change> {
+    fn batch(&mut self, ops: Vec<Op>, generations: &mut Generations) -> Vec<PendingChange> {
         ops.into_iter()
             .map(|op| self.step(op, generations))
             .collect()
     }
 
-    fn step(&mut self, op: Op, generations: &mut Generations) -> Change {
+    fn step(&mut self, op: Op, generations: &mut Generations) -> PendingChange {
         match op {
             Op::Arrive { guest } => {
                 let (id, generation) = (id(guest), generations.next(guest));
@@ -161,7 +161,7 @@ impl Model {
                 if self.holds(&id, generation) {
                     self.slots.insert(vm(&id), moved.clone());
                 }
-                Change::Move {
+                PendingChange::Move {
                     vm: vm(&id),
                     slot: moved,
                 }
@@ -182,7 +182,7 @@ impl Model {
                 row.waits = !row.waits;
                 row.accepted = None;
                 self.learn(row.clone(), &id);
-                Change::Learn {
+                PendingChange::Learn {
                     vm: vm(&id),
                     guest: row,
                 }
@@ -192,7 +192,7 @@ impl Model {
                 if !self.slots.contains_key(&vm) {
                     self.guests.remove(&vm);
                 }
-                Change::Forget { vm }
+                PendingChange::Forget { vm }
             }
         }
     }

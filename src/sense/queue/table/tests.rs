@@ -56,7 +56,7 @@ fn moving_a_slot_that_holds_another_report_by_now_changes_nothing() {
     late.dead = Some("refused".into());
     let changes = [
         arrival("a", 2),
-        Change::Move {
+        PendingChange::Move {
             vm: vm("a"),
             slot: late,
         },
@@ -69,7 +69,7 @@ fn moving_a_slot_that_holds_another_report_by_now_changes_nothing() {
 fn a_guest_with_something_pending_is_not_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let forget = || Change::Forget { vm: vm("a") };
+    let forget = || PendingChange::Forget { vm: vm("a") };
     apply(&store, &[arrival("a", 1), forget()]).unwrap();
     assert_eq!(load(&store).unwrap().guests.len(), 1);
     apply(&store, &[clear("a", 1), forget()]).unwrap();
@@ -81,7 +81,11 @@ fn the_highest_time_of_all_documents_stays_whatever_becomes_of_its_guest() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     apply(&store, &[arrival("a", 5), arrival("b", 2)]).unwrap();
-    apply(&store, &[clear("a", 5), Change::Forget { vm: vm("a") }]).unwrap();
+    apply(
+        &store,
+        &[clear("a", 5), PendingChange::Forget { vm: vm("a") }],
+    )
+    .unwrap();
     apply(&store, &[arrival("b", 3)]).unwrap();
     assert_eq!(load(&store).unwrap().seen_at, WallTime::from_unix_ms(1005));
 }
@@ -112,7 +116,7 @@ fn a_row_that_cannot_be_read_is_its_guests_failure_alone() {
     apply(&store, &[arrival("a", 2), clear("b", 1)]).unwrap();
     assert_eq!(load(&store).unwrap().slots.len(), 2);
     spoil(SLOTS, "a");
-    apply(&store, &[Change::Forget { vm: vm("a") }]).unwrap();
+    apply(&store, &[PendingChange::Forget { vm: vm("a") }]).unwrap();
     assert!(read(&store, &vm("a")).unwrap().is_none());
 }
 
@@ -120,10 +124,10 @@ fn a_row_that_cannot_be_read_is_its_guests_failure_alone() {
 fn the_report_of_another_guest_is_never_given_out() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let Change::Put { slot, guest, .. } = arrival("a", 1) else {
+    let PendingChange::Put { slot, guest, .. } = arrival("a", 1) else {
         unreachable!()
     };
-    let mixed_up = Change::Put {
+    let mixed_up = PendingChange::Put {
         vm: vm("a"),
         slot,
         guest,
@@ -145,18 +149,18 @@ pub(super) fn vm(id: &str) -> VmId {
     id.parse().unwrap()
 }
 
-pub(super) fn clear(id: &str, generation: u32) -> Change {
-    Change::Clear {
+pub(super) fn clear(id: &str, generation: u32) -> PendingChange {
+    PendingChange::Clear {
         vm: vm(id),
         report: report(id, generation),
         at: WallTime::from_unix_ms(9),
     }
 }
 
-pub(super) fn arrival(id: &str, generation: u32) -> Change {
+pub(super) fn arrival(id: &str, generation: u32) -> PendingChange {
     let content = content(generation);
     let envelope = envelope(&content, id, generation);
-    Change::Put {
+    PendingChange::Put {
         vm: vm(id),
         slot: slot(id, generation),
         guest: GuestRow {
@@ -175,7 +179,7 @@ pub(super) fn slot(id: &str, generation: u32) -> SlotRow {
         generated_at: WallTime::default(),
         since: WallTime::default(),
         packages: 1,
-        place: Place {
+        place: QueuePlace {
             reactive: Some(3),
             routine: None,
         },
@@ -277,7 +281,7 @@ fn the_bytes_of_the_second_version_never_change() {
         generated_at: WallTime::from_unix_ms(1),
         since: WallTime::from_unix_ms(2),
         packages: 3,
-        place: Place {
+        place: QueuePlace {
             reactive: Some(4),
             routine: None,
         },

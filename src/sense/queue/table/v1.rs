@@ -3,7 +3,7 @@
 //! Values that are a field of several rows (keys, digests, times, facts) have one encoding in every
 //! version and are not repeated here.
 
-use super::{DocumentId, Echo, Place};
+use super::{DocumentId, Echo, QueuePlace};
 use crate::clock::WallTime;
 use crate::report::{
     self, Digest, Distribution, Facts, GuestId, ReportKey, Repository, SourcePackage, Trigger, VmId,
@@ -38,7 +38,7 @@ pub(super) struct SlotRow {
     generated_at: WallTime,
     since: WallTime,
     packages: u32,
-    place: Place,
+    place: QueuePlace,
     attempts: u32,
     not_before: WallTime,
     demoted: bool,

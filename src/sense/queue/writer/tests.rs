@@ -15,7 +15,7 @@ struct Disk {
 }
 
 impl Disk {
-    fn write(&self, changes: Vec<Change>) -> Written {
+    fn write(&self, changes: Vec<PendingChange>) -> Written {
         self.attempts.fetch_add(1, Relaxed);
         if self.is_full.load(Relaxed) {
             return Written::Refused {
@@ -24,7 +24,7 @@ impl Disk {
             };
         }
         let names = changes.iter().map(|change| match change {
-            Change::Forget { vm } => vm.as_str().to_owned(),
+            PendingChange::Forget { vm } => vm.as_str().to_owned(),
             _ => "other".to_owned(),
         });
         self.written.lock().unwrap().extend(names);
@@ -44,14 +44,14 @@ impl Disk {
     }
 }
 
-fn forget(n: usize) -> Change {
+fn forget(n: usize) -> PendingChange {
     let vm: VmId = format!("vm-{n}").parse().unwrap();
-    Change::Forget { vm }
+    PendingChange::Forget { vm }
 }
 
 /// A change that somebody waits for, as for a report.
-fn learn() -> Change {
-    Change::Learn {
+fn learn() -> PendingChange {
+    PendingChange::Learn {
         vm: "a".parse().unwrap(),
         guest: GuestRow::default(),
     }
