@@ -14,8 +14,8 @@
 //! named in `contents.txt` and does not keep the others out.
 
 use super::mask::Mask;
-use super::status::is_nobody;
-use super::{FAILED, GIT_ID, VERSION, complain, native, print};
+use super::native;
+use super::{FAILED, GIT_ID, VERSION, complain, is_nobody, print};
 use crate::clock;
 use crate::telemetry::control;
 use crate::telemetry::support;

@@ -157,3 +157,10 @@ fn complain_in_lines(code: u8, what: &str) -> u8 {
     let _ = writeln!(io::stderr().lock(), "afferent: {}", visible_lines(what));
     code
 }
+/// No service there, or one that was killed.
+fn is_nobody(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+    )
+}

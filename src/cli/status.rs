@@ -1,7 +1,7 @@
 //! `afferent status`: asks running services how they are.
 
 use super::native;
-use super::{DEGRADED, DONE, FAILED, USAGE, bundle, complain, print_data, print_with};
+use super::{DEGRADED, DONE, FAILED, USAGE, bundle, complain, is_nobody, print_data, print_with};
 use crate::telemetry::control;
 use crate::visible::visible;
 use argh::FromArgs;
@@ -91,14 +91,6 @@ fn sockets(given: &[PathBuf]) -> Vec<PathBuf> {
         return USUAL.iter().map(PathBuf::from).collect();
     }
     given.iter().map(|dir| control::socket_of(dir)).collect()
-}
-
-/// No service there, or one that was killed.
-pub(super) fn is_nobody(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-    )
 }
 
 fn list(sockets: &[PathBuf]) -> String {

@@ -1,6 +1,18 @@
 //! Protobuf's encoding, read in place: one field after the other, and nothing copied.
 
-use super::response::DecodeError::{self, Malformed};
+use DecodeError::Malformed;
+
+/// Why the bytes are no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// They are no message.
+    #[error("not a message of this protocol")]
+    Malformed,
+    /// They hold more of something than an agent has to say: each may be tiny, and would still take
+    /// many times its length in memory.
+    #[error("more packages, repositories or facts than any machine has")]
+    TooMuch,
+}
 
 /// The fields of a message, one after the other; ends after the first that is none.
 ///

@@ -12,9 +12,9 @@
 //! under one number: the real clients of both generations read it (`docs/protocol.md`). Only a peer with
 //! the capability [`REPORT_V1`] is sent both; version 0.1 refuses the second.
 
+use super::fields::DecodeError::{self, Malformed};
 use super::fields::{Fields, Value, low_half};
 use super::message as wire;
-use super::response::DecodeError::{self, Malformed};
 use crate::report::Facts;
 use prost::Message;
 

@@ -16,7 +16,7 @@
 
 mod convert;
 pub mod document;
-mod fields;
+pub mod fields;
 pub mod frame;
 pub mod message;
 pub mod meta;

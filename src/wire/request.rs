@@ -3,11 +3,11 @@
 //! Field 1 of `GetReport` is a generation (varint) or a token (string). Fields of an unexpected wire
 //! type are stepped over, so that a peer of a later generation still gets an answer.
 
+use super::fields::DecodeError::{self, Malformed};
 use super::fields::{Fields, Value, low_half};
 use super::frame;
 use super::message as wire;
 use super::meta::REPORT_V1;
-use super::response::DecodeError::{self, Malformed};
 use std::time::Duration;
 
 /// What a peer asks.

@@ -6,6 +6,7 @@
 //! would be most of its work.
 
 use super::convert::{distribution_from_wire, repo_in_hint, repository_from_wire};
+use super::fields::DecodeError::{self, Malformed, TooMuch};
 use super::fields::{Fields, Value};
 use super::message as wire;
 use super::meta::Meta;
@@ -25,19 +26,6 @@ const MOST_DISTRIBUTIONS: usize = 100;
 
 /// Bytes of everything in an answer but the report: facts, methods, what an error says.
 const MOST_BESIDE: usize = 256 << 10;
-
-/// Why the bytes are no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// They are no message.
-    #[error("not a message of this protocol")]
-    Malformed,
-    /// They hold more of something than an agent has to say: each may be tiny, and would still take
-    /// many times its length in memory.
-    #[error("more packages, repositories or facts than any machine has")]
-    TooMuch,
-}
-use DecodeError::{Malformed, TooMuch};
 
 /// Why a peer's report is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,10 +9,11 @@ use crate::report::{
 use crate::sense::queue::table::{Echo, GuestRow};
 use crate::sense::seen::SeenClock;
 use crate::transport::DialAddress;
+use crate::wire::fields::DecodeError;
 use crate::wire::message::{self as wire, EMPTY_DATABASE, ErrorCode, REASON};
 use crate::wire::meta::Meta;
 use crate::wire::method;
-use crate::wire::response::{DecodeError, Payload, ReportError, Response};
+use crate::wire::response::{Payload, ReportError, Response};
 
 /// The answer of a guest.
 #[derive(Debug)]

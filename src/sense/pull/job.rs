@@ -1,19 +1,40 @@
 //! One pull of a guest, from the request to the durable document.
 
 use super::answer::{self, Context};
+use super::dial::Dial;
 use super::exchange;
 use super::failure::Failure;
-use super::run::Shared;
 use super::schedule::Ask;
-use crate::clock;
+use crate::blocking::Blocking;
+use crate::clock::{self, WallClock};
 use crate::report::{FactsHash, GuestId, ReportSummary, VmId};
-use crate::sense::limits::Transfer;
+use crate::sense::limits::{ConcurrencyLimits, Transfer};
+use crate::sense::metrics::Metrics;
 use crate::sense::queue::slot::Class;
 use crate::sense::queue::table::{DocumentId, Echo, GuestRow, SealedReport};
 use crate::sense::queue::{ArrivedDocument, Pending};
 use crate::sense::roster::RosterEntry;
+use crate::sense::seen::SeenClock;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What all exchanges use.
+pub struct Shared {
+    /// Connects to guests.
+    pub dial: Arc<dyn Dial>,
+    /// Where documents are put.
+    pub pending: Arc<Pending>,
+    /// Concurrency limits, shared with delivery.
+    pub limits: Arc<ConcurrencyLimits>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Gives documents their time.
+    pub seen: Arc<SeenClock>,
+    /// Where long answers are decoded.
+    pub blocking: Blocking,
+    /// Time of day.
+    pub wall: WallClock,
+}
 
 /// An exchange with a guest that has ended.
 pub(super) struct Exchange {

@@ -11,6 +11,6 @@ pub mod dial;
 pub mod exchange;
 pub mod failure;
 pub mod guests;
-mod job;
+pub mod job;
 pub mod run;
 pub mod schedule;

@@ -1,19 +1,13 @@
 //! The loop of pulling: an exchange with every guest that is due, and what came of each.
 
-use super::dial::Dial;
 use super::failure::Failure;
 use super::guests::{Guest, GuestTable};
-use super::job::{Exchange, PullJob, PullResult, changed_machine};
+use super::job::{Exchange, PullJob, PullResult, Shared, changed_machine};
 use super::schedule::{Ask, Memory, PullOutcome};
-use crate::blocking::Blocking;
-use crate::clock::{self, WallClock};
+use crate::clock;
 use crate::report::VmId;
-use crate::sense::limits::ConcurrencyLimits;
-use crate::sense::metrics::Metrics;
-use crate::sense::queue::Pending;
 use crate::sense::queue::table::GuestRow;
 use crate::sense::roster::{Guests, KnownGuests};
-use crate::sense::seen::SeenClock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,24 +23,6 @@ pub struct PullLoop {
     pub guests: Arc<Mutex<GuestTable>>,
     /// What all exchanges use.
     pub shared: Arc<Shared>,
-}
-
-/// What all exchanges use.
-pub struct Shared {
-    /// Connects to guests.
-    pub dial: Arc<dyn Dial>,
-    /// Where documents are put.
-    pub pending: Arc<Pending>,
-    /// Concurrency limits, shared with delivery.
-    pub limits: Arc<ConcurrencyLimits>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Gives documents their time.
-    pub seen: Arc<SeenClock>,
-    /// Where long answers are decoded.
-    pub blocking: Blocking,
-    /// Time of day.
-    pub wall: WallClock,
 }
 
 /// What reaches the loop from outside.

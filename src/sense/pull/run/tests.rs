@@ -3,11 +3,17 @@
 use super::super::dial::Dialer;
 use super::super::schedule::Timing;
 use super::*;
+use crate::blocking::Blocking;
+use crate::clock::WallClock;
 use crate::clock::WallTime;
+use crate::sense::limits::ConcurrencyLimits;
+use crate::sense::metrics::Metrics;
+use crate::sense::queue::Pending;
 use crate::sense::queue::policy::QueuePolicy;
 use crate::sense::queue::table::StoredPending;
 use crate::sense::queue::writer::StoreWriter;
 use crate::sense::roster::RosterEntry;
+use crate::sense::seen::SeenClock;
 use crate::store::Store;
 use std::path::Path;
 
