@@ -157,14 +157,9 @@ impl DeliveryLoop {
         };
         self.metrics.deliveries.inc(outcome.label());
         self.log(&vm, report, &outcome, took, was_in_trouble);
-        let must_be_pulled = matches!(
-            outcome,
-            Outcome::Refused(_) | Outcome::RefusedForGood(_) | Outcome::Damaged(_)
-        );
         let said = outcome.said().map(|said| said.into_owned());
         let settlement = outcome.settlement(counts);
-        self.pending.settled(&vm, report, settlement, said);
-        if must_be_pulled {
+        if self.pending.settled(&vm, report, settlement, said) {
             // Fails only while stopping.
             let _ = self.full_pulls.send(vm);
         }

@@ -260,19 +260,21 @@ impl Pending {
         table::read(&self.store, vm)
     }
 
-    /// What became of the document that [`Pending::next`] gave; `said` is kept for people.
+    /// What became of the document that [`Pending::next`] gave; `said` is kept for people. Returns whether
+    /// the guest must be pulled in full now: its document is gone, or was refused for the first time.
     pub fn settled(
         &self,
         vm: &VmId,
         report: DocumentId,
         settlement: Settlement,
         said: Option<String>,
-    ) {
+    ) -> bool {
         let now = clock::now();
         let mut state = self.state();
         if let (Some(said), Some(detail)) = (said, state.details.get_mut(vm)) {
             detail.last_error = Some(said);
         }
+        let mut must_be_pulled = false;
         match settlement {
             Settlement::Accepted | Settlement::Skipped => {
                 if state.queue.ack(vm, report) {
@@ -284,10 +286,15 @@ impl Pending {
                     self.writer.note(PendingChange::Clear { vm, report, at });
                 }
             }
-            Settlement::Damaged => state.queue.discard(vm),
+            Settlement::Damaged => {
+                state.queue.discard(vm);
+                must_be_pulled = true;
+            }
             Settlement::Refused => {
                 let jitter = fastrand::f64();
                 state.queue.nack(vm, report, Nack::Refused, now, jitter);
+                let slot = state.queue.slot(vm);
+                must_be_pulled = slot.is_some_and(|slot| slot.state != State::Dead);
             }
             Settlement::Failed => {
                 let jitter = fastrand::f64();
@@ -324,6 +331,7 @@ impl Pending {
             self.forget_departed(&mut state, vm);
         }
         self.write_changed(&mut state);
+        must_be_pulled
     }
 
     /// Nothing is left to be delivered of a guest: if it left the roster, nothing is kept of it either.

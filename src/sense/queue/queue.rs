@@ -11,7 +11,9 @@
 //! A guest has at most one slot, which holds its newest report. A slot waits in ring R (reactive),
 //! in ring T (routine), or in both; a newer report takes over every place its guest has. Reactive
 //! reports go first, four to one while both wait, and each guest has a small budget of them, so
-//! that neither a patch wave nor a noisy guest keeps the others from Central. Where Central's rate
+//! that neither a patch wave nor a noisy guest keeps the others from Central. A dead letter is tried once
+//! more when its guest is pulled in full at the refresh interval, and at once when it reports other
+//! content. Where Central's rate
 //! limit is known, routine reports leave a reserve of it for the next reactive ones.
 //!
 //! The queue is bounded by the fleet: one slot a guest, full or not.
@@ -120,7 +122,7 @@ impl Queue {
             Some(slot) if slot.state == State::Queued || slot.is_deferred() => {
                 taken_over(slot.place, arrival)
             }
-            Some(slot) if slot.report == arrival.report => slot.place,
+            Some(slot) if slot.report == arrival.report && slot.state != State::Dead => slot.place,
             _ => fresh(arrival),
         }
     }
@@ -150,6 +152,13 @@ impl Queue {
             State::Queued if slot.report == arrival.report => {
                 slot.place = place;
                 slot.is_reactive |= arrival.is_reactive;
+                self.rings.enter(vm, place);
+            }
+            // The refresh of a report that was refused: it is tried once more.
+            State::Dead if slot.report == arrival.report => {
+                slot.state = State::Queued;
+                slot.place = fresh(&arrival);
+                let place = slot.place;
                 self.rings.enter(vm, place);
             }
             _ if slot.report == arrival.report => {}

@@ -125,6 +125,13 @@ async fn a_refused_report_is_pulled_in_full_and_dead_only_if_that_is_refused_too
     running.arrive("a", 1, "p").await;
     running.until("a", |state| state == Some(State::Dead)).await;
     assert_eq!(sink.deliveries.lock().unwrap().len(), 2);
+    // A dead letter asks for nothing; at its guest's refresh it is tried once more.
+    assert!(running.full_pulls.try_recv().is_err());
+    sink.outcomes.lock().unwrap().push_back(refused());
+    running.arrive("a", 1, "p").await;
+    running.until("a", |state| state == Some(State::Dead)).await;
+    assert_eq!(sink.deliveries.lock().unwrap().len(), 3);
+    assert!(running.full_pulls.try_recv().is_err());
     running.stop().await;
     let slots = stored(dir.path()).slots;
     assert_eq!(slots[0].1.dead.as_deref(), Some("422: no"));

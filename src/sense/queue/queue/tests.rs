@@ -91,7 +91,7 @@ fn routine_reports_leave_the_reserve_to_reactive_ones() {
 }
 
 #[test]
-fn a_report_is_a_dead_letter_when_the_one_pulled_after_a_refusal_is_refused_until_a_newer_comes() {
+fn a_report_is_a_dead_letter_when_the_one_pulled_after_a_refusal_is_refused_until_the_next_comes() {
     let mut now = clock::now();
     let mut queue = Queue::new(QueuePolicy::default(), now);
     arrive(&mut queue, &vm(1), 1, true, now);
@@ -113,8 +113,12 @@ fn a_report_is_a_dead_letter_when_the_one_pulled_after_a_refusal_is_refused_unti
     now = at;
     queue.nack(&vm(1), report, Nack::Refused, now, 1.0);
     assert_eq!(queue.slot(&vm(1)).unwrap().state, State::Dead);
-    // The refresh of the same report is no news.
+    assert_eq!(queue.select(now), Selection::Idle);
+    // The refresh of the same report is tried once, and one more refusal is enough.
     arrive(&mut queue, &vm(1), 1, false, now);
+    assert_eq!(queue.select(now), Selection::Send(vm(1), known(1)));
+    queue.nack(&vm(1), known(1), Nack::Refused, now, 1.0);
+    assert_eq!(queue.slot(&vm(1)).unwrap().state, State::Dead);
     assert_eq!(queue.select(now), Selection::Idle);
     arrive(&mut queue, &vm(1), 2, false, now);
     assert_eq!(queue.select(now), Selection::Send(vm(1), known(2)));

@@ -65,7 +65,7 @@ fn after_power_cuts_the_last_batch_is_there_as_a_whole_or_not_at_all() {
     let config = ProptestConfig::with_cases(100);
     proptest!(config, |(batches in batches, cuts in cuts)| {
         let disk = TornDisk::new();
-        drop(Store::on(&disk).unwrap());
+        drop(Store::on_backend(disk.clone()).unwrap());
         let mut batches = batches.into_iter();
         let mut generations = Generations::default();
         let mut possible = vec![Model::default()];
@@ -86,7 +86,7 @@ fn live(
     batches: &mut impl Iterator<Item = Vec<Op>>,
     generations: &mut Generations,
 ) -> Vec<Model> {
-    let store = match Store::on(disk) {
+    let store = match Store::on_backend(disk.clone()) {
         Ok(store) => store,
         Err(error) => {
             assert!(disk.is_dark(), "not opened after a power cut: {error}");
