@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: demo test static rpm release vm bench fuzz lint check-packaging check-reproducible v0.1.0 help
+.PHONY: demo test sim static rpm release vm bench fuzz lint check-packaging check-reproducible v0.1.0 help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -23,6 +23,11 @@ test:
 	cargo test --locked
 	@if [ "$(VM)" != no ] && command -v qemu-system-x86_64 >/dev/null; then $(MAKE) vm; else \
 		echo "test: virtual machines were not started; make vm does it, and installs QEMU"; fi
+
+#: make sim       the sensor in a simulated world, with fresh seeds for three minutes (SIM_SECONDS=N for longer)
+SIM_SECONDS ?= 180
+sim:
+	SIM_SECONDS=$(SIM_SECONDS) cargo test --locked --test sim -- --nocapture
 
 #: make static    the static binary, target/static/ARCH/afferent (ARCH=aarch64 for the other one)
 static:

@@ -27,6 +27,7 @@ mod worker;
 pub use error::ServeError;
 pub use rescan::Pace;
 pub use run::{Reread, run};
+pub use worker::Scan;
 
 use crate::store::Limits;
 use crate::transport::{ListenAddress, TlsFiles};

@@ -35,6 +35,8 @@ pub(crate) mod row;
 pub mod schema;
 mod snapshot;
 #[cfg(test)]
+#[path = "../../tests/sim/torn_disk.rs"]
+#[allow(dead_code, reason = "shared with the simulation")]
 pub(crate) mod torn_disk;
 
 pub use aside::Limits;
@@ -398,16 +400,29 @@ fn builder(cache_bytes: usize, mode: ConcurrencyMode) -> redb::Builder {
     builder
 }
 
-#[cfg(test)]
 impl Store {
-    /// A store on a disk that a test can fail, opened as a file is.
-    pub(crate) fn on(disk: &torn_disk::TornDisk) -> Result<Self, TxError> {
-        let db =
-            builder(1 << 20, ConcurrencyMode::ExclusiveWriter).create_with_backend(disk.clone())?;
-        schema::check(&db)?;
+    /// A store on storage that is no file, opened and checked as a file is: for simulations. It is not
+    /// opened again after a failed write, and nothing is moved aside.
+    ///
+    /// # Errors
+    /// What is there is no store, or is damaged.
+    pub fn on_backend(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        // No directory of this name is there, so that nothing can be made in it.
+        let path = PathBuf::from("/nonexistent/simulated.redb");
+        let opened = || {
+            let builder = builder(1 << 20, ConcurrencyMode::ExclusiveWriter);
+            let db = builder.create_with_backend(backend)?;
+            schema::check(&db)?;
+            Ok(db)
+        };
+        let opened: Result<redb::Database, TxError> = opened();
+        let db = opened.map_err(|error| explain(&path, error, Doing::Opening))?;
         Ok(Self {
-            path: PathBuf::from("torn disk"),
-            options: Options::new(1 << 20),
+            path,
+            options: Options {
+                on_damage: OnDamage::Keep,
+                ..Options::new(1 << 20)
+            },
             state: RwLock::new(Some(Handle { db, failed: false })),
         })
     }

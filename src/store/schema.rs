@@ -70,7 +70,7 @@ mod tests {
 
     fn format_1() -> TornDisk {
         let disk = TornDisk::new();
-        let store = Store::on(&disk).unwrap();
+        let store = Store::on_backend(disk.clone()).unwrap();
         store
             .write(|tx| {
                 set(tx, 1)?;
@@ -111,10 +111,10 @@ mod tests {
         for operations in 0.. {
             let disk = format_1();
             disk.fail_after(operations);
-            let _ = Store::on(&disk);
+            let _ = Store::on_backend(disk.clone());
             let was_cut = disk.is_dark();
             disk.recover(&mut random);
-            let store = Store::on(&disk).unwrap();
+            let store = Store::on_backend(disk.clone()).unwrap();
             let (format, row) = store
                 .read(|tx| {
                     let format = tx.open_table(META)?.get("format")?.map(|f| f.value());

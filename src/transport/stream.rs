@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio_rustls::TlsStream;
 use tokio_vsock::VsockStream;
@@ -15,7 +15,9 @@ pub enum Stream {
     Vsock(VsockStream),
     /// Unix domain socket, also the one of a hypervisor after its greeting.
     Unix(UnixStream),
-    /// Either of them under TLS.
+    /// A pipe in memory: between the two ends of a simulation.
+    Memory(DuplexStream),
+    /// Any of them under TLS.
     Tls(Box<TlsStream<Stream>>),
 }
 
@@ -28,7 +30,7 @@ impl Stream {
                 .ready(Interest::WRITABLE)
                 .await
                 .is_ok_and(|ready| !ready.is_write_closed()),
-            Self::Vsock(_) | Self::Tls(_) => false,
+            Self::Vsock(_) | Self::Memory(_) | Self::Tls(_) => false,
         }
     }
 }
@@ -38,6 +40,7 @@ macro_rules! whichever {
         match $stream.get_mut() {
             Self::Vsock(stream) => Pin::new(stream).$method($($argument),*),
             Self::Unix(stream) => Pin::new(stream).$method($($argument),*),
+            Self::Memory(stream) => Pin::new(stream).$method($($argument),*),
             Self::Tls(stream) => Pin::new(stream.as_mut()).$method($($argument),*),
         }
     };

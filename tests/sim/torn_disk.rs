@@ -1,4 +1,4 @@
-//! A disk for tests whose power fails: of what was written since it last said that all is safe, it
+//! A disk for tests and simulations whose power fails: of what was written since it last said that all is safe, it
 //! keeps some, loses some and tears some, in any order.
 //!
 //! That is all that redb counts on: a sync that returned holds, and no write touches its neighbours.
@@ -81,6 +81,23 @@ impl TornDisk {
         state.left = usize::MAX;
     }
 
+    /// The disk after a crash: what was not safe is there, or not, or in part, as `random` says. Whoever
+    /// has the old one writes to it in vain.
+    pub(crate) fn after_a_crash(&self, random: &mut fastrand::Rng) -> Self {
+        self.fail_after(0);
+        let before = self.lock();
+        let copy = Self(Arc::new(Mutex::new(State {
+            synced: before.synced.clone(),
+            seen: Vec::new(),
+            resized: before.resized.clone(),
+            written: before.written.clone(),
+            left: 0,
+        })));
+        drop(before);
+        copy.recover(random);
+        copy
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,9 +142,18 @@ impl redb::StorageBackend for TornDisk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.change()?;
-        state.synced = state.seen.clone();
+        let len = state.seen.len();
+        let State {
+            synced, written, ..
+        } = &mut *state;
+        synced.resize(len, 0);
+        for (at, bytes) in written.drain(..) {
+            let end = len.min(at + bytes.len());
+            if at < end {
+                synced[at..end].copy_from_slice(&bytes[..end - at]);
+            }
+        }
         state.resized.clear();
-        state.written.clear();
         Ok(())
     }
 

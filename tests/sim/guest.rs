@@ -1,0 +1,231 @@
+//! A guest: its packages, and the agent's own report store and answers over pipes in memory.
+
+use crate::trace::Trace;
+use afferent::clock::WallTime;
+use afferent::report::{Epoch, Evr, GuestId, Package, Report, Trigger};
+use afferent::serve::Scan;
+use afferent::serve::keep::{Keeper, Machine, Recorded};
+use afferent::serve::respond::{self, NotReady, Published, Refusal, UpdatePath, Verdict};
+use afferent::store::Limits;
+use afferent::transport::{Stream, read_body, read_len, write_frame};
+use afferent::wire::MAX_REQUEST;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{DuplexStream, duplex};
+use tokio::sync::watch;
+
+/// What is installed: names and versions.
+pub(crate) type Packages = BTreeMap<String, u32>;
+
+/// How a guest treats connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    /// It answers.
+    #[default]
+    Well,
+    /// Nobody is there.
+    Absent,
+    /// It accepts, and says nothing.
+    Hangs,
+    /// It closes in the middle of each answer.
+    BreaksOff,
+}
+
+/// A guest, and the disk of its agent.
+pub(crate) struct Guest {
+    pub(crate) name: String,
+    pub(crate) packages: Packages,
+    pub(crate) behaviour: Behaviour,
+    keeper: Option<Keeper>,
+    published: watch::Sender<Option<Arc<Published>>>,
+    state_dir: PathBuf,
+    snapshot: Option<(Packages, PathBuf)>,
+}
+
+impl Guest {
+    /// A guest that has just been installed, in this directory.
+    pub(crate) fn new(name: &str, dir: &Path, now: WallTime) -> Self {
+        let state_dir = dir.join(name);
+        let mut guest = Self {
+            name: name.to_owned(),
+            packages: Packages::from([("bash".into(), 1), (format!("host-{name}"), 1)]),
+            behaviour: Behaviour::Well,
+            keeper: None,
+            published: watch::channel(None).0,
+            state_dir,
+            snapshot: None,
+        };
+        guest.start_agent(now);
+        guest
+    }
+
+    /// Starts the agent, as after a boot: what is stored is served, then scanned again.
+    pub(crate) fn start_agent(&mut self, now: WallTime) {
+        self.keeper = None;
+        let machine = Machine::Known(Some(GuestId::of_machine(&self.name)));
+        let opened = Keeper::open(&self.state_dir, Limits::default(), machine, epoch);
+        let (keeper, stored) = opened.expect("the disk of a guest is well");
+        let guest_id = keeper.guest_id().cloned();
+        self.keeper = Some(keeper);
+        let published = stored.map(|stored| {
+            let scan = scan(stored.row.generated_at);
+            let path = UpdatePath::Unspecified;
+            Arc::new(Published::new(&stored, guest_id.as_ref(), scan, path))
+        });
+        self.published.send_replace(published);
+        self.scan(Trigger::Scheduled, now);
+    }
+
+    /// Installs, upgrades or erases a package.
+    pub(crate) fn change(&mut self, random: &mut fastrand::Rng, now: WallTime) {
+        let name = format!("p{}", random.u32(..20));
+        match random.u32(..4) {
+            0 => drop(self.packages.remove(&name)),
+            _ => *self.packages.entry(name).or_default() += 1,
+        }
+        self.scan(Trigger::Reactive, now);
+    }
+
+    /// Copies the state of the machine: what is installed, and the disk of its agent.
+    pub(crate) fn take_snapshot(&mut self) {
+        let copy = self.state_dir.with_extension("snapshot");
+        let _ = fs::remove_dir_all(&copy);
+        fs::create_dir_all(&copy).unwrap();
+        self.keeper = None;
+        for entry in fs::read_dir(&self.state_dir).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
+        }
+        self.snapshot = Some((self.packages.clone(), copy));
+    }
+
+    /// Returns to the last snapshot, if there is one, and boots.
+    pub(crate) fn restore_snapshot(&mut self, now: WallTime) -> bool {
+        let Some((packages, copy)) = self.snapshot.clone() else {
+            return false;
+        };
+        self.keeper = None;
+        for entry in fs::read_dir(&copy).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, self.state_dir.join(path.file_name().unwrap())).unwrap();
+        }
+        self.packages = packages;
+        self.start_agent(now);
+        true
+    }
+
+    /// Scans, as the agent does when it was told of a change.
+    fn scan(&mut self, trigger: Trigger, now: WallTime) {
+        let packages = self.packages.iter().map(|(name, version)| Package {
+            name: name.clone(),
+            evr: Evr::parse(&format!("{version}-1")),
+            ..Package::default()
+        });
+        let mut report = Report {
+            packages: packages.collect(),
+            ..Report::default()
+        };
+        report.normalize();
+        let keeper = self.keeper.as_mut().expect("the agent runs");
+        let recorded = keeper.record(&report, trigger, &scan(now), epoch);
+        let guest_id = keeper.guest_id().cloned();
+        match recorded.expect("the disk of a guest is well") {
+            Recorded::New(stored) => {
+                let path = UpdatePath::Unspecified;
+                let published = Published::new(&stored, guest_id.as_ref(), scan(now), path);
+                self.published.send_replace(Some(Arc::new(published)));
+            }
+            Recorded::Same => {
+                self.published.send_modify(|published| {
+                    if let Some(before) = published {
+                        *published = Some(Arc::new(before.scanned_again(scan(now))));
+                    }
+                });
+            }
+        }
+    }
+
+    /// Begins a new epoch: a sensor knows what this agent never made.
+    fn renew(&mut self) {
+        let keeper = self.keeper.as_mut().expect("the agent runs");
+        if let Some(row) = keeper.renew(epoch()).expect("the disk of a guest is well") {
+            self.published.send_modify(|published| {
+                if let Some(before) = published {
+                    *published = Some(Arc::new(before.renamed(row)));
+                }
+            });
+        }
+    }
+}
+
+fn epoch() -> Epoch {
+    Epoch::new(fastrand::u32(1..)).expect("not zero")
+}
+
+fn scan(at: WallTime) -> Scan {
+    Scan {
+        at,
+        facts: afferent::report::Facts::new(),
+    }
+}
+
+/// Connects to a guest; gives the sensor's end.
+pub(crate) fn connect(guest: &Arc<Mutex<Guest>>, trace: &Trace) -> Option<Stream> {
+    let behaviour = guest.lock().unwrap().behaviour;
+    if behaviour == Behaviour::Absent {
+        return None;
+    }
+    let (ours, theirs) = duplex(64 << 10);
+    tokio::spawn(serve(guest.clone(), theirs, behaviour, trace.clone()));
+    Some(Stream::Memory(ours))
+}
+
+/// One request and its answer, by the agent's own rules.
+async fn serve(
+    guest: Arc<Mutex<Guest>>,
+    stream: DuplexStream,
+    behaviour: Behaviour,
+    trace: Trace,
+) -> Option<()> {
+    let mut stream = Stream::Memory(stream);
+    if behaviour == Behaviour::Hangs {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        return None;
+    }
+    let len = read_len(&mut stream, MAX_REQUEST).await.ok()?;
+    let body = read_body(&mut stream, len).await.ok()?;
+    let asked = respond::understand(&body).expect("the sensor sends requests");
+    let mut published = guest.lock().unwrap().published.subscribe();
+    if let Some(time) = asked.wait {
+        let is_other = |published: &Option<Arc<Published>>| {
+            let verdict = published.as_ref().map(|it| it.compare(&asked.known));
+            verdict != Some(Verdict::Same)
+        };
+        let _ = tokio::time::timeout(time, published.wait_for(is_other)).await;
+    }
+    let verdict =
+        |published: &Option<Arc<Published>>| published.as_ref().map(|it| it.compare(&asked.known));
+    let mut now = published.borrow().clone();
+    if verdict(&now) == Some(Verdict::Impossible) {
+        let mut guest = guest.lock().unwrap();
+        trace.event(&guest.name, "a peer knows what it never made: new epoch");
+        guest.renew();
+        now = published.borrow().clone();
+    }
+    let frame = match &now {
+        None => respond::refuse(&Refusal::not_ready(NotReady::FirstScan).to(asked.is_report_v1)),
+        Some(it) if it.compare(&asked.known) == Verdict::Same => it.unchanged(asked.is_report_v1),
+        Some(it) => {
+            let (head, payload) = it.full(asked.is_report_v1);
+            [&head, payload].concat()
+        }
+    };
+    let sent = match behaviour {
+        Behaviour::BreaksOff => &frame[..frame.len() / 2],
+        _ => &frame[..],
+    };
+    write_frame(&mut stream, sent).await.ok()
+}
