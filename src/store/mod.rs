@@ -105,7 +105,12 @@ pub struct Store {
     options: Options,
     /// `None` while it could not be reopened.
     state: RwLock<Option<Handle>>,
+    /// How it is opened again where it is no file.
+    backend: Option<OpenBackend>,
 }
+
+/// Opens a database on storage that is no file.
+type OpenBackend = Box<dyn Fn() -> Result<redb::Database, TxError> + Send + Sync>;
 
 struct Handle {
     db: redb::Database,
@@ -166,6 +171,7 @@ impl Store {
             path,
             options,
             state: RwLock::new(Some(Handle { db, failed: false })),
+            backend: None,
         };
         Ok(Opened { store, moved_aside })
     }
@@ -232,6 +238,10 @@ impl Store {
     }
 
     fn handle(&self) -> Result<Handle, StoreError> {
+        if let Some(open) = &self.backend {
+            let db = open().map_err(|error| explain(&self.path, error, Doing::Opening))?;
+            return Ok(Handle { db, failed: false });
+        }
         if self.options.on_damage == OnDamage::Keep {
             marker::check(&self.path)?;
         }
@@ -298,7 +308,9 @@ impl Store {
             // The old handle must be gone first: it holds the file's lock.
             *state = None;
             *state = Some(self.handle()?);
-            tracing::info!(path = %self.path.display(), "store opened again after a failed write");
+            if self.backend.is_none() {
+                tracing::info!(path = %self.path.display(), "store opened again after a failed write");
+            }
         }
         Ok(())
     }
@@ -401,30 +413,34 @@ fn builder(cache_bytes: usize, mode: ConcurrencyMode) -> redb::Builder {
 }
 
 impl Store {
-    /// A store on storage that is no file, opened and checked as a file is: for simulations. It is not
-    /// opened again after a failed write, and nothing is moved aside.
+    /// A store on storage that is no file, opened, checked and opened again as a file is: for
+    /// simulations. Nothing is moved aside.
     ///
     /// # Errors
     /// What is there is no store, or is damaged.
-    pub fn on_backend(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+    pub fn on_backend<B>(backend: B) -> Result<Self, StoreError>
+    where
+        B: redb::StorageBackend + Clone,
+    {
         // No directory of this name is there, so that nothing can be made in it.
         let path = PathBuf::from("/nonexistent/simulated.redb");
-        let opened = || {
+        let open: OpenBackend = Box::new(move || {
             let builder = builder(1 << 20, ConcurrencyMode::ExclusiveWriter);
-            let db = builder.create_with_backend(backend)?;
+            let db = builder.create_with_backend(backend.clone())?;
             schema::check(&db)?;
             Ok(db)
-        };
-        let opened: Result<redb::Database, TxError> = opened();
-        let db = opened.map_err(|error| explain(&path, error, Doing::Opening))?;
-        Ok(Self {
+        });
+        let store = Self {
             path,
             options: Options {
                 on_damage: OnDamage::Keep,
                 ..Options::new(1 << 20)
             },
-            state: RwLock::new(Some(Handle { db, failed: false })),
-        })
+            state: RwLock::new(None),
+            backend: Some(open),
+        };
+        store.reopen_unless(Option::is_some)?;
+        Ok(store)
     }
 }
 

@@ -127,6 +127,7 @@ impl Store {
         Ok(Self {
             path,
             options: Options::new(0),
+            backend: None,
             state: RwLock::new(Some(Handle { db, failed: false })),
         })
     }

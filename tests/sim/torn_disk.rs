@@ -24,6 +24,8 @@ struct State {
     written: Vec<(usize, Vec<u8>)>,
     /// Changes and syncs until the power fails.
     left: usize,
+    /// Nothing more can be written.
+    is_full: bool,
 }
 
 impl TornDisk {
@@ -35,7 +37,13 @@ impl TornDisk {
             resized: Vec::new(),
             written: Vec::new(),
             left: usize::MAX,
+            is_full: false,
         })))
+    }
+
+    /// From now on nothing can be written, or it can be again.
+    pub(crate) fn set_full(&self, is_full: bool) {
+        self.lock().is_full = is_full;
     }
 
     /// The power fails after so many changes and syncs.
@@ -92,6 +100,7 @@ impl TornDisk {
             resized: before.resized.clone(),
             written: before.written.clone(),
             left: 0,
+            is_full: before.is_full,
         })));
         drop(before);
         copy.recover(random);
@@ -108,6 +117,15 @@ impl TornDisk {
         let left = state.left.checked_sub(1);
         state.left = left.ok_or_else(|| io::Error::other("the power failed"))?;
         Ok(state)
+    }
+
+    /// The same, where that needs room.
+    fn extend(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.change()?;
+        match state.is_full {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(state),
+        }
     }
 }
 
@@ -134,7 +152,7 @@ impl redb::StorageBackend for TornDisk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.change()?;
+        let mut state = self.extend()?;
         state.seen.resize(position(len), 0);
         state.resized.push(position(len));
         Ok(())
@@ -159,7 +177,7 @@ impl redb::StorageBackend for TornDisk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let at = position(offset);
-        let mut state = self.change()?;
+        let mut state = self.extend()?;
         let bytes = state.seen.get_mut(at..at + data.len());
         bytes
             .ok_or(io::ErrorKind::UnexpectedEof)?

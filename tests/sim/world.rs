@@ -14,14 +14,17 @@ use afferent::sense::pull::failure::Failure;
 use afferent::sense::pull::schedule::Timing;
 use afferent::sense::queue::policy::{LONGEST_DEFERRAL, QueuePolicy};
 use afferent::sense::queue::slot::State;
-use afferent::sense::roster::{KnownGuests, RosterEntry};
+use afferent::sense::roster::{KnownGuests, Roster, RosterSource};
 use afferent::store::Store;
 use afferent::transport::DialAddress;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 /// The refresh interval: short, so that the quiet period at the end is short, too; and no shorter than the
@@ -30,6 +33,9 @@ const REFRESH: Duration = LONGEST_DEFERRAL;
 
 /// Time of day at the start of every run: 2026-01-01T00:00:00Z.
 const BEGINNING: u64 = 1_767_225_600_000;
+
+/// A guest is in the schedule this long after it came into the roster.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +68,15 @@ impl Dial for SimulatedDial {
     }
 }
 
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Everything in a run.
 pub(crate) struct World {
     random: fastrand::Rng,
@@ -71,9 +86,17 @@ pub(crate) struct World {
     /// Guests that are in the roster.
     present: BTreeMap<String, bool>,
     roster: watch::Sender<KnownGuests>,
+    roster_file: PathBuf,
     central: Central,
     disk: TornDisk,
     engine: Option<Engine>,
+    /// Reads the roster again and again.
+    reading: Option<AbortOnDrop>,
+    /// When a guest came into the roster.
+    listed_at: BTreeMap<String, Instant>,
+    is_roster_whole: bool,
+    /// Since when the sensor that runs could read the roster.
+    read_since: Option<Instant>,
     /// How far the sensor's wall clock is from the world's, in milliseconds.
     skew: Arc<AtomicI64>,
     _dir: tempfile::TempDir,
@@ -95,6 +118,7 @@ pub(crate) async fn run(seed: u64, size: Size) -> Ended {
     fastrand::seed(seed);
     let mut world = World::new(seed, size.guests);
     for _ in 0..size.steps {
+        world.check_schedule();
         world.step();
         let pause = world.random.u64(..60_000);
         sleep(Duration::from_millis(pause)).await;
@@ -122,14 +146,19 @@ impl World {
             present: guests.keys().map(|name| (name.clone(), true)).collect(),
             guests,
             roster: watch::channel(KnownGuests::default()).0,
+            roster_file: dir.path().join("roster.toml"),
             central: Central::new(trace.clone()),
             disk: TornDisk::new(),
             engine: None,
+            reading: None,
+            listed_at: BTreeMap::new(),
+            is_roster_whole: true,
+            read_since: None,
             skew: Arc::default(),
             _dir: dir,
             trace,
         };
-        world.announce();
+        world.write_roster();
         world.start_sensor();
         world
     }
@@ -140,19 +169,55 @@ impl World {
         WallTime::from_unix_ms(BEGINNING + passed)
     }
 
-    fn announce(&self) {
-        let entries = self.present.iter().filter(|(_, is_there)| **is_there);
-        let guests = entries.map(|(name, _)| {
-            let entry: RosterEntry = format!("{name}=unix:/{name}").parse().unwrap();
-            (entry.vm.clone(), Arc::new(entry))
-        });
-        self.roster.send_replace(KnownGuests {
-            guests: guests.collect(),
-            is_complete: true,
-        });
+    /// Writes the roster as it is.
+    fn write_roster(&mut self) {
+        self.is_roster_whole = true;
+        self.read_since.get_or_insert(Instant::now());
+        let there = self.present.iter().filter(|(_, is_there)| **is_there);
+        let entry = |(name, _)| format!("[[vm]]\nid = \"{name}\"\naddress = \"unix:/{name}\"\n");
+        let text: String = there.map(entry).collect();
+        // Left out altogether, as somebody who has no guests writes it.
+        let text = if text.is_empty() {
+            "vm = []\n".to_owned()
+        } else {
+            text
+        };
+        self.replace_roster(text.as_bytes());
+    }
+
+    fn replace_roster(&self, text: &[u8]) {
+        let _ = fs::remove_dir(&self.roster_file);
+        fs::write(&self.roster_file, text).unwrap();
+    }
+
+    /// Makes the roster a file that cannot be read as what it was.
+    fn break_roster(&mut self) -> &'static str {
+        self.is_roster_whole = false;
+        let whole = fs::read(&self.roster_file).unwrap_or_default();
+        match self.random.u32(..4) {
+            0 => {
+                self.replace_roster(b"");
+                "empty"
+            }
+            1 => {
+                let half = &whole[..whole.len() / 2];
+                self.replace_roster(&[half, b"\n[[vm"].concat());
+                "half written"
+            }
+            2 => {
+                let _ = fs::remove_file(&self.roster_file);
+                let _ = fs::create_dir(&self.roster_file);
+                "a directory"
+            }
+            _ => {
+                self.replace_roster(b"[[vm]]\nid = \"vm-0\"\n\xff");
+                "no text"
+            }
+        }
     }
 
     fn start_sensor(&mut self) {
+        self.read_since = self.is_roster_whole.then(Instant::now);
         let store = Store::on_backend(self.disk.clone()).expect("a disk after a crash is a store");
         let (started, skew) = (self.started, self.skew.clone());
         let wall = WallClock::simulated(move || {
@@ -160,6 +225,21 @@ impl World {
             let now = BEGINNING.cast_signed() + passed + skew.load(Relaxed);
             WallTime::from_unix_ms(u64::try_from(now).unwrap_or(0))
         });
+        // As after a start of the process: nothing is known of the sources, and they are read at once.
+        let mut roster = Roster::new(vec![RosterSource::File(self.roster_file.clone())]);
+        self.roster = watch::channel(roster.read()).0;
+        let known = self.roster.clone();
+        self.reading = Some(AbortOnDrop(tokio::spawn(async move {
+            loop {
+                sleep(Duration::from_secs(2)).await;
+                let now = roster.read();
+                known.send_if_modified(|before| {
+                    let is_other = *before != now;
+                    *before = now;
+                    is_other
+                });
+            }
+        })));
         let minute = Duration::from_secs(60);
         let engine = Engine::start(Parts {
             store: Arc::new(store),
@@ -252,13 +332,28 @@ impl World {
                 });
                 format!("it is forbidden: {is_on}")
             }
-            92..96 => {
+            92..94 => {
                 let is_there = self.random.bool();
                 self.present.insert(name.clone(), is_there);
+                self.listed_at.insert(name.clone(), Instant::now());
                 drop(guest);
-                self.announce();
+                self.write_roster();
                 self.trace
                     .event(&name, &format!("it is in the roster: {is_there}"));
+                return;
+            }
+            94..96 => {
+                drop(guest);
+                let what = self.break_roster();
+                self.trace.event("sensor", &format!("its roster is {what}"));
+                return;
+            }
+            96..98 => {
+                drop(guest);
+                let is_full = self.random.bool();
+                self.disk.set_full(is_full);
+                self.trace
+                    .event("sensor", &format!("its disk is full: {is_full}"));
                 return;
             }
             _ => {
@@ -276,6 +371,8 @@ impl World {
 
     /// Kills the sensor and its machine, and starts it on what the disk still has.
     fn crash(&mut self) {
+        // A store that needs repair cannot be opened on a full disk: somebody makes room.
+        self.disk.set_full(false);
         self.disk = self.disk.after_a_crash(&mut self.random);
         if let Some(engine) = self.engine.take() {
             engine.kill();
@@ -300,7 +397,8 @@ impl World {
         for is_there in self.present.values_mut() {
             *is_there = true;
         }
-        self.announce();
+        self.write_roster();
+        self.disk.set_full(false);
         self.check_dead_letters();
         sleep(REFRESH + Duration::from_secs(360)).await;
         self.check_central();
@@ -314,6 +412,24 @@ impl World {
             broken,
             hash: self.trace.hash(),
             taken,
+        }
+    }
+
+    /// Invariant 7: a guest of the roster is in the schedule, whatever became of the file meanwhile. What a
+    /// sensor that started since could not read, it cannot know.
+    fn check_schedule(&self) {
+        let Some(engine) = &self.engine else { return };
+        let table = engine.guests.lock().unwrap();
+        for (name, is_there) in &self.present {
+            let since = self.listed_at.get(name).copied().unwrap_or(self.started);
+            let since = self.read_since.map(|read| read.max(since));
+            let is_due = *is_there && since.is_some_and(|since| since.elapsed() > GRACE);
+            if is_due && table.guest(&name.parse().unwrap()).is_none() {
+                self.broken(
+                    name,
+                    "invariant 7: it is in the roster, and not in the schedule",
+                );
+            }
         }
     }
 
