@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: demo test sim static rpm release vm bench fuzz lint check-packaging check-reproducible v0.1.0 help
+.PHONY: demo test sim sim-faults static rpm release vm bench fuzz lint check-packaging check-reproducible v0.1.0 help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -28,6 +28,10 @@ test:
 SIM_SECONDS ?= 180
 sim:
 	SIM_SECONDS=$(SIM_SECONDS) cargo test --locked --test sim -- --nocapture
+
+#: make sim-faults   proves that the simulation finds the faults in tests/sim/faults; a quarter of an hour
+sim-faults:
+	tests/sim/faults.sh
 
 #: make static    the static binary, target/static/ARCH/afferent (ARCH=aarch64 for the other one)
 static:

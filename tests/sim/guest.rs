@@ -41,6 +41,8 @@ pub(crate) struct Guest {
     pub(crate) behaviour: Behaviour,
     keeper: Option<Keeper>,
     published: watch::Sender<Option<Arc<Published>>>,
+    /// Boots so far: connections do not survive one.
+    boots: watch::Sender<u32>,
     state_dir: PathBuf,
     snapshot: Option<(Packages, PathBuf)>,
 }
@@ -55,6 +57,7 @@ impl Guest {
             behaviour: Behaviour::Well,
             keeper: None,
             published: watch::channel(None).0,
+            boots: watch::channel(0).0,
             state_dir,
             snapshot: None,
         };
@@ -113,6 +116,7 @@ impl Guest {
             fs::copy(&path, self.state_dir.join(path.file_name().unwrap())).unwrap();
         }
         self.packages = packages;
+        self.boots.send_modify(|boots| *boots += 1);
         self.start_agent(now);
         true
     }
@@ -179,7 +183,15 @@ pub(crate) fn connect(guest: &Arc<Mutex<Guest>>, trace: &Trace) -> Option<Stream
         return None;
     }
     let (ours, theirs) = duplex(64 << 10);
-    tokio::spawn(serve(guest.clone(), theirs, behaviour, trace.clone()));
+    let mut boots = guest.lock().unwrap().boots.subscribe();
+    let (guest, trace) = (guest.clone(), trace.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = boots.changed() => None,
+            answered = serve(guest, theirs, behaviour, trace) => answered,
+        }
+    });
     Some(Stream::Memory(ours))
 }
 

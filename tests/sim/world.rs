@@ -280,10 +280,17 @@ impl World {
                 guest.start_agent(now);
                 "a snapshot was taken".to_owned()
             }
-            50..58 => match guest.restore_snapshot(now) {
-                true => "its snapshot was restored".to_owned(),
-                false => return,
-            },
+            50..58 => {
+                if !guest.restore_snapshot(now) {
+                    return;
+                }
+                // What changes before anybody asks again counts the same generations once more.
+                let changes = self.random.u32(..3);
+                for _ in 0..changes {
+                    guest.change(&mut self.random, now);
+                }
+                format!("its snapshot was restored, and {changes} packages changed")
+            }
             58..66 => {
                 let all = [
                     Behaviour::Absent,
