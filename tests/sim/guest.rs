@@ -2,7 +2,7 @@
 
 use crate::trace::Trace;
 use afferent::clock::WallTime;
-use afferent::report::{Epoch, Evr, GuestId, Package, Report, Trigger};
+use afferent::report::{Digest, Epoch, Evr, GuestId, Package, Report, Trigger};
 use afferent::serve::Scan;
 use afferent::serve::keep::{Keeper, Machine, Recorded};
 use afferent::serve::respond::{self, NotReady, Published, Refusal, UpdatePath, Verdict};
@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::watch;
 
@@ -32,6 +31,8 @@ pub(crate) enum Behaviour {
     Hangs,
     /// It closes in the middle of each answer.
     BreaksOff,
+    /// It stops in the middle of each answer, and does not close.
+    Stalls,
 }
 
 /// A guest, and the disk of its agent.
@@ -121,6 +122,11 @@ impl Guest {
         true
     }
 
+    /// The digest of what it serves.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        self.published.borrow().as_ref().map(|it| it.digest())
+    }
+
     /// Scans, as the agent does when it was told of a change.
     fn scan(&mut self, trigger: Trigger, now: WallTime) {
         let packages = self.packages.iter().map(|(name, version)| Package {
@@ -204,8 +210,7 @@ async fn serve(
 ) -> Option<()> {
     let mut stream = Stream::Memory(stream);
     if behaviour == Behaviour::Hangs {
-        tokio::time::sleep(Duration::from_secs(3600)).await;
-        return None;
+        std::future::pending::<()>().await;
     }
     let len = read_len(&mut stream, MAX_REQUEST).await.ok()?;
     let body = read_body(&mut stream, len).await.ok()?;
@@ -236,8 +241,12 @@ async fn serve(
         }
     };
     let sent = match behaviour {
-        Behaviour::BreaksOff => &frame[..frame.len() / 2],
+        Behaviour::BreaksOff | Behaviour::Stalls => &frame[..frame.len() / 2],
         _ => &frame[..],
     };
-    write_frame(&mut stream, sent).await.ok()
+    write_frame(&mut stream, sent).await.ok()?;
+    if behaviour == Behaviour::Stalls {
+        std::future::pending::<()>().await;
+    }
+    Some(())
 }

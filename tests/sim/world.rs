@@ -119,6 +119,7 @@ pub(crate) async fn run(seed: u64, size: Size) -> Ended {
     let mut world = World::new(seed, size.guests);
     for _ in 0..size.steps {
         world.check_schedule();
+        world.check_nothing_lost();
         world.step();
         let pause = world.random.u64(..60_000);
         sleep(Duration::from_millis(pause)).await;
@@ -296,6 +297,7 @@ impl World {
                     Behaviour::Absent,
                     Behaviour::Hangs,
                     Behaviour::BreaksOff,
+                    Behaviour::Stalls,
                     Behaviour::Well,
                 ];
                 guest.behaviour = all[self.random.usize(..all.len())];
@@ -436,6 +438,23 @@ impl World {
                     name,
                     "invariant 7: it is in the roster, and not in the schedule",
                 );
+            }
+        }
+    }
+
+    /// Invariant 3: what the sensor knows of a guest and does not hold is at Central.
+    fn check_nothing_lost(&self) {
+        let Some(engine) = &self.engine else { return };
+        let table = engine.guests.lock().unwrap();
+        for (vm, known) in table.guests() {
+            let guest = self.guests[vm.as_str()].lock().unwrap();
+            let is_current = |digest| guest.digest() == Some(digest);
+            let known = known.row.known.map(|known| known.digest);
+            if known.is_some_and(is_current)
+                && !engine.pending.has(vm)
+                && self.central.packages_of(vm.as_str()).as_ref() != Some(&guest.packages)
+            {
+                self.broken(vm.as_str(), "invariant 3: it was pulled, and is nowhere");
             }
         }
     }
