@@ -194,18 +194,23 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
     if args.plan || args.plan_out.is_some() {
         return plan(&config, args.plan_out.as_deref(), args.json);
     }
+    let mut host = match args.once {
+        true => None,
+        false => Some(service::Host::start().map_err(Stop::failed)?),
+    };
     let interval = config.interval;
     let core = config.core()?;
-    let store = match crate::mirror::open(config.state_dir()) {
+    let store = match (config.open_store(), &mut host) {
         // The service does not end: an operator has to see that, and to decide.
-        Err(error) if !args.once && lost::is_lost(&error) => {
-            let waited = lost::wait(config.state_dir(), &core.source(), &error);
+        (Err(error), Some(host)) if lost::is_lost(&error) => {
+            let place = (config.state_dir(), config.damaged());
+            let waited = lost::wait(host, place, &core.source(), &error);
             match waited.map_err(Stop::failed)? {
                 Some(store) => store,
                 None => return Ok(DONE),
             }
         }
-        opened => opened.map_err(|error| settings::not_opened(&error))?,
+        (opened, _) => opened.map_err(|error| settings::not_opened(&error))?,
     };
     let mut mirror = Mirror {
         store,
@@ -215,7 +220,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         skip_unchanged: SkipUnchanged::default(),
         approval: None,
     };
-    if !args.once {
+    if let Some(host) = host {
         let reread = || {
             let said = |stop: Stop| stop.why;
             let config = args.config(own()).map_err(Stop::from).map_err(said)?;
@@ -225,15 +230,18 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
                 policy: config.policy,
                 gate: settings::gate(&config.policy),
                 state_dir: config.state_dir().to_owned(),
+                metrics: config.metrics,
+                damaged: config.damaged(),
             })
         };
         let options = service::Options {
             interval,
             state_dir: config.state_dir(),
             metrics: config.metrics,
+            damaged: config.damaged(),
             reread: &reread,
         };
-        return service::run(mirror, options)
+        return service::run(host, mirror, options)
             .map(|()| DONE)
             .map_err(Stop::failed);
     }
@@ -279,7 +287,9 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
     };
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
     let saved = PlanFile::read(&text).map_err(wrong)?;
-    let store = config.open_store()?;
+    let store = config
+        .open_store()
+        .map_err(|error| settings::not_opened(&error))?;
     let mut core = config.core()?;
     let snapshot = Snapshot::take(core.as_mut(), &saved.policy);
     let tables = store.snapshot().map_err(Stop::failed)?;

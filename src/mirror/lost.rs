@@ -1,14 +1,15 @@
 //! A `mirror.redb` that is damaged, gone or empty: its identities cannot be had from Core again, so no new
 //! one is begun before an operator says so.
 
-use super::{Store, StoreError, open, store_options};
+use super::service::{Host, Signals, ended_early};
+use super::{Store, StoreError, open, open_and_prune, store_options};
 use crate::clock;
-use crate::telemetry::control::Control;
+use crate::store::Limits;
+use crate::telemetry::{self, control::Control};
 use serde_json::{Value, json};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 /// Between two looks whether the file is back.
@@ -35,7 +36,7 @@ pub fn begin_anew(state_dir: &Path) -> Result<Option<PathBuf>, BeginError> {
     match open(state_dir) {
         Ok(store) => Err(BeginError::Sound(store.path().to_owned())),
         Err(error) if is_lost(&error) => {
-            let opened = Store::replace(state_dir, super::FILE, store_options())?;
+            let opened = Store::replace(state_dir, super::FILE, store_options(Limits::NONE))?;
             Ok(opened.moved_aside)
         }
         Err(error) => Err(error.into()),
@@ -58,20 +59,24 @@ pub enum BeginError {
 ///
 /// # Errors
 /// The system refused something basic.
-pub fn wait(state_dir: &Path, core: &str, first: &StoreError) -> io::Result<Option<Store>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(wait_for_store(state_dir, core, first.to_string()))
+pub fn wait(
+    host: &mut Host,
+    place: (&Path, Limits),
+    core: &str,
+    first: &StoreError,
+) -> io::Result<Option<Store>> {
+    let first = first.to_string();
+    host.wait(async |signals, owes_reload| {
+        wait_for_store(place, core, first, (signals, owes_reload)).await
+    })
 }
 
 async fn wait_for_store(
-    state_dir: &Path,
+    (state_dir, aside): (&Path, Limits),
     core: &str,
     mut why: String,
+    (signals, owes_reload): (&mut Signals, &mut bool),
 ) -> io::Result<Option<Store>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut answering = JoinSet::new();
     let answer = status(core, &why);
     match Control::bind(state_dir) {
@@ -89,11 +94,16 @@ async fn wait_for_store(
     let mut beat = tokio::time::interval(watchdog.min(LOOK_AGAIN));
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(None),
-            _ = interrupt.recv() => return Ok(None),
+            _ = signals.terminate.recv() => return Ok(None),
+            _ = signals.interrupt.recv() => return Ok(None),
+            _ = signals.hang_up.recv() => telemetry::reload(|| {
+                *owes_reload = true;
+                tracing::info!("the configuration is read again once there is a store");
+            }),
+            Some(ended) = answering.join_next() => return Err(ended_early(ended)),
             _ = beat.tick() => {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-                match open(state_dir) {
+                match open_and_prune(state_dir, aside) {
                     Ok(store) => {
                         answering.shutdown().await;
                         tracing::info!("mirror.redb is there again");

@@ -53,7 +53,7 @@ pub mod topology;
 pub use crate::store::{Snapshot, Store, StoreError};
 
 pub use crate::store::inventory_table::InventoryError;
-use crate::store::{OnDamage, Opening, Options, check_kept};
+use crate::store::{Limits, OnDamage, Opening, Options, check_kept};
 use std::path::Path;
 
 /// Pages of the file kept in memory, in bytes.
@@ -62,18 +62,24 @@ const CACHE_BYTES: usize = 64 << 20;
 /// Name of the database in the state directory.
 const FILE: &str = "mirror.redb";
 
-fn store_options() -> Options {
+fn store_options(aside: Limits) -> Options {
     Options {
         is_shared: true,
         on_damage: OnDamage::Keep,
+        aside,
         ..Options::new(CACHE_BYTES)
     }
 }
 
 /// Opens `mirror.redb` in `state_dir`, or begins the first one there. One that is damaged, gone or empty
-/// is an error that only an operator can end ([`lost`]).
+/// is an error that only an operator can end ([`lost`]). Whatever was moved aside stays.
 pub fn open(state_dir: &Path) -> Result<Store, StoreError> {
-    Ok(Store::open_with(state_dir, FILE, store_options())?.store)
+    open_and_prune(state_dir, Limits::NONE)
+}
+
+/// The same, and removes what was moved aside and is beyond these limits.
+pub fn open_and_prune(state_dir: &Path, aside: Limits) -> Result<Store, StoreError> {
+    Ok(Store::open_with(state_dir, FILE, store_options(aside))?.store)
 }
 
 /// What `mirror.redb` in `state_dir` holds now, whether its service runs or not. Nothing is written, unless

@@ -19,6 +19,7 @@ use super::run::{Gate, Mirror, log};
 use super::skip_unchanged::SkipUnchanged;
 use super::status::Status;
 use crate::clock;
+use crate::store::Limits;
 use crate::telemetry;
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
@@ -30,8 +31,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 /// Longest time that a cycle has to come to its next commit once the service is to stop.
 const LAST_CYCLE: Duration = Duration::from_secs(5);
@@ -46,6 +49,8 @@ pub struct Options<'a> {
     pub state_dir: &'a Path,
     /// Where metrics are read.
     pub metrics: Option<SocketAddr>,
+    /// What is kept of tables that were moved aside.
+    pub damaged: Limits,
     /// Reads the configuration again, or says what is wrong with it.
     pub reread: &'a dyn Fn() -> Result<Reloaded, String>,
 }
@@ -62,6 +67,59 @@ pub struct Reloaded {
     pub gate: Gate,
     /// Where the tables are; another place needs a restart.
     pub state_dir: PathBuf,
+    /// Where metrics are read; another place needs a restart.
+    pub metrics: Option<SocketAddr>,
+    /// What is kept of tables that were moved aside; it holds from the next start on.
+    pub damaged: Limits,
+}
+
+/// The signals of the service.
+pub(super) struct Signals {
+    pub(super) hang_up: Signal,
+    pub(super) terminate: Signal,
+    pub(super) interrupt: Signal,
+}
+
+/// The runtime of the service, and its signals: caught before anything that takes time, since an unhandled
+/// SIGHUP would end the process.
+pub struct Host {
+    runtime: Runtime,
+    signals: Signals,
+    /// SIGHUP came while there was no store.
+    owes_reload: bool,
+}
+
+impl Host {
+    /// From now on SIGHUP ends nothing.
+    ///
+    /// # Errors
+    /// The system refused something basic.
+    pub fn start() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let signals = runtime.block_on(async {
+            Ok::<_, std::io::Error>(Signals {
+                hang_up: signal(SignalKind::hangup())?,
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            })
+        })?;
+        Ok(Self {
+            runtime,
+            signals,
+            owes_reload: false,
+        })
+    }
+
+    /// Runs `wait` to its end, which reads SIGHUP and says whether the configuration is to be read again.
+    pub(super) fn wait<T>(
+        &mut self,
+        wait: impl AsyncFnOnce(&mut Signals, &mut bool) -> std::io::Result<T>,
+    ) -> std::io::Result<T> {
+        let waiting = wait(&mut self.signals, &mut self.owes_reload);
+        self.runtime.block_on(waiting)
+    }
 }
 
 /// Set once, when the service is to stop; then nothing more is committed. Every commit is a step.
@@ -104,12 +162,15 @@ struct Approved {
 /// control socket. At SIGHUP the configuration is read again; it holds from the next cycle on.
 ///
 /// # Errors
-/// A signal cannot be caught, or the address of the metrics cannot be bound.
-pub fn run(mirror: Mirror, options: Options<'_>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let done = runtime.block_on(Service::new(mirror).serve(options));
+/// A signal cannot be caught, the address of the metrics cannot be bound, or a task that answers ended.
+pub fn run(host: Host, mirror: Mirror, options: Options<'_>) -> std::io::Result<()> {
+    let Host {
+        runtime,
+        signals,
+        owes_reload,
+    } = host;
+    let service = Service::new(mirror);
+    let done = runtime.block_on(service.serve(options, signals, owes_reload));
     // A cycle that waits for Core is not waited for: nothing of it is committed any more.
     runtime.shutdown_timeout(LAST_CYCLE);
     done
@@ -133,18 +194,43 @@ impl Service {
         }
     }
 
-    async fn serve(mut self, options: Options<'_>) -> std::io::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut hang_up = signal(SignalKind::hangup())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn serve(
+        mut self,
+        options: Options<'_>,
+        signals: Signals,
+        owes_reload: bool,
+    ) -> std::io::Result<()> {
         let mut answering = self.answer(options.state_dir);
         if let Some(address) = options.metrics {
             self.listen(address, &mut answering).await?;
         }
         tell_systemd(&[sd_notify::NotifyState::Ready]);
         let mut interval = options.interval;
+        if owes_reload {
+            interval = self.reload(&options, interval).unwrap_or(interval);
+        }
         tracing::info!(interval = %clock::show_duration(interval), "mirror started");
+        let ended = self.live(&options, signals, interval, &mut answering).await;
+        tell_systemd(&[sd_notify::NotifyState::Stopping]);
+        self.stop.is_set.store(true, Ordering::Relaxed);
+        answering.shutdown().await;
+        tracing::info!("mirror stopped");
+        ended
+    }
+
+    /// Cycles until the service is told to stop, or until a task that answers has ended.
+    async fn live(
+        &mut self,
+        options: &Options<'_>,
+        signals: Signals,
+        mut interval: Duration,
+        answering: &mut JoinSet<()>,
+    ) -> std::io::Result<()> {
+        let Signals {
+            mut hang_up,
+            mut terminate,
+            mut interrupt,
+        } = signals;
         let mut beat = tokio::time::interval(watchdog_interval());
         let mut watchdog = Watchdog::new(HUNG, clock::now());
         let approved = Arc::clone(&self.approved);
@@ -152,10 +238,10 @@ impl Service {
         next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
                 _ = hang_up.recv() => telemetry::reload(|| {
-                    if let Some(changed) = self.reload(&options, interval) {
+                    if let Some(changed) = self.reload(options, interval) {
                         interval = changed;
                         next = tokio::time::interval(interval);
                         next.reset();
@@ -172,13 +258,9 @@ impl Service {
                 },
                 _ = next.tick() => self.begin_cycle(),
                 () = approved.given.notified() => self.begin_cycle(),
+                Some(ended) = answering.join_next() => return Err(ended_early(ended)),
             }
         }
-        tell_systemd(&[sd_notify::NotifyState::Stopping]);
-        self.stop.is_set.store(true, Ordering::Relaxed);
-        answering.shutdown().await;
-        tracing::info!("mirror stopped");
-        Ok(())
     }
 
     /// A cycle that takes longer than the interval is not run twice at once.
@@ -215,8 +297,15 @@ impl Service {
                 return None;
             }
         };
-        if new.state_dir != options.state_dir {
-            tracing::warn!(key = "state_dir", "changed, and needs a restart to hold");
+        let fixed = [
+            ("state_dir", new.state_dir != options.state_dir),
+            ("metrics", new.metrics != options.metrics),
+            ("damaged_*", new.damaged != options.damaged),
+        ];
+        for (key, changed) in fixed {
+            if changed {
+                tracing::warn!(key, "changed, and needs a restart to hold");
+            }
         }
         self.status.set_source(new.core.source());
         new.core.report_to(self.progress.clone());
@@ -314,6 +403,13 @@ fn cycle(mirror: &mut Mirror, stop: &Stop, status: &Status, metrics: &Metrics) {
     metrics.note(outcome, began.elapsed(), &mirror.store);
 }
 
+/// Nobody could ask the service any more: the process ends, and whoever started it starts it again.
+pub(super) fn ended_early(ended: Result<(), JoinError>) -> std::io::Error {
+    let why = ended.map_or_else(|error| error.to_string(), |()| "it returned".into());
+    let what = "a task that answers on the control socket or for metrics ended";
+    std::io::Error::other(format!("{what}: {why}"))
+}
+
 fn watchdog_interval() -> Duration {
     sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |time| time / 2)
 }
@@ -353,18 +449,52 @@ mod tests {
         }
     }
 
-    /// The loss: a service that is up, and whose cycles are not.
-    #[test]
-    fn a_cycle_that_panics_is_told_of_until_one_does_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let service = Service::new(Mirror {
-            store: crate::mirror::open(directory.path()).unwrap(),
-            core: Box::new(Panicking(true)),
+    fn service(directory: &Path, core: Panicking) -> Service {
+        Service::new(Mirror {
+            store: crate::mirror::open(directory).unwrap(),
+            core: Box::new(core),
             policy: Policy::of(Profile::NaturalKey),
             gate: Gate::Unset,
             skip_unchanged: SkipUnchanged::default(),
             approval: None,
-        });
+        })
+    }
+
+    /// The loss: a service that mirrors, and that nobody can ask any more: its alerts stay as they were.
+    #[test]
+    fn the_end_of_a_task_that_answers_is_the_end_of_the_service() {
+        let ends: [fn(); 2] = [|| {}, || panic!("a defect")];
+        for (end, said) in ends.into_iter().zip(["it returned", "a defect"]) {
+            let directory = tempfile::tempdir().unwrap();
+            let host = Host::start().unwrap();
+            let ended = host.runtime.block_on(async {
+                let mut answering = JoinSet::new();
+                answering.spawn(async move { end() });
+                let options = Options {
+                    interval: Duration::from_secs(3600),
+                    state_dir: directory.path(),
+                    metrics: None,
+                    damaged: Limits::default(),
+                    reread: &|| Err("nothing to read".into()),
+                };
+                let interval = options.interval;
+                service(directory.path(), Panicking(false))
+                    .live(&options, host.signals, interval, &mut answering)
+                    .await
+            });
+            let why = ended.unwrap_err().to_string();
+            assert!(
+                why.contains("control socket") && why.contains(said),
+                "{why}"
+            );
+        }
+    }
+
+    /// The loss: a service that is up, and whose cycles are not.
+    #[test]
+    fn a_cycle_that_panics_is_told_of_until_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let service = service(directory.path(), Panicking(true));
         let view = View {
             status: Arc::clone(&service.status),
             metrics: Arc::clone(&service.metrics),

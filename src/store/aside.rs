@@ -19,6 +19,14 @@ pub struct Limits {
     pub max_count: usize,
 }
 
+impl Limits {
+    /// Everything is kept: for whoever does not know what was configured.
+    pub const NONE: Self = Self {
+        max_age: Duration::MAX,
+        max_count: usize::MAX,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -127,3 +127,41 @@ fn the_service_stays_and_says_what_it_lacks_and_goes_on_when_it_is_there_again()
         assert_eq!(mirror.dump() == before, !give_up);
     }
 }
+
+// The loss: identities that only the file that was moved aside still has, removed by a command that
+// does not know how long they are to be kept.
+#[test]
+fn what_was_moved_aside_is_removed_by_the_settings_of_a_run_and_by_no_other_command() {
+    let mirror = Mirror::new();
+    assert_eq!(mirror.run(&racks(), &[]).code, Some(0));
+    let aside = |time: &str| mirror.state().join(format!("mirror.redb.corrupt-{time}"));
+    let years: Vec<_> = (1..=7)
+        .map(|n| aside(&format!("201{n}-01-01T00:00:00Z")))
+        .collect();
+    let now = afferent::clock::wall_now();
+    let (before, last) = (aside(&format!("{now}")), aside(&format!("{now}-1")));
+    for file in years.iter().chain([&before, &last]) {
+        fs::write(file, "damaged").unwrap();
+    }
+    let left = || {
+        let entries = fs::read_dir(mirror.state()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains(".corrupt-")).count()
+    };
+    fs::write(database(&mirror), "garbage").unwrap();
+    assert!(mirror.output(&["begin-anew"]).status.success());
+    mirror.load(&mirror.dump());
+    assert_eq!(left(), 10);
+    for (count, age, expected) in [("9", "8760h", 3), ("2", "1h", 2), ("1", "1h", 1)] {
+        let flags = ["--damaged-max-count", count, "--damaged-max-age", age];
+        let ran = mirror.run(&racks(), &flags);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("moved aside is removed"),
+            "each is told"
+        );
+        assert_eq!(left(), expected, "{flags:?}");
+    }
+    let refused = mirror.run(&racks(), &["--damaged-max-count", "101"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}

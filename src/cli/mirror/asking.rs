@@ -91,6 +91,12 @@ macro_rules! asking {
             /// complete pulls in a row that must lack a row before it is deleted (default 1)
             #[argh(option, arg_name = "NUMBER")]
             delete_grace: Option<String>,
+            /// longest a damaged database that was moved aside is kept, 1h to 8760h (default 720h)
+            #[argh(option, arg_name = "DURATION")]
+            damaged_max_age: Option<String>,
+            /// damaged databases that are kept, the newest, 0 to 100 (default 5)
+            #[argh(option, arg_name = "NUMBER")]
+            damaged_max_count: Option<String>,
             /// print JSON
             #[argh(switch)]
             json: bool,
@@ -123,6 +129,8 @@ macro_rules! asking {
                     ("max-deletes", &self.max_deletes),
                     ("max-delete-percent", &self.max_delete_percent),
                     ("delete-grace", &self.delete_grace),
+                    ("damaged-max-age", &self.damaged_max_age),
+                    ("damaged-max-count", &self.damaged_max_count),
                 ];
                 let switches = [
                     ("observe-dpus", self.observe_dpus),

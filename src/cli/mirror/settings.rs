@@ -2,12 +2,15 @@
 
 use super::Stop;
 use crate::cli::native;
-use crate::cli::options::{ConfigError, Origin, Setting, Settings, parse};
+use crate::cli::options::{
+    ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Origin, Setting, Settings, parse,
+};
 use crate::http::{Client, Options};
 use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::run::Gate;
-use crate::mirror::{InventoryError, Snapshot, Store, StoreError, lost};
+use crate::mirror::{InventoryError, Snapshot, Store, StoreError, lost, open_and_prune};
+use crate::store::Limits;
 use crate::telemetry::{scrape, support};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -174,11 +177,14 @@ pub(in crate::cli) const SETTINGS: &[Setting] = &[
         Some("1"),
         "complete pulls in a row that must lack a row before it is deleted",
     ),
+    DAMAGED_MAX_AGE,
+    DAMAGED_MAX_COUNT,
 ];
 
 /// What a command that asks Core needs.
 pub(super) struct Config {
     state_dir: PathBuf,
+    damaged: Limits,
     core: Option<String>,
     org: Option<String>,
     site: Option<String>,
@@ -225,6 +231,7 @@ impl Config {
         let text = |text: &str| Ok(text.to_owned()).and_then(not_empty);
         Ok(Self {
             state_dir: settings.one("state-dir", parse::path)?,
+            damaged: settings.damaged()?,
             core: settings.optional("core", text)?,
             org: settings.optional("org", text)?,
             site: settings.optional("site-id", site_id)?,
@@ -252,9 +259,14 @@ impl Config {
         &self.state_dir
     }
 
-    /// Opens the tables; a damaged file is moved aside and the next cycle fills a new one.
-    pub(super) fn open_store(&self) -> Result<Store, Stop> {
-        open_store(&self.state_dir)
+    /// What is kept of tables that were moved aside.
+    pub(super) fn damaged(&self) -> Limits {
+        self.damaged
+    }
+
+    /// Opens the tables, and removes what was moved aside and is beyond the limits.
+    pub(super) fn open_store(&self) -> Result<Store, StoreError> {
+        open_and_prune(&self.state_dir, self.damaged)
     }
 
     /// Where inventory comes from.
