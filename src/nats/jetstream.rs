@@ -1,6 +1,7 @@
 //! JetStream: what is asked of it and what it answers, in JSON.
 
 use super::NatsAddress;
+use crate::visible::Foreign;
 use serde_json::{Value, json};
 use std::fmt;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub struct ApiError {
     /// As in HTTP.
     code: u64,
     err_code: u64,
-    description: String,
+    description: Foreign,
 }
 
 impl StreamAnswer {
@@ -67,7 +68,7 @@ impl From<&Value> for ApiError {
         Self {
             code: number("code"),
             err_code: number("err_code"),
-            description: description.unwrap_or_default().to_owned(),
+            description: description.unwrap_or_default().into(),
         }
     }
 }
@@ -101,9 +102,8 @@ impl ApiError {
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |c: char| if c.is_control() { ' ' } else { c };
-        let said: String = self.description.chars().map(line).take(200).collect();
-        write!(f, "{said} ({}, {})", self.code, self.err_code)
+        let (code, err_code) = (self.code, self.err_code);
+        write!(f, "{} ({code}, {err_code})", self.description)
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
         let no = br#"{"error":{"code":404,"err_code":10059,"description":"stream not\nfound"}}"#;
         let error = StreamAnswer::parse(no).unwrap().error.unwrap();
         assert!(error.is_no_stream() && !error.is_disabled());
-        assert_eq!(error.to_string(), "stream not found (404, 10059)");
+        assert_eq!(error.to_string(), "stream not\\nfound (404, 10059)");
         assert!(StreamAnswer::parse(b"-").is_err());
     }
 }

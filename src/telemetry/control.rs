@@ -14,6 +14,7 @@
 //! owner's alone (mode 0600).
 
 use super::connections::Connections;
+use super::request::words;
 use super::scrape::Health;
 use super::support;
 use crate::transport::BoundSocket;
@@ -117,15 +118,15 @@ async fn exchange<F>(stream: UnixStream, answer: Arc<F>) -> io::Result<()>
 where
     F: Fn(&[&str], Option<u32>) -> serde_json::Result<Vec<u8>> + Send + Sync + 'static,
 {
-    let mut line = String::new();
+    let mut line = Vec::new();
     let user = stream.peer_cred().ok().map(|peer| peer.uid());
     let (from, mut to) = stream.into_split();
     tokio::io::BufReader::new(from.take(LONGEST_LINE))
-        .read_line(&mut line)
+        .read_until(b'\n', &mut line)
         .await?;
     let made = tokio::task::spawn_blocking(move || {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        answer(&words, user)
+        let words = words(&line).map_err(io::Error::other)?;
+        answer(&words, user).map_err(io::Error::from)
     });
     let mut bytes = made.await.map_err(io::Error::other)??;
     bytes.push(b'\n');

@@ -8,6 +8,7 @@
 mod connections;
 pub mod control;
 pub mod metrics;
+pub mod request;
 pub mod scrape;
 pub mod support;
 pub mod watchdog;

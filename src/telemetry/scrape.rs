@@ -4,6 +4,8 @@
 //! has everything it needs.
 
 use super::connections::Connections;
+use super::request::{HttpRequest, NOT_ALLOWED, TOO_LONG};
+use crate::visible::visible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,9 +16,6 @@ use tokio::sync::Semaphore;
 
 /// Longest request that is read, in bytes.
 const LONGEST: usize = 8 << 10;
-
-/// Most header lines of a request.
-const HEADERS: usize = 64;
 
 /// Pages that are made at the same time; the threads for it are those that deliver.
 const PAGES: usize = 2;
@@ -84,7 +83,7 @@ async fn exchange(
         if reader.read_buf(&mut bytes).await? == 0 {
             return Ok(());
         }
-        match Request::parse(&bytes) {
+        match HttpRequest::parse(&bytes) {
             Ok(None) if bytes.len() < LONGEST => {}
             Ok(None) => break Err(TOO_LONG),
             Ok(Some(request)) => break Ok(request),
@@ -112,46 +111,8 @@ async fn exchange(
     writer.shutdown().await
 }
 
-const TOO_LONG: &str = "431 Request Header Fields Too Large";
-const NOT_ALLOWED: &str = "405 Method Not Allowed";
-
-/// A request, as far as it matters here.
-struct Request {
-    is_head: bool,
-    is_get: bool,
-    /// Without its query, which nothing here depends on.
-    path: String,
-}
-
-impl Request {
-    /// The request in `bytes`; `None` while its head is not complete, or the status of what is none.
-    fn parse(bytes: &[u8]) -> Result<Option<Self>, &'static str> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(bytes) {
-            Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => return Err(TOO_LONG),
-            Err(_) => return Err("400 Bad Request"),
-        }
-        let target = request.path.unwrap_or_default();
-        // The whole address, as a proxy is asked for it.
-        let target = match target.split_once("://") {
-            Some(("http" | "https", rest)) => rest.find('/').and_then(|at| rest.get(at..)),
-            _ => Some(target),
-        };
-        let target = target.unwrap_or("/");
-        let (path, _) = target.split_once('?').unwrap_or((target, ""));
-        Ok(Some(Self {
-            is_head: request.method == Some("HEAD"),
-            is_get: request.method == Some("GET"),
-            path: path.to_owned(),
-        }))
-    }
-}
-
 async fn answer(
-    request: &Request,
+    request: &HttpRequest,
     health: Arc<dyn Health>,
     pages: Arc<Semaphore>,
 ) -> (&'static str, String) {
@@ -164,7 +125,7 @@ async fn answer(
         "/metrics" => |health| ("200 OK", health.metrics()),
         "/readyz" => |health| match health.ready() {
             Ok(()) => ("200 OK", "ready\n".into()),
-            Err(why) => ("503 Service Unavailable", format!("{why}\n")),
+            Err(why) => ("503 Service Unavailable", format!("{}\n", visible(&why))),
         },
         _ => return ("404 Not Found", "/metrics, /healthz or /readyz\n".into()),
     };
@@ -174,7 +135,10 @@ async fn answer(
         let _permit = permit;
         page(&*health)
     });
-    let failed = |error| ("500 Internal Server Error", format!("{error}\n"));
+    let failed = |error: tokio::task::JoinError| {
+        let why = visible(&error.to_string()).into_owned();
+        ("500 Internal Server Error", format!("{why}\n"))
+    };
     made.await.unwrap_or_else(failed)
 }
 

@@ -25,12 +25,10 @@ use super::diagnostics::Diagnostic;
 use super::entry::{self, CoreEntry};
 use super::progress::Progress;
 use crate::inventory::Kind;
+use crate::visible::Foreign;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
-
-/// Longest part of a foreign message that is repeated, in characters.
-const MAX_MESSAGE: usize = 200;
 
 /// What came of asking for one type.
 #[derive(Clone, Debug)]
@@ -233,10 +231,7 @@ impl Site {
 
 /// A foreign message, short and in one line.
 fn shorten(message: &str) -> String {
-    let line = message
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c });
-    line.take(MAX_MESSAGE).collect()
+    Foreign::from(message).to_string()
 }
 
 /// A pull that is nothing but an error.
