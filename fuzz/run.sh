@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?seconds}; shift
-targets=("$@"); [ $# -gt 0 ] || targets=(header ndb bdb wal sqlite wire cpe nats)
+targets=("$@"); [ $# -gt 0 ] || targets=(header ndb bdb wal sqlite wire cpe nats roster core mapping jetstream control)
 fixtures=tests/fixtures/rpmdb
 seed() { # target fixture file
     mkdir -p "fuzz/corpus/$1"
@@ -22,6 +22,9 @@ seed wal amazonlinux-2023-walpending-sqlite rpmdb.sqlite-wal
 cp fuzz/seeds/small.sqlite fuzz/corpus/sqlite/
 mkdir -p fuzz/corpus/header && cp fuzz/seeds/*.header fuzz/corpus/header/
 mkdir -p fuzz/corpus/wire && cp fuzz/seeds/*.wire fuzz/corpus/wire/
+for kind in roster core mapping jetstream control; do
+    mkdir -p "fuzz/corpus/$kind" && cp "fuzz/seeds/$kind"/* "fuzz/corpus/$kind/"
+done
 mkdir -p fuzz/corpus/cpe && cp fuzz/seeds/*.cpe fuzz/corpus/cpe/
 mkdir -p fuzz/corpus/nats && cp fuzz/seeds/*.nats fuzz/corpus/nats/
 for target in "${targets[@]}"; do

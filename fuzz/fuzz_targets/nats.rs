@@ -1,7 +1,7 @@
 //! What a NATS server sends, of any content: one operation after the other.
 #![no_main]
 
-use afferent_fuzz::nats::{DecodedOperation, decode};
+use afferent_fuzz::nats::protocol::{DecodedOperation, decode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -1,0 +1,4 @@
+//! The mapping of repositories to CPEs.
+
+#[path = "../../src/serve/repo_cpe.rs"]
+pub mod repo_cpe;
