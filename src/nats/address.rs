@@ -1,5 +1,6 @@
 //! Where a stream is, as it is written: `nats://[USER@]HOST[:PORT][,HOST[:PORT]...]?stream=NAME`.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
@@ -73,7 +74,11 @@ impl FromStr for NatsAddress {
             create: true,
             replicas: 1,
         };
+        let mut set = HashSet::new();
         for setting in query.split('&').filter(|setting| !setting.is_empty()) {
+            if !set.insert(setting.split('=').next()) {
+                return Err(wrong(&format!("{setting:?} is there twice")));
+            }
             address.set(setting).map_err(|what| wrong(&what))?;
         }
         if address.stream.is_empty() {
@@ -203,6 +208,7 @@ mod tests {
             ("nats://c?stream=a.b", "\"stream=a.b\" is no setting"),
             ("nats://c?stream=R&replicas=0", "1 to 5"),
             ("nats://c?stream=R&creat=no", "\"creat=no\" is no setting"),
+            ("nats://c?stream=R&stream=S", "\"stream=S\" is there twice"),
             ("wss://c?stream=R", "not nats://"),
         ] {
             let error = text.parse::<NatsAddress>().unwrap_err();

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 const MAX_CONNECTIONS: usize = 256;
 
 /// Requests that wait for a change, at a time.
-const MAX_WAITS: usize = 64;
+pub(super) const MAX_WAITS: usize = 64;
 
 /// A peer that came, or has taken a part of its answer, within this time is no stalled one.
 const STALLED: Duration = Duration::from_millis(100);

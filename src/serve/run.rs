@@ -53,6 +53,9 @@ pub fn run(config: Config, reread: Reread) -> Result<(), ServeError> {
     ended
 }
 
+/// What reaches the loop from elsewhere: that a peer knows what this agent never made, and SIGHUP.
+type Inbox = (mpsc::Receiver<()>, Signal);
+
 struct Agent {
     config: Config,
     rescan: Rescan,
@@ -79,6 +82,31 @@ struct Agent {
 
 impl Agent {
     async fn run(config: Config, reread: Reread) -> Result<(), ServeError> {
+        let (mut agent, inbox, stop) = Self::start(config, reread)?;
+        // Not only with a report: the first scan may have to wait for the very transaction that
+        // installs this service and waits for its start.
+        notify(&[NotifyState::Ready]);
+        agent.tell_status();
+        agent.open_control();
+        agent.live(inbox).await?;
+        agent.control.shutdown().await;
+        tracing::info!("stopping");
+        notify(&[NotifyState::Stopping]);
+        let _ = stop.send(true);
+        let drained = timeout(DRAIN, async {
+            while agent.servers.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            tracing::warn!("peers did not take their answers in time");
+        }
+        Ok(())
+    }
+
+    /// Opens what is kept and listens.
+    fn start(
+        config: Config,
+        reread: Reread,
+    ) -> Result<(Self, Inbox, watch::Sender<bool>), ServeError> {
         // First of all: unhandled, it would end the process.
         let hang_up = signal(SignalKind::hangup())?;
         let (worker, stored) = Worker::open(&config)?;
@@ -130,7 +158,7 @@ impl Agent {
             scans: 0,
             failed_scans: 0,
         };
-        let mut agent = Self {
+        let agent = Self {
             status: Arc::new(Mutex::new(status)),
             rescan: Rescan::new(config.pace, clock::now()),
             signature: watch.signature(),
@@ -149,23 +177,7 @@ impl Agent {
             config,
             reread,
         };
-        // Not only with a report: the first scan may have to wait for the very transaction that
-        // installs this service and waits for its start.
-        notify(&[NotifyState::Ready]);
-        agent.tell_status();
-        agent.open_control();
-        agent.live((rolled_back, hang_up)).await?;
-        agent.control.shutdown().await;
-        tracing::info!("stopping");
-        notify(&[NotifyState::Stopping]);
-        let _ = stop.send(true);
-        let drained = timeout(DRAIN, async {
-            while agent.servers.join_next().await.is_some() {}
-        });
-        if drained.await.is_err() {
-            tracing::warn!("peers did not take their answers in time");
-        }
-        Ok(())
+        Ok((agent, (rolled_back, hang_up), stop))
     }
 
     /// Answers `afferent status` from now on, if the socket can be bound: the agent is of use without.
@@ -186,7 +198,7 @@ impl Agent {
     }
 
     /// Until the service is told to stop.
-    async fn live(&mut self, inbox: (mpsc::Receiver<()>, Signal)) -> Result<(), ServeError> {
+    async fn live(&mut self, inbox: Inbox) -> Result<(), ServeError> {
         let (mut rolled_back, mut hang_up) = inbox;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -367,3 +379,6 @@ fn notify(state: &[NotifyState<'_>]) {
         tracing::debug!(%error, "systemd was not told");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -396,3 +396,6 @@ async fn turn_away(stream: &mut Stream, refusal: &Refusal, deadline: Instant) {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,23 +214,26 @@ impl Inner {
         self.told.skipped = scanned.skipped;
         self.tell_no_history(scanned.no_history);
         let mut report = scanned.report;
-        let mut trouble = scanned.provenance.trouble().map(str::to_owned);
+        let mut troubles = Vec::from_iter(scanned.distribution_trouble);
+        troubles.extend(scanned.provenance.trouble().map(str::to_owned));
         let mut provenance = scanned.provenance.fact();
         if let Some(repo_cpe) = &mut self.repo_cpe {
             let report = Arc::make_mut(&mut report);
             match repo_cpe.apply(report, &scanned.history_repositories) {
                 Ok(rejected) => tell_rejected(&rejected),
-                Err(error) if trouble.is_none() => {
-                    provenance = match error {
-                        RepoCpeError::Missing { .. } => "mapping_missing",
-                        _ => "mapping_unreadable",
-                    };
-                    trouble = Some(error.to_string());
+                Err(error) => {
+                    // The fact has room for one: without a history there is nothing to map.
+                    if scanned.provenance.trouble().is_none() {
+                        provenance = match error {
+                            RepoCpeError::Missing { .. } => "mapping_missing",
+                            _ => "mapping_unreadable",
+                        };
+                    }
+                    troubles.push(error.to_string());
                 }
-                Err(_) => {}
             }
         }
-        self.tell_troubles(scanned.distribution_trouble.into_iter().chain(trouble));
+        self.tell_troubles(troubles);
         let facts = Facts::from([(facts::PROVENANCE.into(), provenance.into())]);
         let scan = Scan { at, facts };
         match self.keeper.record(&report, trigger, &scan, draw_epoch) {
@@ -242,8 +245,7 @@ impl Inner {
 
 impl Inner {
     /// Says in the log when something begins to be missing from reports, and when it is there again.
-    fn tell_troubles(&mut self, troubles: impl Iterator<Item = String>) {
-        let troubles: Vec<String> = troubles.collect();
+    fn tell_troubles(&mut self, troubles: Vec<String>) {
         for trouble in &troubles {
             if !self.told.troubles.contains(trouble) {
                 tracing::warn!(
@@ -317,59 +319,4 @@ fn draw_epoch() -> Epoch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::serve::Pace;
-    use crate::store::Limits;
-
-    fn config(root: &Path, state_dir: &Path) -> Config {
-        let hour = Duration::from_secs(3600);
-        Config {
-            listen: Vec::new(),
-            root: root.to_owned(),
-            dbpath: None,
-            state_dir: state_dir.to_owned(),
-            pace: Pace {
-                reactive: true,
-                debounce: Duration::ZERO,
-                max_delay: hour,
-                burst: 1,
-                refill: hour,
-                transaction_timeout: hour,
-                interval: hour,
-            },
-            allow_cid: Vec::new(),
-            conn_deadline: hour,
-            tls: None,
-            repo_cpe: None,
-            repo_cpe_fetch: Default::default(),
-            safety_poll: hour,
-            damaged: Limits::default(),
-        }
-    }
-
-    // The loss: an agent that scans nothing any more because one scan met what nobody had thought of.
-    #[test]
-    fn after_a_scan_that_panicked_the_next_one_begins_with_a_new_scanner() {
-        let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let config = config(root.path(), state.path());
-        let (worker, _) = Worker::open(&config).unwrap();
-        let before = worker.progress();
-        let inner = Arc::clone(&worker.inner);
-        let scan = std::thread::spawn(move || {
-            let _inner = inner.lock().unwrap();
-            std::panic::resume_unwind(Box::new("as in a scan"));
-        });
-        assert!(scan.join().is_err() && worker.inner.is_poisoned());
-        let outcome = worker.scan(&config, Trigger::Reactive, false)();
-        assert!(
-            matches!(outcome, Outcome::ScanFailed(_)),
-            "there is nothing to scan"
-        );
-        assert!(!worker.inner.is_poisoned());
-        assert!(
-            Arc::ptr_eq(&before, &worker.progress()),
-            "the watchdog looks at it"
-        );
-    }
-}
+pub(super) mod tests;

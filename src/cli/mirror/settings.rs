@@ -5,7 +5,7 @@ use crate::cli::native;
 use crate::cli::options::{
     ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Origin, Setting, Settings, parse,
 };
-use crate::http::{Client, Options};
+use crate::http::{Client, Options, check_base};
 use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::run::Gate;
@@ -311,6 +311,7 @@ impl Config {
 
     fn rest(&self, base: &str, org: &str) -> Result<Box<dyn Core + Send>, Stop> {
         check_address("core", base)?;
+        check_base(base).map_err(|why| wrong("core", &why))?;
         let options = RestOptions {
             base: base.to_owned(),
             org: org.to_owned(),
@@ -332,7 +333,7 @@ fn wrong(setting: &str, why: &str) -> Stop {
 
 /// An http or https address without a user name.
 fn check_address(setting: &str, address: &str) -> Result<(), Stop> {
-    let Some((_, rest)) = address
+    let Some((scheme, rest)) = address
         .split_once("://")
         .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
     else {
@@ -343,6 +344,14 @@ fn check_address(setting: &str, address: &str) -> Result<(), Stop> {
     if host.contains('@') {
         let why = "holds a user name or password: use --token-file";
         return Err(wrong(setting, why));
+    }
+    // A path may have any form, and a document may be named by a query.
+    check_base(&format!("{scheme}://{host}")).map_err(|why| wrong(setting, &why))?;
+    if address.contains('#') {
+        return Err(wrong(
+            setting,
+            "has a fragment (#), which no server is sent",
+        ));
     }
     Ok(())
 }

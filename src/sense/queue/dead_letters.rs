@@ -62,3 +62,6 @@ impl Pending {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
