@@ -347,6 +347,25 @@ fn wrong_settings_end_with_2_because_3_means_withheld() {
         assert_eq!(output.status.code(), Some(2));
         assert!(!text(&output.stderr).contains("secret"));
     }
+    // What paths are added to, and what no server is sent.
+    for (core, org, said) in [
+        ("http://h/#f", Some("o"), "fragment"),
+        ("http://h/?x=1", Some("o"), "query"),
+        ("http:///x", Some("o"), "no host"),
+        ("http://h:0/x", Some("o"), "no port"),
+        ("http://h/doc.json?key=1#f", None, "fragment"),
+        ("https://-h-/doc.json?key=1", None, "no host"),
+    ] {
+        let mut arguments = vec!["run", "--once", "--core", core];
+        arguments.extend(org.iter().flat_map(|org| ["--org", org]));
+        let output = mirror.output(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{core}");
+        let stderr = text(&output.stderr);
+        assert!(
+            stderr.contains("--core") && stderr.contains(said),
+            "{core}: {stderr}"
+        );
+    }
     let config = mirror.path("mirror.toml");
     std::fs::write(&config, "nmaes = \"free\"\n").unwrap();
     let output = mirror.output(&[&run[..], &["--config", config.to_str().unwrap()]].concat());

@@ -3,11 +3,19 @@
 use crate::support::agent::Launch;
 use crate::support::authority::Authority;
 use crate::support::eventually;
+use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::program::{Program, status};
 use crate::support::rpm_root::{RpmRoot, Spec};
 use rcgen::CertificateParams;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
 
 /// Loss prevented: every local user of a host may ask its guests, or an operator looks for a guest that
 /// "closed without an answer" while the certificate is the wrong one.
@@ -59,4 +67,77 @@ fn a_sensor_without_a_certificate_of_the_authority_is_refused_and_told_why() {
         Some(strangers),
         "the guest refused our certificate",
     );
+}
+
+/// Accepts every delivery over TLS with the certificate in this directory; gives its port.
+fn central_with_tls(directory: &Path) -> u16 {
+    let certificate = CertificateDer::from_pem_file(directory.join("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(directory.join("key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut reader = BufReader::new(StreamOwned::new(connection, stream));
+            let mut length = 0;
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                let lower = line.to_ascii_lowercase();
+                if let Some(value) = lower.strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            // Otherwise the peer did not trust this.
+            if length > 0 && reader.read_exact(&mut vec![0; length]).is_ok() {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                reader.get_mut().write_all(answer).unwrap();
+            }
+        }
+    });
+    port
+}
+
+/// Loss prevented: reports that wait for a restart because the roots of the system were renewed.
+#[test]
+fn renewed_system_roots_are_used_without_a_restart() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let dir = tempfile::tempdir().unwrap();
+    let leaf = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    ours.issue(&dir.path().join("central"), &leaf);
+    let port = central_with_tls(&dir.path().join("central"));
+    let agent = FakeAgent::start(&dir.path().join("a.sock"), Script::new());
+    let (roots, state) = (dir.path().join("roots.pem"), dir.path().join("state"));
+    fs::write(&roots, &theirs.ca).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afferent"));
+    command
+        .args(["sense", "--deliver", &format!("https://localhost:{port}")])
+        .args(["--vm", &agent.vm("a"), "--state-dir"])
+        .arg(&state)
+        .env("SSL_CERT_FILE", &roots)
+        .env_remove("SSL_CERT_DIR")
+        .env("NO_PROXY", "localhost");
+    let mut sense = Program::start_logged(command, &dir.path().join("log"));
+    let guest = || status(&state, &[]).0["guests"][0].clone();
+    eventually("Central is not trusted", || {
+        let said = guest()["pending"]["error"].to_string();
+        said.to_lowercase().contains("certificate").then_some(())
+    });
+    assert!(guest()["accepted"].is_null());
+    // As a package does it: beside, then renamed.
+    let renewed = dir.path().join("renewed.pem");
+    fs::write(&renewed, format!("{}{}", theirs.ca, ours.ca)).unwrap();
+    fs::rename(renewed, &roots).unwrap();
+    eventually("Central is trusted", || {
+        guest()["accepted"]["key"].is_string().then_some(())
+    });
+    assert!(sense.terminate().success());
 }
