@@ -1,6 +1,6 @@
 //! What people do with a mirror: plan, approve, look back, put back.
 
-use crate::support::mirror::{Mirror, without_times};
+use crate::support::mirror::{Mirror, finish, without_times};
 use serde_json::{Value, json};
 
 fn machine(n: usize) -> Value {
@@ -519,4 +519,31 @@ fn shared_addresses_are_named_up_to_ten_and_counted_from_there() {
     assert_eq!(ran.codes("warnings"), ["duplicate_bmc_ip"; 11]);
     let last = ran.summary["warnings"][10]["message"].as_str().unwrap();
     assert!(last.contains("189 more"), "{last}");
+}
+
+// The loss: a mirror that does nothing any more, because what it reads is a FIFO to which nobody writes.
+#[test]
+fn inventory_that_is_no_regular_file_is_a_failed_pull_at_once_and_standard_input_is_read() {
+    let mirror = Mirror::new();
+    let fifo = mirror.path("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    for path in [fifo.as_path(), std::path::Path::new("/dev/zero")] {
+        let ran = mirror.run_from(&format!("file:{}", path.display()), &[]);
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        let errors = ran.summary["errors"].to_string();
+        assert!(errors.contains("is no regular file"), "{errors}");
+    }
+    let document = mirror.file("core.json", &json!({"expected_machines": [machine(0)]}));
+    let mut cat = std::process::Command::new("cat")
+        .arg(document)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut command = mirror.command(&["run", "--once", "--json", "--core", "file:/dev/stdin"]);
+    let output = command.stdin(cat.stdout.take().unwrap()).output().unwrap();
+    assert!(cat.wait().unwrap().success());
+    let ran = finish(&output);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.summary["types"]["Compute"]["inserted"], 1);
 }

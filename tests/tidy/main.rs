@@ -61,7 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "mirror",
-        &["inventory", "clock", "store", "http", "telemetry"],
+        &["root", "inventory", "clock", "store", "http", "telemetry"],
     ),
     // edges
     (

@@ -10,13 +10,15 @@ use crate::http::{Client, HttpError};
 use crate::inventory::Kind;
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{self, CoreEntry};
+use crate::root::open_regular;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::io::Read;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Longest list unless another cap is set, in bytes.
@@ -235,8 +237,8 @@ fn read(place: &Place, list_cap: u64) -> Result<Document, String> {
         Place::File(path) => {
             let cap = FileCore::document_cap(list_cap);
             let mut body = Vec::new();
-            let read = std::fs::File::open(path)
-                .and_then(|file| file.take(cap.saturating_add(1)).read_to_end(&mut body));
+            let read =
+                open(path).and_then(|file| file.take(cap.saturating_add(1)).read_to_end(&mut body));
             read.map_err(|error| format!("{}: {error}", path.display()))?;
             if u64::try_from(body.len()).unwrap_or(u64::MAX) > cap {
                 let path = path.display();
@@ -252,6 +254,15 @@ fn read(place: &Place, list_cap: u64) -> Result<Document, String> {
         body,
         members: OnceCell::new(),
     })
+}
+
+/// A FIFO to which nobody writes would hold up the cycle for ever, and a device may have no end; standard
+/// input may be a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    match path.to_str() {
+        Some("/dev/stdin") => File::open(path),
+        _ => open_regular(path),
+    }
 }
 
 fn fetch(url: &str, client: &Client, deadline: Duration) -> Result<Vec<u8>, String> {
