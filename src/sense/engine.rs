@@ -181,3 +181,6 @@ fn load(store: &Store, metrics: &Metrics) -> Result<StoredPending, StoreError> {
         Ok(StoredPending::default())
     })
 }
+
+#[cfg(test)]
+mod tests;

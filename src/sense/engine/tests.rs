@@ -1,0 +1,51 @@
+//! Tests of the end of a part that must never end.
+
+use super::*;
+use crate::sense::deliver::outcome::Outcome;
+use crate::sense::deliver::sink::{Delivering, Delivery};
+use crate::sense::pull::dial::Dialer;
+use crate::sense::queue::fixture::store;
+use std::time::Duration;
+
+/// Accepts everything.
+struct Accepting;
+
+impl Sink for Accepting {
+    fn deliver(&self, _delivery: Delivery) -> Delivering<'_> {
+        Box::pin(std::future::ready(Outcome::Accepted))
+    }
+}
+
+/// Loss prevented: a sensor that looks well, and pulls, delivers or writes nothing any more.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_any_loop_is_noticed_and_nothing_else_is() {
+    let hour = Duration::from_secs(3600);
+    type Choose = fn(&Engine) -> &JoinHandle<()>;
+    let chosen: [Choose; 3] = [
+        |engine| &engine.pulling,
+        |engine| &engine.delivering,
+        |engine| &engine.writing,
+    ];
+    for task in chosen {
+        let dir = tempfile::tempdir().unwrap();
+        let (_roster, roster) = watch::channel(KnownGuests::default());
+        let mut engine = Engine::start(Parts {
+            store: store(dir.path()),
+            sink: Arc::new(Accepting),
+            dial: Arc::new(Dialer { tls: None }),
+            roster,
+            policy: QueuePolicy::default(),
+            timing: Timing::new(hour, hour),
+            sensor_id: "s".into(),
+            blocking: Blocking::Inline,
+            wall: WallClock::default(),
+            metrics: Arc::new(Metrics::new()),
+        })
+        .unwrap();
+        let waited = tokio::time::timeout(hour, engine.failed()).await;
+        assert!(waited.is_err(), "nothing ended");
+        task(&engine).abort();
+        let waited = tokio::time::timeout(hour, engine.failed()).await;
+        assert!(waited.unwrap().unwrap_err().is_cancelled());
+    }
+}
