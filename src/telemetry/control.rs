@@ -17,6 +17,7 @@ use super::connections::Connections;
 use super::request::words;
 use super::scrape::Health;
 use super::support;
+use crate::clock;
 use crate::transport::BoundSocket;
 use serde::Serialize;
 use serde_json::Value;
@@ -138,20 +139,43 @@ where
 /// # Errors
 /// Nobody answers there, not to us, or not in time.
 pub fn ask(socket: &Path, words: &str) -> io::Result<Value> {
+    ask_within(socket, words, DEADLINE)
+}
+
+fn ask_within(socket: &Path, words: &str, deadline: Duration) -> io::Result<Value> {
     let mut stream = std_unix::UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.set_write_timeout(Some(DEADLINE))?;
+    stream.set_read_timeout(Some(deadline))?;
+    stream.set_write_timeout(Some(deadline))?;
     writeln!(stream, "{words}")?;
     let mut answer = String::new();
-    BufReader::new(stream.take(LONGEST_ANSWER)).read_line(&mut answer)?;
+    let read = BufReader::new(stream.take(LONGEST_ANSWER)).read_line(&mut answer);
+    read.map_err(|error| match error.kind() {
+        // What the system says of a socket whose time is over, as if one could try again.
+        io::ErrorKind::WouldBlock => {
+            let limit = clock::show_duration(deadline);
+            let why = format!("the service there does not answer within {limit}");
+            io::Error::new(io::ErrorKind::TimedOut, why)
+        }
+        _ => error,
+    })?;
     serde_json::from_str(&answer).map_err(io::Error::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
     use serde_json::json;
+
+    #[test]
+    fn a_service_that_does_not_answer_in_time_is_told_from_one_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join(SOCKET);
+        let ask = || ask_within(&socket, "status", Duration::from_millis(20)).unwrap_err();
+        assert_eq!(ask().kind(), io::ErrorKind::NotFound);
+        let _hangs = std_unix::UnixListener::bind(&socket).unwrap();
+        let said = ask().to_string();
+        assert!(said.contains("does not answer within 20ms"), "{said}");
+    }
 
     #[tokio::test]
     async fn a_question_is_answered_to_its_owner_at_once_beside_silent_peers() {
