@@ -136,6 +136,8 @@ impl View {
                 reason => format!("Central is {reason}: {said}"),
             });
         }
+        let refused = self.pending.write_trouble();
+        trouble.extend(refused.map(|error| format!("reports cannot be kept: {error}")));
         let state = self.pending.state();
         let is_pending = |vm: &&VmId| state.queue().slot(vm).is_some();
         let forbidden = breaker.forbidden().filter(is_pending).count();

@@ -138,13 +138,18 @@ fn with_a_full_disk_it_goes_on_and_recovers_by_itself() {
         }
         eventually("refusals are shown", || {
             let (answer, _) = status(&world.state, &[]);
-            let said = answer.to_string();
-            (said.contains("not kept") || said.contains("no space")).then_some(())
+            let said = answer["reasons"].to_string();
+            let is_told = said.contains("reports cannot be kept") && said.contains("no space");
+            (answer["state"] == "degraded" && is_told).then_some(())
         });
     }
     assert!(sense.runs());
     fs::remove_file(mount.join("ballast")).unwrap();
     world.newest_is_delivered();
+    eventually("the disk is well", || {
+        let said = status(&world.state, &[]).0["reasons"].to_string();
+        (!said.contains("cannot be kept")).then_some(())
+    });
     assert!(sense.terminate().success());
     world.check_order();
 }

@@ -22,6 +22,7 @@ pub mod policy;
 )]
 pub mod queue;
 mod rate_limit;
+mod refusal;
 mod rings;
 pub mod settlement;
 pub mod slot;

@@ -115,6 +115,11 @@ impl Pending {
         }
     }
 
+    /// Why no report is kept at the moment, where the disk refuses.
+    pub fn write_trouble(&self) -> Option<String> {
+        self.writer.trouble()
+    }
+
     /// The state, to be looked at.
     pub fn state(&self) -> MutexGuard<'_, PendingState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

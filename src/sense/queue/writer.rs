@@ -14,6 +14,7 @@
 //!
 //! [`ConcurrencyLimits`]: crate::sense::limits::ConcurrencyLimits
 
+use super::refusal::LastRefusal;
 use super::table::{self, PendingChange};
 use crate::blocking::Blocking;
 use crate::clock;
@@ -56,6 +57,7 @@ pub type OnLoss = Box<dyn Fn() + Send>;
 #[derive(Clone)]
 pub struct StoreWriter {
     jobs: mpsc::UnboundedSender<Job>,
+    last_refusal: Arc<LastRefusal>,
 }
 
 struct Job {
@@ -67,13 +69,15 @@ impl StoreWriter {
     /// Starts the writer. Its task panics where it cannot go on: the sensor must end then.
     pub fn start(store: Arc<Store>, blocking: Blocking, on_loss: OnLoss) -> (Self, JoinHandle<()>) {
         let (jobs, inbox) = mpsc::unbounded_channel();
+        let last_refusal = Arc::new(LastRefusal::default());
         let writer = Writer {
             write: Arc::new(move |changes| write(&store, changes)),
             blocking,
             on_loss,
             owed: None,
+            last_refusal: last_refusal.clone(),
         };
-        (Self { jobs }, tokio::spawn(writer.run(inbox)))
+        (Self { jobs, last_refusal }, tokio::spawn(writer.run(inbox)))
     }
 
     /// Writes a change; it is on disk when this returns without an error.
@@ -85,6 +89,11 @@ impl StoreWriter {
         };
         self.jobs.send(job).map_err(|_| WriteError::Stopping)?;
         answer.await.unwrap_or(Err(WriteError::Stopping))
+    }
+
+    /// Why no report is kept at the moment.
+    pub fn trouble(&self) -> Option<String> {
+        self.last_refusal.trouble(clock::now())
     }
 
     /// Writes a change some time soon: one whose loss costs a repetition, nothing more.
@@ -102,6 +111,7 @@ struct Writer {
     blocking: Blocking,
     on_loss: OnLoss,
     owed: Option<Owed>,
+    last_refusal: Arc<LastRefusal>,
 }
 
 /// What could not be written, oldest first.
@@ -161,9 +171,12 @@ impl Writer {
         if all.is_empty() {
             return;
         }
+        let has_report = |change| matches!(change, &PendingChange::Put { .. });
+        let has_report = all.iter().any(has_report);
         let write = self.write.clone();
         let result = match self.blocking.run(move || write(all)).await {
             Ok(Written::Durable) => {
+                self.last_refusal.durable(has_report);
                 if was_refused.is_some() {
                     tracing::info!("sense.redb can be written again");
                 }
@@ -174,6 +187,8 @@ impl Writer {
                 Err(WriteError::Lost(error))
             }
             Ok(Written::Refused { error, owed }) => {
+                let now = clock::now();
+                self.last_refusal.refused(&error, has_report, now);
                 if was_refused.as_ref() != Some(&error) {
                     tracing::warn!(%error, owed = owed.len(), "cannot write sense.redb");
                 }

@@ -39,8 +39,13 @@ impl Disk {
             blocking: Blocking::Inline,
             on_loss: Box::new(|| ()),
             owed: None,
+            last_refusal: Arc::default(),
         };
-        (StoreWriter { jobs }, tokio::spawn(writer.run(inbox)))
+        let last_refusal = writer.last_refusal.clone();
+        (
+            StoreWriter { jobs, last_refusal },
+            tokio::spawn(writer.run(inbox)),
+        )
     }
 }
 
@@ -68,6 +73,7 @@ async fn what_is_owed_is_tried_every_two_seconds_however_many_changes_come() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let refused = writer.write(learn()).await;
         assert_eq!(refused, Err(WriteError::Refused("no space".into())));
+        assert_eq!(writer.trouble().as_deref(), Some("no space"));
     }
     // Ten seconds.
     let attempts = disk.attempts.load(Relaxed);
@@ -85,6 +91,7 @@ async fn what_is_owed_is_tried_every_two_seconds_however_many_changes_come() {
             .collect::<Vec<_>>()
     );
     assert_eq!(writer.write(learn()).await, Ok(()));
+    assert_eq!(writer.trouble(), None);
     drop(writer);
     task.await.unwrap();
 }
@@ -116,9 +123,11 @@ async fn a_panic_of_the_store_ends_the_writer_and_whoever_waits_for_it() {
         blocking: Blocking::Inline,
         on_loss: Box::new(|| ()),
         owed: None,
+        last_refusal: Arc::default(),
     };
+    let last_refusal = writer.last_refusal.clone();
     let task = tokio::spawn(writer.run(inbox));
-    let writer = StoreWriter { jobs };
+    let writer = StoreWriter { jobs, last_refusal };
     assert_eq!(writer.write(learn()).await, Err(WriteError::Stopping));
     assert!(task.await.unwrap_err().is_panic());
     assert_eq!(writer.write(learn()).await, Err(WriteError::Stopping));
