@@ -41,7 +41,7 @@ static:
 rpm:
 	packaging/build-rpm.sh $(ARCH)
 
-#: make release   binaries and RPMs of both architectures, checksums, SBOM, licences, in target/release-files
+#: make release   binaries and RPMs of both architectures, checksums, SBOM, licences, in target/release-files; RELEASE_KEY signs
 release:
 	packaging/release.sh
 

@@ -69,6 +69,8 @@ needs() {
 		systemctl           systemd               systemd
 		rpmlint             rpmlint               rpmlint
 		=promtool           prometheus            golang-github-prometheus
+		gpg                 gnupg                 gnupg2
+		rpmsign             rpm                   rpm-sign
 		END
         ;;
     lint) cat <<-'END'

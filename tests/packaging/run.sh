@@ -7,6 +7,7 @@ work=$(mktemp -d)
 pids=()
 cleanup() {
     [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null || true
+    [ ! -d "$work/gnupg" ] || gpgconf --homedir "$work/gnupg" --kill all || true
     rm -rf "$work"
 }
 trap cleanup EXIT
@@ -141,6 +142,53 @@ same "it leaves the edited configuration and the state, nothing else" "$left" "$
     ./usr/lib/systemd/system ./usr/lib/systemd/system-preset \
     ./usr/share ./usr/share/doc ./usr/share/licenses ./usr/share/man ./usr/share/man/man1 ./usr/share/man/man5 \
     ./var/lib/private ./var/lib/private/afferent ./var/lib/private/afferent/serve ./var/lib/private/afferent/serve/serve.redb)"
+
+echo "-- a signed RPM"
+signed_rpm() {
+    mkdir -m 0700 "$work/gnupg"
+    export GNUPGHOME=$work/gnupg
+    # A key for this run alone.
+    gpg --batch --quiet --passphrase '' --quick-generate-key 'throw-away <nobody@afferent.invalid>' rsa3072 sign 1d 2>"$work/gpg.log" ||
+        { cat "$work/gpg.log" >&2; fail "gpg makes no key"; }
+    local key signed=$work/signed file said
+    key=$(gpg --batch --with-colons --list-keys 2>/dev/null | awk -F: '$1 == "fpr" { print $10; exit }')
+    mkdir "$signed"
+    cp "$one" "$signed/"
+    packaging/sign-rpm.sh "$key" "$signed" >/dev/null
+    file=$signed/${one##*/}
+    # What else is in it did not change by signing.
+    same "signing changes nothing but the signature" "$(rpm2cpio "$file" | sha256sum)" "$(rpm2cpio "$one" | sha256sum)"
+    check_signature() { { rpm --dbpath "$work/keys" -K "$1" 2>&1 || true; } | sed 's/.*: //'; }
+    mkdir "$work/keys"
+    rpm --dbpath "$work/keys" --import "$signed/RPM-GPG-KEY-afferent"
+    same "rpm -K, with the public key imported: signatures OK" "$(check_signature "$file")" "digests signatures OK"
+    same "without a signature there is none to accept" "$(check_signature "$one")" "digests OK"
+    # The last byte is of the payload; the summary is of the header.
+    local size header
+    size=$(stat -c %s "$file")
+    header=$(grep -abo 'Tells Central what' "$file" | head -1 | cut -d: -f1)
+    for byte in $((size - 1)) "$header"; do
+        cp "$file" "$work/changed.rpm"
+        printf '\xff' | dd of="$work/changed.rpm" bs=1 seek="$byte" conv=notrunc status=none
+        said=$(check_signature "$work/changed.rpm")
+        [[ $said == *'NOT OK'* ]] || fail "a changed byte at $byte of $size is accepted: $said"
+    done
+    ok "a changed byte in the header or in the payload makes it fail"
+    mkdir "$work/other-keys"
+    said=$(rpm --dbpath "$work/other-keys" -K "$file" 2>&1) && fail "without the key it is accepted: $said"
+    [[ $said == *'SIGNATURES NOT OK'* ]] || fail "without the key: $said"
+    ok "without the key the signature is not accepted"
+    new_root "$work/signed-root"
+    rpm_in "$root" --import "$signed/RPM-GPG-KEY-afferent"
+    rpm_in "$root" --define '_pkgverify_level signature' -i --nodeps --noscripts "$one" 2>/dev/null &&
+        fail "a system that wants signatures installs it without one"
+    rpm_in "$root" --define '_pkgverify_level signature' -i --nodeps --noscripts "$file"
+    same "a system that wants signatures installs the signed one alone" "$(rpm_in "$root" -q afferent)" "$(rpm -qp "$one" 2>/dev/null)"
+    unset GNUPGHOME
+}
+if command -v gpg >/dev/null && command -v rpmsign >/dev/null; then signed_rpm; else
+    echo "skipped: gpg or rpmsign is not here, so that no RPM is signed"
+fi
 
 echo "-- the static binary at work"
 guest=$work/guest
