@@ -71,17 +71,21 @@ initramfs() {
     rm -rf "$tree"
 }
 
-base() {
-    [ -e "$cache/base.img" ] && [ ! tests/vm/guest-setup.sh -nt "$cache/base.img" ] && [ ! tests/vm/prepare.sh -nt "$cache/base.img" ] && return
-    say "installing a Debian $suite with systemd and rpm into a directory (once, one to two minutes)"
-    as_root rm -rf "$cache/root"
-    as_root debootstrap --variant=minbase --include=systemd-sysv,udev,kmod,procps,rpm "$suite" "$cache/root" "$mirror" >"$cache/debootstrap.log" ||
-        { tail -20 "$cache/debootstrap.log"; exit 1; }
-    as_root bash tests/vm/guest-setup.sh "$cache/root"
-    as_root mke2fs -q -t ext4 -d "$cache/root" -L root "$cache/base.img.new" 1200M
-    as_root chmod 0644 "$cache/base.img.new"
-    mv "$cache/base.img.new" "$cache/base.img"
-    as_root rm -rf "$cache/root"
+# $1: the image's name, then the packages that it has besides. An image older than this file is made again.
+system() {
+    local image=$cache/$1.img root=$cache/$1.root packages=systemd-sysv,udev,kmod,procps,rpm
+    [ -e "$image" ] && [ ! tests/vm/guest-setup.sh -nt "$image" ] && [ ! tests/vm/prepare.sh -nt "$image" ] && return
+    shift
+    for package in "$@"; do packages+=,$package; done
+    say "installing a Debian $suite with systemd, rpm${*:+, $*} into a directory (once, one to two minutes)"
+    as_root rm -rf "$root"
+    as_root debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$image.log" ||
+        { tail -20 "$image.log"; exit 1; }
+    as_root bash tests/vm/guest-setup.sh "$root"
+    as_root mke2fs -q -t ext4 -d "$root" -L root "$image.new" 1200M
+    as_root chmod 0644 "$image.new"
+    mv "$image.new" "$image"
+    as_root rm -rf "$root"
 }
 
 # A package that only has a name and a version.
@@ -114,6 +118,10 @@ payload() {
     # The next release of it has a change in a configuration file.
     RPM_BINARY=$1 RPM_OUT=$tree packaging/build-rpm.sh x86_64 >/dev/null
     RPM_BINARY=$1 RPM_OUT=$tree RPM_RELEASE=2 RPM_CONFIG_NOTE='A line that the next release adds.' packaging/build-rpm.sh x86_64 >/dev/null
+    if packaging/build-old.sh rpm; then
+        mkdir "$tree/old"
+        cp target/v0.1.0/afferent-*.x86_64.rpm "$tree/old/"
+    fi
     cp tests/vm/central.pl "$tree/"
     cat >"$tree/inventory.json" <<-'END'
 		{ "expected_machines": [ { "bmc_mac_address": "02:00:5e:50:00:01", "chassis_serial_number": "MC-1",
@@ -125,7 +133,7 @@ payload() {
 
 case ${1:-} in
 kernel) kernel; initramfs ;;
-machine) base; device ;;
+machine) system base; device ;;
 payload) payload "$2" ;;
 *) echo "prepare: kernel, machine or payload BINARY" >&2 && exit 2 ;;
 esac
