@@ -28,6 +28,7 @@ mod mirror_queries;
 mod mirror_rest;
 mod mirror_scenarios;
 mod mirror_survives;
+mod private_authority;
 mod rpmdb_chains;
 mod rpmdb_nasty;
 mod rpmdb_real;

@@ -18,6 +18,7 @@ pub mod program;
 pub mod rig;
 pub mod rpm_root;
 pub mod tap;
+pub mod tls_front;
 
 use std::time::{Duration, Instant};
 
