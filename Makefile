@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: demo test sim sim-faults static rpm release vm bench fuzz lint check-packaging check-reproducible v0.1.0 help
+.PHONY: demo test sim sim-faults static rpm release vm selinux bench fuzz lint check-packaging check-reproducible v0.1.0 help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -49,6 +49,11 @@ release:
 vm:
 	packaging/install-deps.sh vm
 	tests/vm/run.sh
+
+#: make selinux   the same for one machine that enforces SELinux, with Debian's policy: no denial may be ours
+selinux:
+	packaging/install-deps.sh vm
+	tests/vm/run.sh selinux
 
 #: make bench     what is measured, see benches/
 bench:

@@ -37,15 +37,17 @@ def kvm_works(cache):
 class Guest:
     """A machine with a disk of its own on top of the shared base image."""
 
-    def __init__(self, name, cid, cache, work, accel):
+    def __init__(self, name, cid, cache, work, accel, base="base.img", kernel="audit=0"):
         self.name, self.cid, self.cache, self.accel = name, cid, cache, accel
+        # What the kernel is told besides; it holds from the next start on.
+        self.kernel = kernel
         self.dir = os.path.join(work, name)
         os.makedirs(self.dir)
         self.disk = self.path("disk.qcow2")
         self.machine_id = f"{cid:032x}"
         self.qemu = self.device = self.serial = None
         self.buffer = b""
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", os.path.join(cache, "base.img"),
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", os.path.join(cache, base),
                         self.disk], check=True)
 
     def path(self, name):
@@ -68,8 +70,8 @@ class Guest:
              "--socket", self.path("device"), "--uds-path", self.vsock], stdout=log, stderr=log)
         self._until(lambda: os.path.exists(self.path("device")), 10, "its VSOCK device")
         cpu = "host" if self.accel == "kvm" else "max"
-        append = ("console=ttyS0 root=/dev/vda rw quiet panic=-1 mitigations=off audit=0 systemd.show_status=0 "
-                  f"systemd.machine_id={self.machine_id} systemd.hostname={self.name}")
+        append = ("console=ttyS0 root=/dev/vda rw quiet panic=-1 mitigations=off systemd.show_status=0 "
+                  f"{self.kernel} systemd.machine_id={self.machine_id} systemd.hostname={self.name}")
         self.qemu = subprocess.Popen(
             ["qemu-system-x86_64", "-M", "q35", "-accel", self.accel, "-cpu", cpu, "-m", "384", "-nodefaults",
              "-display", "none", "-no-reboot",

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Usage: tests/vm/prepare.sh kernel|machine|payload BINARY, in this order
+# Usage: tests/vm/prepare.sh kernel|machine|selinux|payload BINARY, in this order
 # Makes what the virtual machines need, under target/vm, and keeps it for the next run:
 #   kernel/ initrd.gz   a distribution kernel and an initramfs that mounts the disk
 #   base.img            a Debian system with systemd and rpm, without our package
+#   selinux.img         the same with auditd and Debian's SELinux policy, without its rules that hide denials; selinux.py labels its files
 #   tools/bin           vhost-device-vsock, the VSOCK device as a user program
 # Made anew each time: payload.img, the second disk: our RPMs, and small packages to install and remove.
 set -euo pipefail
@@ -82,6 +83,7 @@ system() {
     as_root debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$image.log" ||
         { tail -20 "$image.log"; exit 1; }
     as_root bash tests/vm/guest-setup.sh "$root"
+    [ ! -e "$root/etc/selinux/default" ] || as_root chroot "$root" semodule --disable_dontaudit --build >>"$image.log" 2>&1
     as_root mke2fs -q -t ext4 -d "$root" -L root "$image.new" 1200M
     as_root chmod 0644 "$image.new"
     mv "$image.new" "$image"
@@ -134,6 +136,7 @@ payload() {
 case ${1:-} in
 kernel) kernel; initramfs ;;
 machine) system base; device ;;
+selinux) system selinux selinux-policy-default policycoreutils auditd ;;
 payload) payload "$2" ;;
-*) echo "prepare: kernel, machine or payload BINARY" >&2 && exit 2 ;;
+*) echo "prepare: kernel, machine, selinux or payload BINARY" >&2 && exit 2 ;;
 esac
