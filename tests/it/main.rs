@@ -61,3 +61,4 @@ mod serve_service;
 mod skew;
 mod support_bundle;
 mod v0_1_0;
+mod write_budget;
