@@ -11,7 +11,7 @@ use super::queue::slot::{Slot, State};
 use super::queue::{Pending, PendingState};
 use super::roster::{Named, SourceStatus};
 use crate::clock::{self, WallTime};
-use crate::report::VmId;
+use crate::report::{GuestId, VmId};
 use crate::telemetry::metrics::Page;
 use crate::telemetry::scrape::Health;
 use serde::Serialize;
@@ -302,9 +302,11 @@ fn guest_json(
         "source_read_at": source.and_then(|source| source.read_at).map(|at| at.to_string()),
         "state": state,
         "guest_id": row.and_then(|row| row.guest_id.as_ref()).map(|id| id.as_str()),
-        "machine_before": guest.and_then(|guest| guest.before.as_ref()).map(|(id, until)| json!({
-            "guest_id": id.as_str(),
-            "until": until.to_string(),
+        "domain": row.and_then(|row| row.domain).map(|domain| domain.to_string()),
+        "machine_before": guest.and_then(|guest| guest.before.as_ref()).map(|before| json!({
+            "guest_id": before.guest_id.as_ref().map(GuestId::as_str),
+            "domain": before.domain.map(|domain| domain.to_string()),
+            "until": before.until.to_string(),
         })),
         "known": known.map(|known| known.key.to_string()),
         "reported_at": row.filter(|row| row.known.is_some()).map(|row| row.full_at.to_string()),

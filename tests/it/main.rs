@@ -40,6 +40,7 @@ mod scan_provenance;
 mod scan_root;
 mod sense_central;
 mod sense_delivers;
+mod sense_domains;
 mod sense_facts;
 mod sense_faults;
 mod sense_guests;

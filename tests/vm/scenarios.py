@@ -222,9 +222,25 @@ class Story:
               "the token's file is root's alone")
         result, output = guest.run("afferent status", check=False)[0]
         check(result == 0 and "sense" in output and "serve" in output, "afferent status reaches both", output)
+        self.domains()
         guest.out("systemctl disable --now afferent-sense && systemctl stop central && rm -r /etc/afferent && cp -a /run/etc-afferent /etc/afferent")
         self.drop_in()
         self.change(guest, "rpm -e probe", lambda v: "probe" not in v, "erase")
+
+    def domains(self):
+        """A sensor that finds this guest as a domain of libvirt, at its loopback, twice under one name."""
+        guest = self.one
+        guest.out("mkdir -p /run/domains/qemu")
+        for number, uuid in enumerate(("0c9d2b0e-7f4e-4a34-8a3c-9f4c3a5b1c11", "5d1f6d62-0b7e-4c0f-9d59-0a2f6f0b2222"), 1):
+            guest.out(f"echo \"<domstatus state='running'><domain><name>self</name><uuid>{uuid}</uuid><devices><vsock><cid address='1'/></vsock>"
+                      "</devices></domain></domstatus>\" >/run/domains/new && mv /run/domains/new /run/domains/qemu/self.xml")
+            if number == 1:
+                guest.out("systemd-run -q --unit=domains afferent sense --discover libvirt:/run/domains/qemu --deliver file:/run/domains/out "
+                          "--state-dir /run/domains/state")
+            self.until(f"[ $(grep -c \"\\\"packages\\\":\" /run/domains/out) = {number} ]")
+        lines = [json.loads(line) for line in guest.out("systemctl stop domains && cat /run/domains/out").splitlines()]
+        self.report.check([generation(line) for line in lines] == [generation(lines[0])] * 2 and lines[0]["report"] == lines[1]["report"],
+                          "a domain of libvirt that is defined anew, with the same agent and report, is reported in full again", str(lines))
 
     def mirror_unit(self):
         guest, check = self.one, self.report.check

@@ -9,6 +9,7 @@ use crate::sense::roster::RosterEntry;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::task::{AbortHandle, Id};
+use uuid::Uuid;
 
 /// All guests of the roster, as pulling keeps them and `status` shows them.
 pub struct GuestTable {
@@ -27,12 +28,24 @@ pub struct Guest {
     pub has_answered: bool,
     /// What went wrong last time.
     pub failure: Option<Failure>,
-    /// Which machine answered here before, and since when another does.
-    pub before: Option<(GuestId, WallTime)>,
+    /// Which machine was here before, if another is now.
+    pub before: Option<MachineBefore>,
     /// The exchange with it, while there is one.
     pub(super) exchange: Option<AbortHandle>,
     /// What it is being asked for.
     pub asked: Option<Ask>,
+}
+
+/// A machine in whose place there is another: one with another machine-id answers, or the domain of this
+/// name is another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineBefore {
+    /// The machine that answered last.
+    pub guest_id: Option<GuestId>,
+    /// UUID of its domain, if another domain has the name now.
+    pub domain: Option<Uuid>,
+    /// When that was seen.
+    pub until: WallTime,
 }
 
 impl Guest {

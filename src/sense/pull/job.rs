@@ -235,6 +235,7 @@ impl PullJob {
             accepted: None,
             facts: Some(summary.facts),
             tokens,
+            domain: self.row.domain,
         }
     }
 }

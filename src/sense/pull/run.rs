@@ -1,10 +1,10 @@
 //! The loop of pulling: an exchange with every guest that is due, and what came of each.
 
 use super::failure::Failure;
-use super::guests::{Guest, GuestTable};
+use super::guests::{Guest, GuestTable, MachineBefore};
 use super::job::{Exchange, PullJob, PullResult, Shared, changed_machine};
 use super::schedule::{Ask, Memory, PullOutcome};
-use crate::clock;
+use crate::clock::{self, WallTime};
 use crate::report::VmId;
 use crate::sense::queue::table::GuestRow;
 use crate::sense::roster::{Guests, KnownGuests};
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
+use uuid::Uuid;
 
 /// A wait answered "unchanged" before this time is no wait.
 const HASTY: Duration = Duration::from_secs(1);
@@ -141,7 +142,11 @@ impl PullLoop {
                 guest.failure = None;
                 let waits = row.waits;
                 if let Some(then) = changed_machine(&guest.row, row.guest_id.as_ref()) {
-                    guest.before = Some((then.clone(), row.full_at));
+                    guest.before = Some(MachineBefore {
+                        guest_id: Some(then.clone()),
+                        domain: None,
+                        until: row.full_at,
+                    });
                 }
                 guest.row = row;
                 PullOutcome::Report { waits }
@@ -216,12 +221,15 @@ impl PullLoop {
         }
         let (now, wall) = (clock::now(), self.shared.wall.now());
         for (vm, entry) in roster {
-            let row = match table.guests.get(&vm) {
+            let (mut row, mut before) = match table.guests.get(&vm) {
                 Some(guest) if guest.entry == entry => continue,
-                Some(_) => table.remove(&vm).map(|guest| guest.row),
-                None => stored.remove(&vm).map(Arc::new),
+                Some(_) => table.remove(&vm).map(|guest| (guest.row, guest.before)),
+                None => stored.remove(&vm).map(|row| (Arc::new(row), None)),
             }
             .unwrap_or_default();
+            if let Some(domain) = entry.domain {
+                before = self.note_domain(&vm, domain, &mut row, wall).or(before);
+            }
             let memory = Memory {
                 knows_report: row.known.is_some(),
                 waits: row.waits,
@@ -229,9 +237,51 @@ impl PullLoop {
             };
             let jitter = fastrand::f64();
             table.schedule.add(vm.clone(), memory, now, jitter);
-            table.guests.insert(vm, Guest::new(entry, row));
+            let guest = Guest {
+                before,
+                ..Guest::new(entry, row)
+            };
+            table.guests.insert(vm, guest);
         }
         tracing::info!(guests = table.guests.len(), gone = gone.len(), "roster");
+    }
+
+    /// Notes which domain a guest is. Nothing that is known of another domain passes for this one: not what
+    /// its agent reported, and not what Central accepted. Gives the machine before, if there was another.
+    fn note_domain(
+        &self,
+        vm: &VmId,
+        domain: Uuid,
+        row: &mut Arc<GuestRow>,
+        now: WallTime,
+    ) -> Option<MachineBefore> {
+        if row.domain == Some(domain) {
+            return None;
+        }
+        let is_new = **row == GuestRow::default();
+        let mut before = None;
+        if row.is_of_another_domain(Some(domain)) {
+            self.shared.metrics.machine_changes.inc();
+            let was = row.domain.map(tracing::field::display);
+            tracing::warn!(%vm, was, now = %domain, "the domain of this name is another machine; a full report is asked for");
+            before = Some(MachineBefore {
+                guest_id: row.guest_id.clone(),
+                domain: row.domain,
+                until: now,
+            });
+            self.shared.pending.forget(vm);
+            // Keys of an agent that counts no generations go on, so that none comes twice.
+            *row = Arc::new(GuestRow {
+                tokens: row.tokens,
+                ..GuestRow::default()
+            });
+        }
+        Arc::make_mut(row).domain = Some(domain);
+        // Of a guest that is new there is nothing to tell apart: its first report brings the domain along.
+        if !is_new {
+            self.shared.pending.learn(vm, GuestRow::clone(row));
+        }
+        before
     }
 
     /// Asks a guest for a full report now; a wait is given up for it.

@@ -16,6 +16,7 @@
 //! - A report is given out only if its bytes have the hash under which they were stored.
 
 mod v1;
+mod v2;
 
 use crate::clock::WallTime;
 use crate::report::{
@@ -27,6 +28,7 @@ use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::PathBuf;
+use uuid::Uuid;
 
 const GUESTS: TableDefinition<&str, &[u8]> = TableDefinition::new("sense_guests");
 const SLOTS: TableDefinition<&str, &[u8]> = TableDefinition::new("pending_slots");
@@ -40,10 +42,21 @@ const BLOBS: Blobs = Blobs {
 };
 
 second_version!(
-    GuestRow: v1::GuestRow,
     SlotRow: v1::SlotRow,
     Envelope<'a>: v1::Envelope<'a>,
 );
+
+impl Row<'_> for GuestRow {
+    const VERSION: u8 = 3;
+
+    fn read_old(version: u8, fields: &[u8]) -> Result<Self, CodecError> {
+        match version {
+            1 => codec::fields::<v1::GuestRow>(fields).map(Into::into),
+            2 => codec::fields::<v2::GuestRow>(fields).map(Into::into),
+            other => Err(CodecError::UnknownVersion(Some(other))),
+        }
+    }
+}
 
 /// Names one document about a guest: a report, or the facts that changed after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,6 +127,16 @@ pub struct GuestRow {
     pub facts: Option<FactsHash>,
     /// Number of different tokens of an agent that counts no generations.
     pub tokens: u32,
+    /// UUID of the libvirt domain that all of this is known of; `None`: no source has named one.
+    pub domain: Option<Uuid>,
+}
+
+impl GuestRow {
+    /// Whether it is known of another domain than this one. A guest of which no source says what domain
+    /// it is may be any.
+    pub fn is_of_another_domain(&self, domain: Option<Uuid>) -> bool {
+        self.domain.is_some() && domain.is_some() && self.domain != domain
+    }
 }
 
 /// Places in the two rings of the queue; lower goes first.
@@ -340,9 +363,13 @@ fn remove(
     }
 }
 
-/// What Central accepted is written by [`PendingChange::Clear`] alone.
+/// What Central accepted is written by [`PendingChange::Clear`] alone. What it accepted of another domain with
+/// the same name is nothing that it has of this one.
 fn learn(guests: &mut Rows<'_>, vm: &VmId, guest: &GuestRow) -> Result<(), TxError> {
-    let accepted = get::<GuestRow>(guests, vm)?.and_then(|held| held.accepted);
+    let held = get::<GuestRow>(guests, vm)?;
+    let accepted = held
+        .filter(|held| !held.is_of_another_domain(guest.domain))
+        .and_then(|held| held.accepted);
     let guest = GuestRow {
         accepted,
         ..guest.clone()

@@ -60,6 +60,7 @@ pub fn read(directory: &Path, port: Option<u32>) -> Result<Listing, String> {
                 None => DialAddress::Unix(path),
             },
             guest_id: None,
+            domain: None,
         });
     }
     listing.entries.sort_by(|a, b| a.vm.cmp(&b.vm));

@@ -90,6 +90,7 @@ fn checked(vms: Vec<Vm>) -> Result<Vec<RosterEntry>, String> {
                     Some(id) => Some(id.parse().map_err(|e| of_vm(format!("{e}")))?),
                     None => None,
                 },
+                domain: None,
             };
             Ok(entry)
         })

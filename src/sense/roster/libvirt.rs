@@ -139,7 +139,7 @@ pub enum Unusable {
 }
 
 /// The guest in one document, if it has a context id. Its name is that of the domain, or its UUID where
-/// the name cannot be an id. A domain that is paused, suspended or crashed is a guest all the same: it is
+/// the name cannot be an id; the UUID tells whether a domain of that name is still the same one. A domain that is paused, suspended or crashed is a guest all the same: it is
 /// not gone before it is shut off.
 ///
 /// # Errors
@@ -179,6 +179,7 @@ pub fn domain(text: &str) -> Result<Option<RosterEntry>, Unusable> {
             port: DEFAULT_PORT,
         },
         guest_id: None,
+        domain: text("uuid").and_then(|uuid| uuid.parse().ok()),
     }))
 }
 
@@ -191,6 +192,8 @@ mod tests {
     use super::super::stamp::UNSETTLED;
     use super::*;
     use proptest::prelude::*;
+
+    const UUID: &str = "0c9d2b0e-7f4e-4a34-8a3c-9f4c3a5b1c11";
 
     const RUNNING: &str = "<domstatus state='running' reason='booted' pid='7690'>\
         <taint flag='x'/><domain type='kvm' id='4'><name>web-1</name>\
@@ -212,9 +215,15 @@ mod tests {
             let entry = domain(&text).unwrap().unwrap();
             assert_eq!(entry.vm.as_str(), "web-1", "{state}");
             assert_eq!(entry.address.to_string(), "vsock:3:818");
+            assert_eq!(entry.domain.unwrap().to_string(), UUID);
         }
         let odd = domain(&RUNNING.replace("web-1", "web 1")).unwrap().unwrap();
-        assert_eq!(odd.vm.as_str(), "0c9d2b0e-7f4e-4a34-8a3c-9f4c3a5b1c11");
+        assert_eq!(odd.vm.as_str(), UUID);
+        // A document without one, or with one that is none, names its guest all the same.
+        for uuid in ["", "no-uuid"] {
+            let entry = domain(&RUNNING.replace(UUID, uuid)).unwrap().unwrap();
+            assert_eq!((entry.vm.as_str(), entry.domain), ("web-1", None));
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// A guest to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub struct RosterEntry {
     pub address: DialAddress,
     /// The only machine that may answer there; `None`: any.
     pub guest_id: Option<GuestId>,
+    /// UUID of its libvirt domain: one of the same name with another UUID is another machine. `None`:
+    /// the source does not say.
+    pub domain: Option<Uuid>,
 }
 
 /// `ID=ADDR`, as `--vm` takes it.
@@ -42,6 +46,7 @@ impl FromStr for RosterEntry {
             vm: vm.parse().map_err(|error| format!("{error}"))?,
             address: address.parse()?,
             guest_id: None,
+            domain: None,
         })
     }
 }

@@ -274,6 +274,7 @@ fn the_bytes_of_the_second_version_never_change() {
         accepted: Some((document, WallTime::from_unix_ms(3))),
         facts: Some(FactsHash::of(&Facts::new())),
         tokens: 4,
+        domain: None,
     };
     let slot = SlotRow {
         report: document,
@@ -310,18 +311,58 @@ fn the_bytes_of_the_second_version_never_change() {
         "020377656207756e69783a2f6100014d0c070707070707070707070707070707070707070707070707070707070707070709020105302e322e300001020161000000000176016c01016200000000000000000000000000000000000100000000016400",
     ]
     .map(bytes);
+    let [old_guest, expected @ ..] = expected;
     let written = [
-        codec::encode(&guest).unwrap(),
         codec::encode(&slot).unwrap(),
         codec::encode(&envelope).unwrap(),
     ];
     assert_eq!(written, expected);
-    assert_eq!(codec::decode::<GuestRow>(&written[0]).unwrap(), guest);
-    assert_eq!(codec::decode::<SlotRow>(&written[1]).unwrap(), slot);
+    assert_eq!(codec::decode::<SlotRow>(&written[0]).unwrap(), slot);
     assert_eq!(
-        codec::decode::<Envelope<'_>>(&written[2]).unwrap(),
+        codec::decode::<Envelope<'_>>(&written[1]).unwrap(),
         envelope
     );
+    // The third version of a guest is the second and its domain.
+    assert_eq!(codec::decode::<GuestRow>(&old_guest).unwrap(), guest);
+    for (domain, more) in [
+        (None, "00"),
+        (Some(DOMAIN), "01100c9d2b0e7f4e4a348a3c9f4c3a5b1c11"),
+    ] {
+        let domain = domain.map(|uuid| uuid.parse().unwrap());
+        let guest = GuestRow {
+            domain,
+            ..guest.clone()
+        };
+        let row = codec::encode(&guest).unwrap();
+        assert_eq!(row, [&[3], &old_guest[1..], &bytes(more)].concat());
+        assert_eq!(codec::decode::<GuestRow>(&row).unwrap(), guest);
+    }
+}
+
+const DOMAIN: &str = "0c9d2b0e-7f4e-4a34-8a3c-9f4c3a5b1c11";
+
+/// Loss prevented: a consumer is told that a report is unchanged, of a machine that it knows nothing of.
+#[test]
+fn what_was_accepted_of_another_domain_is_not_kept_for_the_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let domain = |uuid: &str| Some(uuid.parse().unwrap());
+    let learn = |domain| PendingChange::Learn {
+        vm: vm("a"),
+        guest: GuestRow {
+            domain,
+            ..GuestRow::default()
+        },
+    };
+    let accepted = || load(&store).unwrap().guests[0].1.accepted.is_some();
+    // Of a guest from a file nobody knows what domain it is.
+    apply(&store, &[arrival("a", 1), clear("a", 1)]).unwrap();
+    apply(&store, &[learn(domain(DOMAIN))]).unwrap();
+    assert!(accepted());
+    apply(&store, &[learn(domain(DOMAIN))]).unwrap();
+    assert!(accepted());
+    apply(&store, &[learn(domain(&DOMAIN.replace('0', "1")))]).unwrap();
+    assert!(!accepted());
 }
 
 /// Bytes from their form in hex.

@@ -112,6 +112,7 @@ impl From<GuestRow> for table::GuestRow {
             accepted: row.accepted.map(|(known, at)| (known.into(), at)),
             facts: None,
             tokens: 0,
+            domain: None,
         }
     }
 }
