@@ -12,6 +12,7 @@ use crate::support::program::{Program, status};
 use afferent::report::cpe::Cpe;
 use afferent::wire::hint_of;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -281,4 +282,68 @@ fn parsed(output: &Output) -> Value {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Loss prevented: a script or a unit of an operator that ends with a usage error after an upgrade.
+#[test]
+fn every_command_and_flag_of_0_1_0_is_still_there() {
+    let Some(old) = old::binary() else {
+        println!("skipped: version 0.1.0 is not here; `make v0.1.0` builds it");
+        return;
+    };
+    let new = Path::new(env!("CARGO_BIN_EXE_afferent"));
+    let mut commands = vec![Vec::new()];
+    let mut flags = 0;
+    while let Some(words) = commands.pop() {
+        let [before, now] = [&old, new].map(|program| Help::of(program, &words));
+        let lost: Vec<_> = before.flags.difference(&now.flags).collect();
+        assert!(lost.is_empty(), "afferent {}: {lost:?}", words.join(" "));
+        flags += before.flags.len();
+        for command in before.commands {
+            assert!(now.commands.contains(&command), "{words:?} {command}");
+            commands.push([&words[..], &[command]].concat());
+        }
+    }
+    assert!(flags > 100, "read only {flags} flags");
+}
+
+/// What `--help` offers behind some words.
+struct Help {
+    commands: BTreeSet<String>,
+    flags: BTreeSet<String>,
+}
+
+impl Help {
+    fn of(program: &Path, words: &[String]) -> Self {
+        let output = Command::new(program)
+            .args(words)
+            .arg("--help")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut help = Self {
+            commands: BTreeSet::new(),
+            flags: BTreeSet::new(),
+        };
+        let mut section = "";
+        for line in text.lines() {
+            if let (Some(title), false) = (line.strip_suffix(':'), line.starts_with(' ')) {
+                section = title;
+            }
+            // An item begins after two spaces; what is said of it stands further in.
+            let item = line
+                .strip_prefix("  ")
+                .filter(|item| !item.starts_with(' '));
+            let Some(name) = item.and_then(|item| item.split_whitespace().next()) else {
+                continue;
+            };
+            match section {
+                "Commands" => drop(help.commands.insert(name.to_owned())),
+                "Options" => drop(help.flags.insert(name.trim_end_matches(',').to_owned())),
+                _ => {}
+            }
+        }
+        help
+    }
 }
