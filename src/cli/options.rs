@@ -169,8 +169,7 @@ impl Settings {
         for setting in settings {
             if let Some(text) = environment(&setting.variable()) {
                 let values = if setting.many {
-                    let parts = text.split(',').map(str::trim).filter(|v| !v.is_empty());
-                    parts.map(str::to_owned).collect()
+                    values_of(&text)
                 } else {
                     vec![text]
                 };
@@ -345,6 +344,19 @@ impl Settings {
     }
 }
 
+/// The values of a variable, separated by commas. An option of a value, as in `vsock:818,tls=kubevirt`, stays
+/// with it.
+fn values_of(text: &str) -> Vec<String> {
+    let mut values: Vec<String> = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|v| !v.is_empty()) {
+        match values.last_mut() {
+            Some(value) if part.starts_with("tls=") => value.extend([",", part]),
+            _ => values.push(part.to_owned()),
+        }
+    }
+    values
+}
+
 /// Whether `value` is a list without tables, the empty one included, or a single value.
 fn is_list_of_values(value: &toml::Value) -> bool {
     match value {
@@ -496,6 +508,13 @@ mod tests {
             (vec!["5m".to_owned()], Origin::Default)
         );
         assert_eq!(bare.optional("repo-cpe", parse::path).unwrap(), None);
+    }
+
+    #[test]
+    fn a_variable_keeps_the_mode_of_an_address_with_the_address() {
+        let values = values_of("vsock:818,tls=kubevirt, vsock:819,,unix:/s,tls=off");
+        let wanted = ["vsock:818,tls=kubevirt", "vsock:819", "unix:/s,tls=off"];
+        assert_eq!(values, wanted);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use super::options::parse;
 use super::{FAILED, USAGE, complain, format, print_data, print_with};
 use crate::clock::WallTime;
 use crate::report::{Epoch, Generation, Report, ReportKey, Token, Trigger, facts};
-use crate::transport::{ClientTls, DialAddress, TlsFiles, dial, read_frame, write_frame};
+use crate::transport::{
+    AgentName, ClientTls, DialAddress, ReadError, TlsFiles, dial, read_frame, write_frame,
+};
 use crate::visible::{Foreign, visible};
 use crate::wire::MAX_RESPONSE;
 use crate::wire::document::{MetaDocument, ReportDocument};
@@ -50,6 +52,9 @@ pub(super) struct PullArgs {
     /// authorities whose certificates agents must show (PEM)
     #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     tls_ca: Option<PathBuf>,
+    /// id: the agent's certificate names the guest (DNS name GUEST_ID.afferent), which must be the one that answers
+    #[argh(option, arg_name = "id", from_str_fn(name_from))]
+    tls_name_from: Option<AgentName>,
     /// table or json (default: table)
     #[argh(option, arg_name = "table|json", default = "Format::Table")]
     format: Format,
@@ -57,6 +62,13 @@ pub(super) struct PullArgs {
 
 /// How long an agent may be asked to wait.
 const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+
+fn name_from(text: &str) -> Result<AgentName, String> {
+    match text {
+        "id" => Ok(AgentName::GuestId),
+        _ => Err(format!("{text:?} is not id")),
+    }
+}
 
 fn wait(text: &str) -> Result<Duration, String> {
     parse::duration(WAIT)(text)
@@ -127,10 +139,17 @@ struct Answer {
 
 pub(super) fn run(args: &PullArgs) -> u8 {
     let tls = match (&args.tls_cert, &args.tls_key, &args.tls_ca) {
+        (None, None, None) if args.tls_name_from.is_some() => {
+            return complain(
+                USAGE,
+                "--tls-name-from needs --tls-cert, --tls-key and --tls-ca",
+            );
+        }
         (None, None, None) => None,
         (Some(cert), Some(key), Some(ca)) => {
             let (cert, key, ca) = (cert.clone(), key.clone(), ca.clone());
-            match ClientTls::load(TlsFiles { cert, key, ca }) {
+            let name = args.tls_name_from.unwrap_or_default();
+            match ClientTls::load_for(TlsFiles { cert, key, ca }, name) {
                 Ok(tls) => Some(tls),
                 Err(error) => return complain(FAILED, &error.to_string()),
             }
@@ -159,14 +178,18 @@ pub(super) fn run(args: &PullArgs) -> u8 {
 }
 
 async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String> {
-    let mut body = exchange(args, tls, args.wait).await?;
+    let (mut body, mut guest) = exchange(args, tls, args.wait).await?;
     if args.wait.is_some() && knows_no_wait(&body) {
         // As StackRox's own agent: the report that it has is better than none.
-        body = exchange(args, tls, None).await?;
+        (body, guest) = exchange(args, tls, None).await?;
     }
     let response =
         Response::decode(&body).map_err(|error| format!("the answer is none: {error}"))?;
     let meta = response.meta;
+    // An error has no facts, and is nobody's report.
+    if args.tls_name_from.is_some() && matches!(response.payload, Some(Payload::Report(_))) {
+        check_guest(&meta, guest.as_deref())?;
+    }
     let report = match response.payload {
         Some(Payload::Report(answer)) if answer.unchanged => None,
         Some(Payload::Report(answer)) => {
@@ -187,12 +210,25 @@ async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String
     Ok(Answer { meta, report })
 }
 
-/// One request and the body of its answer.
+/// Whether the guest that the certificate is made out to is the one that answers.
+fn check_guest(meta: &Meta, certified: Option<&str>) -> Result<(), String> {
+    let said = meta.facts.get(facts::GUEST_ID).map(String::as_str);
+    match (said, certified) {
+        (Some(said), Some(certified)) if said.eq_ignore_ascii_case(certified) => Ok(()),
+        (said, certified) => Err(format!(
+            "the guest says that it is {}, and its certificate is made out to {}",
+            Foreign::from(said.unwrap_or("nobody")),
+            certified.unwrap_or("nobody"),
+        )),
+    }
+}
+
+/// One request, the body of its answer, and the guest that the agent's certificate names.
 async fn exchange(
     args: &PullArgs,
     tls: Option<&ClientTls>,
     wait: Option<Duration>,
-) -> Result<Vec<u8>, String> {
+) -> Result<(Vec<u8>, Option<String>), String> {
     let allowed = DEADLINE + wait.unwrap_or_default();
     let exchange = async {
         let mut stream = dial(&args.address)
@@ -205,13 +241,24 @@ async fn exchange(
         write_frame(&mut stream, &args.request(wait))
             .await
             .map_err(|error| error.to_string())?;
-        read_frame(&mut stream, MAX_RESPONSE)
+        let body = read_frame(&mut stream, MAX_RESPONSE)
             .await
-            .map_err(|error| format!("the agent gave no answer: {error}"))
+            .map_err(|error| no_answer(&error))?;
+        Ok((body, stream.certified_guest()))
     };
     tokio::time::timeout(allowed, exchange)
         .await
         .map_err(|_| format!("no answer within {} s", allowed.as_secs()))?
+}
+
+/// Why there is no answer. An alert of TLS in place of one is told as such.
+fn no_answer(error: &ReadError) -> String {
+    match error {
+        ReadError::Frame(error) if error.is_tls_alert() => {
+            "the agent wants TLS: give --tls-cert, --tls-key and --tls-ca".into()
+        }
+        error => format!("the agent gave no answer: {error}"),
+    }
 }
 
 /// Whether the agent refuses a request to wait because it has no such method.

@@ -2,9 +2,11 @@
 
 use super::native;
 use super::options::{ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Setting, Settings, parse};
+use crate::clock::{parse_duration, show_duration};
 use crate::serve::repo_cpe::{FetchOptions, Source};
-use crate::serve::{Config, Pace};
+use crate::serve::{Config, Listen, Pace, TlsConfig, TlsMode};
 use crate::telemetry::support;
+use crate::transport::{CommonName, KubevirtOptions, ListenAddress};
 use argh::FromArgs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use std::time::Duration;
     example = "afferent serve --listen vsock:818"
 )]
 pub(super) struct ServeArgs {
-    /// where to listen: vsock:PORT or unix:PATH, may be repeated (default vsock:818)
+    /// where to listen: vsock:PORT or unix:PATH, with ,tls=MODE for a mode of its own, may be repeated (default vsock:818)
     #[argh(option, arg_name = "ADDR")]
     listen: Vec<String>,
     /// root of the system to report on (default /)
@@ -65,6 +67,9 @@ pub(super) struct ServeArgs {
     /// the only authorities to trust for that URL (PEM; default: those of the system)
     #[argh(option, arg_name = "FILE")]
     repo_cpe_ca_file: Option<String>,
+    /// how peers prove who they are: off, files or kubevirt (default files where tls-cert is given, else off)
+    #[argh(option, arg_name = "off|files|kubevirt")]
+    tls: Option<String>,
     /// certificate of this agent for mutual TLS (PEM, made out to the name afferent)
     #[argh(option, arg_name = "FILE")]
     tls_cert: Option<String>,
@@ -74,6 +79,18 @@ pub(super) struct ServeArgs {
     /// authorities whose certificates peers must show (PEM)
     #[argh(option, arg_name = "FILE")]
     tls_client_ca: Option<String>,
+    /// id: demand that this certificate is made out to the guest's id too (DNS name GUEST_ID.afferent)
+    #[argh(option, arg_name = "id")]
+    tls_name_from: Option<String>,
+    /// CABundle service of KubeVirt: vsock:CID:PORT or unix:PATH (default vsock:2:1)
+    #[argh(option, arg_name = "ADDR")]
+    tls_ca_source: Option<String>,
+    /// longest that service may take, 100ms to 1m (default 10s)
+    #[argh(option, arg_name = "DURATION")]
+    tls_ca_timeout: Option<String>,
+    /// common name of KubeVirt's client, or a prefix and * (default kubevirt.io:system:client:vsock)
+    #[argh(option, arg_name = "NAME")]
+    tls_client_cn: Option<String>,
     /// how often files are compared in case events were missed, 1s to 1h (default 60s)
     #[argh(option, arg_name = "DURATION")]
     safety_poll: Option<String>,
@@ -95,7 +112,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         value: "ADDR",
         default: Some("vsock:818"),
         many: true,
-        help: "where to listen: vsock:PORT or unix:PATH",
+        help: "where to listen: vsock:PORT or unix:PATH, with ,tls=MODE for a mode of its own",
     },
     Setting {
         name: "root",
@@ -203,6 +220,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "the only authorities to trust for that URL (PEM)",
     },
     Setting {
+        name: "tls",
+        value: "off|files|kubevirt",
+        default: None,
+        many: false,
+        help: "how peers prove who they are; without it files where tls-cert is given, else off",
+    },
+    Setting {
         name: "tls-cert",
         value: "FILE",
         default: None,
@@ -222,6 +246,34 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         many: false,
         help: "authorities whose certificates peers must show (PEM)",
+    },
+    Setting {
+        name: "tls-name-from",
+        value: "id",
+        default: None,
+        many: false,
+        help: "demand that tls-cert is made out to the guest's id too (DNS name GUEST_ID.afferent)",
+    },
+    Setting {
+        name: "tls-ca-source",
+        value: "ADDR",
+        default: Some("vsock:2:1"),
+        many: false,
+        help: "CABundle service of KubeVirt: vsock:CID:PORT or unix:PATH",
+    },
+    Setting {
+        name: "tls-ca-timeout",
+        value: "DURATION",
+        default: Some("10s"),
+        many: false,
+        help: "longest that service may take, 100ms to 1m",
+    },
+    Setting {
+        name: "tls-client-cn",
+        value: "NAME",
+        default: Some("kubevirt.io:system:client:vsock"),
+        many: false,
+        help: "common name of KubeVirt's client, or a prefix and *",
     },
     Setting {
         name: "safety-poll",
@@ -273,9 +325,14 @@ impl ServeArgs {
             ("repo-cpe", one(self.repo_cpe)),
             ("repo-cpe-token-file", one(self.repo_cpe_token_file)),
             ("repo-cpe-ca-file", one(self.repo_cpe_ca_file)),
+            ("tls", one(self.tls)),
             ("tls-cert", one(self.tls_cert)),
             ("tls-key", one(self.tls_key)),
             ("tls-client-ca", one(self.tls_client_ca)),
+            ("tls-name-from", one(self.tls_name_from)),
+            ("tls-ca-source", one(self.tls_ca_source)),
+            ("tls-ca-timeout", one(self.tls_ca_timeout)),
+            ("tls-client-cn", one(self.tls_client_cn)),
             ("safety-poll", one(self.safety_poll)),
             ("damaged-max-age", one(self.damaged_max_age)),
             ("damaged-max-count", one(self.damaged_max_count)),
@@ -293,6 +350,66 @@ fn mapping(text: &str) -> Result<Source, String> {
     })
 }
 
+/// An address, and its mode where it has one of its own.
+fn listen(text: &str) -> Result<(ListenAddress, Option<TlsMode>), String> {
+    match text.rsplit_once(",tls=") {
+        Some((address, mode)) => Ok((parse::listen(address)?, Some(mode.parse()?))),
+        None => Ok((parse::listen(text)?, None)),
+    }
+}
+
+/// Where the agent listens, and what the modes of these addresses need.
+fn listen_and_tls(settings: &Settings) -> Result<(Vec<Listen>, TlsConfig), ConfigError> {
+    let files = settings.tls("tls-cert", "tls-key", "tls-client-ca")?;
+    let mode = settings.optional("tls", parse::any::<TlsMode>)?;
+    let mode = mode.unwrap_or(match files {
+        Some(_) => TlsMode::Files,
+        None => TlsMode::Off,
+    });
+    let listen = settings.all("listen", listen)?;
+    let listen = listen.into_iter().map(|(address, own)| Listen {
+        address,
+        tls: own.unwrap_or(mode),
+    });
+    let listen: Vec<Listen> = listen.collect();
+    let wrong =
+        |name: &str, message: String| Err(ConfigError::new(settings.text(name).1, name, message));
+    let has = |mode| listen.iter().any(|listen| listen.tls == mode);
+    if has(TlsMode::Files) && files.is_none() {
+        let name = if mode == TlsMode::Files {
+            "tls"
+        } else {
+            "listen"
+        };
+        let needs = "the mode files needs tls-cert, tls-key and tls-client-ca";
+        return wrong(name, needs.into());
+    }
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
+    let ca_timeout = settings.one("tls-ca-timeout", parse::duration(bounds))?;
+    let deadline = settings.one("conn-deadline", parse_duration)?;
+    if has(TlsMode::Kubevirt) && ca_timeout >= deadline {
+        let deadline = show_duration(deadline);
+        let message = format!(
+            "must be shorter than conn-deadline ({deadline}), which holds for the whole handshake"
+        );
+        return wrong("tls-ca-timeout", message);
+    }
+    let name_from_id = settings.optional("tls-name-from", |text| match text {
+        "id" => Ok(()),
+        _ => Err(format!("{text:?} is not id")),
+    })?;
+    let tls = TlsConfig {
+        files,
+        name_from_id: name_from_id.is_some(),
+        kubevirt: KubevirtOptions {
+            ca_source: settings.one("tls-ca-source", parse::dial)?,
+            ca_timeout,
+            client_name: settings.one("tls-client-cn", parse::any::<CommonName>)?,
+        },
+    };
+    Ok((listen, tls))
+}
+
 /// The configuration that settings make.
 pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
     let time = |name, from, to| settings.one(name, parse::duration(from..=to));
@@ -302,8 +419,9 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
         |n: u64| Duration::from_secs(60 * n),
         |n: u64| Duration::from_secs(3600 * n),
     );
+    let (listen, tls) = listen_and_tls(settings)?;
     Ok(Config {
-        listen: settings.all("listen", parse::listen)?,
+        listen,
         root: settings.one("root", parse::path)?,
         dbpath: settings.optional("dbpath", parse::path)?,
         state_dir: settings.one("state-dir", parse::path)?,
@@ -323,7 +441,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
             token_file: settings.optional("repo-cpe-token-file", parse::path)?,
             ca_file: settings.optional("repo-cpe-ca-file", parse::path)?,
         },
-        tls: settings.tls("tls-cert", "tls-key", "tls-client-ca")?,
+        tls,
         safety_poll: time("safety-poll", s(1), h(1))?,
         damaged: settings.damaged()?,
     })

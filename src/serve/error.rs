@@ -21,6 +21,14 @@ pub enum ServeError {
     /// The certificates do not load.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
+    /// An address asks for TLS with files, and there are none.
+    #[error("TLS: the mode files needs --tls-cert, --tls-key and --tls-client-ca")]
+    NoTlsFiles,
+    /// The certificate is to be made out to the guest's id, which is not known.
+    #[error(
+        "TLS: --tls-name-from id needs the guest's id, and there is no machine-id in this root"
+    )]
+    NoGuestId,
     /// The operating system refused something basic.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),

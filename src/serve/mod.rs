@@ -12,7 +12,10 @@
 
 mod admission;
 mod error;
+mod handshakes;
 pub mod keep;
+mod listen;
+mod rate_limited_log;
 mod refresh;
 mod renewal;
 pub mod repo_cpe;
@@ -25,12 +28,12 @@ mod timer;
 mod worker;
 
 pub use error::ServeError;
+pub use listen::{Listen, TlsConfig, TlsMode};
 pub use rescan::Pace;
 pub use run::{Reread, run};
 pub use worker::Scan;
 
 use crate::store::Limits;
-use crate::transport::{ListenAddress, TlsFiles};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,7 +41,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where it listens.
-    pub listen: Vec<ListenAddress>,
+    pub listen: Vec<Listen>,
     /// The root below which it scans.
     pub root: PathBuf,
     /// Where its database is, relative to the root, if not where distributions have it.
@@ -51,8 +54,8 @@ pub struct Config {
     pub allow_cid: Vec<u32>,
     /// Longest an exchange takes, the time of a wait not counted.
     pub conn_deadline: Duration,
-    /// Mutual TLS, when peers have to prove who they are.
-    pub tls: Option<TlsFiles>,
+    /// What the modes of these addresses need.
+    pub tls: TlsConfig,
     /// Where CPEs of repositories come from.
     pub repo_cpe: Option<repo_cpe::Source>,
     /// Token and roots for it, if it is a URL.

@@ -3,11 +3,13 @@
 mod ended;
 
 use super::error::ServeError;
+use super::handshakes::Handshakes;
+use super::listen::Acceptors;
 use super::refresh::Mapping;
 use super::renewal::Renewal;
 use super::rescan::{Next, Rescan};
 use super::respond::{NotReady, Published};
-use super::server::{Rules, Server};
+use super::server::{Door, Rules, Server};
 use super::status::Status;
 use super::timer::{Ticker, joined};
 use super::worker::{Kept, Outcome, Worker};
@@ -17,7 +19,7 @@ use crate::scan;
 use crate::telemetry;
 use crate::telemetry::control::Control;
 use crate::telemetry::watchdog::Watchdog;
-use crate::transport::{Listener, ServerTls};
+use crate::transport::Listener;
 use crate::watch::{Places, Signature, Touch, Watch};
 use sd_notify::NotifyState;
 use std::io;
@@ -116,21 +118,26 @@ impl Agent {
         let (rolled_back_tx, rolled_back) = mpsc::channel(1);
         let (not_ready, why_not_ready) = watch::channel(NotReady::default());
         let mut servers = JoinSet::new();
+        let handshakes = Arc::new(Handshakes::default());
         let server = Arc::new(Server::new(
             subscriber,
             why_not_ready,
             stopping,
             rules_changed,
-            config.tls.clone().map(ServerTls::load).transpose()?,
+            Arc::clone(&handshakes),
             rolled_back_tx,
         ));
-        for address in &config.listen {
-            let listener = Listener::bind(address).map_err(|source| ServeError::Listen {
+        let mut acceptors = Acceptors::default();
+        for listen in &config.listen {
+            let address = listen.address.clone();
+            let acceptor = acceptors.of(listen.tls, &config.tls, worker.guest_id())?;
+            let listener = Listener::bind(&address).map_err(|source| ServeError::Listen {
                 address: address.clone(),
                 source,
             })?;
-            tracing::info!(%address, "listening");
-            servers.spawn(Arc::clone(&server).accept_from(listener));
+            tracing::info!(%address, tls = ?listen.tls, "listening");
+            let door = Door { address, acceptor };
+            servers.spawn(Arc::clone(&server).accept_from(listener, door));
         }
         let places: Vec<_> = match &config.dbpath {
             Some(dbpath) => vec![dbpath.clone()],
@@ -157,6 +164,8 @@ impl Agent {
             scan_error: None,
             scans: 0,
             failed_scans: 0,
+            handshakes,
+            acceptors: Arc::new(acceptors),
         };
         let agent = Self {
             status: Arc::new(Mutex::new(status)),

@@ -2,10 +2,13 @@
 
 use super::Config;
 use super::admission::{Admission, Place};
+use super::handshakes::Handshakes;
+use super::listen::Acceptor;
+use super::rate_limited_log::RateLimitedLog;
 use super::respond::{self, Asked, NotReady, Published, Refusal, Verdict};
 use crate::clock;
 use crate::transport::{
-    Listener, Peer, ReadError, ServerTls, Stream, read_body, read_len, write_frame,
+    ListenAddress, Listener, Peer, ReadError, Refused, Stream, read_body, read_len, write_frame,
 };
 use crate::wire::MAX_REQUEST;
 use crate::wire::message::ErrorCode;
@@ -29,9 +32,6 @@ const PART: usize = 32 << 10;
 
 /// A request that is on its way when the service is told to stop has this long to arrive.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// Between two log lines about the same kind of trouble with peers.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// A peer that knows what this agent never made waits this long for a new epoch before it is answered.
 const NEW_EPOCH: Duration = Duration::from_secs(2);
@@ -70,7 +70,7 @@ pub(super) struct Server {
     pub(super) rules: watch::Receiver<Rules>,
     pub(super) admission: Admission,
     pub(super) large_requests: Semaphore,
-    pub(super) tls: Option<ServerTls>,
+    pub(super) handshakes: Arc<Handshakes>,
     /// Tells that a peer knows what this agent never made.
     pub(super) rolled_back: mpsc::Sender<()>,
 }
@@ -81,7 +81,7 @@ impl Server {
         not_ready: watch::Receiver<NotReady>,
         stopping: watch::Receiver<bool>,
         rules: watch::Receiver<Rules>,
-        tls: Option<ServerTls>,
+        handshakes: Arc<Handshakes>,
         rolled_back: mpsc::Sender<()>,
     ) -> Self {
         Self {
@@ -91,16 +91,17 @@ impl Server {
             rules,
             admission: Admission::default(),
             large_requests: Semaphore::new(LARGE_REQUESTS),
-            tls,
+            handshakes,
             rolled_back,
         }
     }
 
     /// Accepts until the service stops, then until all that was asked is answered.
-    pub(super) async fn accept_from(self: Arc<Self>, listener: Listener) {
+    pub(super) async fn accept_from(self: Arc<Self>, listener: Listener, door: Door) {
+        let door = Arc::new(door);
         let mut stopping = self.stopping.clone();
         let mut connections = JoinSet::new();
-        let (mut strangers, mut failures) = (Seldom::default(), Seldom::default());
+        let (mut strangers, mut failures) = (RateLimitedLog::default(), RateLimitedLog::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -116,7 +117,12 @@ impl Server {
                         entered = self.admission.enter() => entered,
                         _ = stopping.wait_for(|stopping| *stopping) => break,
                     };
-                    let connection = Arc::clone(&self).connection(stream, place, taken_away);
+                    let caller = Caller {
+                        door: Arc::clone(&door),
+                        peer,
+                        place,
+                    };
+                    let connection = Arc::clone(&self).connection(stream, caller, taken_away);
                     connections.spawn(connection);
                 }
                 Ok((_, peer)) => {
@@ -152,12 +158,17 @@ impl Server {
     async fn connection(
         self: Arc<Self>,
         stream: Stream,
-        mut place: Place,
+        caller: Caller,
         mut taken_away: oneshot::Receiver<()>,
     ) {
+        let Caller {
+            door,
+            peer,
+            mut place,
+        } = caller;
         let deadline = Instant::from_std(clock::now()) + self.deadline();
         let request = tokio::select! {
-            request = timeout_at(deadline, self.listen_to(stream)) => request,
+            request = timeout_at(deadline, self.listen_to(stream, &door, peer, deadline)) => request,
             _ = &mut taken_away => return,
             () = self.stopped_for(GRACE) => return,
         };
@@ -175,7 +186,7 @@ impl Server {
                 }
                 return;
             }
-            Err(Heard::Nothing) => return,
+            Err(Heard::Nothing | Heard::Tls) => return,
         };
         if !place.spoke(clock::now()) {
             return;
@@ -206,24 +217,35 @@ impl Server {
     }
 
     /// Shakes hands where that is asked for, and hears the peer out.
-    async fn listen_to(&self, stream: Stream) -> Option<(Stream, Result<Asked, Heard>)> {
-        let mut stream = match &self.tls {
-            None => stream,
-            Some(tls) => match tls.accept(stream).await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::debug!(%error, "no TLS handshake with the peer");
-                    return None;
-                }
-            },
+    async fn listen_to(
+        &self,
+        stream: Stream,
+        door: &Door,
+        peer: Peer,
+        deadline: Instant,
+    ) -> Option<(Stream, Result<Asked, Heard>)> {
+        let accepted = timeout_at(deadline, door.acceptor.accept(stream)).await;
+        let mut stream = match accepted.unwrap_or_else(|_| Err(Refused::timed_out())) {
+            Ok(stream) => stream,
+            Err(refused) => {
+                self.handshakes.refused(&door.address, peer, &refused);
+                return None;
+            }
         };
         let heard = self.request(&mut stream).await;
+        if let Err(Heard::Tls) = heard {
+            let refused = Refused::tls_on_plaintext();
+            self.handshakes.refused(&door.address, peer, &refused);
+            return None;
+        }
         Some((stream, heard))
     }
 
     /// Reads the request. What is no request is an `Err` that says how it ends.
     async fn request(&self, stream: &mut Stream) -> Result<Asked, Heard> {
+        let is_plain = !matches!(stream, Stream::Tls(_));
         let heard = |error| match error {
+            ReadError::Frame(error) if is_plain && error.is_tls_handshake() => Heard::Tls,
             ReadError::Frame(error) => {
                 Heard::Refused(Refusal::new(ErrorCode::RequestTooLarge, error.to_string()))
             }
@@ -350,25 +372,25 @@ fn tell_panic(ended: Result<(), JoinError>) {
     }
 }
 
-/// What peers can cause as often as they like is said once in a while.
-#[derive(Default)]
-struct Seldom(Option<std::time::Instant>);
-
-impl Seldom {
-    fn is_due(&mut self) -> bool {
-        let now = clock::now();
-        let due = self.0.is_none_or(|said| now >= said + QUIET);
-        if due {
-            self.0 = Some(now);
-        }
-        due
-    }
-}
-
 /// What came over a connection in place of a request.
 enum Heard {
     Refused(Refusal),
+    /// The beginning of a TLS handshake.
+    Tls,
     Nothing,
+}
+
+/// An address that peers connect to.
+pub(super) struct Door {
+    pub(super) address: ListenAddress,
+    pub(super) acceptor: Arc<Acceptor>,
+}
+
+/// A peer that connected.
+struct Caller {
+    door: Arc<Door>,
+    peer: Peer,
+    place: Place,
 }
 
 /// Returns when a peer that has asked does not wait any more. One that only says that it has nothing

@@ -1,5 +1,7 @@
 //! What `afferent status` shows of an agent.
 
+use super::handshakes::Handshakes;
+use super::listen::Acceptors;
 use super::respond::Published;
 use crate::clock::{self, WallTime};
 use crate::report::{Epoch, GuestId};
@@ -12,7 +14,6 @@ use std::time::Duration;
 pub(super) const MANY: u32 = 3;
 
 /// The state of an agent, as its loop last left it.
-#[derive(Clone, Debug)]
 pub(super) struct Status {
     pub(super) started_at: WallTime,
     pub(super) guest_id: Option<GuestId>,
@@ -37,6 +38,10 @@ pub(super) struct Status {
     pub(super) scans: u64,
     /// Those that did not.
     pub(super) failed_scans: u64,
+    /// Peers that TLS kept out.
+    pub(super) handshakes: Arc<Handshakes>,
+    /// What lets peers in.
+    pub(super) acceptors: Arc<Acceptors>,
 }
 
 impl Status {
@@ -62,6 +67,11 @@ impl Status {
             let many = self.changing;
             reasons.push(format!(
                 "the RPM database was written to during each of the last {many} scans: the report is older than its last change"
+            ));
+        }
+        if let Some(trouble) = self.acceptors.client_ca_trouble() {
+            reasons.push(format!(
+                "the client CA of KubeVirt cannot be fetched: {trouble}"
             ));
         }
         reasons.extend(self.troubles.iter().cloned());
@@ -127,6 +137,7 @@ impl Status {
             "watching": watching,
             "scans": self.scans,
             "failed_scans": self.failed_scans,
+            "refused_handshakes": self.handshakes.show(),
             "report": report,
         })
     }

@@ -8,16 +8,23 @@
 //! An address says where something is reached, never who answers there.
 
 mod address;
+mod certificate;
+mod certificate_names;
 mod framed;
+mod handshake;
 mod hybrid;
+mod kubevirt;
 mod stream;
 mod tls;
 mod unix;
 
 pub use address::{DEFAULT_PORT, DialAddress, ListenAddress};
+pub use certificate_names::{CommonName, guest_name};
 pub use framed::{ReadError, read_body, read_frame, read_len, write_frame};
+pub use handshake::{Reason, Refused};
+pub use kubevirt::{KubevirtOptions, KubevirtTls};
 pub use stream::Stream;
-pub use tls::{ClientTls, SERVER_NAME, ServerTls, TlsError, TlsFiles};
+pub use tls::{AgentName, ClientTls, SERVER_NAME, ServerTls, TlsError, TlsFiles};
 pub use unix::BoundSocket;
 
 use std::fmt;

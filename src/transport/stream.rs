@@ -1,5 +1,7 @@
 //! A connection of any kind, plain or under TLS.
 
+use super::certificate::Holder;
+use super::certificate_names::guest_of;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,6 +24,17 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// The guest that the peer's certificate is made out to, where its chain was verified and names one.
+    pub fn certified_guest(&self) -> Option<String> {
+        let Self::Tls(stream) = self else {
+            return None;
+        };
+        let (_, connection) = stream.get_ref();
+        let certificate = connection.peer_certificates()?.first()?;
+        let holder = Holder::read(certificate)?;
+        guest_of(holder.dns_names).map(str::to_ascii_lowercase)
+    }
+
     /// Whether a peer that ended its sending side still reads. Only unix sockets tell the two apart
     /// before something is sent; elsewhere the end of one side counts as the end.
     pub async fn still_listens(&self) -> bool {

@@ -1,12 +1,17 @@
 //! Mutual TLS on top of any stream, for hosts on which every local user may dial a guest.
 //!
 //! Both ends show a certificate, and each verifies the other's chain against a file of CAs. Guests
-//! have no DNS names: an agent's certificate is made out to the name [`SERVER_NAME`]. Files are
+//! have no DNS names: an agent's certificate is made out to the name [`SERVER_NAME`], which all agents
+//! share, or to its guest's id as well, which ties the key to one guest ([`guest_name`]). Files are
 //! read again when they change, so that a renewed certificate needs no restart; a renewal that does
 //! not load is said in the log, and the one before it stays in use.
 
 use super::Stream;
+use super::certificate::Holder;
+use super::certificate_names::{AnyGuest, guest_name};
+use super::handshake::{Refused, explained};
 use crate::file_stamp::FileStamp;
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
@@ -46,56 +51,100 @@ pub struct ServerTls(Reloading<TlsAcceptor>);
 /// The end that dials.
 pub struct ClientTls(Reloading<TlsConnector>);
 
+/// Which name an agent's certificate must have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AgentName {
+    /// The one that all agents share, [`SERVER_NAME`].
+    #[default]
+    Shared,
+    /// [`guest_name`] of some guest; whoever dials compares it with the guest that answers.
+    GuestId,
+}
+
 impl ServerTls {
-    /// Loads the files.
-    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        Reloading::load(files, |files| {
+    /// Loads the files. With the id of a guest, the certificate must be made out to it.
+    ///
+    /// # Errors
+    /// A file cannot be read or used, or the certificate has another name.
+    pub fn load(files: TlsFiles, guest: Option<&str>) -> Result<Self, TlsError> {
+        let name = guest.map(guest_name);
+        let build = move |files: &TlsFiles| {
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots(files)?), provider())
                     .build()
                     .map_err(|error| wrong(&files.ca, error))?;
+            let chain = certificates(&files.cert)?;
+            if let Some(name) = &name {
+                check_name(files, &chain, name)?;
+            }
             let config = ServerConfig::builder_with_provider(provider())
                 .with_safe_default_protocol_versions()
                 .map_err(|error| wrong(&files.cert, error))?
                 .with_client_cert_verifier(verifier)
-                .with_single_cert(chain(files)?, key(files)?)
+                .with_single_cert(chain, key(files)?)
                 .map_err(|error| wrong(&files.cert, error))?;
             Ok(TlsAcceptor::from(Arc::new(config)))
-        })
-        .map(Self)
+        };
+        Reloading::load(files, Box::new(build)).map(Self)
     }
 
     /// Shakes hands with a peer that connected. The caller sets the deadline.
-    pub async fn accept(&self, stream: Stream) -> io::Result<Stream> {
-        let stream = self.0.current().accept(stream).await?;
+    ///
+    /// # Errors
+    /// The peer is not let in; says why.
+    pub async fn accept(&self, stream: Stream) -> Result<Stream, Refused> {
+        let accepted = self.0.current().accept(stream).await;
+        let stream = accepted.map_err(|error| Refused::from(&error))?;
         Ok(Stream::Tls(Box::new(TlsStream::Server(stream))))
     }
 }
 
 impl ClientTls {
-    /// Loads the files.
+    /// Loads the files, for agents with the shared name.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        Reloading::load(files, |files| {
+        Self::load_for(files, AgentName::Shared)
+    }
+
+    /// Loads the files, for agents with this name.
+    ///
+    /// # Errors
+    /// A file cannot be read or used.
+    pub fn load_for(files: TlsFiles, name: AgentName) -> Result<Self, TlsError> {
+        let build = move |files: &TlsFiles| {
             let config = ClientConfig::builder_with_provider(provider())
                 .with_safe_default_protocol_versions()
-                .map_err(|error| wrong(&files.cert, error))?
-                .with_root_certificates(roots(files)?)
-                .with_client_auth_cert(chain(files)?, key(files)?)
+                .map_err(|error| wrong(&files.cert, error))?;
+            let roots = roots(files)?;
+            let config = match name {
+                AgentName::Shared => config.with_root_certificates(roots),
+                AgentName::GuestId => {
+                    let chain =
+                        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+                            .build()
+                            .map_err(|error| wrong(&files.ca, error))?;
+                    config
+                        .dangerous()
+                        .with_custom_certificate_verifier(Arc::new(AnyGuest(chain)))
+                }
+            };
+            let config = config
+                .with_client_auth_cert(certificates(&files.cert)?, key(files)?)
                 .map_err(|error| wrong(&files.cert, error))?;
             Ok(TlsConnector::from(Arc::new(config)))
-        })
-        .map(Self)
+        };
+        Reloading::load(files, Box::new(build)).map(Self)
     }
 
     /// Shakes hands with an agent that was dialed. The caller sets the deadline.
     pub async fn connect(&self, stream: Stream) -> io::Result<Stream> {
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
-        let stream = self.0.current().connect(name, stream).await?;
+        let connected = self.0.current().connect(name, stream).await;
+        let stream = connected.map_err(explained)?;
         Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
     }
 }
 
-type Build<T> = fn(&TlsFiles) -> Result<T, TlsError>;
+type Build<T> = Box<dyn Fn(&TlsFiles) -> Result<T, TlsError> + Send + Sync>;
 
 /// Something made from files, made again when they change.
 struct Reloading<T> {
@@ -138,7 +187,7 @@ impl TlsFiles {
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(super) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -152,8 +201,25 @@ fn roots(files: &TlsFiles) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn chain(files: &TlsFiles) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    certificates(&files.cert)
+/// Whether the certificate is made out to this guest.
+fn check_name(
+    files: &TlsFiles,
+    chain: &[CertificateDer<'static>],
+    name: &str,
+) -> Result<(), TlsError> {
+    let holder = chain
+        .first()
+        .and_then(|certificate| Holder::read(certificate));
+    let names = holder.map(|holder| holder.dns_names).unwrap_or_default();
+    match names.iter().any(|found| found.eq_ignore_ascii_case(name)) {
+        true => Ok(()),
+        false => Err(wrong(
+            &files.cert,
+            format!(
+                "not made out to this guest: it needs the DNS name {name} (--tls-name-from id)"
+            ),
+        )),
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -233,14 +299,43 @@ mod tests {
         let authority = Authority::new();
         let key = authority.files().key;
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-        let error = ServerTls::load(authority.files()).err().unwrap();
+        let error = ServerTls::load(authority.files(), None).err().unwrap();
         assert!(error.to_string().contains(&key.display().to_string()));
+    }
+
+    /// The loss: a guest that has a certificate of the fleet answers in the name of another one.
+    #[tokio::test]
+    async fn a_certificate_for_a_guest_names_it_to_the_client() {
+        let id = "0123456789abcdef".repeat(2);
+        let shared = Authority::new();
+        let error = ServerTls::load(shared.files(), Some(&id)).err().unwrap();
+        assert!(error.to_string().contains(&guest_name(&id)), "{error}");
+        let by_id = |authority: &Authority| {
+            ClientTls::load_for(authority.files(), AgentName::GuestId).unwrap()
+        };
+        let refused = handshake(&shared.server(), &by_id(&shared)).await;
+        assert!(refused.unwrap_err().to_string().contains("names no guest"));
+
+        let named = Authority::for_names([SERVER_NAME.to_owned(), guest_name(&id)]);
+        let server = ServerTls::load(named.files(), Some(&id)).unwrap();
+        let (stream, _) = handshake(&server, &by_id(&named)).await.unwrap();
+        assert_eq!(stream.certified_guest(), Some(id.clone()));
+        // A sensor that looks for the shared name goes on.
+        handshake(&server, &named.client()).await.unwrap();
+        let stranger = Authority::for_names([guest_name(&id)]);
+        let server = ServerTls::load(stranger.files(), Some(&id)).unwrap();
+        assert!(handshake(&server, &by_id(&named)).await.is_err());
     }
 
     async fn handshake(server: &ServerTls, client: &ClientTls) -> io::Result<(Stream, Stream)> {
         let (ours, theirs) = UnixStream::pair()?;
         let (accepted, connected) = tokio::join!(
-            server.accept(Stream::Unix(theirs)),
+            async {
+                server
+                    .accept(Stream::Unix(theirs))
+                    .await
+                    .map_err(io::Error::other)
+            },
             // Under TLS 1.3 a client learns that it was refused when it reads.
             async {
                 let mut stream = client.connect(Stream::Unix(ours)).await?;
@@ -257,11 +352,15 @@ mod tests {
 
     impl Authority {
         fn new() -> Self {
+            Self::for_names([SERVER_NAME.to_owned()])
+        }
+
+        fn for_names(names: impl Into<Vec<String>>) -> Self {
             let mut ca = CertificateParams::new([]).unwrap();
             ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
             let key = KeyPair::generate().unwrap();
-            let leaf = CertificateParams::new([SERVER_NAME.to_owned()]).unwrap();
+            let leaf = CertificateParams::new(names).unwrap();
             let leaf = leaf.signed_by(&key, &ca).unwrap();
             let authority = Self {
                 dir: tempfile::tempdir().unwrap(),
@@ -284,7 +383,7 @@ mod tests {
         }
 
         fn server(&self) -> ServerTls {
-            ServerTls::load(self.files()).unwrap()
+            ServerTls::load(self.files(), None).unwrap()
         }
 
         fn client(&self) -> ClientTls {

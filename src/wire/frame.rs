@@ -30,6 +30,24 @@ pub enum FrameError {
     },
 }
 
+impl FrameError {
+    /// Whether a TLS handshake begins where the length should be: the peer wants TLS and gets none.
+    pub fn is_tls_handshake(&self) -> bool {
+        self.begins_with([0x16, 0x03])
+    }
+
+    /// Whether an alert of TLS stands where the length should be: the peer expected TLS and got none.
+    pub fn is_tls_alert(&self) -> bool {
+        self.begins_with([0x15, 0x03])
+    }
+
+    /// Record type and major version of TLS. A frame with such a length would have some 350 MB.
+    fn begins_with(&self, bytes: [u8; 2]) -> bool {
+        let Self::TooLarge { announced, .. } = self;
+        announced.to_be_bytes().starts_with(&bytes)
+    }
+}
+
 /// Looks at what has arrived so far.
 pub fn decode(buffer: &[u8], max: u32) -> Result<Decoded, FrameError> {
     let Some((header, body)) = buffer.split_first_chunk::<HEADER>() else {
@@ -74,6 +92,16 @@ mod tests {
                 max: 1024
             })
         );
+    }
+
+    #[test]
+    fn a_record_of_tls_is_told_from_a_length() {
+        let error = |head| body_len(head, 1 << 20).unwrap_err();
+        let (hello, alert) = (error([0x16, 3, 1, 5]), error([0x15, 3, 3, 0]));
+        assert!(hello.is_tls_handshake() && !hello.is_tls_alert());
+        assert!(alert.is_tls_alert() && !alert.is_tls_handshake());
+        let other = error([0x16, 4, 1, 5]);
+        assert!(!other.is_tls_handshake() && !other.is_tls_alert());
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! peer can make it panic or take more memory than the named bounds.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+pub mod ca_bundle;
 mod convert;
 pub mod document;
 pub mod fields;

@@ -53,6 +53,7 @@ mod serve_attacked;
 mod serve_blind;
 mod serve_faults;
 mod serve_killed;
+mod serve_kubevirt_tls;
 mod serve_ndb;
 mod serve_protocol;
 mod serve_reload;

@@ -6,6 +6,8 @@ use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::program::{Program, status};
 use crate::support::rpm_root::{RpmRoot, Spec};
+use afferent::report::GuestId;
+use afferent::transport::guest_name;
 use rcgen::CertificateParams;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,6 +18,78 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+
+/// Loss prevented: a guest with a certificate of the fleet's authority answers in the name of another one.
+#[test]
+fn a_certificate_made_out_to_a_guest_is_of_no_use_to_another() {
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    fs::write(&ca, &authority.ca).unwrap();
+    let issue = |name: &str, names: &[String]| {
+        let directory = dir.path().join(name);
+        authority.issue(&directory, &CertificateParams::new(names).unwrap());
+        directory
+    };
+    let root = RpmRoot::new();
+    root.add(&Spec::default());
+    fs::write(root.path().join("etc/machine-id"), "0".repeat(31) + "7\n").unwrap();
+    let id = GuestId::of_machine(&("0".repeat(31) + "7"));
+    let launch = |identity: &Path, name_from: bool| {
+        let text = |path: &Path| path.display().to_string();
+        let mut launch = Launch::on(root.path())
+            .flag("tls-cert", &text(&identity.join("cert.pem")))
+            .flag("tls-key", &text(&identity.join("key.pem")))
+            .flag("tls-client-ca", &text(&ca));
+        if name_from {
+            launch = launch.flag("tls-name-from", "id");
+        }
+        launch
+    };
+    let sensor = issue("sensor", &["afferent".into()]);
+    let pulled = |launch: &Launch| {
+        let agent = launch.spawn();
+        let pull = || {
+            let out = Command::new(env!("CARGO_BIN_EXE_afferent"))
+                .arg("pull")
+                .arg(format!("unix:{}", agent.socket().display()))
+                .arg("--tls-cert")
+                .arg(sensor.join("cert.pem"))
+                .arg("--tls-key")
+                .arg(sensor.join("key.pem"))
+                .arg("--tls-ca")
+                .arg(&ca)
+                .args(["--tls-name-from", "id"])
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            let is_early = said.contains("NOT_READY") || said.contains("No such file");
+            (!is_early).then_some((out.status.success(), said))
+        };
+        eventually("an answer", pull)
+    };
+
+    let own = issue("own", &["afferent".into(), guest_name(id.as_str())]);
+    let (is_success, said) = pulled(&launch(&own, true));
+    assert!(is_success, "{said}");
+
+    // The agent itself says so, where it is asked to.
+    let other = issue("other", &[guest_name(&"e".repeat(32))]);
+    let launched = launch(&other, true);
+    let mut refused = launched.spawn();
+    assert!(!refused.ended().success());
+    let log = refused.log();
+    assert!(log.contains(&guest_name(id.as_str())), "{log}");
+
+    let (is_success, said) = pulled(&launch(&other, false));
+    assert!(
+        !is_success && said.contains("its certificate is made out to eeee"),
+        "{said}"
+    );
+    let shared = issue("shared", &["afferent".into()]);
+    let (is_success, said) = pulled(&launch(&shared, false));
+    assert!(!is_success && said.contains("names no guest"), "{said}");
+}
 
 /// Loss prevented: every local user of a host may ask its guests, or an operator looks for a guest that
 /// "closed without an answer" while the certificate is the wrong one.

@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("scan", &["report", "root", "rpmdb", "clock"]),
     ("store", &["report", "inventory", "clock"]),
     ("telemetry", &["clock", "transport"]),
-    ("transport", &["wire"]),
+    ("transport", &["wire", "clock"]),
     ("watch", &["root"]),
     // commands
     (
@@ -89,6 +89,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("redb::", &["store/", "sense/queue/table.rs"]),
     ("notify::", &["watch/"]),
     ("tokio_vsock", &["transport/"]),
+    ("h2::", &["transport/kubevirt/"]),
+    ("rcgen::", &["transport/kubevirt/"]),
     ("ureq::", &["http/"]),
     ("$JS.", &["nats/jetstream.rs"]),
     ("base64::", &["nats/nkey.rs"]),

@@ -1,6 +1,7 @@
 //! Tests of the loop.
 
 use super::*;
+use crate::serve::listen::{Listen, TlsMode};
 use crate::serve::worker::tests::config;
 use crate::transport::ListenAddress;
 
@@ -20,7 +21,10 @@ async fn the_end_of_a_task_that_must_not_end_is_the_end_of_the_agent() {
         for (end, why) in ends {
             let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             let config = Config {
-                listen: vec![ListenAddress::Unix(state.path().join("socket"))],
+                listen: vec![Listen {
+                    address: ListenAddress::Unix(state.path().join("socket")),
+                    tls: TlsMode::Off,
+                }],
                 ..config(root.path(), state.path())
             };
             let reread: Reread = Box::new(|| Err("nothing to read".into()));

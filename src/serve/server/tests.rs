@@ -13,7 +13,14 @@ fn server() -> Server {
         deadline: Duration::from_secs(30),
     });
     let (rolled_back, _) = mpsc::channel(1);
-    Server::new(published, not_ready, stopping, rules, None, rolled_back)
+    Server::new(
+        published,
+        not_ready,
+        stopping,
+        rules,
+        Arc::default(),
+        rolled_back,
+    )
 }
 
 /// A connection whose peer reads nothing, and that takes nothing more.

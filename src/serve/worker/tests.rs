@@ -22,7 +22,15 @@ pub(in crate::serve) fn config(root: &Path, state_dir: &Path) -> Config {
         },
         allow_cid: Vec::new(),
         conn_deadline: hour,
-        tls: None,
+        tls: crate::serve::TlsConfig {
+            files: None,
+            name_from_id: false,
+            kubevirt: crate::transport::KubevirtOptions {
+                ca_source: "vsock:2:1".parse().unwrap(),
+                ca_timeout: hour,
+                client_name: "c".parse().unwrap(),
+            },
+        },
         repo_cpe: None,
         repo_cpe_fetch: Default::default(),
         safety_poll: hour,

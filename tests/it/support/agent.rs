@@ -423,7 +423,7 @@ impl Answer {
 }
 
 /// Writes a request frame.
-pub fn send(stream: &mut UnixStream, method: request::Method) -> io::Result<()> {
+pub fn send(stream: &mut impl Write, method: request::Method) -> io::Result<()> {
     let request = VmServiceRequest {
         meta: Some(RequestMeta {
             capabilities: vec![REPORT_V1.into()],
@@ -435,11 +435,11 @@ pub fn send(stream: &mut UnixStream, method: request::Method) -> io::Result<()> 
 }
 
 /// Reads a response frame.
-pub fn receive(stream: &mut UnixStream) -> io::Result<Answer> {
+pub fn receive(stream: &mut impl Read) -> io::Result<Answer> {
     receive_bytes(stream).map(|body| decode(&body))
 }
 
-fn receive_bytes(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+fn receive_bytes(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut head = [0; 4];
     stream.read_exact(&mut head)?;
     let mut body = vec![0; u32::from_be_bytes(head) as usize];

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod authority;
 pub mod bulk;
+pub mod ca_bundle;
 pub mod central;
 pub mod core_server;
 pub mod documents;
@@ -19,6 +20,7 @@ pub mod rig;
 pub mod rpm_root;
 pub mod tap;
 pub mod tls_front;
+pub mod virt_handler;
 
 use std::time::{Duration, Instant};
 
