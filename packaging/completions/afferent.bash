@@ -26,7 +26,7 @@ _afferent() {
     case $path in
     "") offers="scan serve pull sense mirror status check-config --version --help" ;;
     " scan") offers="--root --dbpath --format --help" ;;
-    " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --repo-cpe-token-file --repo-cpe-ca-file --tls --tls-cert --tls-key --tls-client-ca --tls-name-from --tls-ca-source --tls-ca-timeout --tls-client-cn --safety-poll --damaged-max-age --damaged-max-count --config --help" ;;
+    " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --repo-cpe-token-file --repo-cpe-ca-file --require-mapping --tls --tls-cert --tls-key --tls-client-ca --tls-name-from --tls-ca-source --tls-ca-timeout --tls-client-cn --safety-poll --damaged-max-age --damaged-max-count --config --help" ;;
     " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --tls-name-from --format --help" ;;
     " sense") offers="--vm --roster --discover --deliver --token-file --ca-file --tls-cert --tls-key --tls-ca --sensor-id --state-dir --poll-interval --refresh-interval --rate --burst --metrics --damaged-max-age --damaged-max-count --config --help" ;;
     " mirror") offers="run plan apply explain dump load drift audit check begin-anew approve --help" ;;
@@ -47,6 +47,7 @@ _afferent() {
     case "$path ${COMP_WORDS[COMP_CWORD-1]}" in
     " scan --format") offers="table json tsv" ;;
     " serve --reactive-scan") offers="on off" ;;
+    " serve --require-mapping") offers="on off" ;;
     " serve --tls") offers="off files kubevirt" ;;
     " pull --format") offers="table json" ;;
     " mirror run --profile") offers="natural-key host-mac" ;;

@@ -58,8 +58,8 @@ pub(super) struct ServeArgs {
     /// longest a peer may take for its request and its answer, 5s to 5m (default 30s)
     #[argh(option, arg_name = "DURATION")]
     conn_deadline: Option<String>,
-    /// file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)
-    #[argh(option, arg_name = "FILE|URL")]
+    /// which CPEs a repository stands for (Red Hat's repository-to-cpe.json): pushed by the sensor, a file or a URL (default sensor)
+    #[argh(option, arg_name = "sensor|FILE|URL")]
     repo_cpe: Option<String>,
     /// file with the bearer token for that URL
     #[argh(option, arg_name = "FILE")]
@@ -67,6 +67,9 @@ pub(super) struct ServeArgs {
     /// the only authorities to trust for that URL (PEM; default: those of the system)
     #[argh(option, arg_name = "FILE")]
     repo_cpe_ca_file: Option<String>,
+    /// whether reports are withheld until the sensor has pushed a mapping, on or off (default off)
+    #[argh(option, arg_name = "on|off")]
+    require_mapping: Option<String>,
     /// how peers prove who they are: off, files or kubevirt (default files where tls-cert is given, else off)
     #[argh(option, arg_name = "off|files|kubevirt")]
     tls: Option<String>,
@@ -200,10 +203,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "repo-cpe",
-        value: "FILE|URL",
-        default: None,
+        value: "sensor|FILE|URL",
+        default: Some("sensor"),
         many: false,
-        help: "file or URL that says which CPEs a repository stands for (Red Hat's repository-to-cpe.json)",
+        help: "which CPEs a repository stands for (Red Hat's repository-to-cpe.json): pushed by the sensor, a file or a URL",
     },
     Setting {
         name: "repo-cpe-token-file",
@@ -218,6 +221,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         many: false,
         help: "the only authorities to trust for that URL (PEM)",
+    },
+    Setting {
+        name: "require-mapping",
+        value: "on|off",
+        default: Some("off"),
+        many: false,
+        help: "whether reports are withheld until the sensor has pushed a mapping",
     },
     Setting {
         name: "tls",
@@ -325,6 +335,7 @@ impl ServeArgs {
             ("repo-cpe", one(self.repo_cpe)),
             ("repo-cpe-token-file", one(self.repo_cpe_token_file)),
             ("repo-cpe-ca-file", one(self.repo_cpe_ca_file)),
+            ("require-mapping", one(self.require_mapping)),
             ("tls", one(self.tls)),
             ("tls-cert", one(self.tls_cert)),
             ("tls-key", one(self.tls_key)),
@@ -342,11 +353,11 @@ impl ServeArgs {
     }
 }
 
-/// Where the mapping is; its path is one of the operating system.
+/// Where the mapping comes from; its path is one of the operating system.
 fn mapping(text: &str) -> Result<Source, String> {
     Ok(match parse::any(text)? {
         Source::File(path) => Source::File(native::path(&path.to_string_lossy())?),
-        url @ Source::Url(_) => url,
+        other @ (Source::Sensor | Source::Url(_)) => other,
     })
 }
 
@@ -436,7 +447,8 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
         },
         allow_cid: settings.all("allow-cid", parse::any::<u32>)?,
         conn_deadline: time("conn-deadline", s(5), m(5))?,
-        repo_cpe: settings.optional("repo-cpe", mapping)?,
+        repo_cpe: settings.one("repo-cpe", mapping)?,
+        require_mapping: settings.one("require-mapping", parse::on_off)?,
         repo_cpe_fetch: FetchOptions {
             token_file: settings.optional("repo-cpe-token-file", parse::path)?,
             ca_file: settings.optional("repo-cpe-ca-file", parse::path)?,

@@ -6,7 +6,7 @@
 //! epoch of its own from memory, and goes on trying.
 
 use super::worker::Scan;
-use crate::report::{DIGEST_FORM, Epoch, Facts, Generation, GuestId, Report, ReportKey, Trigger};
+use crate::report::{DIGEST_FORM, Epoch, Generation, GuestId, Report, ReportKey, Trigger};
 use crate::store::report_table::{self, Identity, ReportRow, StoredReport};
 use crate::store::{Limits, Options, Store, StoreError};
 use std::path::{Path, PathBuf};
@@ -141,6 +141,11 @@ impl Keeper {
         self.store.is_some()
     }
 
+    /// Where reports are kept, if they are on disk.
+    pub(super) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
     /// Where a damaged file was moved to at start, if it was.
     pub fn moved_aside(&self) -> Option<&Path> {
         self.moved_aside.as_deref()
@@ -161,7 +166,7 @@ impl Keeper {
         let is_same = |row: &ReportRow| row.digest == digest && row.digest_form == DIGEST_FORM;
         let same = self.newest.as_ref().is_some_and(is_same);
         if same && self.is_durable() {
-            self.note(&scan.facts)?;
+            self.note(scan)?;
             return Ok(Recorded::Same);
         }
         let generation = match &self.newest {
@@ -186,6 +191,7 @@ impl Keeper {
                 trigger,
                 generated_at: scan.at,
                 scan_facts: scan.facts.clone(),
+                mapping: scan.mapping,
             },
             report: report.clone(),
         };
@@ -207,7 +213,7 @@ impl Keeper {
     /// After a write that failed: where the store was damaged, the next report is the first of a new
     /// epoch in a new store, since nobody knows any more which keys were given out.
     /// Gives the error, or why that failed.
-    fn recover(&mut self, error: StoreError, epoch: Epoch) -> StoreError {
+    pub(super) fn recover(&mut self, error: StoreError, epoch: Epoch) -> StoreError {
         let Some(store) = &self.store else {
             return error;
         };
@@ -225,14 +231,15 @@ impl Keeper {
         }
     }
 
-    /// Keeps the facts about a scan that found the newest report again, if they are others.
-    fn note(&mut self, facts: &Facts) -> Result<(), StoreError> {
+    /// Keeps the facts about a scan that found the newest report again, and its mapping, if they are others.
+    fn note(&mut self, scan: &Scan) -> Result<(), StoreError> {
         let (Some(row), Some(store)) = (&self.newest, &self.store) else {
             return Ok(());
         };
-        if row.scan_facts != *facts {
+        if row.scan_facts != scan.facts || row.mapping != scan.mapping {
             let row = ReportRow {
-                scan_facts: facts.clone(),
+                scan_facts: scan.facts.clone(),
+                mapping: scan.mapping,
                 ..row.clone()
             };
             report_table::note(store, &row)?;
@@ -560,6 +567,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            mapping: None,
         }
     }
 

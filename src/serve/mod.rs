@@ -15,10 +15,14 @@ mod error;
 mod handshakes;
 pub mod keep;
 mod listen;
+pub mod mapping;
+mod pushed_mapping;
 mod rate_limited_log;
 mod refresh;
+pub mod refusal;
 mod renewal;
 pub mod repo_cpe;
+mod requests;
 pub mod rescan;
 pub mod respond;
 mod run;
@@ -57,7 +61,9 @@ pub struct Config {
     /// What the modes of these addresses need.
     pub tls: TlsConfig,
     /// Where CPEs of repositories come from.
-    pub repo_cpe: Option<repo_cpe::Source>,
+    pub repo_cpe: repo_cpe::Source,
+    /// Whether reports are withheld until a sensor has pushed a mapping.
+    pub require_mapping: bool,
     /// Token and roots for it, if it is a URL.
     pub repo_cpe_fetch: repo_cpe::FetchOptions,
     /// How often the database files are compared with what they were, should events be missed.

@@ -20,8 +20,8 @@ pub(super) struct Mapping {
 impl Mapping {
     pub(super) fn new(config: &Config) -> Self {
         let url = match &config.repo_cpe {
-            Some(Source::Url(url)) => Some(url.clone()),
-            Some(Source::File(_)) | None => None,
+            Source::Url(url) => Some(url.clone()),
+            Source::File(_) | Source::Sensor => None,
         };
         Self {
             url,

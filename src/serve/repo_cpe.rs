@@ -4,8 +4,8 @@
 //! {"data": {"rhel-9-for-x86_64-baseos-rpms": {"cpes": ["cpe:/o:redhat:enterprise_linux:9::baseos"]}}}
 //! ```
 //!
-//! The mapping is a file, or a URL whose content is kept in the state directory: fetched daily,
-//! checked before it replaces the copy, and never waited for by a scan. It has thousands of
+//! The mapping is pushed by a sensor, or a file, or a URL whose content is kept in the state directory:
+//! fetched daily, checked before it replaces the copy, and never waited for by a scan. It has thousands of
 //! entries of which a guest needs some ten, so it is read through, not kept.
 //!
 //! A report gets every mapped repository that the guest ever used, because a package without an
@@ -15,7 +15,7 @@
 use crate::clock::backoff::Backoff;
 use crate::http::{self, Bearer, Client};
 use crate::report::cpe::{Cpe, WILDCARD};
-use crate::report::{Report, Repository};
+use crate::report::{MappingHash, MappingHasher, Report, Repository};
 use crate::root::open_regular;
 use crate::wire::{MAPPED_KEY, hint_of};
 use serde::Deserialize;
@@ -23,7 +23,6 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -47,6 +46,8 @@ const CACHE: &str = "repo-cpe.json";
 /// Where the mapping comes from, as it was configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// A sensor pushes it, or nobody does.
+    Sensor,
     /// A file that somebody else keeps up to date.
     File(PathBuf),
     /// Fetched daily.
@@ -54,11 +55,12 @@ pub enum Source {
 }
 
 impl Source {
-    /// The file that is read; `state_dir` holds the copy of what was fetched.
-    pub fn file(&self, state_dir: &Path) -> PathBuf {
+    /// The file that is read, if it is one; `state_dir` holds the copy of what was fetched.
+    pub fn file(&self, state_dir: &Path) -> Option<PathBuf> {
         match self {
-            Self::File(path) => path.clone(),
-            Self::Url(_) => state_dir.join(CACHE),
+            Self::Sensor => None,
+            Self::File(path) => Some(path.clone()),
+            Self::Url(_) => Some(state_dir.join(CACHE)),
         }
     }
 }
@@ -68,7 +70,8 @@ impl FromStr for Source {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "" => Err("neither a file nor a URL".into()),
+            "" => Err("neither sensor nor a file nor a URL".into()),
+            "sensor" => Ok(Self::Sensor),
             url if url.starts_with("https://") || url.starts_with("http://") => {
                 Ok(Self::Url(url.into()))
             }
@@ -111,6 +114,12 @@ pub enum RepoCpeError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// The one that was pushed cannot be read.
+    #[error("the mapping of repositories to CPEs that was pushed cannot be read: {what}")]
+    Pushed {
+        /// Why.
+        what: String,
+    },
     /// It could not be fetched.
     #[error("{url}: {what}")]
     Fetch {
@@ -139,17 +148,27 @@ fn not_wildcard(cpe: Cpe) -> Result<Cpe, String> {
 }
 
 /// Adds CPEs to reports.
+#[derive(Default)]
 pub struct RepoCpe {
-    path: PathBuf,
     found: Option<Found>,
     /// The content of the mapping that rejected CPEs were told of, and those.
-    told: (u64, BTreeSet<(String, String)>),
+    told: (Option<MappingHash>, BTreeSet<(String, String)>),
+}
+
+/// Where a mapping is read from.
+#[derive(Clone, Copy)]
+pub enum Content<'a> {
+    /// A file.
+    File(&'a Path),
+    /// What a sensor pushed: its hash, and a way to read it.
+    Pushed(MappingHash, &'a dyn Fn() -> Result<String, RepoCpeError>),
 }
 
 /// What was found for which repositories, in which state of the file.
 struct Found {
     wanted: BTreeSet<String>,
     seen: Seen,
+    hash: MappingHash,
     /// Of each repository that has any.
     cpes: BTreeMap<String, BTreeSet<Cpe>>,
 }
@@ -157,22 +176,20 @@ struct Found {
 /// The CPEs of a repository, as the mapping has them.
 type Cpes = BTreeMap<String, Vec<String>>;
 
-/// Inode, size and time of a file.
-pub type Seen = (u64, u64, i64, i64);
+/// What changes when a mapping does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Inode, size and time of a file.
+    File(u64, u64, i64, i64),
+    /// Hash of what was pushed.
+    Pushed(MappingHash),
+}
 
 impl RepoCpe {
-    /// `state_dir` holds the copy of what was fetched.
-    pub fn new(source: &Source, state_dir: &Path) -> Self {
-        Self {
-            path: source.file(state_dir),
-            found: None,
-            told: Default::default(),
-        }
-    }
-
     /// Replaces each repository of the report that the mapping knows by one entry a CPE, and adds
     /// such entries for the other repositories of the history. What the mapping has no CPE for stays
-    /// as it is. Gives the CPEs that were left out, each once for one content of the mapping.
+    /// as it is. Gives the hash of the mapping, and the CPEs that were left out, each once for one content of
+    /// the mapping.
     ///
     /// # Errors
     /// The file is missing or cannot be used; the report is then as it was.
@@ -180,20 +197,26 @@ impl RepoCpe {
         &mut self,
         report: &mut Report,
         history_repositories: &[String],
-    ) -> Result<Vec<Rejected>, RepoCpeError> {
+        content: Content<'_>,
+    ) -> Result<(MappingHash, Vec<Rejected>), RepoCpeError> {
         let of_report = report.repositories.iter().map(|r| &r.id);
         let wanted: BTreeSet<String> = of_report.chain(history_repositories).cloned().collect();
-        let seen = seen(&self.path)?;
+        let seen = content.seen()?;
         let mut rejected = Vec::new();
-        let cpes = match &self.found {
-            Some(found) if found.wanted == wanted && found.seen == seen => &found.cpes,
+        let Found { cpes, hash, .. } = match &self.found {
+            Some(found) if found.wanted == wanted && found.seen == seen => found,
             _ => {
-                let (content, texts) = read(&self.path, &wanted)?;
-                let cpes = self.bind(content, texts, &mut rejected);
-                let found = Found { wanted, seen, cpes };
-                &self.found.insert(found).cpes
+                let (hash, texts) = content.read(&wanted)?;
+                let cpes = self.bind(hash, texts, &mut rejected);
+                self.found.insert(Found {
+                    wanted,
+                    seen,
+                    hash,
+                    cpes,
+                })
             }
         };
+        let hash = *hash;
         report.repositories.retain(|r| !cpes.contains_key(&r.id));
         for (id, cpes) in cpes {
             report
@@ -206,18 +229,18 @@ impl RepoCpe {
                 }));
         }
         report.normalize();
-        Ok(rejected)
+        Ok((hash, rejected))
     }
 
     /// The CPEs that are ones; of the others, `rejected` gets those that were not told of.
     fn bind(
         &mut self,
-        content: u64,
+        content: MappingHash,
         texts: Cpes,
         rejected: &mut Vec<Rejected>,
     ) -> BTreeMap<String, BTreeSet<Cpe>> {
-        if self.told.0 != content {
-            self.told = (content, BTreeSet::new());
+        if self.told.0 != Some(content) {
+            self.told = (Some(content), BTreeSet::new());
         }
         let mut bound = BTreeMap::<String, BTreeSet<Cpe>>::new();
         for (repository, texts) in texts {
@@ -266,9 +289,11 @@ pub fn fetch(url: &str, options: &FetchOptions, state_dir: &Path) -> Result<bool
     if !answer.is_success() {
         return Err(failed(format!("answered with status {}", answer.status)));
     }
-    parse(answer.body.as_slice(), &BTreeSet::new()).map_err(|source| RepoCpeError::Malformed {
-        origin: url.to_owned(),
-        source,
+    parse(answer.body.as_slice(), &BTreeSet::new(), Entries::Checked).map_err(|source| {
+        RepoCpeError::Malformed {
+            origin: url.to_owned(),
+            source,
+        }
     })?;
     let path = state_dir.join(CACHE);
     if fs::read(&path).is_ok_and(|old| old == answer.body) {
@@ -294,7 +319,8 @@ pub fn stamp(path: &Path) -> Option<Seen> {
 
 fn seen(path: &Path) -> Result<Seen, RepoCpeError> {
     let meta = fs::metadata(path).map_err(|error| io_error(path, error))?;
-    Ok((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+    let (time, ns) = (meta.mtime(), meta.mtime_nsec());
+    Ok(Seen::File(meta.ino(), meta.size(), time, ns))
 }
 
 fn io_error(path: &Path, source: io::Error) -> RepoCpeError {
@@ -305,28 +331,59 @@ fn io_error(path: &Path, source: io::Error) -> RepoCpeError {
     }
 }
 
+/// Whether a sensor may push this: JSON, and in it an object `data`.
+///
+/// # Errors
+/// Says where and why not.
+pub fn check_pushed(json: &str) -> Result<(), serde_json::Error> {
+    parse(json.as_bytes(), &BTreeSet::new(), Entries::Unchecked).map(drop)
+}
+
+impl Content<'_> {
+    fn seen(&self) -> Result<Seen, RepoCpeError> {
+        match self {
+            Self::File(path) => seen(path),
+            Self::Pushed(hash, _) => Ok(Seen::Pushed(*hash)),
+        }
+    }
+
+    fn read(&self, wanted: &BTreeSet<String>) -> Result<(MappingHash, Cpes), RepoCpeError> {
+        let (hash, json) = match self {
+            Self::File(path) => return read(path, wanted),
+            Self::Pushed(hash, json) => (hash, json()?),
+        };
+        let cpes = parse(json.as_bytes(), wanted, Entries::Unchecked);
+        let cpes = cpes.map_err(|error| RepoCpeError::Pushed {
+            what: error.to_string(),
+        })?;
+        Ok((*hash, cpes))
+    }
+}
+
 /// What the mapping has for these repositories, and a hash of all of it.
-fn read(path: &Path, wanted: &BTreeSet<String>) -> Result<(u64, Cpes), RepoCpeError> {
+fn read(path: &Path, wanted: &BTreeSet<String>) -> Result<(MappingHash, Cpes), RepoCpeError> {
     let file = open_regular(path).map_err(|error| io_error(path, error))?;
     let mut hashing = Hashing {
         inner: file.take(LONGEST),
-        hasher: DefaultHasher::new(),
+        hasher: MappingHasher::default(),
     };
     let cpes =
-        parse(BufReader::new(&mut hashing), wanted).map_err(|source| match source.is_io() {
-            true => io_error(path, source.into()),
-            false => RepoCpeError::Malformed {
-                origin: path.display().to_string(),
-                source,
+        parse(BufReader::new(&mut hashing), wanted, Entries::Checked).map_err(
+            |source| match source.is_io() {
+                true => io_error(path, source.into()),
+                false => RepoCpeError::Malformed {
+                    origin: path.display().to_string(),
+                    source,
+                },
             },
-        })?;
+        )?;
     Ok((hashing.hasher.finish(), cpes))
 }
 
 /// Hashes what is read through it.
 struct Hashing<R> {
     inner: R,
-    hasher: DefaultHasher,
+    hasher: MappingHasher,
 }
 
 impl<R: Read> Read for Hashing<R> {
@@ -337,22 +394,41 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-fn parse(json: impl Read, wanted: &BTreeSet<String>) -> Result<Cpes, serde_json::Error> {
+/// Whether the entries of repositories that nobody asks for are looked at as well.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entries {
+    Checked,
+    /// StackRox does not look either: an entry of another form has no CPE.
+    Unchecked,
+}
+
+fn parse(
+    json: impl Read,
+    wanted: &BTreeSet<String>,
+    entries: Entries,
+) -> Result<Cpes, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_reader(json);
-    let cpes = Mapping(wanted).deserialize(&mut json)?;
+    let cpes = Mapping(wanted, entries).deserialize(&mut json)?;
     json.end()?;
     Ok(cpes)
 }
 
 /// The outer object: only `data` is of interest, and must be there.
-struct Mapping<'a>(&'a BTreeSet<String>);
+struct Mapping<'a>(&'a BTreeSet<String>, Entries);
 
-/// The object in `data`: only the wanted repositories are kept, all are checked.
-struct Data<'a>(&'a BTreeSet<String>);
+/// The object in `data`: only the wanted repositories are kept.
+struct Data<'a>(&'a BTreeSet<String>, Entries);
 
 #[derive(Deserialize)]
 struct Entry {
     cpes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AnyEntry {
+    Entry(Entry),
+    Other(IgnoredAny),
 }
 
 impl<'de> DeserializeSeed<'de> for Mapping<'_> {
@@ -374,7 +450,7 @@ impl<'de> Visitor<'de> for Mapping<'_> {
         let mut cpes = None;
         while let Some(key) = map.next_key::<String>()? {
             if key == "data" {
-                cpes = Some(map.next_value_seed(Data(self.0))?);
+                cpes = Some(map.next_value_seed(Data(self.0, self.1))?);
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -400,9 +476,25 @@ impl<'de> Visitor<'de> for Data<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cpes, A::Error> {
         let mut cpes = Cpes::new();
-        while let Some((id, entry)) = map.next_entry::<String, Entry>()? {
-            if self.0.contains(&id) {
-                cpes.insert(id, entry.cpes);
+        while let Some(id) = map.next_key::<String>()? {
+            match (self.1, self.0.contains(&id)) {
+                (Entries::Checked, is_wanted) => {
+                    let entry = map.next_value::<Entry>()?;
+                    if is_wanted {
+                        cpes.insert(id, entry.cpes);
+                    }
+                }
+                (Entries::Unchecked, false) => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                (Entries::Unchecked, true) => {
+                    let texts = match map.next_value::<AnyEntry>()? {
+                        AnyEntry::Entry(entry) => entry.cpes,
+                        // An empty text is no CPE, so that it is told of.
+                        AnyEntry::Other(IgnoredAny) => vec![String::new()],
+                    };
+                    cpes.insert(id, texts);
+                }
             }
         }
         Ok(cpes)

@@ -8,16 +8,18 @@
 //! A peer that knows a report which this agent cannot have made proves that the agent was put back to
 //! an earlier state: see [`Verdict::Impossible`].
 
+use super::mapping::MappingState;
+use super::refusal::Refusal;
 use super::worker::Scan;
 use crate::clock::WallTime;
 use crate::report::{Digest, Facts, GuestId, Report, ReportKey, Token, Trigger, facts};
 use crate::store::report_table::{ReportRow, StoredReport};
 use crate::wire::message::{
-    self as wire, EMPTY_DATABASE, ErrorCode, REASON, ResponseMeta, VmServiceResponse, response,
+    self as wire, ErrorCode, REASON, ResponseMeta, VmServiceResponse, response,
 };
-use crate::wire::meta::{self, REPORT_V1};
+use crate::wire::meta;
 use crate::wire::request::{Knowledge, Method, Request};
-use crate::wire::{MAX_RESPONSE, method, report_to_wire};
+use crate::wire::{MAX_RESPONSE, report_to_wire};
 use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,19 +38,10 @@ pub struct Published {
     facts: Facts,
     last_scan: Scan,
     packages: usize,
-    update_path: UpdatePath,
+    /// Who brings the mapping; the hash is that of the last scan.
+    mapping: MappingState,
     /// Field 2 of the response, tag and length included.
     payload: Arc<[u8]>,
-}
-
-/// Who brings the mapping from repositories to CPEs, as StackRox numbers it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UpdatePath {
-    /// Nobody.
-    #[default]
-    Unspecified = 0,
-    /// A file or URL of the agent's own.
-    Url = 2,
 }
 
 /// What the peer has already.
@@ -78,6 +71,20 @@ pub enum Verdict {
 
 /// A request that is understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call<'a> {
+    /// For the report.
+    Report(Asked),
+    /// Takes this mapping.
+    Push {
+        /// As JSON.
+        mapping: &'a [u8],
+        /// The peer reads both generations of the protocol.
+        is_report_v1: bool,
+    },
+}
+
+/// A request for the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// What the peer has already.
     pub known: Known,
@@ -87,87 +94,11 @@ pub struct Asked {
     pub is_report_v1: bool,
 }
 
-/// Why a request gets an error for an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// For programs.
-    pub code: ErrorCode,
-    /// For people.
-    pub message: String,
-    /// For programs that tell errors with the same code apart.
-    pub reason: Option<&'static str>,
-    /// The peer reads both generations of the protocol.
-    pub is_report_v1: bool,
-}
-
-impl Refusal {
-    /// With a message for people.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            reason: None,
-            is_report_v1: false,
-        }
-    }
-
-    /// The same for a peer that may read both generations of the protocol.
-    pub fn to(self, is_report_v1: bool) -> Self {
-        Self {
-            is_report_v1,
-            ..self
-        }
-    }
-
-    /// There is no report yet.
-    pub fn not_ready(why: NotReady) -> Self {
-        Self {
-            reason: Some(why.reason()),
-            ..Self::new(ErrorCode::NotReady, why.message())
-        }
-    }
-}
-
-/// Why there is no report yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NotReady {
-    /// No scan has ended yet.
-    #[default]
-    FirstScan,
-    /// The database is new and holds no package yet.
-    EmptyDatabase,
-    /// No scan ended well.
-    ScanFailed,
-}
-
-impl NotReady {
-    /// What programs read, in `details["reason"]` of the error.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::FirstScan => "first_scan",
-            Self::EmptyDatabase => EMPTY_DATABASE,
-            Self::ScanFailed => "scan_failed",
-        }
-    }
-
-    fn message(self) -> &'static str {
-        match self {
-            Self::FirstScan => "the first scan has not ended yet; ask again in some seconds",
-            Self::EmptyDatabase => {
-                "the rpm database is new and holds no package yet; the first one is reported at once to a peer that waits"
-            }
-            Self::ScanFailed => {
-                "no scan has ended well yet; `afferent status` in the guest says why"
-            }
-        }
-    }
-}
-
 /// Reads the body of a request frame.
 ///
 /// # Errors
 /// With the error that the peer gets.
-pub fn understand(body: &[u8]) -> Result<Asked, Refusal> {
+pub fn understand<'a>(body: &'a [u8], mapping: &MappingState) -> Result<Call<'a>, Refusal> {
     let malformed = |error: &dyn std::fmt::Display| {
         Refusal::new(ErrorCode::MalformedRequest, error.to_string())
     };
@@ -179,8 +110,14 @@ pub fn understand(body: &[u8]) -> Result<Asked, Refusal> {
             let wait = Duration::from_millis(timeout_ms.into()).min(LONGEST_WAIT);
             (known, Some(wait))
         }
+        Some(Method::SyncMapping(mapping)) => {
+            return Ok(Call::Push {
+                mapping,
+                is_report_v1,
+            });
+        }
         None => {
-            let message = "this agent knows get_report and wait_report";
+            let message = mapping.unknown_method();
             return Err(Refusal::new(ErrorCode::UnknownMethod, message).to(is_report_v1));
         }
     };
@@ -194,7 +131,7 @@ pub fn understand(body: &[u8]) -> Result<Asked, Refusal> {
         [] => None,
         bytes => Some(Digest::try_from(bytes).map_err(|error| malformed(&error))?),
     };
-    Ok(Asked {
+    Ok(Call::Report(Asked {
         known: Known {
             generation,
             epoch,
@@ -204,7 +141,7 @@ pub fn understand(body: &[u8]) -> Result<Asked, Refusal> {
         },
         wait,
         is_report_v1,
-    })
+    }))
 }
 
 impl Published {
@@ -213,7 +150,7 @@ impl Published {
         stored: &StoredReport,
         guest_id: Option<&GuestId>,
         last_scan: Scan,
-        update_path: UpdatePath,
+        mapping: MappingState,
     ) -> Self {
         let mut facts = stored.report.facts.clone();
         if let Some(id) = guest_id {
@@ -224,7 +161,7 @@ impl Published {
             facts,
             last_scan,
             packages: stored.report.packages.len(),
-            update_path,
+            mapping,
             payload: payload(&stored.report).into(),
         }
     }
@@ -254,6 +191,14 @@ impl Published {
         Self {
             row,
             ..self.clone()
+        }
+    }
+
+    /// The mapping that it was made with.
+    pub fn mapping(&self) -> MappingState {
+        MappingState {
+            hash: self.last_scan.mapping,
+            ..self.mapping
         }
     }
 
@@ -369,8 +314,7 @@ impl Published {
             report_generation: self.row.key.generation.get(),
             epoch: self.row.key.epoch_or_zero(),
             facts,
-            update_path: self.update_path as u32,
-            ..bare_meta()
+            ..self.mapping().meta()
         };
         let token = is_report_v1.then(|| self.token().to_string());
         meta::encode(&meta, token.as_deref())
@@ -382,8 +326,16 @@ impl Published {
     }
 }
 
+/// The frame that answers a push.
+pub fn synced(updated: bool, is_report_v1: bool, mapping: &MappingState) -> Vec<u8> {
+    let token = is_report_v1.then_some("");
+    let answer = wire::SyncRepoCpeMappingResponse { updated };
+    let payload = response::Payload::SyncRepoCpeMapping(answer);
+    framed(&meta::encode(&mapping.meta(), token), payload)
+}
+
 /// The frame of an error.
-pub fn refuse(refusal: &Refusal) -> Vec<u8> {
+pub fn refuse(refusal: &Refusal, mapping: &MappingState) -> Vec<u8> {
     let token = refusal.is_report_v1.then_some("");
     let payload = response::Payload::Error(wire::Error {
         code: refusal.code.into(),
@@ -394,7 +346,7 @@ pub fn refuse(refusal: &Refusal) -> Vec<u8> {
             .into_iter()
             .collect(),
     });
-    framed(&meta::encode(&bare_meta(), token), payload)
+    framed(&meta::encode(&mapping.meta(), token), payload)
 }
 
 /// A frame of a meta, as it is encoded, and what follows it.
@@ -406,16 +358,6 @@ fn framed(meta: &[u8], payload: response::Payload) -> Vec<u8> {
     .encode_to_vec();
     let len = u32::try_from(meta.len() + payload.len()).unwrap_or(u32::MAX);
     [&len.to_be_bytes()[..], meta, &payload].concat()
-}
-
-fn bare_meta() -> ResponseMeta {
-    ResponseMeta {
-        agent_version: env!("CARGO_PKG_VERSION").into(),
-        supported_methods: vec![method::GET_REPORT.into(), method::WAIT_REPORT.into()],
-        mapping_hash: Some(String::new()),
-        capabilities: vec![REPORT_V1.into()],
-        ..ResponseMeta::default()
-    }
 }
 
 /// The response's field 2 alone; the fields of a message may be sent one after the other.

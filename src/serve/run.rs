@@ -1,18 +1,22 @@
 //! The loop: events and time in, scans out, and what is found published.
 
 mod ended;
+mod pushed;
 
 use super::error::ServeError;
 use super::handshakes::Handshakes;
 use super::listen::Acceptors;
+use super::mapping::{MappingState, UpdatePath};
 use super::refresh::Mapping;
+use super::refusal::NotReady;
 use super::renewal::Renewal;
+use super::repo_cpe::Seen;
 use super::rescan::{Next, Rescan};
-use super::respond::{NotReady, Published};
-use super::server::{Door, Rules, Server};
+use super::respond::Published;
+use super::server::{Door, Push, Rules, Server, Shared};
 use super::status::Status;
 use super::timer::{Ticker, joined};
-use super::worker::{Kept, Outcome, Worker};
+use super::worker::{self, Kept, Outcome, Worker};
 use super::{Config, repo_cpe};
 use crate::clock;
 use crate::scan;
@@ -21,6 +25,7 @@ use crate::telemetry::control::Control;
 use crate::telemetry::watchdog::Watchdog;
 use crate::transport::Listener;
 use crate::watch::{Places, Signature, Touch, Watch};
+use pushed::Pushes;
 use sd_notify::NotifyState;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,8 +60,8 @@ pub fn run(config: Config, reread: Reread) -> Result<(), ServeError> {
     ended
 }
 
-/// What reaches the loop from elsewhere: that a peer knows what this agent never made, and SIGHUP.
-type Inbox = (mpsc::Receiver<()>, Signal);
+/// What reaches the loop from elsewhere: that a peer knows what this agent never made, mappings, and SIGHUP.
+type Inbox = (mpsc::Receiver<()>, mpsc::Receiver<Push>, Signal);
 
 struct Agent {
     config: Config,
@@ -68,14 +73,17 @@ struct Agent {
     reread: Reread,
     scan: Option<JoinHandle<Outcome>>,
     renewal: Renewal,
+    pushes: Pushes,
     watchdog: Watchdog,
     /// What scans have looked at so far.
     progress: Arc<AtomicU64>,
     /// Of the files as the newest scan found them.
     signature: Signature,
     /// Of the mapping of repositories to CPEs, likewise.
-    mapping: Option<repo_cpe::Seen>,
+    mapping: Option<Seen>,
     not_ready: watch::Sender<NotReady>,
+    /// Which mapping is in use, for the answers.
+    mapping_state: watch::Sender<MappingState>,
     servers: JoinSet<()>,
     /// Answers `afferent status`, where it can.
     control: JoinSet<()>,
@@ -119,14 +127,25 @@ impl Agent {
         let (not_ready, why_not_ready) = watch::channel(NotReady::default());
         let mut servers = JoinSet::new();
         let handshakes = Arc::new(Handshakes::default());
-        let server = Arc::new(Server::new(
-            subscriber,
-            why_not_ready,
+        let mapping = MappingState {
+            path: worker::update_path(&config),
+            hash: match worker::update_path(&config) {
+                UpdatePath::Sensor => worker.pushed_mapping(),
+                UpdatePath::Url => None,
+            },
+        };
+        let (mapping_state, mapping_changed) = watch::channel(mapping);
+        let (pushes_tx, pushes) = mpsc::channel(1);
+        let server = Arc::new(Server::new(Shared {
+            published: subscriber,
+            not_ready: why_not_ready,
+            mapping: mapping_changed,
             stopping,
-            rules_changed,
-            Arc::clone(&handshakes),
-            rolled_back_tx,
-        ));
+            rules: rules_changed,
+            handshakes: Arc::clone(&handshakes),
+            rolled_back: rolled_back_tx,
+            pushes: pushes_tx,
+        }));
         let mut acceptors = Acceptors::default();
         for listen in &config.listen {
             let address = listen.address.clone();
@@ -164,6 +183,8 @@ impl Agent {
             scan_error: None,
             scans: 0,
             failed_scans: 0,
+            mapping,
+            require_mapping: config.require_mapping,
             handshakes,
             acceptors: Arc::new(acceptors),
         };
@@ -176,17 +197,19 @@ impl Agent {
             progress: worker.progress(),
             worker,
             not_ready,
+            mapping_state,
             servers,
             control: JoinSet::new(),
             published,
             rules,
             scan: None,
             renewal: Renewal::default(),
+            pushes: Pushes::default(),
             watchdog: Watchdog::new(STUCK, clock::now()),
             config,
             reread,
         };
-        Ok((agent, (rolled_back, hang_up), stop))
+        Ok((agent, (rolled_back, pushes, hang_up), stop))
     }
 
     /// Answers `afferent status` from now on, if the socket can be bound: the agent is of use without.
@@ -208,7 +231,7 @@ impl Agent {
 
     /// Until the service is told to stop.
     async fn live(&mut self, inbox: Inbox) -> Result<(), ServeError> {
-        let (mut rolled_back, mut hang_up) = inbox;
+        let (mut rolled_back, mut pushes, mut hang_up) = inbox;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut poll = Ticker::every(self.config.safety_poll);
@@ -229,6 +252,8 @@ impl Agent {
                 touch = self.watch.touched() => self.touched(touch),
                 outcome = finished(&mut self.scan) => self.scanned(outcome),
                 Some(()) = rolled_back.recv() => self.rolled_back(),
+                Some(push) = pushes.recv(), if self.pushes.has_room() => self.push_arrived(push),
+                result = joined(&mut self.pushes.running) => self.pushed(result),
                 result = joined(&mut self.renewal.running) => self.renewed(result),
                 () = sleep_until(until) => {}
                 is_new = mapping.refreshed() => if is_new { self.rescan.wanted(clock::now()) },
@@ -271,6 +296,8 @@ impl Agent {
             }
         }
         (old.pace, old.allow_cid, old.conn_deadline) = (new.pace, new.allow_cid, new.conn_deadline);
+        old.require_mapping = new.require_mapping;
+        locked(&self.status).require_mapping = new.require_mapping;
         self.rescan.set_pace(self.config.pace, clock::now());
         self.rules.send_replace(Rules::of(&self.config));
         locked(&self.status).reactive = self.config.pace.reactive;
@@ -280,7 +307,9 @@ impl Agent {
     /// Does all that is due, and gives the time of the next thing.
     fn step(&mut self) -> Instant {
         loop {
-            if self.scan.is_none() && self.renewal.is_under_way() {
+            self.begin_push();
+            let is_kept_away = self.renewal.is_under_way() || self.pushes.running.is_some();
+            if self.scan.is_none() && is_kept_away {
                 return Instant::from_std(clock::now()) + self.config.pace.interval;
             }
             match self.rescan.next(clock::now()) {
@@ -325,9 +354,11 @@ impl Agent {
         }
     }
 
-    fn mapping_now(&self) -> Option<repo_cpe::Seen> {
-        let source = self.config.repo_cpe.as_ref()?;
-        repo_cpe::stamp(&source.file(&self.config.state_dir))
+    fn mapping_now(&self) -> Option<Seen> {
+        match self.config.repo_cpe.file(&self.config.state_dir) {
+            Some(file) => repo_cpe::stamp(&file),
+            None => self.mapping_state.borrow().hash.map(Seen::Pushed),
+        }
     }
 
     fn arm(&mut self) -> bool {

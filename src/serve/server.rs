@@ -4,25 +4,22 @@ use super::Config;
 use super::admission::{Admission, Place};
 use super::handshakes::Handshakes;
 use super::listen::Acceptor;
+use super::mapping::{MappingState, UpdatePath};
+use super::pushed_mapping::Pushed;
 use super::rate_limited_log::RateLimitedLog;
-use super::respond::{self, Asked, NotReady, Published, Refusal, Verdict};
+use super::refusal::{NotReady, Refusal};
+use super::requests::{NoRequest, Received, ReceivedPush, Requests};
+use super::respond::{self, Asked, Published, Verdict};
 use crate::clock;
-use crate::transport::{
-    ListenAddress, Listener, Peer, ReadError, Refused, Stream, read_body, read_len, write_frame,
-};
-use crate::wire::MAX_REQUEST;
+use crate::transport::{ListenAddress, Listener, Peer, Refused, Stream, write_frame};
 use crate::wire::message::ErrorCode;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-
-/// A request longer than this is read only while few others are: a real one has some 100 bytes.
-const ORDINARY_REQUEST: usize = 4096;
-const LARGE_REQUESTS: usize = 4;
 
 /// A peer whose request was refused has this long to finish sending and to read why.
 const LINGER: Duration = Duration::from_secs(2);
@@ -46,6 +43,8 @@ pub(super) struct Rules {
     pub(super) allow_cid: Vec<u32>,
     /// Longest an exchange takes, the time of a wait not counted.
     pub(super) deadline: Duration,
+    /// Whether reports are withheld until there is a mapping.
+    pub(super) require_mapping: bool,
 }
 
 impl Rules {
@@ -54,52 +53,56 @@ impl Rules {
         Self {
             allow_cid: config.allow_cid.clone(),
             deadline: config.conn_deadline,
+            require_mapping: config.require_mapping,
         }
     }
 }
 
-/// What all connections share.
-pub(super) struct Server {
+/// What connections see of the agent's loop, and tell it.
+pub(super) struct Shared {
     /// The newest report; `None` before the first scan.
     pub(super) published: watch::Receiver<Option<Arc<Published>>>,
     /// Why there is none, as long as there is none.
     pub(super) not_ready: watch::Receiver<NotReady>,
+    /// Which mapping is in use.
+    pub(super) mapping: watch::Receiver<MappingState>,
     /// Turns true when the service ends.
     pub(super) stopping: watch::Receiver<bool>,
     /// May change while the service runs.
     pub(super) rules: watch::Receiver<Rules>,
-    pub(super) admission: Admission,
-    pub(super) large_requests: Semaphore,
     pub(super) handshakes: Arc<Handshakes>,
     /// Tells that a peer knows what this agent never made.
     pub(super) rolled_back: mpsc::Sender<()>,
+    /// Takes mappings that peers push.
+    pub(super) pushes: mpsc::Sender<Push>,
+}
+
+/// A mapping that a peer pushed, and where it is said what became of it.
+pub(super) struct Push {
+    pub(super) mapping: Vec<u8>,
+    pub(super) reply: oneshot::Sender<Pushed>,
+}
+
+/// Answers on all addresses.
+pub(super) struct Server {
+    shared: Shared,
+    admission: Admission,
+    requests: Requests,
 }
 
 impl Server {
-    pub(super) fn new(
-        published: watch::Receiver<Option<Arc<Published>>>,
-        not_ready: watch::Receiver<NotReady>,
-        stopping: watch::Receiver<bool>,
-        rules: watch::Receiver<Rules>,
-        handshakes: Arc<Handshakes>,
-        rolled_back: mpsc::Sender<()>,
-    ) -> Self {
+    pub(super) fn new(shared: Shared) -> Self {
         Self {
-            published,
-            not_ready,
-            stopping,
-            rules,
+            shared,
             admission: Admission::default(),
-            large_requests: Semaphore::new(LARGE_REQUESTS),
-            handshakes,
-            rolled_back,
+            requests: Requests::default(),
         }
     }
 
     /// Accepts until the service stops, then until all that was asked is answered.
     pub(super) async fn accept_from(self: Arc<Self>, listener: Listener, door: Door) {
         let door = Arc::new(door);
-        let mut stopping = self.stopping.clone();
+        let mut stopping = self.shared.stopping.clone();
         let mut connections = JoinSet::new();
         let (mut strangers, mut failures) = (RateLimitedLog::default(), RateLimitedLog::default());
         loop {
@@ -145,12 +148,12 @@ impl Server {
     }
 
     fn deadline(&self) -> Duration {
-        self.rules.borrow().deadline
+        self.shared.rules.borrow().deadline
     }
 
     fn allows(&self, peer: Peer) -> bool {
         match peer {
-            Peer::Cid(cid) => self.rules.borrow().allow_cid.contains(&cid),
+            Peer::Cid(cid) => self.shared.rules.borrow().allow_cid.contains(&cid),
             Peer::Uid(uid) => uid == 0 || uid == nix::unistd::geteuid().as_raw(),
         }
     }
@@ -173,24 +176,35 @@ impl Server {
             () = self.stopped_for(GRACE) => return,
         };
         // Otherwise no handshake, or silent until the deadline.
-        let Ok(Some((mut stream, heard))) = request else {
+        let Ok(Some((mut stream, received))) = request else {
             return;
         };
-        let asked = match heard {
-            Ok(asked) => asked,
-            Err(Heard::Refused(refusal)) => {
+        let received = match received {
+            Ok(received) => received,
+            Err(NoRequest::Refused(refusal)) => {
+                let answer = respond::refuse(&refusal, &self.mapping());
                 // Still one of those that give way.
                 tokio::select! {
-                    () = turn_away(&mut stream, &refusal, deadline) => {}
+                    () = turn_away(&mut stream, &answer, deadline) => {}
                     _ = taken_away => {}
                 }
                 return;
             }
-            Err(Heard::Nothing | Heard::Tls) => return,
+            Err(NoRequest::Nothing | NoRequest::Tls) => return,
         };
         if !place.spoke(clock::now()) {
             return;
         }
+        let asked = match received {
+            Received::Report(asked) => asked,
+            Received::Push(push) => {
+                tokio::select! {
+                    () = self.push(&mut stream, push) => {}
+                    _ = taken_away => {}
+                }
+                return;
+            }
+        };
         let converse = async {
             let mut deadline = deadline;
             if let Some(time) = asked.wait {
@@ -212,7 +226,12 @@ impl Server {
     /// Ends some time after the service is told to stop: a peer that has not asked by then has
     /// nothing under way.
     async fn stopped_for(&self, time: Duration) {
-        let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
+        let _ = self
+            .shared
+            .stopping
+            .clone()
+            .wait_for(|stopping| *stopping)
+            .await;
         sleep(time).await;
     }
 
@@ -223,49 +242,81 @@ impl Server {
         door: &Door,
         peer: Peer,
         deadline: Instant,
-    ) -> Option<(Stream, Result<Asked, Heard>)> {
+    ) -> Option<(Stream, Result<Received<'_>, NoRequest>)> {
         let accepted = timeout_at(deadline, door.acceptor.accept(stream)).await;
         let mut stream = match accepted.unwrap_or_else(|_| Err(Refused::timed_out())) {
             Ok(stream) => stream,
             Err(refused) => {
-                self.handshakes.refused(&door.address, peer, &refused);
+                self.shared
+                    .handshakes
+                    .refused(&door.address, peer, &refused);
                 return None;
             }
         };
-        let heard = self.request(&mut stream).await;
-        if let Err(Heard::Tls) = heard {
+        let received = self.requests.read(&mut stream, &self.mapping()).await;
+        if let Err(NoRequest::Tls) = received {
             let refused = Refused::tls_on_plaintext();
-            self.handshakes.refused(&door.address, peer, &refused);
+            self.shared
+                .handshakes
+                .refused(&door.address, peer, &refused);
             return None;
         }
-        Some((stream, heard))
+        Some((stream, received))
     }
 
-    /// Reads the request. What is no request is an `Err` that says how it ends.
-    async fn request(&self, stream: &mut Stream) -> Result<Asked, Heard> {
-        let is_plain = !matches!(stream, Stream::Tls(_));
-        let heard = |error| match error {
-            ReadError::Frame(error) if is_plain && error.is_tls_handshake() => Heard::Tls,
-            ReadError::Frame(error) => {
-                Heard::Refused(Refusal::new(ErrorCode::RequestTooLarge, error.to_string()))
-            }
-            ReadError::Truncated => {
-                Heard::Refused(Refusal::new(ErrorCode::MalformedRequest, error.to_string()))
-            }
-            ReadError::Closed | ReadError::Io(_) => Heard::Nothing,
+    fn mapping(&self) -> MappingState {
+        *self.shared.mapping.borrow()
+    }
+
+    /// Hands a pushed mapping to the agent's loop, and answers what became of it.
+    async fn push(&self, stream: &mut Stream, push: ReceivedPush<'_>) {
+        let ReceivedPush {
+            mapping,
+            is_report_v1,
+            _permit,
+        } = push;
+        let kept = async {
+            let (reply, answer) = oneshot::channel();
+            let push = Push { mapping, reply };
+            self.shared.pushes.send(push).await.ok()?;
+            answer.await.ok()
         };
-        let len = read_len(stream, MAX_REQUEST).await.map_err(heard)?;
-        let _permit = match len > ORDINARY_REQUEST {
-            true => Some(
-                self.large_requests
-                    .acquire()
-                    .await
-                    .map_err(|_| Heard::Nothing)?,
-            ),
-            false => None,
+        let kept = tokio::select! {
+            kept = timeout(self.deadline(), kept) => kept,
+            () = self.stopped_for(GRACE) => return,
         };
-        let body = read_body(stream, len).await.map_err(heard)?;
-        respond::understand(&body).map_err(Heard::Refused)
+        let refused = |code, error: String| Refusal::new(code, error).to(is_report_v1);
+        let refusal = match kept {
+            Ok(Some(Pushed::Updated(_))) => Ok(true),
+            Ok(Some(Pushed::Same(_))) => Ok(false),
+            Ok(Some(Pushed::Malformed(why))) => Err(refused(ErrorCode::MalformedRequest, why)),
+            Ok(Some(Pushed::Failed(why))) => Err(refused(ErrorCode::Internal, why)),
+            Ok(None) => return,
+            Err(_) => {
+                let why = "a scan that takes long keeps the mapping from being kept; push again";
+                Err(refused(ErrorCode::Busy, why.into()))
+            }
+        };
+        let answer = match &refusal {
+            Ok(updated) => respond::synced(*updated, is_report_v1, &self.mapping()),
+            Err(refusal) => respond::refuse(refusal, &self.mapping()),
+        };
+        let _ = timeout(self.deadline(), write_frame(stream, &answer)).await;
+    }
+
+    /// Why no report is given out, if mappings are required.
+    fn withheld(&self, published: Option<&Published>) -> Option<Refusal> {
+        let mapping = self.mapping();
+        let is_required = self.shared.rules.borrow().require_mapping;
+        if !is_required || mapping.path != UpdatePath::Sensor {
+            return None;
+        }
+        if mapping.hash.is_none() {
+            return Some(Refusal::mapping_required());
+        }
+        let is_unmapped = |published: &Published| published.mapping().hash.is_none();
+        let is_new = published.is_some_and(is_unmapped);
+        is_new.then(|| Refusal::not_ready(NotReady::MappingNew))
     }
 
     /// Waits until there is a report that the peer does not know, the time is over or the service
@@ -279,12 +330,13 @@ impl Server {
         time: Duration,
         deadline: Instant,
     ) -> bool {
-        let is_empty = *self.not_ready.borrow() == NotReady::EmptyDatabase;
+        let is_empty = *self.shared.not_ready.borrow() == NotReady::EmptyDatabase;
         let news = |published: &Option<Arc<Published>>| match published {
+            _ if self.withheld(published.as_deref()).is_some() => true,
             Some(published) => published.compare(&asked.known) != Verdict::Same,
             None => !is_empty,
         };
-        let mut published = self.published.clone();
+        let mut published = self.shared.published.clone();
         if news(&published.borrow_and_update()) {
             return true;
         }
@@ -294,11 +346,11 @@ impl Server {
                 "too many requests wait already; poll instead",
             )
             .to(asked.is_report_v1);
-            let frame = respond::refuse(&busy);
+            let frame = respond::refuse(&busy, &self.mapping());
             let _ = timeout_at(deadline, write_frame(stream, &frame)).await;
             return false;
         }
-        let mut stopping = self.stopping.clone();
+        let mut stopping = self.shared.stopping.clone();
         tokio::select! {
             _ = published.wait_for(news) => true,
             () = sleep(time) => true,
@@ -315,18 +367,23 @@ impl Server {
         deadline: Instant,
     ) {
         let is_report_v1 = asked.is_report_v1;
-        let mut published = self.published.borrow().clone();
+        let mut published = self.shared.published.borrow().clone();
+        if let Some(refusal) = self.withheld(published.as_deref()) {
+            let answer = respond::refuse(&refusal.to(is_report_v1), &self.mapping());
+            let _ = timeout_at(deadline, write_frame(stream, &answer)).await;
+            return;
+        }
         let verdict = published.as_ref().map(|p| p.compare(&asked.known));
         if verdict == Some(Verdict::Impossible) {
             self.new_epoch(asked).await;
-            published = self.published.borrow().clone();
+            published = self.shared.published.borrow().clone();
         }
         let sent = timeout_at(deadline, async {
             match published {
                 None => {
-                    let why = *self.not_ready.borrow();
+                    let why = *self.shared.not_ready.borrow();
                     let refusal = Refusal::not_ready(why).to(is_report_v1);
-                    write_frame(stream, &respond::refuse(&refusal)).await
+                    write_frame(stream, &respond::refuse(&refusal, &self.mapping())).await
                 }
                 Some(published) if verdict == Some(Verdict::Same) => {
                     write_frame(stream, &published.unchanged(is_report_v1)).await
@@ -354,8 +411,8 @@ impl Server {
     /// Asks for a new epoch, and waits for it for a moment: there may be none, since they are limited.
     async fn new_epoch(&self, asked: &Asked) {
         // Full: somebody else has asked.
-        let _ = self.rolled_back.try_send(());
-        let mut published = self.published.clone();
+        let _ = self.shared.rolled_back.try_send(());
+        let mut published = self.shared.published.clone();
         let begun = published.wait_for(|published| {
             published
                 .as_ref()
@@ -370,14 +427,6 @@ fn tell_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended.map_err(|error| error.to_string()) {
         tracing::error!(error, "answering a peer broke off");
     }
-}
-
-/// What came over a connection in place of a request.
-enum Heard {
-    Refused(Refusal),
-    /// The beginning of a TLS handshake.
-    Tls,
-    Nothing,
 }
 
 /// An address that peers connect to.
@@ -407,10 +456,10 @@ async fn gone(stream: &mut Stream) {
 /// Says what was wrong with a request. The peer may still be sending the rest of it, and closing
 /// with bytes unread would break its connection before it reads the answer: so they are read, for a
 /// moment, and thrown away.
-async fn turn_away(stream: &mut Stream, refusal: &Refusal, deadline: Instant) {
+async fn turn_away(stream: &mut Stream, answer: &[u8], deadline: Instant) {
     let deadline = deadline.min(Instant::from_std(clock::now()) + LINGER);
     let _ = timeout_at(deadline, async {
-        write_frame(stream, &respond::refuse(refusal)).await?;
+        write_frame(stream, answer).await?;
         stream.shutdown().await?;
         let mut rest = [0; 4096];
         while stream.read(&mut rest).await? > 0 {}

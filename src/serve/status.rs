@@ -2,6 +2,7 @@
 
 use super::handshakes::Handshakes;
 use super::listen::Acceptors;
+use super::mapping::{MappingState, UpdatePath};
 use super::respond::Published;
 use crate::clock::{self, WallTime};
 use crate::report::{Epoch, GuestId};
@@ -38,6 +39,10 @@ pub(super) struct Status {
     pub(super) scans: u64,
     /// Those that did not.
     pub(super) failed_scans: u64,
+    /// Which mapping of repositories to CPEs is in use.
+    pub(super) mapping: MappingState,
+    /// Whether reports are withheld without one.
+    pub(super) require_mapping: bool,
     /// Peers that TLS kept out.
     pub(super) handshakes: Arc<Handshakes>,
     /// What lets peers in.
@@ -68,6 +73,13 @@ impl Status {
             reasons.push(format!(
                 "the RPM database was written to during each of the last {many} scans: the report is older than its last change"
             ));
+        }
+        if self.require_mapping
+            && self.mapping.path == UpdatePath::Sensor
+            && self.mapping.hash.is_none()
+        {
+            let why = "no mapping of repositories to CPEs was pushed yet: reports are withheld (--require-mapping on)";
+            reasons.push(why.into());
         }
         if let Some(trouble) = self.acceptors.client_ca_trouble() {
             reasons.push(format!(
@@ -137,6 +149,13 @@ impl Status {
             "watching": watching,
             "scans": self.scans,
             "failed_scans": self.failed_scans,
+            "mapping": {
+                "from": match self.mapping.path {
+                    UpdatePath::Sensor => "sensor",
+                    UpdatePath::Url => "file",
+                },
+                "hash": self.mapping.hash.map(|hash| hash.to_string()),
+            },
             "refused_handshakes": self.handshakes.show(),
             "report": report,
         })

@@ -2,10 +2,12 @@
 
 use super::Config;
 use super::keep::{Keeper, Machine, Recorded};
-use super::repo_cpe::{Rejected, RepoCpe, RepoCpeError};
-use super::respond::{Published, UpdatePath};
+use super::mapping::{MappingState, UpdatePath};
+use super::pushed_mapping::{Pushed, PushedMapping};
+use super::repo_cpe::{Content, Rejected, RepoCpe, RepoCpeError, Source};
+use super::respond::Published;
 use crate::clock::{self, WallTime};
-use crate::report::{Epoch, Facts, GuestId, Trigger, facts};
+use crate::report::{Epoch, Facts, GuestId, MappingHash, Report, Trigger, facts};
 use crate::root::{is_absent, read_text};
 use crate::scan::{self, Mode, OnLock, ScanError, Scanner, Skipped};
 use crate::store::StoreError;
@@ -41,6 +43,8 @@ pub struct Scan {
     pub at: WallTime,
     /// Facts about it, which are not content.
     pub facts: Facts,
+    /// The mapping from repositories to CPEs that it used.
+    pub mapping: Option<MappingHash>,
 }
 
 /// Scans and keeps, one at a time.
@@ -66,7 +70,11 @@ pub(super) struct Kept {
 struct Inner {
     scanner: Scanner,
     keeper: Keeper,
-    repo_cpe: Option<RepoCpe>,
+    repo_cpe: RepoCpe,
+    /// Where the mapping is, if it is a file.
+    mapping_file: Option<PathBuf>,
+    /// What the sensor pushed, if that is what counts.
+    pushed: PushedMapping,
     told: Told,
 }
 
@@ -99,16 +107,24 @@ impl Worker {
             let scan = Scan {
                 at: stored.row.generated_at,
                 facts: stored.row.scan_facts.clone(),
+                mapping: stored.row.mapping,
             };
-            Published::new(&stored, guest_id.as_ref(), scan, update_path(config))
+            let mapping = MappingState {
+                path: update_path(config),
+                hash: stored.row.mapping,
+            };
+            Published::new(&stored, guest_id.as_ref(), scan, mapping)
         });
+        let pushed = match config.repo_cpe {
+            Source::Sensor => PushedMapping::load(keeper.store()),
+            Source::File(_) | Source::Url(_) => PushedMapping::default(),
+        };
         let inner = Inner {
             scanner: Scanner::new(),
             keeper,
-            repo_cpe: config
-                .repo_cpe
-                .as_ref()
-                .map(|source| RepoCpe::new(source, &config.state_dir)),
+            repo_cpe: RepoCpe::default(),
+            mapping_file: config.repo_cpe.file(&config.state_dir),
+            pushed,
             told: Told::default(),
         };
         let worker = Self {
@@ -123,7 +139,7 @@ impl Worker {
         self.guest_id.as_ref()
     }
 
-    /// What is known beside reports. Waits for a running scan: ask between scans.
+    /// What is known beside reports. Waits for a running scan or push: ask between them.
     pub(super) fn kept(&self) -> Kept {
         let inner = locked(&self.inner);
         let keeper = &inner.keeper;
@@ -137,6 +153,17 @@ impl Worker {
                 .cloned()
                 .collect(),
         }
+    }
+
+    /// The mapping that a sensor pushed, if one did. Waits for a running scan or push: ask between them.
+    pub(super) fn pushed_mapping(&self) -> Option<MappingHash> {
+        locked(&self.inner).pushed.hash()
+    }
+
+    /// Keeps a mapping that a sensor pushed, to be run on a thread of its own.
+    pub(super) fn keep_mapping(&self, json: Vec<u8>) -> impl FnOnce() -> Pushed + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        move || locked(&inner).keep_mapping(json)
     }
 
     /// Counts what scans have looked at: it stands still only when a scan hangs, or there is none.
@@ -217,10 +244,10 @@ impl Inner {
         let mut troubles = Vec::from_iter(scanned.distribution_trouble);
         troubles.extend(scanned.provenance.trouble().map(str::to_owned));
         let mut provenance = scanned.provenance.fact();
-        if let Some(repo_cpe) = &mut self.repo_cpe {
-            let report = Arc::make_mut(&mut report);
-            match repo_cpe.apply(report, &scanned.history_repositories) {
-                Ok(rejected) => tell_rejected(&rejected),
+        let mut mapping = None;
+        if let Some(mapped) = self.map_repositories(&mut report, &scanned.history_repositories) {
+            match mapped {
+                Ok(hash) => mapping = Some(hash),
                 Err(error) => {
                     // The fact has room for one: without a history there is nothing to map.
                     if scanned.provenance.trouble().is_none() {
@@ -235,10 +262,54 @@ impl Inner {
         }
         self.tell_troubles(troubles);
         let facts = Facts::from([(facts::PROVENANCE.into(), provenance.into())]);
-        let scan = Scan { at, facts };
-        match self.keeper.record(&report, trigger, &scan, draw_epoch) {
+        let scan = Scan { at, facts, mapping };
+        let recorded = self.keeper.record(&report, trigger, &scan, draw_epoch);
+        self.pushed.follow(self.keeper.store());
+        match recorded {
             Ok(recorded) => Outcome::Found(recorded, scan),
             Err(error) => Outcome::StoreFailed(error.to_string()),
+        }
+    }
+
+    /// Adds CPEs to the report; gives the mapping that they are from. `None`: there is none, and nobody said
+    /// that there should be one.
+    fn map_repositories(
+        &mut self,
+        report: &mut Arc<Report>,
+        history: &[String],
+    ) -> Option<Result<MappingHash, RepoCpeError>> {
+        let Self {
+            repo_cpe,
+            mapping_file,
+            pushed,
+            keeper,
+            ..
+        } = self;
+        let read = || pushed.read(keeper.store());
+        let content = match (mapping_file, pushed.hash()) {
+            (Some(path), _) => Content::File(path),
+            (None, Some(hash)) => Content::Pushed(hash, &read),
+            (None, None) => return None,
+        };
+        let applied = repo_cpe.apply(Arc::make_mut(report), history, content);
+        Some(applied.map(|(hash, rejected)| {
+            tell_rejected(&rejected);
+            hash
+        }))
+    }
+
+    fn keep_mapping(&mut self, json: Vec<u8>) -> Pushed {
+        let (row, json) = match self.pushed.check(json) {
+            Ok(checked) => checked,
+            Err(answer) => return answer,
+        };
+        match self.pushed.keep(self.keeper.store(), row, json) {
+            Ok(()) => Pushed::Updated(row.hash),
+            Err(error) => {
+                let error = self.keeper.recover(error, draw_epoch());
+                self.pushed.follow(self.keeper.store());
+                Pushed::Failed(error.to_string())
+            }
         }
     }
 }
@@ -281,8 +352,8 @@ fn locked(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
 /// Who brings the mapping from repositories to CPEs.
 pub(super) fn update_path(config: &Config) -> UpdatePath {
     match config.repo_cpe {
-        None => UpdatePath::Unspecified,
-        Some(_) => UpdatePath::Url,
+        Source::Sensor => UpdatePath::Sensor,
+        Source::File(_) | Source::Url(_) => UpdatePath::Url,
     }
 }
 

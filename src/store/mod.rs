@@ -29,6 +29,7 @@ mod compact;
 mod error;
 mod inventory_index;
 pub mod inventory_table;
+pub mod mapping_table;
 mod marker;
 pub mod report_table;
 pub(crate) mod row;

@@ -7,7 +7,9 @@ use super::blob::{Blobs, Sealed};
 use super::error::{Doing, explain};
 use super::{Store, StoreError, codec};
 use crate::clock::WallTime;
-use crate::report::{DIGEST_FORM, Digest, Epoch, Facts, GuestId, Report, ReportKey, Trigger};
+use crate::report::{
+    DIGEST_FORM, Digest, Epoch, Facts, GuestId, MappingHash, Report, ReportKey, Trigger,
+};
 use redb::{TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,8 @@ pub struct ReportRow {
     /// Facts about the newest scan that found it, which are not content: an agent that starts tells
     /// them from the first answer on.
     pub scan_facts: Facts,
+    /// The mapping from repositories to CPEs that the newest scan used.
+    pub mapping: Option<MappingHash>,
 }
 
 /// A report as it was stored.
@@ -240,6 +244,7 @@ mod tests {
                 trigger: Trigger::Reactive,
                 generated_at: WallTime::from_unix_ms(5),
                 scan_facts: Facts::new(),
+                mapping: Some(MappingHash::of(b"m")),
             },
             report,
         }

@@ -14,13 +14,15 @@
 //! version.
 
 use super::audit_table::{AuditRow, AuditRun};
-use super::codec::CodecError;
+use super::codec::{self, CodecError};
+use super::mapping_table::MappingRow;
 use super::report_table::{Identity, ReportRow};
 use crate::inventory::{Bmc, Component, Domain, Drift, Rack};
 use crate::report::Report;
 use serde::{Deserialize, Serialize};
 
 pub(super) mod v1;
+mod v2;
 
 /// A value of a table.
 pub(crate) trait Row<'a>: Serialize + Deserialize<'a> {
@@ -48,6 +50,9 @@ macro_rules! first_version {
 first_version!(
     // serve.redb
     Identity,
+    MappingRow,
+    // The mapping that was pushed.
+    String,
     // mirror.redb
     Bmc,
     Drift,
@@ -78,12 +83,23 @@ pub(crate) use second_version;
 
 second_version!(
     // serve.redb
-    ReportRow: v1::ReportRow,
     Report: v1::Report,
     // mirror.redb
     Rack: v1::Rack,
     Component: v1::Component,
 );
+
+impl Row<'_> for ReportRow {
+    const VERSION: u8 = 3;
+
+    fn read_old(version: u8, fields: &[u8]) -> Result<Self, CodecError> {
+        match version {
+            1 => codec::fields::<v1::ReportRow>(fields).map(Into::into),
+            2 => codec::fields::<v2::ReportRow>(fields).map(Into::into),
+            other => Err(CodecError::UnknownVersion(Some(other))),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

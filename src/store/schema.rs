@@ -8,7 +8,7 @@
 //! | Format | Program | |
 //! |---|---|---|
 //! | 1 | 0.1 | |
-//! | 2 | 0.2 | second version of the rows of `serve` and `sense`, of `rack` and `component`; tables `sense_meta`, `nvldomain` |
+//! | 2 | 0.2 | later versions of the rows of `serve` and `sense`, of `rack` and `component`; tables `sense_meta`, `nvldomain`, `mapping_*` |
 
 use super::TxError;
 use redb::{ReadableDatabase, TableDefinition};

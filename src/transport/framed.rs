@@ -54,15 +54,35 @@ pub async fn read_body(
     len: usize,
 ) -> Result<Vec<u8>, ReadError> {
     let mut body = Vec::new();
-    while body.len() < len {
-        let step = STEP.min(len - body.len());
-        body.reserve(step);
-        let mut part = (&mut *stream).take(step as u64);
-        if part.read_buf(&mut body).await.map_err(broken)? == 0 {
-            return Err(ReadError::Truncated);
-        }
-    }
+    read_rest(stream, &mut body, len).await?;
     Ok(body)
+}
+
+/// Reads on until the body has this length.
+pub async fn read_rest(
+    stream: &mut (impl AsyncRead + Unpin),
+    body: &mut Vec<u8>,
+    len: usize,
+) -> Result<(), ReadError> {
+    while body.len() < len {
+        read_some(stream, body, len).await?;
+    }
+    Ok(())
+}
+
+/// Reads on as far as something has arrived, at most until the body has this length.
+pub async fn read_some(
+    stream: &mut (impl AsyncRead + Unpin),
+    body: &mut Vec<u8>,
+    len: usize,
+) -> Result<(), ReadError> {
+    let step = STEP.min(len.saturating_sub(body.len()));
+    body.reserve(step);
+    let mut part = (&mut *stream).take(step as u64);
+    match part.read_buf(body).await.map_err(broken)? {
+        0 if step > 0 => Err(ReadError::Truncated),
+        _ => Ok(()),
+    }
 }
 
 /// Writes `bytes`, a frame or several, and makes sure they left.

@@ -20,7 +20,7 @@ mod unix;
 
 pub use address::{DEFAULT_PORT, DialAddress, ListenAddress};
 pub use certificate_names::{CommonName, guest_name};
-pub use framed::{ReadError, read_body, read_frame, read_len, write_frame};
+pub use framed::{ReadError, read_body, read_frame, read_len, read_rest, read_some, write_frame};
 pub use handshake::{Reason, Refused};
 pub use kubevirt::{KubevirtOptions, KubevirtTls};
 pub use stream::Stream;

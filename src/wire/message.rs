@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub struct VmServiceRequest {
     #[prost(message, optional, tag = "1")]
     pub meta: Option<RequestMeta>,
-    #[prost(oneof = "request::Method", tags = "2, 1000")]
+    #[prost(oneof = "request::Method", tags = "2, 3, 1000")]
     pub method: Option<request::Method>,
 }
 
@@ -22,9 +22,25 @@ pub mod request {
     pub enum Method {
         #[prost(message, tag = "2")]
         GetReport(super::GetReport),
+        #[prost(message, tag = "3")]
+        SyncRepoCpeMapping(super::SyncRepoCpeMapping),
         #[prost(message, tag = "1000")]
         WaitReport(super::WaitReport),
     }
+}
+
+/// Gives the agent a mapping from repositories to CPEs, as JSON.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SyncRepoCpeMapping {
+    #[prost(bytes = "vec", tag = "1")]
+    pub mapping: Vec<u8>,
+}
+
+/// Whether the mapping is another one than the agent had.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct SyncRepoCpeMappingResponse {
+    #[prost(bool, tag = "1")]
+    pub updated: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -83,7 +99,7 @@ pub struct WaitReport {
 pub struct VmServiceResponse {
     #[prost(message, optional, tag = "1")]
     pub meta: Option<ResponseMeta>,
-    #[prost(oneof = "response::Payload", tags = "2, 3")]
+    #[prost(oneof = "response::Payload", tags = "2, 3, 4")]
     pub payload: Option<response::Payload>,
 }
 
@@ -94,6 +110,8 @@ pub mod response {
         GetReport(super::GetReportResponse),
         #[prost(message, tag = "3")]
         Error(super::Error),
+        #[prost(message, tag = "4")]
+        SyncRepoCpeMapping(super::SyncRepoCpeMappingResponse),
     }
 }
 

@@ -5,8 +5,8 @@
 //!           │ length u32 BE│ one protobuf message │     one request per connection
 //!           └──────────────┴──────────────────────┘
 //!
-//! sensor ── VMServiceRequest { meta, get_report | wait_report } ──► agent
-//! sensor ◄─ VMServiceResponse { meta, report | unchanged | error } ─ agent
+//! sensor ── VMServiceRequest { meta, get_report | wait_report | mapping } ──► agent
+//! sensor ◄─ VMServiceResponse { meta, report | unchanged | error | updated } agent
 //! ```
 //!
 //! The messages are those of StackRox's VM service, with our extensions under field numbers it
@@ -29,6 +29,9 @@ pub use convert::{MAPPED_KEY, hint_of, report_to_wire};
 /// Largest request an agent reads, in bytes.
 pub const MAX_REQUEST: u32 = 1 << 20;
 
+/// Largest request that pushes a mapping, in bytes.
+pub const MAX_PUSH: u32 = 6 << 20;
+
 /// Largest response a sensor reads, in bytes.
 pub const MAX_RESPONSE: u32 = 16 << 20;
 
@@ -38,4 +41,6 @@ pub mod method {
     pub const GET_REPORT: &str = "get_report";
     /// The same, as soon as the report is another than the one known.
     pub const WAIT_REPORT: &str = "wait_report";
+    /// Takes a mapping from repositories to CPEs.
+    pub const SYNC_REPO_CPE_MAPPING: &str = "sync_repo_cpe_mapping";
 }

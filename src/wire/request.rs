@@ -26,6 +26,8 @@ pub enum Method<'a> {
     GetReport(Knowledge<'a>),
     /// The same, as soon as it is another one, or this many milliseconds are over.
     WaitReport(Knowledge<'a>, u32),
+    /// Here is a mapping from repositories to CPEs.
+    SyncMapping(&'a [u8]),
 }
 
 /// Which report a peer says that it knows.
@@ -46,11 +48,7 @@ pub struct Knowledge<'a> {
 ///
 /// A token goes into the layout of the second generation, which has no request to wait.
 pub fn encode(known: Knowledge<'_>, wait: Option<Duration>) -> Vec<u8> {
-    let meta = Some(wire::RequestMeta {
-        request_id: uuid::Uuid::new_v4().to_string(),
-        capabilities: vec![REPORT_V1.into()],
-        ..wire::RequestMeta::default()
-    });
+    let meta = Some(own_meta());
     let (last_known_generation, known_epoch) = (known.generation, known.epoch);
     let known_digest = known.digest.to_vec();
     let method = match wait {
@@ -78,6 +76,42 @@ pub fn encode(known: Knowledge<'_>, wait: Option<Duration>) -> Vec<u8> {
     frame::encode(&wire::VmServiceRequest { meta, method })
 }
 
+/// The frame that pushes a mapping.
+pub fn encode_push(mapping: Vec<u8>) -> Vec<u8> {
+    let method = wire::request::Method::SyncRepoCpeMapping(wire::SyncRepoCpeMapping { mapping });
+    frame::encode(&wire::VmServiceRequest {
+        meta: Some(own_meta()),
+        method: Some(method),
+    })
+}
+
+fn own_meta() -> wire::RequestMeta {
+    wire::RequestMeta {
+        request_id: uuid::Uuid::new_v4().to_string(),
+        capabilities: vec![REPORT_V1.into()],
+        ..wire::RequestMeta::default()
+    }
+}
+
+/// Whether a request that begins with these bytes pushes a mapping, which may be longer than any other. `None`:
+/// more bytes are needed to say.
+pub fn begins_push(beginning: &[u8]) -> Option<bool> {
+    let mut fields = Fields(beginning);
+    while !fields.0.is_empty() {
+        // The key of field 3 with a length.
+        match fields.0 {
+            [0x1a, ..] => return Some(true),
+            // Of the other methods: 2, and 1000.
+            [0x12, ..] | [0xc2, 0x3e, ..] => return Some(false),
+            [0xc2] => return None,
+            _ => {}
+        }
+        // What does not end here may end in what follows.
+        fields.next()?.ok()?;
+    }
+    None
+}
+
 impl<'a> Request<'a> {
     /// Reads a whole message.
     ///
@@ -95,6 +129,18 @@ impl<'a> Request<'a> {
                     };
                     known.merge_get(body)?;
                     request.method = Some(Method::GetReport(known));
+                }
+                (3, Value::Bytes(body)) => {
+                    let mut mapping = match request.method.take() {
+                        Some(Method::SyncMapping(mapping)) => mapping,
+                        _ => &[],
+                    };
+                    for field in Fields(body) {
+                        if let (1, Value::Bytes(bytes)) = field? {
+                            mapping = bytes;
+                        }
+                    }
+                    request.method = Some(Method::SyncMapping(mapping));
                 }
                 (1000, Value::Bytes(body)) => {
                     let (mut known, mut timeout) = match request.method.take() {
@@ -193,6 +239,27 @@ mod tests {
     }
 
     #[test]
+    fn a_push_is_known_by_its_beginning() {
+        let bytes = encode_push(vec![b'm'; 300]);
+        let body = &bytes[frame::HEADER..];
+        let read = Request::decode(body).unwrap();
+        assert_eq!(read.method, Some(Method::SyncMapping(&[b'm'; 300])));
+        let said: Vec<_> = (0..body.len())
+            .map(|len| begins_push(&body[..len]))
+            .collect();
+        let known_at = said.iter().position(Option::is_some).unwrap();
+        assert!(known_at < 60, "{known_at}");
+        assert!(said[known_at..].iter().all(|said| *said == Some(true)));
+
+        for wait in [None, Some(Duration::from_secs(1))] {
+            let bytes = encode(Knowledge::default(), wait);
+            let body = &bytes[frame::HEADER..];
+            assert_eq!(begins_push(body), Some(false));
+            assert!((0..body.len()).all(|len| begins_push(&body[..len]) != Some(true)));
+        }
+    }
+
+    #[test]
     fn a_known_report_is_named_by_generation_or_by_token() {
         let meta = RequestMeta {
             capabilities: vec!["x".into(), REPORT_V1.into()],
@@ -255,6 +322,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
             let _ = Request::decode(&bytes);
+            let _ = begins_push(&bytes);
         }
     }
 }

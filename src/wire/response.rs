@@ -51,6 +51,8 @@ pub struct Response<'a> {
     pub meta: Meta,
     /// The answer itself; nothing when it is of a kind that is not known here.
     pub payload: Option<Payload<'a>>,
+    /// The answer to a push: whether the mapping is another one than the agent had.
+    pub updated: Option<bool>,
 }
 
 /// The answer itself.
@@ -127,6 +129,15 @@ impl<'a> Response<'a> {
                     };
                     merge(&mut error, value, &mut beside)?;
                     response.payload = Some(Payload::Error(error));
+                }
+                4 => {
+                    let mut updated = response.updated.unwrap_or(false);
+                    for field in Fields(value.bytes()?) {
+                        if let (1, value) = field? {
+                            updated = value.flag()?;
+                        }
+                    }
+                    response.updated = Some(updated);
                 }
                 _ => {}
             }

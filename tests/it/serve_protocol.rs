@@ -3,102 +3,18 @@
 
 use crate::support::agent::{Launch, is_root, receive, send};
 use crate::support::eventually;
+use crate::support::pull_client::Client;
 use crate::support::rpm_root::{RpmRoot, Spec};
 use afferent::wire::message::{WaitReport, request};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
-/// The foreign client as a process.
-struct Client {
-    child: Child,
-    requests: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Client {
-    /// Of the first generation of the protocol.
-    fn of(socket: &Path) -> Self {
-        Self::of_generation(socket, "first")
-    }
-
-    fn of_generation(socket: &Path, generation: &str) -> Self {
-        let script = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/it/support/pull_client.py"
-        );
-        // The system's Python: that is the one which has the system's protobuf.
-        let mut child = Command::new("/usr/bin/python3")
-            .arg(script)
-            .arg(socket)
-            .arg(generation)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 with protobuf, see packaging/install-deps.sh");
-        Self {
-            requests: child.stdin.take().unwrap(),
-            answers: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
-    }
-
-    fn send(&mut self, request: &Value) {
-        writeln!(self.requests, "{request}").unwrap();
-    }
-
-    fn receive(&mut self) -> Value {
-        let answer = self.receive_any();
-        assert_eq!(answer["unknown_fields"], Value::Null, "{answer}");
-        answer
-    }
-
-    /// An answer that may have fields of the other generation in it.
-    fn receive_any(&mut self) -> Value {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        let answer: Value = serde_json::from_str(&line).expect("an answer from the client");
-        assert_eq!(answer["failed"], Value::Null, "{answer}");
-        answer
-    }
-
-    fn ask(&mut self, request: &Value) -> Value {
-        self.send(request);
-        self.receive()
-    }
-
-    fn get(&mut self, fields: &Value) -> Value {
-        self.ask(&json!({ "meta": {"request_id": "t"}, "get_report": fields }))
-    }
-
-    /// As a peer that reads both generations.
-    fn get_report_v1(&mut self, fields: &Value) -> Value {
-        let meta = json!({ "request_id": "t", "capabilities": ["report_v1"] });
-        self.send(&json!({ "meta": meta, "get_report": fields }));
-        self.receive_any()
-    }
-
-    fn refusal(&mut self, request: &Value) -> String {
-        let answer = self.ask(request);
-        assert_eq!(answer["get_report"], Value::Null, "{answer}");
-        assert_ne!(answer["error"]["message"], Value::Null, "{answer}");
-        answer["error"]["code"].as_str().unwrap().to_owned()
-    }
-}
+use std::process::Command;
 
 /// The CPE of everything.
 const WILDCARD: &str = "cpe:2.3:*:*:*:*:*:*:*:*:*:*:*";
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn root_with(packages: &[Spec<'_>]) -> RpmRoot {
     let root = RpmRoot::new();
@@ -152,7 +68,7 @@ fn a_foreign_client_reads_every_field_of_a_report() {
     let meta = &answer["meta"];
     assert_eq!(
         meta["supported_methods"],
-        json!(["get_report", "wait_report"])
+        json!(["get_report", "wait_report", "sync_repo_cpe_mapping"])
     );
     assert_eq!(meta["agent_version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(meta["report_generation"], 1);

@@ -5,7 +5,9 @@ use afferent::clock::WallTime;
 use afferent::report::{Digest, Epoch, Evr, GuestId, Package, Report, Trigger};
 use afferent::serve::Scan;
 use afferent::serve::keep::{Keeper, Machine, Recorded};
-use afferent::serve::respond::{self, NotReady, Published, Refusal, UpdatePath, Verdict};
+use afferent::serve::mapping::{MappingState, UpdatePath};
+use afferent::serve::refusal::{NotReady, Refusal};
+use afferent::serve::respond::{self, Call, Published, Verdict};
 use afferent::store::Limits;
 use afferent::transport::{Stream, read_body, read_len, write_frame};
 use afferent::wire::MAX_REQUEST;
@@ -76,8 +78,7 @@ impl Guest {
         self.keeper = Some(keeper);
         let published = stored.map(|stored| {
             let scan = scan(stored.row.generated_at);
-            let path = UpdatePath::Unspecified;
-            Arc::new(Published::new(&stored, guest_id.as_ref(), scan, path))
+            Arc::new(Published::new(&stored, guest_id.as_ref(), scan, MAPPING))
         });
         self.published.send_replace(published);
         self.scan(Trigger::Scheduled, now);
@@ -144,8 +145,7 @@ impl Guest {
         let guest_id = keeper.guest_id().cloned();
         match recorded.expect("the disk of a guest is well") {
             Recorded::New(stored) => {
-                let path = UpdatePath::Unspecified;
-                let published = Published::new(&stored, guest_id.as_ref(), scan(now), path);
+                let published = Published::new(&stored, guest_id.as_ref(), scan(now), MAPPING);
                 self.published.send_replace(Some(Arc::new(published)));
             }
             Recorded::Same => {
@@ -179,8 +179,15 @@ fn scan(at: WallTime) -> Scan {
     Scan {
         at,
         facts: afferent::report::Facts::new(),
+        mapping: None,
     }
 }
+
+/// Nobody pushes a mapping.
+const MAPPING: MappingState = MappingState {
+    path: UpdatePath::Sensor,
+    hash: None,
+};
 
 /// Connects to a guest; gives the sensor's end.
 pub(crate) fn connect(guest: &Arc<Mutex<Guest>>, trace: &Trace) -> Option<Stream> {
@@ -214,7 +221,10 @@ async fn serve(
     }
     let len = read_len(&mut stream, MAX_REQUEST).await.ok()?;
     let body = read_body(&mut stream, len).await.ok()?;
-    let asked = respond::understand(&body).expect("the sensor sends requests");
+    let call = respond::understand(&body, &MAPPING).expect("the sensor sends requests");
+    let Call::Report(asked) = call else {
+        unreachable!("the sensor pushes nothing");
+    };
     let mut published = guest.lock().unwrap().published.subscribe();
     if let Some(time) = asked.wait {
         let is_other = |published: &Option<Arc<Published>>| {
@@ -233,7 +243,10 @@ async fn serve(
         now = published.borrow().clone();
     }
     let frame = match &now {
-        None => respond::refuse(&Refusal::not_ready(NotReady::FirstScan).to(asked.is_report_v1)),
+        None => {
+            let refusal = Refusal::not_ready(NotReady::FirstScan).to(asked.is_report_v1);
+            respond::refuse(&refusal, &MAPPING)
+        }
         Some(it) if it.compare(&asked.known) == Verdict::Same => it.unchanged(asked.is_report_v1),
         Some(it) => {
             let (head, payload) = it.full(asked.is_report_v1);

@@ -115,7 +115,49 @@ fn what_is_no_mapping_is_refused() {
         r#"{"data": {}} x"#,
         "<html>",
     ] {
-        assert!(parse(json.as_bytes(), &BTreeSet::new()).is_err(), "{json}");
+        assert!(
+            parse(json.as_bytes(), &BTreeSet::new(), Entries::Checked).is_err(),
+            "{json}"
+        );
+    }
+}
+
+#[test]
+fn a_pushed_mapping_is_json_with_an_object_data_and_nothing_else_is_asked_of_it() {
+    for json in [r#"{"data": {}}"#, r#"{"data": {"a": 3}, "x": []}"#, MAPPING] {
+        check_pushed(json).unwrap();
+    }
+    for json in [
+        "",
+        "{}",
+        "[]",
+        r#"{"data": []}"#,
+        r#"{"data": {}} x"#,
+        r#"{"data": {"a": }}"#,
+    ] {
+        assert!(check_pushed(json).is_err(), "{json}");
+    }
+}
+
+#[test]
+fn a_pushed_mapping_is_read_once_for_the_same_repositories() {
+    let json = r#"{"data": {"baseos": {"cpes": ["cpe:/o:redhat:enterprise_linux:9"]}, "odd": 3}}"#;
+    let hash = MappingHash::of(json.as_bytes());
+    let reads = std::cell::Cell::new(0);
+    let read = || {
+        reads.set(reads.get() + 1);
+        Ok(json.to_owned())
+    };
+    let mut repo_cpe = RepoCpe::default();
+    for (n, rejected) in [(1, vec!["odd"]), (1, vec![])] {
+        let mut report = report(&["baseos", "odd"]);
+        let (of, told) = repo_cpe
+            .apply(&mut report, &[], Content::Pushed(hash, &read))
+            .unwrap();
+        assert_eq!(of, hash);
+        assert_eq!(report.repositories, [mapped("baseos", CPE_9), plain("odd")]);
+        let told: Vec<_> = told.iter().map(|r| r.repository.as_str()).collect();
+        assert_eq!((reads.get(), told), (n, rejected));
     }
 }
 
@@ -178,7 +220,8 @@ fn what_is_fetched_replaces_the_copy_only_when_it_is_a_mapping() {
     let error = fetch(&url, &options, dir.path()).unwrap_err().to_string();
     assert!(error.contains("nowhere"), "{error}");
     let mut report = report(&["baseos"]);
-    RepoCpe::new(&Source::Url(url), dir.path())
+    let copy = Source::Url(url).file(dir.path()).unwrap();
+    Opened(RepoCpe::default(), &copy)
         .apply(&mut report, &[])
         .unwrap();
     assert_eq!(
@@ -210,8 +253,23 @@ impl Mapped {
         fs::rename(new, &self.path).unwrap();
     }
 
-    fn open(&self) -> RepoCpe {
-        RepoCpe::new(&Source::File(self.path.clone()), self.dir.path())
+    fn open(&self) -> Opened<'_> {
+        Opened(RepoCpe::default(), &self.path)
+    }
+}
+
+/// A mapping in a file, and what is known of it.
+struct Opened<'a>(RepoCpe, &'a Path);
+
+impl Opened<'_> {
+    fn apply(
+        &mut self,
+        report: &mut Report,
+        history: &[String],
+    ) -> Result<Vec<Rejected>, RepoCpeError> {
+        let (hash, rejected) = self.0.apply(report, history, Content::File(self.1))?;
+        assert_eq!(hash, MappingHash::of(&fs::read(self.1).unwrap()));
+        Ok(rejected)
     }
 }
 

@@ -2,9 +2,23 @@
 
 use super::*;
 use crate::report::{Epoch, Generation, Package};
+use crate::serve::mapping::UpdatePath;
 use crate::wire::frame;
 use crate::wire::request;
 use proptest::prelude::*;
+
+/// Of an agent with a file.
+const MAPPING: MappingState = MappingState {
+    path: UpdatePath::Url,
+    hash: None,
+};
+
+fn asked(body: &[u8]) -> Asked {
+    match understand(body, &MAPPING).unwrap() {
+        Call::Report(asked) => asked,
+        push @ Call::Push { .. } => panic!("{push:?}"),
+    }
+}
 
 #[test]
 fn a_full_answer_is_one_frame_with_meta_and_report() {
@@ -85,7 +99,7 @@ fn a_report_that_no_sensor_takes_is_known_here() {
         },
     };
     let scan = sample().last_scan;
-    let published = Published::new(&stored, None, scan, UpdatePath::Url);
+    let published = Published::new(&stored, None, scan, MAPPING);
     let why = published.too_large().unwrap();
     assert!(why.contains("sensors take at most 16777216"), "{why}");
 }
@@ -108,7 +122,7 @@ fn a_token_is_the_published_report_an_earlier_one_or_one_that_was_never_made() {
             token: &token,
             ..Knowledge::default()
         };
-        let asked = understand(&request::encode(known, None)[frame::HEADER..]).unwrap();
+        let asked = asked(&request::encode(known, None)[frame::HEADER..]);
         assert_eq!(published.compare(&asked.known), verdict, "{token}");
     }
 }
@@ -126,7 +140,7 @@ fn the_digest_of_a_peer_without_report_v1_is_ignored() {
             known_digest: digest.as_bytes().to_vec(),
         })),
     };
-    let asked = understand(&request.encode_to_vec()).unwrap();
+    let asked = asked(&request.encode_to_vec());
     assert_eq!(published.compare(&asked.known), Verdict::Same);
     assert!(!asked.is_report_v1);
 }
@@ -161,7 +175,7 @@ fn a_peer_without_report_v1_gets_the_first_layout_and_no_digest() {
 
 #[test]
 fn requests_are_understood_or_refused_with_a_code() {
-    let code = |body: &[u8]| understand(body).unwrap_err().code;
+    let code = |body: &[u8]| understand(body, &MAPPING).unwrap_err().code;
     assert_eq!(code(b""), ErrorCode::UnknownMethod);
     assert_eq!(code(b"\xff\xff\xff"), ErrorCode::MalformedRequest);
     let known = |digest| Knowledge {
@@ -174,7 +188,7 @@ fn requests_are_understood_or_refused_with_a_code() {
         ErrorCode::MalformedRequest
     );
     let wait = request::encode(known(&[]), Some(Duration::MAX));
-    let asked = understand(&wait[frame::HEADER..]).unwrap();
+    let asked = asked(&wait[frame::HEADER..]);
     assert_eq!(asked.known, Known::default());
     assert_eq!(asked.wait, Some(LONGEST_WAIT));
 }
@@ -182,7 +196,7 @@ fn requests_are_understood_or_refused_with_a_code() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(body: Vec<u8>) {
-        let _ = understand(&body);
+        let _ = understand(&body, &MAPPING);
     }
 }
 
@@ -204,11 +218,13 @@ fn sample() -> Published {
         trigger: Trigger::Reactive,
         generated_at: WallTime::from_unix_ms(5),
         scan_facts: Facts::new(),
+        mapping: None,
     };
     let scan = Scan {
         at: WallTime::from_unix_ms(6),
         facts: Facts::new(),
+        mapping: None,
     };
     let stored = StoredReport { row, report };
-    Published::new(&stored, None, scan, UpdatePath::Url)
+    Published::new(&stored, None, scan, MAPPING)
 }

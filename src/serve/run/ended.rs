@@ -3,11 +3,13 @@
 use super::{Agent, locked};
 use crate::clock;
 use crate::serve::keep::Recorded;
+use crate::serve::mapping::{MappingState, UpdatePath};
+use crate::serve::refusal::NotReady;
 use crate::serve::renewal::Renewed;
 use crate::serve::rescan::Ended;
-use crate::serve::respond::{NotReady, Published};
+use crate::serve::respond::Published;
 use crate::serve::status;
-use crate::serve::worker::{self, Kept, Outcome};
+use crate::serve::worker::{Kept, Outcome};
 use std::sync::Arc;
 
 impl Agent {
@@ -52,9 +54,11 @@ impl Agent {
         }
     }
 
-    /// Begins a new epoch, when no scan is under way whose report would get a key of the old one.
-    fn renew(&mut self) {
-        if self.scan.is_none() && self.renewal.take() {
+    /// Begins a new epoch, when no scan is under way whose report would get a key of the old one, and no
+    /// mapping is being kept.
+    pub(super) fn renew(&mut self) {
+        let is_free = self.scan.is_none() && self.pushes.running.is_none();
+        if is_free && self.renewal.take() {
             let renew = self.worker.renew();
             self.renewal.running = Some(tokio::task::spawn_blocking(renew));
         }
@@ -87,6 +91,18 @@ impl Agent {
         self.tell_status();
     }
 
+    /// Which mapping is in use after a scan: a file is looked at by scans only.
+    fn mapping_after(&self, outcome: &Outcome) -> MappingState {
+        let mut state = *self.mapping_state.borrow();
+        match (outcome, state.path) {
+            (Outcome::Found(_, scan), UpdatePath::Url) => state.hash = scan.mapping,
+            (_, UpdatePath::Sensor) => state.hash = self.worker.pushed_mapping(),
+            _ => {}
+        }
+        self.set_mapping(state);
+        state
+    }
+
     pub(super) fn scanned(&mut self, outcome: Outcome) {
         let outcome = match outcome {
             // What was there before is not gone because a new database took its place.
@@ -94,11 +110,11 @@ impl Agent {
             outcome => outcome,
         };
         let is_told = self.remember(&outcome);
+        let mapping = self.mapping_after(&outcome);
         let ended = match outcome {
             Outcome::Found(Recorded::New(stored), scan) => {
                 let guest_id = self.worker.guest_id();
-                let published =
-                    Published::new(&stored, guest_id, scan, worker::update_path(&self.config));
+                let published = Published::new(&stored, guest_id, scan, mapping);
                 tracing::info!(
                     key = %published.key(),
                     trigger = stored.row.trigger.as_str(),

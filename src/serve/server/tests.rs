@@ -2,25 +2,38 @@
 
 use super::*;
 use crate::serve::admission::MAX_WAITS;
+use crate::serve::mapping::UpdatePath;
+use crate::serve::respond::Call;
 use tokio::net::UnixStream;
+
+/// An agent without a mapping.
+const MAPPING: MappingState = MappingState {
+    path: UpdatePath::Sensor,
+    hash: None,
+};
 
 fn server() -> Server {
     let (_, published) = watch::channel(None);
     let (_, not_ready) = watch::channel(NotReady::EmptyDatabase);
+    let (_, mapping) = watch::channel(MAPPING);
     let (_, stopping) = watch::channel(false);
     let (_, rules) = watch::channel(Rules {
         allow_cid: Vec::new(),
         deadline: Duration::from_secs(30),
+        require_mapping: false,
     });
     let (rolled_back, _) = mpsc::channel(1);
-    Server::new(
+    let (pushes, _) = mpsc::channel(1);
+    Server::new(Shared {
         published,
         not_ready,
+        mapping,
         stopping,
         rules,
-        Arc::default(),
+        handshakes: Arc::default(),
         rolled_back,
-    )
+        pushes,
+    })
 }
 
 /// A connection whose peer reads nothing, and that takes nothing more.
@@ -44,7 +57,7 @@ async fn a_peer_that_never_reads_is_told_busy_no_longer_than_until_its_deadline(
     let (mut stream, _peer) = clogged();
     let (mut place, _taken_away) = server.admission.enter().await;
     assert!(place.spoke(clock::now()));
-    let asked = respond::understand(&waiting_request()).unwrap();
+    let asked = asked();
     let began = clock::now();
     let time = Duration::from_secs(3600);
     let deadline = Instant::from_std(began + Duration::from_secs(30));
@@ -60,7 +73,7 @@ async fn a_peer_that_never_reads_is_given_its_answer_no_longer_than_until_its_de
     let server = server();
     let (mut place, _taken_away) = server.admission.enter().await;
     assert!(place.spoke(clock::now()));
-    let asked = respond::understand(&waiting_request()).unwrap();
+    let asked = asked();
     let began = clock::now();
     let deadline = Instant::from_std(began + Duration::from_secs(30));
     let (mut stream, _peer) = clogged();
@@ -73,11 +86,18 @@ async fn a_peer_that_never_reads_is_given_its_answer_no_longer_than_until_its_de
     let began = clock::now();
     turn_away(
         &mut stream,
-        &refusal,
+        &respond::refuse(&refusal, &MAPPING),
         Instant::from_std(began + Duration::from_secs(30)),
     )
     .await;
     assert_eq!(clock::now() - began, LINGER);
+}
+
+fn asked() -> Asked {
+    match respond::understand(&waiting_request(), &MAPPING).unwrap() {
+        Call::Report(asked) => asked,
+        Call::Push { .. } => unreachable!("it asks for the report"),
+    }
 }
 
 fn waiting_request() -> Vec<u8> {

@@ -31,7 +31,8 @@ pub(in crate::serve) fn config(root: &Path, state_dir: &Path) -> Config {
                 client_name: "c".parse().unwrap(),
             },
         },
-        repo_cpe: None,
+        repo_cpe: Source::Sensor,
+        require_mapping: false,
         repo_cpe_fetch: Default::default(),
         safety_poll: hour,
         damaged: Limits::default(),
@@ -150,7 +151,7 @@ fn each_thing_that_makes_a_report_poorer_is_told_and_the_fact_names_the_first() 
         prepare.iter().for_each(|prepare| prepare(root.path()));
         let map = root.path().join("map.json");
         let config = Config {
-            repo_cpe: Some(crate::serve::repo_cpe::Source::File(map.clone())),
+            repo_cpe: Source::File(map.clone()),
             ..config(root.path(), state.path())
         };
         let (worker, _) = Worker::open(&config).unwrap();

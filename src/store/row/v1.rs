@@ -51,6 +51,7 @@ impl From<ReportRow> for report_table::ReportRow {
             trigger: row.trigger,
             generated_at: row.generated_at,
             scan_facts: Facts::new(),
+            mapping: None,
         }
     }
 }

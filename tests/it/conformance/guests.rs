@@ -6,7 +6,7 @@ use crate::support::headers::Fields;
 use crate::support::rpm_root::RpmRoot;
 use afferent::report::{Facts, Package, Report, ReportView};
 use afferent::scan::{Mode, Scanner};
-use afferent::serve::repo_cpe::{RepoCpe, Source};
+use afferent::serve::repo_cpe::{Content, RepoCpe};
 use afferent::wire::message::{
     Contents, GetReportResponse, IndexReport, VmServiceResponse, response,
 };
@@ -177,9 +177,9 @@ pub fn report(root: &Path, mapping: Option<&str>) -> Report {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mapping.json");
         fs::write(&path, mapping).unwrap();
-        let mut repo_cpe = RepoCpe::new(&Source::File(path), dir.path());
-        repo_cpe
-            .apply(&mut report, &scanned.history_repositories)
+        let content = Content::File(&path);
+        RepoCpe::default()
+            .apply(&mut report, &scanned.history_repositories, content)
             .unwrap();
     }
     report

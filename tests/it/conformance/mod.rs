@@ -21,6 +21,7 @@
 mod broken;
 mod cpe_syntax;
 mod guests;
+mod mapping;
 mod oracle;
 mod properties;
 mod requirements;

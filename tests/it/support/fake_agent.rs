@@ -325,7 +325,7 @@ async fn serve(
     let (known, timeout) = match request.method {
         Some(Method::GetReport(known)) => (known, None),
         Some(Method::WaitReport(known, ms)) => (known, Some(Duration::from_millis(ms.into()))),
-        None => return,
+        Some(Method::SyncMapping(_)) | None => return,
     };
     let digest = known.digest.to_vec();
     let asked = Seen {

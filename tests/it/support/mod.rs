@@ -16,6 +16,7 @@ pub mod mirror;
 pub mod nats_server;
 pub mod old;
 pub mod program;
+pub mod pull_client;
 pub mod rig;
 pub mod rpm_root;
 pub mod tap;

@@ -6,6 +6,7 @@ input, as JSON; one answer a line on standard output:
     {"get_report": {"last_known_generation": 3, "known_epoch": 7}}      a request, by its fields
     {"raw": "00000002ffff"}                                            bytes as they are
     {"length": 2097152}                                                a frame of that many zeros
+    {"push_file": "/path"}                                             a push of what is in a file
 
 The answer is the response's fields, and "unknown_fields" when it has any that the table lacks. With
 the argument "second" it is a client of the second generation of the protocol.
@@ -20,11 +21,13 @@ import time
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
 SCHEMA = """
-VMServiceRequest  { RequestMeta meta=1; GetReport get_report=2; WaitReport wait_report=1000 }
+VMServiceRequest  { RequestMeta meta=1; GetReport get_report=2; SyncRepoCPEMapping sync_repo_cpe_mapping=3; WaitReport wait_report=1000 }
+SyncRepoCPEMapping { bytes mapping=1 }
+SyncRepoCPEMappingResponse { bool updated=1 }
 RequestMeta       { string request_id=1; repeated string capabilities=2; map facts=3 }
 GetReport         { uint32 last_known_generation=1; uint32 known_epoch=2; bytes known_digest=1000 }
 WaitReport        { uint32 last_known_generation=1; uint32 known_epoch=2; bytes known_digest=3; uint32 timeout_ms=4 }
-VMServiceResponse { ResponseMeta meta=1; GetReportResponse get_report=2; Error error=3 }
+VMServiceResponse { ResponseMeta meta=1; GetReportResponse get_report=2; Error error=3; SyncRepoCPEMappingResponse sync_repo_cpe_mapping=4 }
 ResponseMeta      { string agent_version=1; Timestamp report_generated_at=2; uint32 report_generation=3; repeated string supported_methods=4; map facts=5; uint32 epoch=6; string mapping_hash=7; uint32 update_path=8; repeated string capabilities=1000 }
 Timestamp         { int64 seconds=1; int32 nanos=2 }
 GetReportResponse { IndexReport index_report=1; bool unchanged=2 }
@@ -42,7 +45,7 @@ SECOND_GENERATION = """
 GetReport         { string last_known_token=1 }
 ResponseMeta      { string agent_version=1; Timestamp report_generated_at=2; string token=3; repeated string supported_methods=4; map facts=5; string mapping_hash=6; uint32 update_path=7 }
 """
-CODES = "UNSPECIFIED UNKNOWN_METHOD NOT_READY INTERNAL MALFORMED_REQUEST REQUEST_TOO_LARGE BUSY".split()
+CODES = "UNSPECIFIED UNKNOWN_METHOD NOT_READY INTERNAL MALFORMED_REQUEST REQUEST_TOO_LARGE BUSY MAPPING_REQUIRED MAPPING_NOT_SENSOR_MANAGED".split()
 
 FIELD = descriptor_pb2.FieldDescriptorProto
 SCALARS = {
@@ -118,6 +121,13 @@ def request_bytes(wanted):
         return bytes.fromhex(wanted["raw"])
     if "length" in wanted:
         return struct.pack(">I", wanted["length"]) + bytes(wanted["length"])
+    if "push_file" in wanted:
+        request = REQUEST()
+        request.meta.request_id = "push"
+        with open(wanted["push_file"], "rb") as mapping:
+            request.sync_repo_cpe_mapping.mapping = mapping.read()
+        body = request.SerializeToString()
+        return struct.pack(">I", len(body)) + body
     body = json_format.ParseDict(wanted, REQUEST()).SerializeToString()
     return struct.pack(">I", len(body)) + body
 

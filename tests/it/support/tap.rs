@@ -160,7 +160,7 @@ fn asked(request: &[u8]) -> Exchange {
     let (known, waits) = match request.method {
         Some(Method::GetReport(known)) => (known, false),
         Some(Method::WaitReport(known, _)) => (known, true),
-        None => (Knowledge::default(), false),
+        Some(Method::SyncMapping(_)) | None => (Knowledge::default(), false),
     };
     Exchange {
         waits,
