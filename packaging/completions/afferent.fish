@@ -55,6 +55,7 @@ complete -c afferent -n '__fish_seen_subcommand_from sense' -l ca-file -r -d 'th
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l tls-cert -r -d 'our certificate for mutual TLS with guests (PEM)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l tls-key -r -d 'private key of that certificate (PEM)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l tls-ca -r -d 'authorities whose certificates guests must show (PEM)'
+complete -c afferent -n '__fish_seen_subcommand_from sense' -l tls-name-from -r -d 'id: a guests certificate names it (DNS name GUEST_ID.afferent), and must be that of the guest that answers'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l sensor-id -r -d 'names this sensor in the documents it delivers (default: this machines name)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l state-dir -r -d 'where the queue is kept (default /var/lib/afferent)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l poll-interval -r -d 'time between two questions to a guest that cannot be waited on, 1s to 24h (default 5m)'

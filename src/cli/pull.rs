@@ -53,7 +53,7 @@ pub(super) struct PullArgs {
     #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     tls_ca: Option<PathBuf>,
     /// id: the agent's certificate names the guest (DNS name GUEST_ID.afferent), which must be the one that answers
-    #[argh(option, arg_name = "id", from_str_fn(name_from))]
+    #[argh(option, arg_name = "id", from_str_fn(parse::any))]
     tls_name_from: Option<AgentName>,
     /// table or json (default: table)
     #[argh(option, arg_name = "table|json", default = "Format::Table")]
@@ -62,13 +62,6 @@ pub(super) struct PullArgs {
 
 /// How long an agent may be asked to wait.
 const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
-
-fn name_from(text: &str) -> Result<AgentName, String> {
-    match text {
-        "id" => Ok(AgentName::GuestId),
-        _ => Err(format!("{text:?} is not id")),
-    }
-}
 
 fn wait(text: &str) -> Result<Duration, String> {
     parse::duration(WAIT)(text)

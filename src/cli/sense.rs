@@ -10,6 +10,7 @@ use crate::sense::queue::policy::Rate;
 use crate::sense::roster::{RosterEntry, RosterSource, file};
 use crate::sense::{self, SenseConfig};
 use crate::telemetry::{scrape, support};
+use crate::transport::AgentName;
 use argh::FromArgs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,6 +50,9 @@ pub(super) struct SenseArgs {
     /// authorities whose certificates guests must show (PEM)
     #[argh(option, arg_name = "FILE")]
     tls_ca: Option<String>,
+    /// id: a guest's certificate names it (DNS name GUEST_ID.afferent), and must be that of the guest that answers
+    #[argh(option, arg_name = "id")]
+    tls_name_from: Option<String>,
     /// names this sensor in the documents it delivers (default: this machine's name)
     #[argh(option, arg_name = "ID")]
     sensor_id: Option<String>,
@@ -147,6 +151,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "authorities whose certificates guests must show (PEM)",
     },
     Setting {
+        name: "tls-name-from",
+        value: "id",
+        default: None,
+        many: false,
+        help: "a guest's certificate names it (DNS name GUEST_ID.afferent), and must be that of the guest that answers",
+    },
+    Setting {
         name: "sensor-id",
         value: "ID",
         default: None,
@@ -237,6 +248,7 @@ fn gather(
         ("tls-cert", one(args.tls_cert)),
         ("tls-key", one(args.tls_key)),
         ("tls-ca", one(args.tls_ca)),
+        ("tls-name-from", one(args.tls_name_from)),
         ("sensor-id", one(args.sensor_id)),
         ("state-dir", one(args.state_dir)),
         ("damaged-max-age", one(args.damaged_max_age)),
@@ -279,6 +291,13 @@ pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError>
         return Err(ConfigError::new(Origin::Flag, "vm", error));
     }
     let burst = settings.one("burst", at_least_one)?;
+    let tls = settings.tls("tls-cert", "tls-key", "tls-ca")?;
+    let tls_name = settings.optional("tls-name-from", parse::any::<AgentName>)?;
+    if tls_name.is_some() && tls.is_none() {
+        let (_, origin) = settings.text("tls-name-from");
+        let needs = "needs tls-cert, tls-key and tls-ca";
+        return Err(ConfigError::new(origin, "tls-name-from", needs));
+    }
     Ok(SenseConfig {
         sources,
         deliver: settings.one("deliver", parse::any::<SinkAddress>)?,
@@ -286,7 +305,8 @@ pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError>
             token_file: settings.optional("token-file", parse::path)?,
             ca_file: settings.optional("ca-file", parse::path)?,
         },
-        tls: settings.tls("tls-cert", "tls-key", "tls-ca")?,
+        tls,
+        tls_name: tls_name.unwrap_or_default(),
         sensor_id: settings
             .optional("sensor-id", sensor_id)?
             .unwrap_or_else(host_name),

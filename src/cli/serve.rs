@@ -6,7 +6,7 @@ use crate::clock::{parse_duration, show_duration};
 use crate::serve::repo_cpe::{FetchOptions, Source};
 use crate::serve::{Config, Listen, Pace, TlsConfig, TlsMode};
 use crate::telemetry::support;
-use crate::transport::{CommonName, KubevirtOptions, ListenAddress};
+use crate::transport::{AgentName, CommonName, KubevirtOptions, ListenAddress};
 use argh::FromArgs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -405,10 +405,7 @@ fn listen_and_tls(settings: &Settings) -> Result<(Vec<Listen>, TlsConfig), Confi
         );
         return wrong("tls-ca-timeout", message);
     }
-    let name_from_id = settings.optional("tls-name-from", |text| match text {
-        "id" => Ok(()),
-        _ => Err(format!("{text:?} is not id")),
-    })?;
+    let name_from_id = settings.optional("tls-name-from", parse::any::<AgentName>)?;
     let tls = TlsConfig {
         files,
         name_from_id: name_from_id.is_some(),

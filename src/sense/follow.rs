@@ -112,7 +112,7 @@ fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &
         ("deliver", old.deliver != new.deliver),
         ("token_file", old.sink.token_file != new.sink.token_file),
         ("ca_file", old.sink.ca_file != new.sink.ca_file),
-        ("tls_*", old.tls != new.tls),
+        ("tls_*", old.tls != new.tls || old.tls_name != new.tls_name),
         ("sensor_id", old.sensor_id != new.sensor_id),
         ("state_dir", old.state_dir != new.state_dir),
         ("damaged_*", old.damaged != new.damaged),

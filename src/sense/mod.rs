@@ -22,7 +22,7 @@ mod service;
 pub mod status;
 
 use crate::store::{Limits, StoreError};
-use crate::transport::{TlsError, TlsFiles};
+use crate::transport::{AgentName, TlsError, TlsFiles};
 use deliver::sink::{SinkAddress, SinkOptions};
 pub use follow::ReadConfig;
 use queue::policy::Rate;
@@ -51,6 +51,8 @@ pub struct SenseConfig {
     pub sink: SinkOptions,
     /// Mutual TLS with guests.
     pub tls: Option<TlsFiles>,
+    /// Which name their certificates must have.
+    pub tls_name: AgentName,
     /// Names this sensor in documents.
     pub sensor_id: String,
     /// Directory of the database.

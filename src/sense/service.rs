@@ -35,11 +35,13 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     let mut roster = Roster::new(config.sources.clone());
     let (roster_tx, roster_rx) = watch::channel(roster.read());
     let named = Arc::new(Mutex::new(roster.named()));
+    let tls = config.tls.clone();
+    let tls = tls.map(|files| ClientTls::load_for(files, config.tls_name));
     let mut engine = Engine::start(Parts {
         store,
         sink: sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?,
         dial: Arc::new(Dialer {
-            tls: config.tls.clone().map(ClientTls::load).transpose()?,
+            tls: tls.transpose()?,
         }),
         roster: roster_rx,
         policy: QueuePolicy {

@@ -20,6 +20,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -49,7 +50,10 @@ pub struct TlsError {
 pub struct ServerTls(Reloading<TlsAcceptor>);
 
 /// The end that dials.
-pub struct ClientTls(Reloading<TlsConnector>);
+pub struct ClientTls {
+    connector: Reloading<TlsConnector>,
+    name: AgentName,
+}
 
 /// Which name an agent's certificate must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +63,18 @@ pub enum AgentName {
     Shared,
     /// [`guest_name`] of some guest; whoever dials compares it with the guest that answers.
     GuestId,
+}
+
+impl FromStr for AgentName {
+    type Err = String;
+
+    /// What `--tls-name-from` takes.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "id" => Ok(Self::GuestId),
+            _ => Err(format!("{text:?} is not id")),
+        }
+    }
 }
 
 impl ServerTls {
@@ -132,13 +148,19 @@ impl ClientTls {
                 .map_err(|error| wrong(&files.cert, error))?;
             Ok(TlsConnector::from(Arc::new(config)))
         };
-        Reloading::load(files, Box::new(build)).map(Self)
+        let connector = Reloading::load(files, Box::new(build))?;
+        Ok(Self { connector, name })
+    }
+
+    /// Whether agents' certificates name their guests, [`Stream::certified_guest`]: who asks has to compare.
+    pub fn demands_guest_name(&self) -> bool {
+        self.name == AgentName::GuestId
     }
 
     /// Shakes hands with an agent that was dialed. The caller sets the deadline.
     pub async fn connect(&self, stream: Stream) -> io::Result<Stream> {
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
-        let connected = self.0.current().connect(name, stream).await;
+        let connected = self.connector.current().connect(name, stream).await;
         let stream = connected.map_err(explained)?;
         Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
     }

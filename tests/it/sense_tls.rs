@@ -81,6 +81,38 @@ fn a_certificate_made_out_to_a_guest_is_of_no_use_to_another() {
     let log = refused.log();
     assert!(log.contains(&guest_name(id.as_str())), "{log}");
 
+    for (name, identity, said) in [
+        ("of own", &own, ":1"),
+        ("of other", &other, "with a certificate of eeee"),
+    ] {
+        let launch = launch(identity, false);
+        let agent = launch.spawn();
+        eventually("the agent listens", || agent.connect().ok());
+        let vm = format!("a=unix:{}", agent.socket().display());
+        let file = |name: &str| sensor.join(name).display().to_string();
+        let (cert, key, ca) = (file("cert.pem"), file("key.pem"), ca.display().to_string());
+        let state = dir.path().join(name);
+        let flags = [
+            "--vm",
+            &vm,
+            "--tls-cert",
+            &cert,
+            "--tls-key",
+            &key,
+            "--tls-ca",
+            &ca,
+            "--tls-name-from",
+            "id",
+        ];
+        let mut sense = Program::sense(&state, "file:/dev/null", &flags);
+        eventually(name, || {
+            let guest = status(&state, &[]).0["guests"][0].clone();
+            let shown = format!("{} {}", guest["error"], guest["known"]);
+            shown.contains(said).then_some(())
+        });
+        assert!(sense.terminate().success());
+    }
+
     let (is_success, said) = pulled(&launch(&other, false));
     assert!(
         !is_success && said.contains("its certificate is made out to eeee"),

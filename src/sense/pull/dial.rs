@@ -14,6 +14,11 @@ pub trait Dial: Send + Sync {
 
     /// Whether connections are under TLS.
     fn has_tls(&self) -> bool;
+
+    /// Whether the certificate of a guest has to name the guest that answers.
+    fn demands_guest_name(&self) -> bool {
+        false
+    }
 }
 
 /// Connects over VSOCK and unix sockets.
@@ -39,5 +44,9 @@ impl Dial for Dialer {
 
     fn has_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    fn demands_guest_name(&self) -> bool {
+        self.tls.as_ref().is_some_and(ClientTls::demands_guest_name)
     }
 }

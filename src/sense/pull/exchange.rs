@@ -18,7 +18,6 @@ use crate::report::{Trigger, facts};
 use crate::sense::limits::{ConcurrencyLimits, Transfer, Urgency};
 use crate::sense::queue::table::Echo;
 use crate::transport::{self, DialAddress, ReadError, Stream};
-use crate::wire::frame::FrameError;
 use crate::wire::request::{self, Knowledge};
 use crate::wire::{self, response};
 use std::pin::pin;
@@ -57,14 +56,21 @@ const HEAD: usize = 2 << 10;
 /// Memory that a transfer takes at once for a body that was announced, in bytes.
 const AT_ONCE: usize = 512 << 10;
 
-/// An alert of TLS begins like this: record type and major version.
-const TLS_ALERT: u32 = 0x1503;
-
 /// A body is read in steps of this many bytes, so that memory follows what has arrived.
 const STEP: usize = 64 << 10;
 
-/// The bytes of an answer, and for longer ones the transfer that they occupy until it is dropped.
-pub type Received = (Vec<u8>, Option<Transfer>);
+/// An answer.
+pub struct Received {
+    /// As it came.
+    pub bytes: Vec<u8>,
+    /// For longer ones, the transfer that the bytes occupy until it is dropped.
+    pub transfer: Option<Transfer>,
+    /// The guest that the agent's certificate is made out to, where it has to name one.
+    pub certified: Option<String>,
+}
+
+/// The bytes of an answer and their transfer.
+type Body = (Vec<u8>, Option<Transfer>);
 
 /// Requests a report from a guest, and gives the bytes of the answer. Takes as long as the deadlines
 /// above allow.
@@ -81,7 +87,8 @@ pub async fn pull(
     match ask {
         Ask::Wait(_) => {
             let (mut stream, len) = connect_and_request(dial, address, ask, echo).await?;
-            read_response(&mut stream, len, limits).await
+            let body = read_response(&mut stream, len, limits).await?;
+            Ok(Received::new(body, &stream, dial))
         }
         Ask::Full | Ask::Get => {
             let mut slot = match ask {
@@ -92,10 +99,22 @@ pub async fn pull(
             let exchange = async {
                 let header = connect_and_request(dial, address, ask, echo);
                 let (mut stream, len) = release_slot_after(PROMPT, &mut slot, header).await?;
-                read_body(&mut stream, len, limits, slot, &waiting).await
+                let body = read_body(&mut stream, len, limits, slot, &waiting).await?;
+                Ok(Received::new(body, &stream, dial))
             };
             let exchange = Box::pin(timeout(WHOLE, exchange));
             exchange.await.map_err(|_| waiting.failure())?
+        }
+    }
+}
+
+impl Received {
+    fn new((bytes, transfer): Body, stream: &Stream, dial: &dyn Dial) -> Self {
+        let certified = dial.demands_guest_name().then(|| stream.certified_guest());
+        Self {
+            bytes,
+            transfer,
+            certified: certified.flatten(),
         }
     }
 }
@@ -146,7 +165,7 @@ async fn read_response(
     stream: &mut Stream,
     len: usize,
     limits: &ConcurrencyLimits,
-) -> Result<Received, Failure> {
+) -> Result<Body, Failure> {
     let waiting = Waiting::default();
     let body = Box::pin(read_body(stream, len, limits, None, &waiting));
     let read = timeout(WHOLE, body).await;
@@ -185,13 +204,11 @@ async fn exchange_lengths(
     transport::read_len(stream, wire::MAX_RESPONSE)
         .await
         .map_err(|error| match error {
-            ReadError::Frame(FrameError::TooLarge { announced, .. }) => match announced >> 16 {
-                TLS_ALERT if !has_tls => {
-                    let said = "the guest wants TLS, and this sensor has no --tls-cert";
-                    Failure::Handshake(said.into())
-                }
-                _ => Failure::TooLarge,
-            },
+            ReadError::Frame(error) if error.is_tls_alert() && !has_tls => {
+                let said = "the guest wants TLS, and this sensor has no --tls-cert";
+                Failure::Handshake(said.into())
+            }
+            ReadError::Frame(_) => Failure::TooLarge,
             ReadError::Truncated => Failure::BrokenOff,
             // The guest's TLS looks at our certificate after our side is done.
             ReadError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -208,7 +225,7 @@ async fn read_body(
     limits: &ConcurrencyLimits,
     slot: Option<SemaphorePermit<'_>>,
     waiting: &Waiting,
-) -> Result<Received, Failure> {
+) -> Result<Body, Failure> {
     let mut body = Vec::new();
     if len <= SMALL {
         read_up_to(stream, &mut body, len).await?;
@@ -252,7 +269,7 @@ async fn read_slowly(
     len: usize,
     limits: &ConcurrencyLimits,
     waiting: &Waiting,
-) -> Result<Received, Failure> {
+) -> Result<Body, Failure> {
     let bytes = u32::try_from(len.max(body.capacity())).unwrap_or(u32::MAX);
     let memory = limits.slow_memory.try_acquire_many(bytes);
     let _memory = memory.map_err(|_| Failure::OutOfRoom)?;

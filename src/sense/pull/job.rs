@@ -2,7 +2,7 @@
 
 use super::answer::{self, Context};
 use super::dial::Dial;
-use super::exchange;
+use super::exchange::{self, Received};
 use super::failure::Failure;
 use super::schedule::Ask;
 use crate::blocking::Blocking;
@@ -103,19 +103,21 @@ impl PullJob {
     async fn pull(self) -> Result<PullResult, Failure> {
         let Shared { dial, limits, .. } = &*self.shared;
         let (address, echo) = (&self.entry.address, &self.row.echo);
-        let (bytes, transfer) = exchange::pull(&**dial, address, self.ask, echo, limits).await?;
+        let received = exchange::pull(&**dial, address, self.ask, echo, limits).await?;
         // Apart from the wait, which ten thousand guests are in at a time: it stays small.
-        Box::pin(self.store(bytes, transfer)).await
+        Box::pin(self.store(received)).await
     }
 
     /// Decodes an answer and stores its document, if it brings one.
-    async fn store(
-        self,
-        bytes: Vec<u8>,
-        mut transfer: Option<Transfer>,
-    ) -> Result<PullResult, Failure> {
+    async fn store(self, received: Received) -> Result<PullResult, Failure> {
+        let Received {
+            bytes,
+            mut transfer,
+            certified,
+        } = received;
         let (started, len) = (clock::now(), bytes.len());
-        let Decoded { learned, document } = self.decode(bytes, transfer.as_ref()).await?;
+        let decoded = self.decode(bytes, transfer.as_ref(), certified);
+        let Decoded { learned, document } = decoded.await?;
         let Shared {
             pending,
             limits,
@@ -162,9 +164,11 @@ impl PullJob {
         &self,
         bytes: Vec<u8>,
         transfer: Option<&Transfer>,
+        certified: Option<String>,
     ) -> Result<Decoded, Failure> {
         let (entry, row, ask) = (self.entry.clone(), self.row.clone(), self.ask);
         let (seen, now) = (self.shared.seen.clone(), self.shared.wall.now());
+        let demands_name = self.shared.dial.demands_guest_name();
         let work = move || {
             let context = Context {
                 vm: &entry.vm,
@@ -176,6 +180,9 @@ impl PullJob {
             };
             let answer = answer::understand(&bytes, context)?;
             check_machine(entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
+            if demands_name {
+                check_certificate(certified.as_deref(), answer.guest_id.as_ref())?;
+            }
             let document = match &answer.document {
                 Some(envelope) => {
                     let sealed = SealedReport::new(envelope).map_err(Failure::NotStored)?;
@@ -245,6 +252,18 @@ pub(super) fn changed_machine<'a>(row: &'a GuestRow, now: Option<&GuestId>) -> O
     row.guest_id
         .as_ref()
         .filter(|then| now.is_some_and(|now| now != *then))
+}
+
+/// Whether the certificate of an agent is that of the guest that it says it is.
+fn check_certificate(certified: Option<&str>, found: Option<&GuestId>) -> Result<(), Failure> {
+    let said = found.map_or("nobody", GuestId::as_str);
+    match certified {
+        Some(certified) if certified == said => Ok(()),
+        _ => Err(Failure::WrongGuest(format!(
+            "it says that it is {said}, with a certificate of {}",
+            certified.unwrap_or("nobody")
+        ))),
+    }
 }
 
 fn check_machine(allowed: Option<&GuestId>, found: Option<&GuestId>) -> Result<(), Failure> {

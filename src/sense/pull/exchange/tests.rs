@@ -49,7 +49,11 @@ async fn each_way_to_hang_or_to_lie_has_its_own_name_and_its_own_end() {
         let started = clock::now();
         let result = pull(&DIALER, &guest.address, ask, &Echo::Nothing, &limits).await;
         let what = format!("{ask:?}, {} bytes, closes: {closes}", says.len());
-        assert_eq!(result.map(|(bytes, _)| bytes.len()), Err(failure), "{what}");
+        assert_eq!(
+            result.map(|received| received.bytes.len()),
+            Err(failure),
+            "{what}"
+        );
         assert_eq!((clock::now() - started).as_secs(), seconds, "{what}");
         assert_eq!(limits.free_transfers(), 1, "{what}");
     }
@@ -107,10 +111,11 @@ async fn a_guest_that_drips_keeps_no_transfer_from_another() {
         // By now the slow one has the only transfer.
         sleep(SLOW / 2).await;
         for _ in 0..20 {
-            let (bytes, transfer) =
-                pull(&DIALER, &quick.address, Ask::Get, &Echo::Nothing, &limits)
-                    .await
-                    .unwrap();
+            let Received {
+                bytes, transfer, ..
+            } = pull(&DIALER, &quick.address, Ask::Get, &Echo::Nothing, &limits)
+                .await
+                .unwrap();
             assert!(bytes.len() == 50_000 && transfer.is_some());
         }
         clock::now() - started
