@@ -1,7 +1,7 @@
 //! One row of `component`.
 
-use super::Pair;
 use super::columns::{ColumnError, Columns, Json, Others};
+use super::{Pair, RowKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -148,6 +148,10 @@ impl Component {
             deleted_at: None,
             others: Others::default(),
         }
+    }
+
+    pub(super) fn key(&self) -> RowKey {
+        RowKey::Component(self.kind, self.id)
     }
 
     /// Not a tombstone.

@@ -1,5 +1,6 @@
 //! One row of `nvldomain`.
 
+use super::RowKey;
 use super::columns::{ColumnError, Columns, Others};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -36,6 +37,10 @@ impl Domain {
             deleted_at: None,
             others: Others::default(),
         }
+    }
+
+    pub(super) fn key(&self) -> RowKey {
+        RowKey::Domain(self.id)
     }
 
     /// Not a tombstone.

@@ -18,6 +18,7 @@ mod domain;
 mod drift;
 mod mac;
 mod rack;
+mod record;
 
 pub use bmc::{Bmc, BmcType};
 pub use columns::{ColumnError, Json, Others};
@@ -26,6 +27,7 @@ pub use domain::Domain;
 pub use drift::{Drift, DriftType, FieldDiff};
 pub use mac::{Mac, MacError};
 pub use rack::Rack;
+pub use record::Record;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -125,6 +127,12 @@ impl<'a> Pair<'a> {
     pub fn serial(self) -> &'a str {
         self.serial
     }
+
+    /// Both halves in one text, the length of the first in front, so that no two pairs look the same.
+    pub fn key(self) -> Box<str> {
+        let (manufacturer, serial) = (self.manufacturer, self.serial);
+        format!("{}:{manufacturer}{serial}", manufacturer.len()).into()
+    }
 }
 
 impl fmt::Display for Pair<'_> {
@@ -164,6 +172,16 @@ pub enum RowKey {
 }
 
 impl RowKey {
+    /// The id; `None` of a BMC, which has none.
+    pub fn id(self) -> Option<Uuid> {
+        match self {
+            Self::Rack(id) | Self::Component(_, id) | Self::Drift(id) | Self::Domain(id) => {
+                Some(id)
+            }
+            Self::Bmc(_) => None,
+        }
+    }
+
     /// The table as it is named in a dump.
     pub fn table(self) -> &'static str {
         match self {
@@ -192,11 +210,11 @@ impl Row {
     /// Its key.
     pub fn key(&self) -> RowKey {
         match self {
-            Self::Rack(row) => RowKey::Rack(row.id),
-            Self::Component(row) => RowKey::Component(row.kind, row.id),
+            Self::Rack(row) => row.key(),
+            Self::Component(row) => row.key(),
             Self::Bmc(row) => RowKey::Bmc(row.mac),
             Self::Drift(row) => RowKey::Drift(row.id),
-            Self::Domain(row) => RowKey::Domain(row.id),
+            Self::Domain(row) => row.key(),
         }
     }
 

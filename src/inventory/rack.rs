@@ -1,7 +1,7 @@
 //! One row of `rack`.
 
-use super::Pair;
 use super::columns::{ColumnError, Columns, Json, Others};
+use super::{Pair, RowKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -64,6 +64,10 @@ impl Rack {
             health: None,
             others: Others::default(),
         }
+    }
+
+    pub(super) fn key(&self) -> RowKey {
+        RowKey::Rack(self.id)
     }
 
     /// Not a tombstone.

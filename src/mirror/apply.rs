@@ -7,7 +7,7 @@ use super::entry::CoreEntry;
 use super::observe::{Observation, PresentDevices, observe};
 use super::plan::{
     Change, ComponentInput, Earlier, Op, Plan, PresentComponents, PresentRacks, RackInput,
-    pair_key, plan_components, plan_racks,
+    plan_components, plan_racks,
 };
 use super::policy::Policy;
 use super::spec::component::WantedComponent;
@@ -203,7 +203,7 @@ fn present_components(
             if !own.contains(&pair)
                 && let Some(holder) = tables.component_of_pair(pair)?
             {
-                foreign.insert(pair_key(pair), holder);
+                foreign.insert(pair.key(), holder);
             }
         }
     }

@@ -287,7 +287,7 @@ impl<'a> Planner<'a> {
             }
             if after != *rack {
                 self.plan.counters.updated += 1;
-                *self.draft.rack(rack, Op::Observe, "observed") = after;
+                *self.draft.edit(rack, Op::Observe, "observed") = after;
             }
         }
         // Racks without an external_id take part in nothing, but they are in their domains.
@@ -362,7 +362,7 @@ impl<'a> Planner<'a> {
             let health = health.get(rack_id).and_then(|entry| entry.health());
             if health != rack.health {
                 self.plan.counters.updated += 1;
-                let row = self.draft.rack(rack, Op::Observe, "observed");
+                let row = self.draft.edit(rack, Op::Observe, "observed");
                 row.health = health;
             }
         }

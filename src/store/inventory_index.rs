@@ -1,6 +1,6 @@
 //! What the rows of the mirror are found by beside their keys, and what may be there only once.
 
-use crate::inventory::{Pair, Row, RowKey};
+use crate::inventory::{Row, RowKey};
 
 /// Which index an entry belongs to; the first byte of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,12 +41,6 @@ impl Index {
     }
 }
 
-/// Both halves, the length of the first in front, so that no two pairs look the same.
-pub(super) fn pair_value(pair: Pair<'_>) -> Vec<u8> {
-    let (manufacturer, serial) = (pair.manufacturer(), pair.serial());
-    format!("{}:{manufacturer}{serial}", manufacturer.len()).into_bytes()
-}
-
 /// The index entries of a row: key, and the row's own key where the entry is unique.
 pub(super) fn index_entries(row: &Row, entries: &mut Vec<(Vec<u8>, Vec<u8>, Index)>) {
     let own = key_bytes(row.key());
@@ -59,12 +53,12 @@ pub(super) fn index_entries(row: &Row, entries: &mut Vec<(Vec<u8>, Vec<u8>, Inde
                 unique(Index::RackExternalId, id.as_bytes());
             }
             if let Some(pair) = rack.pair() {
-                unique(Index::RackPair, &pair_value(pair));
+                unique(Index::RackPair, pair.key().as_bytes());
             }
         }
         Row::Component(component) => {
             if let Some(pair) = component.pair() {
-                unique(Index::ComponentPair, &pair_value(pair));
+                unique(Index::ComponentPair, pair.key().as_bytes());
             }
             if let Some(id) = &component.external_id {
                 let mut value = vec![component.kind.tag()];

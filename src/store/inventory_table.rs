@@ -19,7 +19,7 @@
 use super::access::{Access, Open, Reading, Writing};
 use super::audit_table::{Audit, AuditRow, AuditRun};
 use super::codec::decode;
-use super::inventory_index::{Index, index_entries, pair_value};
+use super::inventory_index::{Index, index_entries};
 use super::row::Row as Stored;
 use super::{Store, StoreError, TxError};
 use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Pair, Rack, Row};
@@ -269,7 +269,7 @@ impl<A: Access> Inventory<A> {
 
     /// The component with this pair, of whatever type.
     pub(crate) fn component_of_pair(&self, pair: Pair<'_>) -> Result<Option<Component>, Fault> {
-        let key = Index::ComponentPair.key(&pair_value(pair));
+        let key = Index::ComponentPair.key(pair.key().as_bytes());
         let Some(row) = self.index.get(key.as_slice())? else {
             return Ok(None);
         };

@@ -209,7 +209,7 @@ fn write_observed(
             wanted.external_id = None;
         }
         if wanted != *row {
-            *draft.component(row, Op::Observe, why) = wanted;
+            *draft.edit(row, Op::Observe, why) = wanted;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Changes while they are being decided: one per row, whatever touches it how often.
 
 use super::{Change, Op};
-use crate::inventory::{Bmc, Component, Drift, Rack, Row, RowKey};
+use crate::inventory::{Bmc, Drift, Record, Row, RowKey};
 use std::collections::BTreeMap;
 
 /// Collects changes by row.
@@ -10,39 +10,22 @@ pub struct Draft {
     changes: BTreeMap<RowKey, Change>,
 }
 
-macro_rules! edit {
-    ($(#[$doc:meta])* $name:ident, $row:ident) => {
-        $(#[$doc])*
-        pub fn $name(&mut self, row: &$row, op: Op, why: &'static str) -> &mut $row {
-            let before = Row::$row(Box::new(row.clone()));
-            let change = self.changes.entry(before.key()).or_insert_with(|| Change {
-                key: before.key(),
-                after: Some(before.clone()),
-                before: Some(before),
-                ops: Vec::new(),
-            });
-            change.ops.push((op, why));
-            // A row that was already removed here comes back as it was.
-            let after = change
-                .after
-                .get_or_insert_with(|| Row::$row(Box::new(row.clone())));
-            match after {
-                Row::$row(row) => row,
-                _ => unreachable!("the key names the table"),
-            }
-        }
-    };
-}
-
 impl Draft {
-    edit!(
-        /// The rack as it will be, to be changed.
-        rack, Rack
-    );
-    edit!(
-        /// The component as it will be, to be changed.
-        component, Component
-    );
+    /// The row as it will be, to be changed. A row that was removed comes back as it was.
+    pub fn edit<R: Record>(&mut self, row: &R, op: Op, why: &'static str) -> &mut R {
+        let change = self.changes.entry(row.key()).or_insert_with(|| Change {
+            key: row.key(),
+            before: Some(row.to_row()),
+            after: Some(row.to_row()),
+            ops: Vec::new(),
+        });
+        change.ops.push((op, why));
+        let after = change.after.get_or_insert_with(|| row.to_row());
+        match R::of(after) {
+            Some(row) => row,
+            None => unreachable!("the key names the table"),
+        }
+    }
 
     /// Writes a row as a whole: a new one, or a BMC that changes hands.
     pub fn put(&mut self, before: Option<Row>, after: Row, op: Op, why: &'static str) {

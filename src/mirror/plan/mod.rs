@@ -21,7 +21,7 @@ pub use draft::Draft;
 pub use rack::{PresentRacks, RackInput, plan_racks};
 
 use super::diagnostics::{Counters, Diagnostic, Withheld};
-use crate::inventory::{ComponentType, Kind, Mac, Pair, Row, RowKey};
+use crate::inventory::{Kind, Mac, Pair, Row, RowKey};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -155,7 +155,7 @@ impl Earlier {
 
     /// Notes that `kind` has this pair.
     pub fn take_pair(&mut self, pair: Pair<'_>, kind: Kind) {
-        self.pairs.entry(pair_key(pair)).or_insert(kind);
+        self.pairs.entry(pair.key()).or_insert(kind);
     }
 
     fn mac(&self, mac: Mac) -> Option<Kind> {
@@ -166,15 +166,8 @@ impl Earlier {
         if self.pairs.is_empty() {
             return None;
         }
-        self.pairs.get(&pair_key(pair)).copied()
+        self.pairs.get(&pair.key()).copied()
     }
-}
-
-/// One text for both halves; neither can hold a NUL that would blur them in a way that matters:
-/// the lengths are part of it.
-pub fn pair_key(pair: Pair<'_>) -> Box<str> {
-    let (manufacturer, serial) = (pair.manufacturer(), pair.serial());
-    format!("{}:{manufacturer}{serial}", manufacturer.len()).into()
 }
 
 /// Which entry has which row: one entry per row, one row per entry.
@@ -220,11 +213,4 @@ impl Claims {
 /// NULL and the empty text are the same.
 fn same_text(stored: Option<&str>, wanted: Option<&str>) -> bool {
     stored.unwrap_or_default() == wanted.unwrap_or_default()
-}
-
-/// The kind that mirrors rows of this type.
-pub fn kind_of(component: ComponentType) -> Option<Kind> {
-    Kind::ALL
-        .into_iter()
-        .find(|kind| kind.component_type() == Some(component))
 }

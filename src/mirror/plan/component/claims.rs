@@ -3,7 +3,6 @@
 use super::Planner;
 use crate::inventory::{BmcType, Mac, Pair};
 use crate::mirror::diagnostics::Diagnostic;
-use crate::mirror::plan::pair_key;
 use crate::mirror::policy::Identity;
 use std::collections::HashMap;
 
@@ -100,7 +99,7 @@ impl<'a> Planner<'a> {
             };
             let stored_here = self.row_of_pair.contains_key(&pair);
             let taken = self.earlier.pair(pair);
-            let foreign = || self.input.present.foreign.get(&pair_key(pair));
+            let foreign = || self.input.present.foreign.get(&pair.key());
             let holder = match taken {
                 Some(kind) => Some(kind.name()),
                 None if by_pair && !stored_here && !self.input.present.foreign.is_empty() => {

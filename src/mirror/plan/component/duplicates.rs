@@ -3,7 +3,7 @@
 use super::{ComponentInput, find_bmc};
 use crate::inventory::{BmcType, Mac};
 use crate::mirror::diagnostics::Diagnostic;
-use crate::mirror::plan::{Earlier, pair_key};
+use crate::mirror::plan::Earlier;
 use crate::mirror::policy::{Duplicates, Identity};
 use crate::mirror::spec::component::WantedComponent;
 use std::collections::HashSet;
@@ -76,10 +76,7 @@ pub(super) fn without_duplicates(
         let mut seen: HashSet<Box<str>> = HashSet::new();
         let mut unique = Vec::with_capacity(kept.len());
         for entry in kept.into_iter().rev() {
-            if entry
-                .pair()
-                .is_some_and(|pair| !seen.insert(pair_key(pair)))
-            {
+            if entry.pair().is_some_and(|pair| !seen.insert(pair.key())) {
                 let why = "another entry has the same manufacturer and serial number";
                 drop(entry, "duplicate_component", why.into());
             } else {

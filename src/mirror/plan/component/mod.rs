@@ -37,7 +37,7 @@ pub struct PresentComponents {
     pub rows: Vec<Component>,
     /// All BMCs of all types, by address.
     pub bmcs: Vec<Bmc>,
-    /// Rows of other types that hold a pair wanted here, by [`pair_key`](crate::mirror::plan::pair_key).
+    /// Rows of other types that hold a pair wanted here, by [`Pair::key`].
     pub foreign: HashMap<Box<str>, Component>,
     /// Live racks by external_id.
     pub racks: HashMap<String, Uuid>,
@@ -379,7 +379,7 @@ impl<'a> Planner<'a> {
             };
             let row = self
                 .draft
-                .component(row, Op::SoftDelete, "Core does not list it any more");
+                .edit(row, Op::SoftDelete, "Core does not list it any more");
             row.deleted_at = Some(self.input.now.to_owned());
             self.counters.soft_deleted += 1;
         }

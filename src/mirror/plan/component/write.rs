@@ -2,7 +2,7 @@
 
 use super::{Planner, find_bmc, sighting_keys};
 use crate::inventory::{Bmc, BmcType, Component, Json, Row};
-use crate::mirror::plan::{Decision, Op, pair_key, same_text};
+use crate::mirror::plan::{Decision, Op, same_text};
 use crate::mirror::policy::{Clear, Identity, Profile};
 use crate::mirror::spec::component::{Address, Position, WantedComponent};
 use std::borrow::Cow;
@@ -34,14 +34,14 @@ impl Planner<'_> {
                 Some(holder) if self.claims.is_claimed(holder) => {}
                 Some(holder) => {
                     if let Some(row) = self.input.present.rows.get(holder) {
-                        let row = self.draft.component(row, Op::PairRelease, why);
+                        let row = self.draft.edit(row, Op::PairRelease, why);
                         (row.manufacturer, row.serial_number) = (None, None);
                     }
                 }
                 None if self.input.present.foreign.is_empty() => {}
                 None => {
-                    if let Some(row) = self.input.present.foreign.get(&pair_key(pair)) {
-                        let row = self.draft.component(row, Op::PairRelease, why);
+                    if let Some(row) = self.input.present.foreign.get(&pair.key()) {
+                        let row = self.draft.edit(row, Op::PairRelease, why);
                         (row.manufacturer, row.serial_number) = (None, None);
                     }
                 }
@@ -167,7 +167,7 @@ impl Planner<'_> {
         } else {
             "Core says so"
         };
-        let after = self.draft.component(row, op, why);
+        let after = self.draft.edit(row, op, why);
         after.deleted_at = None;
         for (column, value) in [
             (&mut after.name, name),

@@ -351,7 +351,7 @@ impl<'a> Planner<'a> {
                 continue;
             };
             let why = "Core does not list it any more";
-            self.draft.rack(row, Op::SoftDelete, why).deleted_at = Some(self.input.now.to_owned());
+            self.draft.edit(row, Op::SoftDelete, why).deleted_at = Some(self.input.now.to_owned());
             self.deleted.insert(candidate.row);
             self.counters.soft_deleted += 1;
         }

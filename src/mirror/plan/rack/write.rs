@@ -31,7 +31,7 @@ impl Planner<'_> {
             }
             if let Some(row) = self.input.present.rows.get(holder) {
                 let why = "the pair goes to another rack";
-                let row = self.draft.rack(row, Op::PairRelease, why);
+                let row = self.draft.edit(row, Op::PairRelease, why);
                 (row.manufacturer, row.serial_number) = (None, None);
             }
         }
@@ -89,14 +89,14 @@ impl Planner<'_> {
         if adopted {
             self.counters.adopted += 1;
             let why = "the rack with this pair has this rack_id";
-            self.draft.rack(row, Op::Adopt, why);
+            self.draft.edit(row, Op::Adopt, why);
         }
         if resurrected {
             self.counters.resurrected += 1;
-            self.draft.rack(row, Op::Resurrect, "Core lists it again");
+            self.draft.edit(row, Op::Resurrect, "Core lists it again");
         }
         self.counters.updated += 1;
-        *self.draft.rack(row, Op::Update, "Core says so") = after;
+        *self.draft.edit(row, Op::Update, "Core says so") = after;
     }
 
     fn insert(&mut self, i: usize, entry: &WantedRack, id: Uuid) {
