@@ -1,7 +1,7 @@
 //! One row of `component_drift`: missing here, missing there, or differs.
 
-use super::ComponentType;
 use super::columns::{ColumnError, Columns, wrong};
+use super::{ComponentType, RowKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
@@ -75,6 +75,14 @@ pub struct Drift {
 }
 
 impl Drift {
+    pub(super) fn key(&self) -> RowKey {
+        RowKey::Drift(self.id)
+    }
+
+    pub(super) fn label(&self) -> String {
+        self.id.to_string()
+    }
+
     pub(super) fn columns(&self) -> Map<String, Value> {
         let diffs: Vec<Value> = self
             .diffs

@@ -213,7 +213,7 @@ impl Row {
             Self::Rack(row) => row.key(),
             Self::Component(row) => row.key(),
             Self::Bmc(row) => RowKey::Bmc(row.mac),
-            Self::Drift(row) => RowKey::Drift(row.id),
+            Self::Drift(row) => row.key(),
             Self::Domain(row) => row.key(),
         }
     }
@@ -235,7 +235,7 @@ impl Row {
             Self::Rack(row) => row.label(),
             Self::Component(row) => row.label(),
             Self::Bmc(row) => row.mac.to_string(),
-            Self::Drift(row) => row.id.to_string(),
+            Self::Drift(row) => row.label(),
             Self::Domain(row) => row.label(),
         }
     }

@@ -1,6 +1,6 @@
 //! What rows of all tables have in common, for code that is written once for all of them.
 
-use super::{Bmc, Component, Domain, Pair, Rack, Row, RowKey};
+use super::{Bmc, Component, Domain, Drift, Pair, Rack, Row, RowKey};
 
 /// A row of one table.
 pub trait Record: Clone + PartialEq {
@@ -39,21 +39,21 @@ pub trait Record: Clone + PartialEq {
     fn release_pair(&mut self) {}
 }
 
-/// Records that are boxed in a [`Row`].
+/// Records that are boxed in a [`Row`] of the same name.
 macro_rules! boxed {
-    ($record:ident, $row:ident, $($rest:tt)*) => {
+    ($record:ident, $($rest:tt)*) => {
         impl Record for $record {
             fn key(&self) -> RowKey {
                 self.key()
             }
 
             fn to_row(&self) -> Row {
-                Row::$row(Box::new(self.clone()))
+                Row::$record(Box::new(self.clone()))
             }
 
             fn of(row: &mut Row) -> Option<&mut Self> {
                 match row {
-                    Row::$row(record) => Some(record),
+                    Row::$record(record) => Some(record),
                     _ => None,
                 }
             }
@@ -62,6 +62,15 @@ macro_rules! boxed {
                 self.label()
             }
 
+            $($rest)*
+        }
+    };
+}
+
+/// Records that become tombstones.
+macro_rules! with_tombstones {
+    ($record:ident, $($rest:tt)*) => {
+        boxed! { $record,
             fn is_live(&self) -> bool {
                 self.is_live()
             }
@@ -75,10 +84,10 @@ macro_rules! boxed {
     };
 }
 
-/// The part of a record that has a pair.
+/// Records that become tombstones and have a pair.
 macro_rules! with_pair {
     ($record:ident) => {
-        boxed! { $record, $record,
+        with_tombstones! { $record,
             fn halves(&self) -> (Option<&str>, Option<&str>) {
                 (self.manufacturer.as_deref(), self.serial_number.as_deref())
             }
@@ -92,7 +101,8 @@ macro_rules! with_pair {
 
 with_pair!(Rack);
 with_pair!(Component);
-boxed! { Domain, Domain, }
+with_tombstones! { Domain, }
+boxed! { Drift, }
 
 impl Record for Bmc {
     fn key(&self) -> RowKey {

@@ -1,18 +1,16 @@
 //! One plan, one transaction: read, plan, write, audit.
 
 use super::approval::Approval;
+use super::change::{Change, Op};
 use super::core::{Device, Pulled, Topology};
 use super::diagnostics::{Diagnostic, Withheld};
 use super::entry::CoreEntry;
 use super::observe::{Observation, PresentDevices, observe};
-use super::plan::{
-    Change, ComponentInput, Earlier, Op, Plan, PresentComponents, PresentRacks, RackInput,
-    plan_components, plan_racks,
-};
+use super::plan::{Earlier, Given, Plan, PresentComponents, plan_components, plan_racks};
 use super::policy::Policy;
 use super::spec::component::WantedComponent;
 use super::spec::rack::WantedRack;
-use super::spec::{self, Skipped};
+use super::spec::{self, Skipped, WantedRow};
 use super::topology::{self, PresentTopology, TopologyPlan};
 use crate::inventory::{BmcType, Kind, Pair, Row};
 use crate::store::audit_table::{AuditRow, AuditRun};
@@ -141,40 +139,24 @@ pub(crate) fn mirror(
     let absent = tables.absent(kind.component_type())?.into_iter().collect();
     let complete = checked.complete;
     let wanted = std::mem::replace(&mut checked.wanted, Wanted::Racks(Vec::new()));
+    let given = Given {
+        kind,
+        skipped: &checked.skipped,
+        complete,
+        absent: &absent,
+        policy: run.policy,
+        approval: run.approval,
+        now: &run.audit.time,
+        trace: run.trace,
+    };
     let mut plan = match wanted {
-        Wanted::Racks(wanted) => {
-            let present = PresentRacks {
-                rows: tables.racks()?,
-                absent,
-            };
-            let input = RackInput {
-                wanted,
-                skipped: &checked.skipped,
-                complete,
-                present: &present,
-                policy: run.policy,
-                approval: run.approval,
-                now: &run.audit.time,
-                trace: run.trace,
-            };
-            plan_racks(input, run.new_id)
-        }
+        Wanted::Racks(wanted) => plan_racks(given, wanted, &tables.racks()?, run.new_id),
         Wanted::Components(wanted) => {
-            let present = present_components(tables, kind, &wanted, absent)?;
-            protect_unpulled_types(tables, run, &present)?;
-            let input = ComponentInput {
-                kind,
-                wanted,
-                skipped: &checked.skipped,
-                complete,
-                present: &present,
-                racks_pulled: run.racks_pulled,
-                policy: run.policy,
-                approval: run.approval,
-                now: &run.audit.time,
-                trace: run.trace,
-            };
-            plan_components(input, &mut run.earlier, run.new_id)
+            let mut present = present_components(tables, kind, &wanted)?;
+            present.racks_pulled = run.racks_pulled;
+            let unknown = std::mem::take(&mut run.unknown);
+            protect_unpulled_types(tables, unknown, &mut run.earlier, &present)?;
+            plan_components(given, wanted, &present, &mut run.earlier, run.new_id)
         }
     };
     plan.warnings.splice(0..0, checked.warnings.drain(..));
@@ -189,7 +171,6 @@ fn present_components(
     tables: &Tables<'_>,
     kind: Kind,
     wanted: &[WantedComponent],
-    absent: HashMap<Uuid, u32>,
 ) -> Result<PresentComponents, Fault> {
     let Some(component_type) = kind.component_type() else {
         return Ok(PresentComponents::default());
@@ -215,17 +196,18 @@ fn present_components(
         racks: racks
             .filter_map(|rack| Some((rack.external_id?, rack.id)))
             .collect(),
-        absent,
+        racks_pulled: false,
     })
 }
 
 /// A type that was to come first and whose claims are not known keeps what it has.
 fn protect_unpulled_types(
     tables: &Tables<'_>,
-    run: &mut Run<'_>,
+    unknown: Vec<Kind>,
+    earlier: &mut Earlier,
     present: &PresentComponents,
 ) -> Result<(), Fault> {
-    for kind in std::mem::take(&mut run.unknown) {
+    for kind in unknown {
         let Some(component_type) = kind.component_type() else {
             continue;
         };
@@ -233,12 +215,12 @@ fn protect_unpulled_types(
         let live: HashSet<Uuid> = rows.iter().filter(|r| r.is_live()).map(|r| r.id).collect();
         for row in rows.iter().filter(|row| row.is_live()) {
             if let Some(pair) = row.pair() {
-                run.earlier.take_pair(pair, kind);
+                earlier.take_pair(pair, kind);
             }
         }
         for bmc in &present.bmcs {
             if bmc.kind == BmcType::Host && live.contains(&bmc.component_id) {
-                run.earlier.take_mac(bmc.mac, kind);
+                earlier.take_mac(bmc.mac, kind);
             }
         }
     }

@@ -8,7 +8,7 @@
 //! stored one, ids kept; rows that go are in the audit log. A table it does not name stays.
 
 use super::apply::write_changes;
-use super::plan::{Change, Op};
+use super::change::{Change, Op};
 use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Rack, Row, RowKey};
 use crate::store::audit_table::AuditRun;
 use crate::store::inventory_table::{Ending, InventoryError, TABLES};

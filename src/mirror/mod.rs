@@ -29,6 +29,7 @@
 
 mod apply;
 pub mod approval;
+pub mod change;
 pub mod core;
 pub mod cycle;
 pub mod diagnostics;

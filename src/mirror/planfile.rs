@@ -5,11 +5,11 @@
 //! the same inputs give the same plan, which is what is then applied.
 
 use super::apply;
+use super::change::Change;
 use super::core::{Core, Pull};
 use super::cycle::{Cycle, Planned, plan_cycle};
 use super::diagnostics::{Counters, Diagnostic, Withheld};
 use super::entry::CoreEntry;
-use super::plan::Change;
 use super::policy::Policy;
 use crate::inventory::{Kind, Row};
 use crate::store::Store;

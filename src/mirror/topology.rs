@@ -16,11 +16,11 @@
 //! - A rack that is not there is warned of and costs nothing else.
 //! - Health: a live rack that the list lacks has none.
 
+use super::change::{Change, Draft, Op};
 use super::core::{DomainMember, Pull, RackGroup, RackHealth, Topology};
 use super::diagnostics::{Counters, Diagnostic};
-use super::plan::{Change, Draft, Op};
 use super::policy::{Empty, Policy};
-use crate::inventory::{Domain, Rack, Row};
+use crate::inventory::{Domain, Rack};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -301,7 +301,7 @@ impl<'a> Planner<'a> {
                 let mut after = domain.clone();
                 after.deleted_at = Some(self.now.to_owned());
                 let why = "no rack is in it any more";
-                self.put(Some(domain), after, Op::SoftDelete, why);
+                self.put(Some(domain), &after, Op::SoftDelete, why);
             }
         }
     }
@@ -324,7 +324,7 @@ impl<'a> Planner<'a> {
                 nmxc_cluster_id: cluster.flatten(),
                 ..Domain::new(id, external_id.to_owned(), self.now)
             };
-            self.put(None, row, Op::Insert, "observed");
+            self.put(None, &row, Op::Insert, "observed");
             return id;
         };
         let mut after = stored.clone();
@@ -340,15 +340,13 @@ impl<'a> Planner<'a> {
                 self.plan.counters.resurrected += 1;
                 Op::Resurrect
             };
-            self.put(Some(stored), after, op, "observed");
+            self.put(Some(stored), &after, op, "observed");
         }
         stored.id
     }
 
-    fn put(&mut self, before: Option<&Domain>, after: Domain, op: Op, why: &'static str) {
-        let row = |domain: Domain| Row::Domain(Box::new(domain));
-        self.draft
-            .put(before.cloned().map(row), row(after), op, why);
+    fn put(&mut self, before: Option<&Domain>, after: &Domain, op: Op, why: &'static str) {
+        self.draft.put(before, after, [(op, why)]);
     }
 
     fn write_health(&mut self, entries: &[RackHealth]) {

@@ -1,9 +1,9 @@
 //! What is expected beside what was observed, as drift rows.
 
 use super::{Checked, PresentDevices};
-use crate::inventory::{Component, ComponentType, Drift, DriftType, FieldDiff, Kind, Row};
+use crate::inventory::{Component, ComponentType, Drift, DriftType, FieldDiff, Kind};
+use crate::mirror::change::{Draft, Op};
 use crate::mirror::core::{Device, ObservedNumber};
-use crate::mirror::plan::{Draft, Op};
 use crate::mirror::policy::{Policy, Profile};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
@@ -139,7 +139,7 @@ pub(super) fn replace(
         let same = stored.component_type.is_some() && wanted.contains(&content(stored));
         if !(same && kept.insert(content(stored))) {
             let why = "not observed any more";
-            draft.remove(Row::Drift(Box::new(stored.clone())), Op::DriftDelete, why);
+            draft.remove(stored, Op::DriftDelete, why);
         }
     }
     for drift in drifts {
@@ -148,7 +148,7 @@ pub(super) fn replace(
                 id: new_id(),
                 ..drift.clone()
             };
-            draft.put_drift(row, Op::DriftInsert, "observed");
+            draft.put(None, &row, [(Op::DriftInsert, "observed")]);
         }
     }
 }

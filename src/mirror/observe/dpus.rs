@@ -1,9 +1,9 @@
 //! DPUs, which are rows of their own beside the Host BMC of their machine.
 
 use super::{Checked, PresentDevices};
-use crate::inventory::{Bmc, BmcType, Kind, Mac, Row};
+use crate::inventory::{Bmc, BmcType, Kind, Mac};
+use crate::mirror::change::{Draft, Op};
 use crate::mirror::diagnostics::Diagnostic;
-use crate::mirror::plan::{Draft, Op};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -69,14 +69,14 @@ pub(super) fn write_dpus(
     for bmc in &present.bmcs {
         let gone = bmc.kind == BmcType::Dpu && owners.contains(&bmc.component_id);
         if gone && !wanted.contains_key(&bmc.mac) {
-            draft.remove(Row::Bmc(*bmc), Op::DpuHardDelete, "no longer observed");
+            draft.remove(bmc, Op::DpuHardDelete, "no longer observed");
         }
     }
     for (mac, bmc) in wanted {
         match stored.get(&mac) {
             Some(stored) if *stored == bmc => {}
-            Some(stored) => draft.put_bmc(Some(*stored), bmc, Op::DpuUpdate, "observed"),
-            None => draft.put_bmc(None, bmc, Op::DpuInsert, "observed"),
+            Some(stored) => draft.put(Some(stored), &bmc, [(Op::DpuUpdate, "observed")]),
+            None => draft.put(None, &bmc, [(Op::DpuInsert, "observed")]),
         }
     }
     Ok(())

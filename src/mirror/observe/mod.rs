@@ -15,9 +15,9 @@ mod compare;
 mod dpus;
 mod link;
 
+use super::change::{Change, Draft, Op};
 use super::core::Device;
 use super::diagnostics::Diagnostic;
-use super::plan::{Change, Draft, Op};
 use super::policy::Policy;
 use crate::inventory::{Bmc, Component, Drift, Json, Kind, Mac};
 use compare::{compare, replace};

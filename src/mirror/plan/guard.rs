@@ -1,10 +1,8 @@
 //! Which of the rows that nobody claimed are deleted now.
 
-use super::super::approval::Approval;
-use super::super::diagnostics::{Diagnostic, Withheld};
-use super::super::policy::{Empty, Policy};
-use crate::inventory::Kind;
-use std::collections::HashMap;
+use super::{Given, Plan};
+use crate::mirror::diagnostics::Withheld;
+use crate::mirror::policy::{Empty, Policy};
 use uuid::Uuid;
 
 /// A live row that a complete response lacks.
@@ -16,102 +14,91 @@ pub(super) struct Candidate {
     pub(super) label: String,
 }
 
-/// What was decided about the candidates.
-#[derive(Debug, Default)]
-pub(super) struct Verdict {
-    pub(super) delete: Vec<Candidate>,
-    pub(super) withheld: Vec<Withheld>,
-    pub(super) waiting: Vec<(Candidate, u32)>,
-    pub(super) absences: Vec<(Uuid, u32)>,
-    pub(super) approved: bool,
-    pub(super) warnings: Vec<Diagnostic>,
-}
-
-/// Decides. `live` counts all live rows of the type, `absent` says how often in a row each was
-/// missing before; `empty` that the response held no entry at all.
+/// Gives the rows that are deleted now, and notes in the plan what becomes of the others. `live` counts all live
+/// rows of the type; `empty` says that the response held no entry at all.
 pub(super) fn judge(
-    kind: Kind,
+    given: &Given<'_>,
+    plan: &mut Plan,
     candidates: Vec<Candidate>,
     live: usize,
     empty: bool,
-    absent: &HashMap<Uuid, u32>,
-    policy: &Policy,
-    approval: Option<&Approval>,
-) -> Verdict {
-    let approval = approval.filter(|approval| approval.kind == kind);
-    let mut verdict = Verdict::default();
+) -> Vec<Candidate> {
+    let (policy, absent) = (given.policy, given.absent);
     if empty && policy.empty == Empty::Skip && live > 0 {
         let why = format!("the response is empty: {live} live rows are kept");
-        let report = Diagnostic::new("empty_response_delete_skipped", kind, "", why);
-        verdict.warnings.push(report);
-        return verdict;
+        plan.warn("empty_response_delete_skipped", "", why);
+        return Vec::new();
     }
+    let note = |plan: &mut Plan, candidate: &Candidate, rule: &str| {
+        if given.trace {
+            let keys = vec![candidate.label.clone(), candidate.id.to_string()];
+            plan.note(keys, format!("nobody claimed it: {rule}"));
+        }
+    };
     let grace = policy.delete_grace.max(1);
     let mut due = Vec::new();
     for candidate in candidates {
         let before = absent.get(&candidate.id).copied().unwrap_or(0);
         let times = before.saturating_add(1).min(grace);
-        // With a grace of 1 there is nothing to remember.
-        if grace > 1 && times != before {
-            verdict.absences.push((candidate.id, times));
+        if times == grace {
+            due.push((candidate, before));
+            continue;
         }
-        if times < grace {
-            verdict.waiting.push((candidate, times));
-        } else {
-            due.push(candidate);
-        }
+        plan.absences.push((candidate.id, times));
+        let rule = format!("missing in {times} complete pulls so far, not deleted yet");
+        note(plan, &candidate, &rule);
     }
     if due.is_empty() {
-        return verdict;
+        return Vec::new();
     }
+    let deletes = due.len();
     // A ceiling that somebody typed holds for an empty response too.
     let trusted = empty && policy.empty == Empty::Authoritative && policy.approve_deletes.is_none();
-    let approved = approval.is_some_and(|a| a.is_for(kind, due.iter().map(|c| c.id)));
+    let approval = given
+        .approval
+        .filter(|approval| approval.kind == given.kind);
+    let ids = due.iter().map(|(candidate, _)| candidate.id);
+    let approved = approval.is_some_and(|approval| approval.is_for(given.kind, ids));
     if approval.is_some() && !approved {
         let why = "the rows that Core lacks are not those whose deletion was approved";
-        let report = Diagnostic::new("approval_stale", kind, "", why);
-        verdict.warnings.push(report);
+        plan.warn("approval_stale", "", why);
     }
-    if !trusted && !approved && trips(due.len(), live, policy) {
-        verdict.warnings.push(Diagnostic::new(
-            "guard_tripped",
-            kind,
-            "",
-            format!(
-                "{} of {live} live rows would be deleted and are kept; to delete them run once with --approve-deletes {}",
-                due.len(),
-                due.len()
-            ),
-        ));
-        verdict.withheld = due
-            .into_iter()
-            .map(|candidate| Withheld {
-                kind: kind.name().to_owned(),
+    if !trusted && !approved && trips(deletes, live, policy) {
+        let why = format!(
+            "{deletes} of {live} live rows would be deleted and are kept; to delete them run once with --approve-deletes {deletes}"
+        );
+        plan.warn("guard_tripped", "", why);
+        for (candidate, before) in due {
+            note(plan, &candidate, "the guard withheld the delete");
+            // With a grace of 1 there is nothing to remember.
+            if grace > 1 && grace != before {
+                plan.absences.push((candidate.id, grace));
+            }
+            plan.withheld.push(Withheld {
+                kind: given.kind.name().to_owned(),
                 id: candidate.id.to_string(),
                 key: candidate.label,
-            })
-            .collect();
-    } else {
-        if trusted {
-            // The guard lets it through, but somebody should look.
-            let why = format!(
-                "the response is empty and believed: {} of {live} live rows are deleted",
-                due.len()
-            );
-            let report = Diagnostic::new("empty_response_believed", kind, "", why);
-            verdict.warnings.push(report);
+            });
         }
-        // A tombstone is not waiting for anything.
-        for candidate in &due {
-            verdict.absences.retain(|(id, _)| *id != candidate.id);
-            if absent.contains_key(&candidate.id) {
-                verdict.absences.push((candidate.id, 0));
-            }
-        }
-        verdict.delete = due;
-        verdict.approved = approved;
+        return Vec::new();
     }
-    verdict
+    if trusted {
+        // The guard lets it through, but somebody should look.
+        let why = format!(
+            "the response is empty and believed: {deletes} of {live} live rows are deleted"
+        );
+        plan.warn("empty_response_believed", "", why);
+    }
+    plan.approved = approved;
+    let deleted = due.into_iter().map(|(candidate, _)| {
+        note(plan, &candidate, "deleted");
+        // A tombstone is not waiting for anything.
+        if absent.contains_key(&candidate.id) {
+            plan.absences.push((candidate.id, 0));
+        }
+        candidate
+    });
+    deleted.collect()
 }
 
 /// More than both limits, or more than was approved.
@@ -131,32 +118,38 @@ fn trips(deletes: usize, live: usize, policy: &Policy) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::Kind;
     use crate::mirror::policy::Profile;
+    use std::collections::HashMap;
 
-    fn judged(deletes: usize, live: usize, policy: &Policy) -> Verdict {
-        let candidates = (0..deletes)
-            .map(|row| Candidate {
-                row,
-                id: Uuid::from_u128(row as u128),
-                label: row.to_string(),
-            })
-            .collect();
-        judge(
-            Kind::Compute,
-            candidates,
-            live,
-            false,
-            &HashMap::new(),
+    /// How many are deleted, and the plan.
+    fn judged(deletes: usize, live: usize, empty: bool, policy: &Policy) -> (usize, Plan) {
+        let candidates = (0..deletes).map(|row| Candidate {
+            row,
+            id: Uuid::from_u128(row as u128),
+            label: row.to_string(),
+        });
+        let given = Given {
+            kind: Kind::Compute,
+            skipped: &[],
+            complete: true,
+            absent: &HashMap::new(),
             policy,
-            None,
-        )
+            approval: None,
+            now: "now",
+            trace: false,
+        };
+        let mut plan = Plan::new(given.kind);
+        let deleted = judge(&given, &mut plan, candidates.collect(), live, empty);
+        (deleted.len(), plan)
     }
 
     #[test]
     fn both_limits_must_be_exceeded_before_anything_is_withheld() {
         let policy = Policy::of(Profile::NaturalKey);
         for (deletes, live, withheld) in [(1, 3, 0), (10, 10, 0), (11, 110, 0), (11, 109, 11)] {
-            assert_eq!(judged(deletes, live, &policy).withheld.len(), withheld);
+            let (_, plan) = judged(deletes, live, false, &policy);
+            assert_eq!(plan.withheld.len(), withheld);
         }
     }
 
@@ -164,8 +157,8 @@ mod tests {
     fn an_approval_is_a_ceiling_and_one_more_trips_again() {
         let mut policy = Policy::of(Profile::NaturalKey);
         policy.approve_deletes = Some(30);
-        assert_eq!(judged(30, 40, &policy).delete.len(), 30);
-        assert_eq!(judged(31, 40, &policy).withheld.len(), 31);
+        assert_eq!(judged(30, 40, false, &policy).0, 30);
+        assert_eq!(judged(31, 40, false, &policy).1.withheld.len(), 31);
     }
 
     #[test]
@@ -177,32 +170,12 @@ mod tests {
             (Empty::Authoritative, 20),
         ] {
             policy.empty = empty;
-            let candidates = (0..20).map(|row| Candidate {
-                row,
-                id: Uuid::from_u128(row as u128),
-                label: String::new(),
-            });
-            let verdict = judge(
-                Kind::Rack,
-                candidates.collect(),
-                20,
-                true,
-                &HashMap::new(),
-                &policy,
-                None,
-            );
-            assert_eq!(verdict.delete.len(), deleted, "{empty:?}");
+            let (count, plan) = judged(20, 20, true, &policy);
+            assert_eq!(count, deleted, "{empty:?}");
             // Whatever becomes of them, an empty response is worth a look.
-            assert_eq!(verdict.warnings.len(), 1, "{empty:?}");
+            assert_eq!(plan.warnings.len(), 1, "{empty:?}");
         }
         policy.approve_deletes = Some(19);
-        let candidates = (0..20).map(|row| Candidate {
-            row,
-            id: Uuid::from_u128(row as u128),
-            label: String::new(),
-        });
-        let all = candidates.collect();
-        let verdict = judge(Kind::Rack, all, 20, true, &HashMap::new(), &policy, None);
-        assert_eq!(verdict.withheld.len(), 20);
+        assert_eq!(judged(20, 20, true, &policy).1.withheld.len(), 20);
     }
 }

@@ -5,107 +5,55 @@
 //! present rows ───────────────────────────────────────────────────────────────────────┤
 //!     rows nobody claimed or saw ── grace ── guard ── deletes, or withheld            │
 //!     final owner of every pair, name and MAC, decided in memory ─────────────────────┴─► Plan
+//!
+//! reconcile.rs  the steps above, once, over any `Entity`
+//! rack.rs, component.rs, bmc.rs  what is an entity's own: identities, what is unique, columns
+//! guard.rs      which unclaimed rows are deleted now
 //! ```
 //!
 //! The order of a response never matters: entries are sorted first. Ids and the time come from
 //! the caller, so that a plan can be repeated.
 
+mod bmc;
 mod component;
-mod draft;
 mod guard;
 mod names;
 mod rack;
+mod reconcile;
+#[cfg(test)]
+mod test_kind;
 
-pub use component::{ComponentInput, PresentComponents, plan_components};
-pub use draft::Draft;
-pub use rack::{PresentRacks, RackInput, plan_racks};
+pub use component::{PresentComponents, plan_components};
+pub use rack::plan_racks;
 
+use super::approval::Approval;
+use super::change::Change;
 use super::diagnostics::{Counters, Diagnostic, Withheld};
-use crate::inventory::{Kind, Mac, Pair, Row, RowKey};
+use super::policy::Policy;
+use super::spec::Skipped;
+use crate::inventory::{Kind, Mac, Pair};
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Why a row is written, as the audit log says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Op {
-    /// A new rack or component.
-    Insert,
-    /// Mirrored columns differ.
-    Update,
-    /// A rack gets another external_id.
-    Adopt,
-    /// A tombstone lives again.
-    Resurrect,
-    /// A row becomes a tombstone.
-    SoftDelete,
-    /// A pair goes to another row.
-    PairRelease,
-    /// A tombstone makes room for its name.
-    TombstoneGc,
-    /// A new Host BMC.
-    BmcInsert,
-    /// The BMC answers elsewhere.
-    BmcUpdate,
-    /// The component has another BMC now.
-    BmcHardDelete,
-    /// The BMC belongs to another component now.
-    BmcEvict,
-    /// An observed column differs.
-    Observe,
-    /// A DPU was observed.
-    DpuInsert,
-    /// A DPU answers elsewhere or sits in another machine.
-    DpuUpdate,
-    /// A DPU is no longer observed.
-    DpuHardDelete,
-    /// A difference appeared.
-    DriftInsert,
-    /// A difference went away.
-    DriftDelete,
-    /// Put there by `load`.
-    Load,
-    /// Not in the loaded file.
-    LoadRemove,
-}
-
-impl Op {
-    /// As the audit log has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Insert => "insert",
-            Self::Update => "update",
-            Self::Adopt => "adopt",
-            Self::Resurrect => "resurrect",
-            Self::SoftDelete => "soft_delete",
-            Self::PairRelease => "pair_release",
-            Self::TombstoneGc => "tombstone_gc",
-            Self::BmcInsert => "bmc_insert",
-            Self::BmcUpdate => "bmc_update",
-            Self::BmcHardDelete => "bmc_hard_delete",
-            Self::BmcEvict => "bmc_evict",
-            Self::Observe => "observe",
-            Self::DpuInsert => "dpu_insert",
-            Self::DpuUpdate => "dpu_update",
-            Self::DpuHardDelete => "dpu_hard_delete",
-            Self::DriftInsert => "drift_insert",
-            Self::DriftDelete => "drift_delete",
-            Self::Load => "load",
-            Self::LoadRemove => "load_remove",
-        }
-    }
-}
-
-/// What happens to one row, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Which row.
-    pub key: RowKey,
-    /// As it is; `None`: it is not there.
-    pub before: Option<Row>,
-    /// As it will be; `None`: it goes for good.
-    pub after: Option<Row>,
-    /// What led to it, in order.
-    pub ops: Vec<(Op, &'static str)>,
+/// What every plan is made from, beside entries and rows.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// Which type.
+    pub kind: Kind,
+    /// Entries that lack something.
+    pub skipped: &'a [Skipped],
+    /// Whether the response is all there is, so that absence means something.
+    pub complete: bool,
+    /// In how many complete pulls in a row a row was missing.
+    pub absent: &'a HashMap<Uuid, u32>,
+    /// The knobs.
+    pub policy: &'a Policy,
+    /// Deletes that an operator approved.
+    pub approval: Option<&'a Approval>,
+    /// Time of the run, RFC 3339.
+    pub now: &'a str,
+    /// Whether decisions are noted for `explain`.
+    pub trace: bool,
 }
 
 /// Everything that one type's transaction does.
@@ -129,6 +77,37 @@ pub struct Plan {
     pub approved: bool,
     /// Which rule decided about whom, when that was asked for.
     pub trace: Vec<Decision>,
+}
+
+impl Plan {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            changes: Vec::new(),
+            counters: Counters::default(),
+            warnings: Vec::new(),
+            errors: Vec::new(),
+            withheld: Vec::new(),
+            absences: Vec::new(),
+            approved: false,
+            trace: Vec::new(),
+        }
+    }
+
+    fn warn(&mut self, code: &str, key: impl Into<String>, why: impl Into<String>) {
+        let report = Diagnostic::new(code, self.kind, key, why);
+        self.warnings.push(report);
+    }
+
+    fn refuse(&mut self, code: &str, key: impl Into<String>, why: impl Into<String>) {
+        let report = Diagnostic::new(code, self.kind, key, why);
+        self.errors.push(report);
+    }
+
+    fn note(&mut self, keys: Vec<String>, rule: impl Into<String>) {
+        let rule = rule.into();
+        self.trace.push(Decision { keys, rule });
+    }
 }
 
 /// One decision, for `explain`.
@@ -163,54 +142,9 @@ impl Earlier {
     }
 
     fn pair(&self, pair: Pair<'_>) -> Option<Kind> {
-        if self.pairs.is_empty() {
-            return None;
-        }
-        self.pairs.get(&pair.key()).copied()
+        // Most cycles have nothing there, and then no key is built for the question.
+        (!self.pairs.is_empty())
+            .then(|| self.pairs.get(&pair.key()).copied())
+            .flatten()
     }
-}
-
-/// Which entry has which row: one entry per row, one row per entry.
-#[derive(Debug)]
-struct Claims {
-    row_of: Vec<Option<usize>>,
-    entry_of: Vec<Option<usize>>,
-}
-
-impl Claims {
-    fn new(entries: usize, rows: usize) -> Self {
-        Self {
-            row_of: vec![None; entries],
-            entry_of: vec![None; rows],
-        }
-    }
-
-    /// Gives the row to the entry unless either is taken; whether it worked.
-    fn claim(&mut self, entry: usize, row: usize) -> bool {
-        match (self.row_of.get_mut(entry), self.entry_of.get_mut(row)) {
-            (Some(mine @ None), Some(owner @ None)) => {
-                *mine = Some(row);
-                *owner = Some(entry);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn row(&self, entry: usize) -> Option<usize> {
-        self.row_of.get(entry).copied().flatten()
-    }
-
-    fn entry(&self, row: usize) -> Option<usize> {
-        self.entry_of.get(row).copied().flatten()
-    }
-
-    fn is_claimed(&self, row: usize) -> bool {
-        self.entry(row).is_some()
-    }
-}
-
-/// NULL and the empty text are the same.
-fn same_text(stored: Option<&str>, wanted: Option<&str>) -> bool {
-    stored.unwrap_or_default() == wanted.unwrap_or_default()
 }

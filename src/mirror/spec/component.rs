@@ -2,7 +2,7 @@
 //! called.
 
 use super::identity::{halves, report_duplicate_labels};
-use super::{Sighting, Skipped, owned};
+use super::{Sighting, Skipped, WantedRow, owned};
 use crate::inventory::{Kind, Mac, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{CoreEntry, NumberText};
@@ -53,25 +53,17 @@ pub enum Position {
     Malformed,
 }
 
-impl Position {
-    /// What is stored, beside what is stored now.
-    pub fn stored(self, now: i64, unknown: i64) -> i64 {
-        match self {
-            Self::At(position) => position,
-            Self::Unknown => unknown,
-            Self::Malformed => now,
-        }
-    }
-}
-
-impl WantedComponent {
-    /// Its hardware, if it is known.
-    pub fn pair(&self) -> Option<Pair<'_>> {
+impl WantedRow for WantedComponent {
+    fn pair(&self) -> Option<Pair<'_>> {
         Pair::of(self.manufacturer.as_deref(), self.serial.as_deref())
     }
 
-    /// All marks by which its row might be recognised.
-    pub fn sighting(&self) -> Sighting {
+    fn label(&self) -> String {
+        self.pair()
+            .map_or_else(|| self.mac.to_string(), |pair| pair.to_string())
+    }
+
+    fn sighting(&self) -> Sighting {
         Sighting {
             rack_id: None,
             manufacturer: self.manufacturer.clone(),
@@ -80,10 +72,8 @@ impl WantedComponent {
         }
     }
 
-    /// What it is called in reports.
-    pub fn label(&self) -> String {
-        self.pair()
-            .map_or_else(|| self.mac.to_string(), |pair| pair.to_string())
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 }
 

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod component;
+pub mod duplicates;
 mod identity;
 pub mod rack;
 
@@ -33,6 +34,39 @@ pub struct Sighting {
     pub serial: Option<String>,
     /// Its Host BMC.
     pub mac: Option<Mac>,
+}
+
+impl Sighting {
+    /// Everything that it says, as texts.
+    pub fn keys(&self) -> Vec<String> {
+        let pair = Pair::of(self.manufacturer.as_deref(), self.serial.as_deref());
+        let keys = [
+            self.rack_id.as_ref().map(|id| id.as_str().to_owned()),
+            self.mac.map(|mac| mac.to_string()),
+            self.serial.clone(),
+            pair.map(|pair| pair.to_string()),
+        ];
+        keys.into_iter().flatten().collect()
+    }
+}
+
+/// An entry that may be mirrored: a row as Core wants it.
+pub trait WantedRow {
+    /// Its hardware, if it is known.
+    fn pair(&self) -> Option<Pair<'_>> {
+        None
+    }
+
+    /// What it is called in reports.
+    fn label(&self) -> String;
+
+    /// All marks by which its row might be recognised.
+    fn sighting(&self) -> Sighting;
+
+    /// The name that Core gives it.
+    fn name(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// All sightings of a response, by mark.

@@ -1,7 +1,7 @@
 //! An expected rack.
 
 use super::identity::{halves, is_invalid, report_duplicate_labels};
-use super::{Sighting, Skipped, owned};
+use super::{Sighting, Skipped, WantedRow, owned};
 use crate::inventory::{Json, Kind, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{CoreEntry, present};
@@ -31,29 +31,36 @@ pub struct WantedRack {
 }
 
 impl WantedRack {
-    /// Its hardware, if it is known.
-    pub fn pair(&self) -> Option<Pair<'_>> {
+    /// Core's name of the rack.
+    pub fn rack_id(&self) -> Option<&str> {
+        self.rack_id.as_ref().map(RackId::as_str)
+    }
+}
+
+impl WantedRow for WantedRack {
+    fn pair(&self) -> Option<Pair<'_>> {
         Pair::of(self.manufacturer.as_deref(), self.serial.as_deref())
     }
 
-    /// What it is called in reports.
-    pub fn label(&self) -> String {
-        match &self.rack_id {
-            Some(rack_id) => rack_id.as_str().to_owned(),
-            None => self
-                .pair()
-                .map_or_else(|| self.name.clone(), |p| p.to_string()),
+    fn label(&self) -> String {
+        match (self.rack_id(), self.pair()) {
+            (Some(rack_id), _) => rack_id.to_owned(),
+            (None, Some(pair)) => pair.to_string(),
+            (None, None) => self.name.clone(),
         }
     }
 
-    /// All marks by which its row might be recognised.
-    pub fn sighting(&self) -> Sighting {
+    fn sighting(&self) -> Sighting {
         Sighting {
             rack_id: self.rack_id.clone(),
             manufacturer: self.manufacturer.clone(),
             serial: self.serial.clone(),
             mac: None,
         }
+    }
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
     }
 }
 

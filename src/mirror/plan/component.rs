@@ -1,0 +1,368 @@
+//! Machines, switches and shelves: recognised by their pair or by their Host BMC, as the policy says.
+
+use super::bmc::{WantedBmc, find_bmc, plan_bmcs, warn_of_shared_ips};
+use super::reconcile::{Entity, Match, Work, losers};
+use super::{Earlier, Given, Plan};
+use crate::inventory::{Bmc, BmcType, Component, ComponentType, Json, Mac, Pair};
+use crate::mirror::change::Op;
+use crate::mirror::policy::{Clear, Identity, Profile};
+use crate::mirror::spec::WantedRow;
+use crate::mirror::spec::component::{Position, WantedComponent};
+use crate::mirror::spec::duplicates::distinct_components;
+use std::collections::{HashMap, HashSet};
+use uuid::Uuid;
+
+/// The key under which a component's description keeps what Core says.
+const EXPECTED_DESCRIPTION: &str = "expected_description";
+
+/// What is there, read in the transaction that will write.
+#[derive(Debug, Default)]
+pub struct PresentComponents {
+    /// All rows of the type, tombstones included, by id.
+    pub rows: Vec<Component>,
+    /// All BMCs of all types, by address.
+    pub bmcs: Vec<Bmc>,
+    /// Rows of other types that hold a pair wanted here, by [`Pair::key`].
+    pub foreign: HashMap<Box<str>, Component>,
+    /// Live racks by external_id.
+    pub racks: HashMap<String, Uuid>,
+    /// Whether racks were pulled in this cycle: else a rack that is not there is no surprise.
+    pub racks_pulled: bool,
+}
+
+impl PresentComponents {
+    /// The pair of the row of the type that has this Host BMC.
+    fn pair_of_host(&self, mac: Mac) -> Option<Pair<'_>> {
+        let bmc = find_bmc(&self.bmcs, mac).filter(|bmc| bmc.kind == BmcType::Host)?;
+        let id = |row: &Component| row.id;
+        let row = self.rows.binary_search_by_key(&bmc.component_id, id);
+        self.rows.get(row.ok()?)?.pair()
+    }
+}
+
+/// Plans one type. `earlier` says what types before it took in this cycle, and is told what this
+/// one takes.
+pub fn plan_components(
+    given: Given<'_>,
+    wanted: Vec<WantedComponent>,
+    present: &PresentComponents,
+    earlier: &mut Earlier,
+    new_id: &mut dyn FnMut() -> Uuid,
+) -> Plan {
+    let mut plan = Plan::new(given.kind);
+    let (entries, dropped) = distinct_components(
+        wanted,
+        given.policy,
+        |mac| present.pair_of_host(mac),
+        |mac| earlier.mac(mac).map(|kind| kind.name()),
+        |code, key, why| plan.warn(code, key, why),
+    );
+    let mut work = Work::new(given, &entries, &present.rows, plan);
+    work.see(&dropped);
+    drop(dropped);
+    let mut components = Components::new(&work, present, earlier);
+    work.reconcile(&mut components, new_id);
+    let (unresolved, bmcs) = (components.unresolved_racks, components.bmcs);
+    plan_bmcs(&mut work, &bmcs, &present.bmcs);
+    if unresolved > 0 {
+        let why = format!(
+            "{unresolved} components name racks that are not there, and racks were not pulled"
+        );
+        work.plan.warn("unresolved_racks", "", why);
+    }
+    warn_of_shared_ips(&mut work.plan, &bmcs, &present.bmcs, earlier);
+    for bmc in &bmcs {
+        earlier.take_mac(bmc.entry.mac, given.kind);
+    }
+    for (_, pair) in work.pairs().filter(|(i, _)| !work.out[*i]) {
+        earlier.take_pair(pair, given.kind);
+    }
+    work.finish()
+}
+
+struct Components<'a, 'e> {
+    present: &'a PresentComponents,
+    earlier: &'e Earlier,
+    by_pair: bool,
+    /// Each entry's BMC as it is there.
+    bmc_of: Vec<Option<&'a Bmc>>,
+    /// Entries whose BMC is left alone.
+    no_bmc: Vec<bool>,
+    /// Rows one of whose Host BMCs was seen and goes to no entry.
+    seen: HashSet<Uuid>,
+    /// BMCs of entries, now that their components have ids.
+    bmcs: Vec<WantedBmc<'a>>,
+    /// Components whose rack is not there, when racks were not pulled.
+    unresolved_racks: u64,
+}
+
+type Working<'a> = Work<'a, WantedComponent, Component>;
+
+impl<'a, 'e> Components<'a, 'e> {
+    fn new(work: &Working<'a>, present: &'a PresentComponents, earlier: &'e Earlier) -> Self {
+        let bmcs = work.entries.iter().map(|e| find_bmc(&present.bmcs, e.mac));
+        Self {
+            present,
+            earlier,
+            by_pair: work.given.policy.identity == Identity::Pair,
+            bmc_of: bmcs.collect(),
+            no_bmc: vec![false; work.entries.len()],
+            seen: HashSet::new(),
+            bmcs: Vec::with_capacity(work.entries.len()),
+            unresolved_racks: 0,
+        }
+    }
+
+    /// The row of this type whose Host BMC the entry names.
+    fn row_of_bmc(&self, work: &Working<'a>, entry: usize) -> Option<usize> {
+        let bmc = self.bmc_of.get(entry).copied().flatten()?;
+        let is_host = bmc.kind == BmcType::Host;
+        is_host.then(|| work.row_of_id(bmc.component_id)).flatten()
+    }
+
+    /// Pairs that go to other entries.
+    fn lose_pairs(work: &mut Working<'a>, lost: Vec<usize>) {
+        for i in lost {
+            let Some((entry, pair)) = work.entries.get(i).zip(work.pair(i)) else {
+                continue;
+            };
+            let why = format!("another entry keeps the pair {pair}");
+            work.plan
+                .warn("duplicate_component", entry.mac.to_string(), why);
+            work.lost_pair[i] = true;
+        }
+    }
+
+    /// Pairs that components of another type have or took in this cycle.
+    fn settle_pairs_of_others(&self, work: &mut Working<'a>) {
+        if self.earlier.pairs.is_empty() && self.present.foreign.is_empty() {
+            return;
+        }
+        let taken = work.pairs().filter_map(|(i, pair)| {
+            let stored = || self.present.foreign.get(&pair.key());
+            let holder = match self.earlier.pair(pair) {
+                Some(kind) => kind.name(),
+                None if self.by_pair && work.holder(pair).is_none() => {
+                    stored().filter(|row| row.is_live())?.kind.name()
+                }
+                None => return None,
+            };
+            Some((i, format!("{holder} has the pair {pair}")))
+        });
+        for (i, why) in taken.collect::<Vec<_>>() {
+            let label = work.entries.get(i).map(WantedRow::label);
+            work.plan
+                .warn("duplicate_pair_other_type", label.unwrap_or_default(), why);
+            if !self.by_pair {
+                work.lost_pair[i] = true;
+            } else if work.claimed(i).is_none() {
+                work.take_out(
+                    i,
+                    "skipped: its pair belongs to a component of another type",
+                );
+            }
+        }
+    }
+
+    /// Who has which BMC in the end, and which entries get none.
+    fn settle_bmcs(&mut self, work: &mut Working<'a>) {
+        let entries = work.entries.iter().enumerate();
+        let wants = entries.filter(|(i, _)| !work.out[*i]);
+        let wants = wants.filter(|(_, entry)| self.earlier.mac(entry.mac).is_none());
+        let lost = losers(wants.map(|(i, entry)| (i, entry.mac)), |i, _| {
+            work.claimed(i)
+                .is_some_and(|row| self.row_of_bmc(work, i) == Some(row))
+        });
+        for (i, entry) in work.entries.iter().enumerate() {
+            if work.out[i] {
+                self.no_bmc[i] = true;
+                continue;
+            }
+            if let Some(kind) = self.earlier.mac(entry.mac) {
+                self.no_bmc[i] = true;
+                let why = format!("{} already has the BMC {}", kind.name(), entry.mac);
+                work.plan
+                    .warn("duplicate_mac_other_type", entry.label(), why);
+            } else if lost.binary_search(&i).is_ok() {
+                self.no_bmc[i] = true;
+                let why = format!("another entry has the same BMC {}", entry.mac);
+                work.plan.warn("duplicate_mac", entry.label(), why);
+            } else if let Some(bmc) = self.bmc_of[i].filter(|bmc| bmc.kind != BmcType::Host) {
+                self.no_bmc[i] = true;
+                let kind = bmc.kind.name();
+                let why = format!("{} is a {kind} BMC; only Host BMCs are touched", entry.mac);
+                work.plan
+                    .refuse("bmc_mac_held_by_non_host", entry.label(), why);
+            }
+            // Nothing would find its row again next time.
+            if self.no_bmc[i] && work.pair(i).is_none() && work.claimed(i).is_none() {
+                work.take_out(
+                    i,
+                    "skipped: neither a Host BMC nor a pair would recognise its row",
+                );
+            }
+        }
+    }
+
+    /// Notes which rows are recognised by a Host BMC of an entry that claims nothing.
+    fn note_seen(&mut self, work: &Working<'a>) {
+        let taken = work.entries.iter().zip(&self.no_bmc);
+        let taken = taken.filter(|(_, no_bmc)| !**no_bmc);
+        let taken: HashSet<Mac> = taken.map(|(entry, _)| entry.mac).collect();
+        let hosts = self
+            .present
+            .bmcs
+            .iter()
+            .filter(|bmc| bmc.kind == BmcType::Host);
+        let seen = hosts.filter(|bmc| work.seen.mac(bmc.mac) && !taken.contains(&bmc.mac));
+        self.seen = seen.map(|bmc| bmc.component_id).collect();
+    }
+
+    fn resolve_rack(&mut self, work: &mut Working<'a>, entry: &WantedComponent) -> Option<Uuid> {
+        let rack_id = entry.rack_id.as_ref()?;
+        let found = self.present.racks.get(rack_id.as_str()).copied();
+        if found.is_none() && self.present.racks_pulled {
+            let why = format!("no live rack {}", rack_id.as_str());
+            work.plan.warn("unresolved_rack", entry.label(), why);
+        } else if found.is_none() {
+            self.unresolved_racks += 1;
+        }
+        found
+    }
+}
+
+impl<'a> Entity<'a> for Components<'a, '_> {
+    type Wanted = WantedComponent;
+    type Row = Component;
+
+    fn claim(&mut self, work: &mut Working<'a>) {
+        if !self.by_pair {
+            let rule = "identity: same Host BMC";
+            work.claim_by(rule, |work, i| Ok(self.row_of_bmc(work, i)));
+            let rule = "fallback: same pair, the row's own Host BMC was claimed by nobody";
+            work.claim_by(rule, |work, i| {
+                Ok(work.pair(i).and_then(|pair| work.holder(pair)))
+            });
+            return;
+        }
+        // Where two rows are kept, the entry whose BMC the present owner has keeps the pair.
+        let lost = losers(work.pairs(), |i, pair| {
+            let owner = work.holder(*pair);
+            owner.is_some() && self.row_of_bmc(work, i) == owner
+        });
+        Self::lose_pairs(work, lost);
+        work.claim_by("identity: same pair", |work, i| {
+            Ok(work.pair(i).and_then(|pair| work.holder(pair)))
+        });
+        let rule = "fallback: same Host BMC, the pair belongs to another entry";
+        work.claim_by(rule, |work, i| {
+            // Only entries that lost their pair: their row has none either.
+            let row = self.row_of_bmc(work, i).filter(|_| work.lost_pair[i]);
+            Ok(row.filter(|row| work.rows.get(*row).is_some_and(|row| row.pair().is_none())))
+        });
+    }
+
+    fn settle(&mut self, work: &mut Working<'a>) {
+        if !self.by_pair {
+            let has = |i, pair: &_| work.row(i).and_then(Component::pair) == Some(*pair);
+            let lost = losers(work.pairs(), has);
+            Self::lose_pairs(work, lost);
+        }
+        self.settle_pairs_of_others(work);
+        self.settle_bmcs(work);
+        self.note_seen(work);
+        work.take_pairs();
+    }
+
+    fn is_seen(&self, _: &Working<'a>, row: &Component) -> bool {
+        self.seen.contains(&row.id)
+    }
+
+    fn make_room(&mut self, work: &mut Working<'a>) {
+        work.release_pairs(&self.present.foreign, "the pair goes to another row");
+    }
+
+    fn row(
+        &mut self,
+        work: &mut Working<'a>,
+        at: &Match<'a, WantedComponent, Component>,
+    ) -> Component {
+        let (entry, stored, lost_pair) = (at.entry, at.stored, work.lost_pair[at.i]);
+        let kind = work.given.kind.component_type();
+        let new = || Component::new(at.new_id, kind.unwrap_or(ComponentType::Unknown));
+        let mut row = stored.cloned().unwrap_or_else(new);
+        row.deleted_at = None;
+        row.rack_id = self.resolve_rack(work, entry);
+        let policy = work.given.policy;
+        if stored.is_none() || !self.by_pair {
+            let keeps = |half: &'a Option<String>| half.as_deref().filter(|_| !lost_pair);
+            set_text(&mut row.manufacturer, keeps(&entry.manufacturer));
+            set_text(&mut row.serial_number, keeps(&entry.serial));
+        }
+        if let Some(name) = &entry.name {
+            set_text(&mut row.name, Some(name));
+        }
+        set_text(&mut row.model, entry.model.as_deref());
+        let positions = [&mut row.slot_id, &mut row.tray_index, &mut row.host_id];
+        for (stored_at, position) in positions.into_iter().zip(entry.positions) {
+            *stored_at = match position {
+                Position::At(position) => position,
+                Position::Malformed if stored.is_some() => *stored_at,
+                Position::Unknown | Position::Malformed => policy.unknown_position,
+            };
+        }
+        if policy.profile == Profile::HostMac {
+            describe(
+                &mut row.description,
+                entry.description.as_deref(),
+                policy.clear,
+            );
+        }
+        row
+    }
+
+    fn written(
+        &mut self,
+        work: &mut Working<'a>,
+        at: &Match<'a, WantedComponent, Component>,
+        after: &Component,
+    ) -> Vec<(Op, &'static str)> {
+        let ops = work.count(at.stored, after);
+        if !self.no_bmc[at.i] {
+            self.bmcs.push(WantedBmc {
+                entry: at.entry,
+                component: after.id,
+                was_there: at.stored.is_some(),
+                is_counted: !ops.is_empty(),
+            });
+        }
+        ops
+    }
+}
+
+/// NULL and the empty text are the same: what is there stays as it is spelled.
+fn set_text(column: &mut Option<String>, wanted: Option<&str>) {
+    if column.as_deref().unwrap_or_default() != wanted.unwrap_or_default() {
+        *column = wanted.map(str::to_owned);
+    }
+}
+
+/// Sets our key of the description; other owners have theirs.
+fn describe(column: &mut Option<Json>, text: Option<&str>, clear: Clear) {
+    if text.is_none() && (column.is_none() || clear == Clear::Preserve) {
+        return;
+    }
+    let mut entries = column.as_ref().map(Json::entries).unwrap_or_default();
+    let stored = entries
+        .get(EXPECTED_DESCRIPTION)
+        .and_then(serde_json::Value::as_str);
+    if stored == text {
+        return;
+    }
+    match text {
+        Some(text) => entries.insert(EXPECTED_DESCRIPTION.into(), text.into()),
+        None => entries.remove(EXPECTED_DESCRIPTION),
+    };
+    let object = serde_json::Value::Object(entries);
+    *column = (object != serde_json::json!({})).then(|| Json::new(&object));
+}

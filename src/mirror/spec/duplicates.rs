@@ -1,0 +1,117 @@
+//! Entries that name one thing twice: what is left, sorted, and what was taken out, which still counts as present.
+//! `warn` is given a code, what the entry is called, and why.
+
+use super::WantedRow;
+use super::component::WantedComponent;
+use super::rack::WantedRack;
+use crate::inventory::{Mac, Pair};
+use crate::mirror::policy::{Duplicates, Identity, Policy};
+use std::collections::HashSet;
+
+/// Sorts the entries and takes out those that name a rack a second time.
+pub fn distinct_racks(
+    mut wanted: Vec<WantedRack>,
+    duplicates: Duplicates,
+    mut warn: impl FnMut(&str, String, String),
+) -> (Vec<WantedRack>, Vec<WantedRack>) {
+    wanted.sort_unstable();
+    let mut kept: Vec<WantedRack> = Vec::with_capacity(wanted.len());
+    let mut dropped = Vec::new();
+    for entry in wanted {
+        let same = |before: &mut WantedRack| {
+            before.rack_id == entry.rack_id
+                && (before.rack_id.is_some() || before.pair() == entry.pair())
+        };
+        let Some(before) = kept.pop_if(same) else {
+            kept.push(entry);
+            continue;
+        };
+        // One rack twice: the last one where the policy says so, else the first.
+        let last = duplicates == Duplicates::Last && before.pair() == entry.pair();
+        let (keep, lose) = if last {
+            (entry, before)
+        } else {
+            (before, entry)
+        };
+        let (code, why) = match &keep.rack_id {
+            Some(_) => ("duplicate_rack_id", "another entry has the same rack_id"),
+            None => ("duplicate_chassis", "another entry has the same chassis"),
+        };
+        warn(code, keep.label(), why.to_owned());
+        kept.push(keep);
+        dropped.push(lose);
+    }
+    (kept, dropped)
+}
+
+/// Sorts the entries and takes out those that cannot have a row of their own. `owner_pair` is the pair of the row
+/// that has a Host BMC, `taken_by` the type that took one in this cycle.
+pub fn distinct_components<'p>(
+    mut wanted: Vec<WantedComponent>,
+    policy: &Policy,
+    owner_pair: impl Fn(Mac) -> Option<Pair<'p>>,
+    taken_by: impl Fn(Mac) -> Option<&'static str>,
+    mut warn: impl FnMut(&str, String, String),
+) -> (Vec<WantedComponent>, Vec<WantedComponent>) {
+    let mut kept: Vec<WantedComponent> = Vec::with_capacity(wanted.len());
+    let mut dropped = Vec::new();
+    let mut drop = |entry: WantedComponent, code: &str, why: String| {
+        warn(code, entry.label(), why);
+        dropped.push(entry);
+    };
+    let same_pair = || "another entry has the same manufacturer and serial number".to_owned();
+    let last_wins = policy.duplicates == Duplicates::Last;
+    if policy.identity == Identity::Pair {
+        wanted.sort_unstable();
+        for entry in wanted {
+            let same = |before: &mut WantedComponent| before.pair() == entry.pair();
+            if let Some(before) = kept.pop_if(|before| last_wins && same(before)) {
+                drop(before, "duplicate_component", same_pair());
+            }
+            kept.push(entry);
+        }
+        return (kept, dropped);
+    }
+    wanted.sort_unstable_by(|a, b| a.mac.cmp(&b.mac).then_with(|| a.cmp(b)));
+    for entry in wanted {
+        if let Some(kind) = taken_by(entry.mac) {
+            let why = format!("{kind} already has the BMC {}", entry.mac);
+            drop(entry, "duplicate_mac_other_type", why);
+            continue;
+        }
+        let Some(before) = kept.pop_if(|before| before.mac == entry.mac) else {
+            kept.push(entry);
+            continue;
+        };
+        // The entry with the pair of the row that has the BMC, else one with a whole pair, else the first.
+        let owner = owner_pair(entry.mac);
+        let rank = |entry: &WantedComponent| match entry.pair() {
+            Some(pair) if owner == Some(pair) => 0,
+            Some(_) => 1,
+            None => 2,
+        };
+        let is_better = rank(&entry) < rank(&before);
+        let (keep, lose) = if is_better {
+            (entry, before)
+        } else {
+            (before, entry)
+        };
+        let why = format!("another entry has the same BMC {}", keep.mac);
+        kept.push(keep);
+        drop(lose, "duplicate_mac", why);
+    }
+    if last_wins {
+        let mut seen: HashSet<Box<str>> = HashSet::new();
+        let mut unique = Vec::with_capacity(kept.len());
+        for entry in kept.into_iter().rev() {
+            if entry.pair().is_some_and(|pair| !seen.insert(pair.key())) {
+                drop(entry, "duplicate_component", same_pair());
+            } else {
+                unique.push(entry);
+            }
+        }
+        unique.reverse();
+        kept = unique;
+    }
+    (kept, dropped)
+}
