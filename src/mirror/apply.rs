@@ -339,9 +339,9 @@ fn approve_row(approval: &Approval) -> AuditRow {
 }
 
 fn table_of(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Rack => "rack",
-        Kind::Compute | Kind::NVSwitch | Kind::PowerShelf => "component",
+    match kind.component_type() {
+        None => "rack",
+        Some(_) => "component",
     }
 }
 

@@ -3,6 +3,7 @@
 //! A type whose list is missing takes no part; `{"error": ".."}` in its place is a failed pull.
 
 use super::device::DevicePosition;
+use super::kinds::names;
 use super::retry::{RetryBudget, asked_to_wait, passes};
 use super::topology::{Topology, whole};
 use super::{Core, Device, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
@@ -115,12 +116,7 @@ impl Core for FileCore {
     }
 
     fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
-        let names: [&str; 2] = match kind {
-            Kind::Rack => ["expected_racks", "expectedRacks"],
-            Kind::Compute => ["expected_machines", "expectedMachines"],
-            Kind::NVSwitch => ["expected_switches", "expectedSwitches"],
-            Kind::PowerShelf => ["expected_power_shelves", "expectedPowerShelves"],
-        };
+        let names = names(kind).expected;
         match self.list::<CoreEntry>(kind, &names) {
             Pull::Done(mut pulled) => {
                 let ids = pulled.entries.iter().filter_map(|entry| entry.id.as_ref());
@@ -137,11 +133,8 @@ impl Core for FileCore {
     }
 
     fn observed(&mut self, kind: Kind) -> Pull<Device> {
-        let names: [&str; 2] = match kind {
-            Kind::Rack => return Pull::Absent,
-            Kind::Compute => ["actual_machines", "actualMachines"],
-            Kind::NVSwitch => ["actual_switches", "actualSwitches"],
-            Kind::PowerShelf => ["actual_power_shelves", "actualPowerShelves"],
+        let Some(names) = names(kind).observed else {
+            return Pull::Absent;
         };
         let mut pull = self.list(kind, &names);
         if let (Kind::Compute, Pull::Done(pulled)) = (kind, &mut pull) {

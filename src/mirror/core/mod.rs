@@ -10,6 +10,7 @@
 
 mod device;
 mod file;
+mod kinds;
 mod mixed;
 mod rest;
 mod retry;

@@ -4,6 +4,7 @@
 
 use super::pages::{List, Pages, Refused};
 use crate::inventory::Kind;
+use crate::mirror::core::kinds::names;
 use crate::mirror::core::{Device, Pull, Pulled};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::IdText;
@@ -171,10 +172,8 @@ impl Trays {
 
     /// The observed switches or shelves: trays with a runtime id.
     pub(super) fn take(&self, kind: Kind) -> Pull<Device> {
-        let name = match kind {
-            Kind::NVSwitch => "switch",
-            Kind::PowerShelf => "powershelf",
-            Kind::Rack | Kind::Compute => return Pull::Absent,
+        let Some(name) = names(kind).tray else {
+            return Pull::Absent;
         };
         let trays = match &self.0 {
             Ok(trays) => trays,

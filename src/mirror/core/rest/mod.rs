@@ -8,6 +8,7 @@
 mod extra;
 mod pages;
 
+use super::kinds::names;
 use super::{Core, Device, Observe, Pull, Pulled, Site, from_result};
 use crate::http::Client;
 use crate::inventory::Kind;
@@ -95,16 +96,11 @@ impl Core for RestCore {
     }
 
     fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
-        let (name, order) = match kind {
-            Kind::Rack => ("expected-rack", "RACK_ID_ASC"),
-            Kind::Compute => ("expected-machine", "BMC_MAC_ADDRESS_ASC"),
-            Kind::NVSwitch => ("expected-switch", "BMC_MAC_ADDRESS_ASC"),
-            Kind::PowerShelf => ("expected-power-shelf", "BMC_MAC_ADDRESS_ASC"),
-        };
+        let names = names(kind);
         let pulled = self.pages.read(&List {
             kind,
-            name,
-            query: &[("orderBy", order)],
+            name: names.path,
+            query: &[("orderBy", names.order)],
             id: |entry: &CoreEntry| entry.id.as_ref().map(|id| id.0.as_str()),
         });
         let pulled = pulled.map_err(|refused| refused.why);
@@ -114,9 +110,7 @@ impl Core for RestCore {
     fn observed(&mut self, kind: Kind) -> Pull<Device> {
         let observe = self.pages.options().observe;
         match kind {
-            Kind::Rack => Pull::Absent,
-            Kind::NVSwitch | Kind::PowerShelf if !observe.trays => Pull::Absent,
-            Kind::NVSwitch | Kind::PowerShelf => self.trays().take(kind),
+            other if names(other).tray.is_some() && observe.trays => self.trays().take(other),
             Kind::Compute => {
                 let pulled = match self.machines() {
                     Ok(pulled) => pulled,
@@ -132,6 +126,7 @@ impl Core for RestCore {
                 }
                 Pull::Done(pulled)
             }
+            _ => Pull::Absent,
         }
     }
 
