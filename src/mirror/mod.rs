@@ -47,6 +47,7 @@ pub mod query;
 pub mod run;
 pub mod service;
 pub mod skip_unchanged;
+mod snapshot;
 pub mod spec;
 pub mod status;
 pub mod topology;

@@ -16,11 +16,13 @@
 //! - A rack that is not there is warned of and costs nothing else.
 //! - Health: a live rack that the list lacks has none.
 
-use super::change::{Change, Draft, Op};
+use super::change::{Change, Draft};
 use super::core::{DomainMember, Pull, RackGroup, RackHealth, Topology};
 use super::diagnostics::{Counters, Diagnostic};
 use super::policy::{Empty, Policy};
-use crate::inventory::{Domain, Rack};
+use super::snapshot::replace_snapshot;
+use crate::inventory::{Domain, Rack, Record};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -261,92 +263,74 @@ impl<'a> Planner<'a> {
         new_id: &mut dyn FnMut() -> Uuid,
     ) {
         let named: BTreeSet<&str> = own_ids(memberships).into_keys().collect();
-        let mut ids: HashMap<&str, String> = HashMap::new();
-        for external_id in named {
-            let cluster = clusters.and_then(|clusters| clusters.get(external_id).copied());
-            let id = self.write_domain(external_id, cluster, new_id);
-            ids.insert(external_id, id.to_string());
-        }
-        let mut left: HashSet<&str> = HashSet::new();
-        let mut held: HashSet<String> = HashSet::new();
-        for (rack_id, rack) in self.racks.clone() {
-            let mut after = rack.clone();
-            match memberships.get(rack_id) {
-                None | Some(Membership::Keep) => {}
-                Some(Membership::None) => after.nvldomain_id = None,
-                Some(Membership::In(domain)) => {
-                    after.nvldomain_id = ids.get(domain).cloned();
-                    if are_groups {
-                        after.rack_group_id = Some((*domain).to_owned());
-                    }
+        let (present, now) = (self.present, self.now);
+        let domains = named.into_iter().map(|external_id| {
+            let stored = present.domains.iter();
+            let mut stored = stored.filter(|d| d.external_id.as_deref() == Some(external_id));
+            let mut new = || Domain::new(new_id(), external_id.to_owned(), now);
+            let domain = stored.next().map(Cow::Borrowed);
+            (external_id, domain.unwrap_or_else(|| Cow::Owned(new())))
+        });
+        let domains: Vec<(&str, Cow<'_, Domain>)> = domains.collect();
+        let ids: HashMap<&str, String> = domains
+            .iter()
+            .map(|(external_id, domain)| (*external_id, domain.id.to_string()))
+            .collect();
+        self.replace("observed", domains, |external_id, domain| {
+            domain.deleted_at = None;
+            if let Some(cluster) = clusters.and_then(|clusters| clusters.get(external_id)) {
+                domain.nmxc_cluster_id = *cluster;
+            }
+        });
+        let place = |rack_id: &str, rack: &mut Rack| match memberships.get(rack_id) {
+            None | Some(Membership::Keep) => {}
+            Some(Membership::None) => rack.nvldomain_id = None,
+            Some(Membership::In(domain)) => {
+                rack.nvldomain_id = ids.get(domain).cloned();
+                if are_groups {
+                    rack.rack_group_id = Some((*domain).to_owned());
                 }
             }
-            held.extend(after.nvldomain_id.clone());
+        };
+        self.replace("observed", self.live_racks(), place);
+        let mut left: HashSet<&str> = HashSet::new();
+        let mut held: HashSet<String> = HashSet::new();
+        for (rack_id, rack) in &self.racks {
+            let mut after = (*rack).clone();
+            place(rack_id, &mut after);
             if after.nvldomain_id != rack.nvldomain_id {
                 left.extend(rack.nvldomain_id.as_deref());
             }
-            if after != *rack {
-                self.plan.counters.updated += 1;
-                *self.draft.edit(rack, Op::Observe, "observed") = after;
-            }
+            held.extend(after.nvldomain_id);
         }
         // Racks without an external_id take part in nothing, but they are in their domains.
         let others = self.present.racks.iter();
         let others = others.filter(|rack| rack.is_live() && rack.external_id.is_none());
         held.extend(others.filter_map(|rack| rack.nvldomain_id.clone()));
-        for domain in &self.present.domains {
+        let empty = present.domains.iter().filter(|domain| {
             let id = domain.id.to_string();
-            if domain.is_live() && left.contains(id.as_str()) && !held.contains(&id) {
-                self.plan.counters.soft_deleted += 1;
-                let mut after = domain.clone();
-                after.deleted_at = Some(self.now.to_owned());
-                let why = "no rack is in it any more";
-                self.put(Some(domain), &after, Op::SoftDelete, why);
-            }
-        }
+            domain.is_live() && left.contains(id.as_str()) && !held.contains(&id)
+        });
+        let empty: Vec<((), Cow<'_, Domain>)> = empty.map(|d| ((), Cow::Borrowed(d))).collect();
+        self.replace("no rack is in it any more", empty, |(), domain| {
+            domain.bury(now);
+        });
     }
 
-    /// The id of the domain, which is there afterwards. `cluster` is `None` where nothing is known of it.
-    fn write_domain(
+    fn live_racks(&self) -> Vec<(&'a str, Cow<'a, Rack>)> {
+        let racks = self.racks.iter();
+        racks
+            .map(|(id, rack)| (*id, Cow::Borrowed(*rack)))
+            .collect()
+    }
+
+    fn replace<'r, K: Copy, R: Record + 'r>(
         &mut self,
-        external_id: &str,
-        cluster: Option<Option<Uuid>>,
-        new_id: &mut dyn FnMut() -> Uuid,
-    ) -> Uuid {
-        let domains = &self.present.domains;
-        let found = domains
-            .iter()
-            .find(|domain| domain.external_id.as_deref() == Some(external_id));
-        let Some(stored) = found else {
-            self.plan.counters.inserted += 1;
-            let id = new_id();
-            let row = Domain {
-                nmxc_cluster_id: cluster.flatten(),
-                ..Domain::new(id, external_id.to_owned(), self.now)
-            };
-            self.put(None, &row, Op::Insert, "observed");
-            return id;
-        };
-        let mut after = stored.clone();
-        after.deleted_at = None;
-        if let Some(cluster) = cluster {
-            after.nmxc_cluster_id = cluster;
-        }
-        if after != *stored {
-            self.plan.counters.updated += 1;
-            let op = if stored.is_live() {
-                Op::Observe
-            } else {
-                self.plan.counters.resurrected += 1;
-                Op::Resurrect
-            };
-            self.put(Some(stored), &after, op, "observed");
-        }
-        stored.id
-    }
-
-    fn put(&mut self, before: Option<&Domain>, after: &Domain, op: Op, why: &'static str) {
-        self.draft.put(before, after, [(op, why)]);
+        why: &'static str,
+        rows: Vec<(K, Cow<'r, R>)>,
+        change: impl Fn(K, &mut R),
+    ) {
+        replace_snapshot(&mut self.draft, &mut self.plan.counters, why, rows, change);
     }
 
     fn write_health(&mut self, entries: &[RackHealth]) {
@@ -356,13 +340,8 @@ impl<'a> Planner<'a> {
                 health.insert(entry.rack_id(), entry);
             }
         }
-        for (rack_id, rack) in self.racks.clone() {
-            let health = health.get(rack_id).and_then(|entry| entry.health());
-            if health != rack.health {
-                self.plan.counters.updated += 1;
-                let row = self.draft.edit(rack, Op::Observe, "observed");
-                row.health = health;
-            }
-        }
+        self.replace("observed", self.live_racks(), |rack_id, rack| {
+            rack.health = health.get(rack_id).and_then(|entry| entry.health());
+        });
     }
 }
