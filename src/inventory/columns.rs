@@ -26,6 +26,11 @@ impl Json {
         (!object.is_empty()).then(|| Self::new(&Value::Object(object)))
     }
 
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The value; `null` if the text is none, which only a damaged file can bring about.
     pub fn value(&self) -> Value {
         serde_json::from_str(&self.0).unwrap_or_default()

@@ -9,6 +9,7 @@ use super::observe::{Observation, PresentDevices, observe};
 use super::plan::{Earlier, Given, Plan, PresentComponents, plan_components, plan_racks};
 use super::policy::Policy;
 use super::spec::component::WantedComponent;
+use super::spec::named::NamedBytes;
 use super::spec::rack::WantedRack;
 use super::spec::{self, Skipped, WantedRow};
 use super::topology::{self, PresentTopology, TopologyPlan};
@@ -97,20 +98,24 @@ impl Checked {
 
     /// Adds what Core said to a digest; the order of the entries does not matter.
     pub(crate) fn digest(&self, digest: &mut Sha256) {
-        let mut lines: Vec<String> = match &self.wanted {
-            Wanted::Racks(racks) => racks.iter().map(|r| format!("{r:?}")).collect(),
-            Wanted::Components(components) => components.iter().map(|c| format!("{c:?}")).collect(),
+        let mut entries: Vec<Vec<u8>> = match &self.wanted {
+            Wanted::Racks(racks) => racks
+                .iter()
+                .map(|r| bytes_of(|b| r.name_bytes(b)))
+                .collect(),
+            Wanted::Components(components) => {
+                let components = components.iter();
+                components.map(|c| bytes_of(|b| c.name_bytes(b))).collect()
+            }
         };
-        lines.extend(self.skipped.iter().map(|s| format!("{:?}", s.sighting)));
-        lines.sort_unstable();
-        digest.update(format!(
-            "complete {} entries {}\n",
-            self.complete,
-            lines.len()
-        ));
-        for line in lines {
-            digest.update(line);
-            digest.update("\n");
+        let skipped = self.skipped.iter();
+        entries.extend(skipped.map(|skipped| bytes_of(|b| skipped.sighting.name_bytes(b))));
+        entries.sort_unstable();
+        let (complete, count) = (self.complete, entries.len());
+        digest.update(format!("complete {complete} entries {count}\n"));
+        for entry in entries {
+            digest.update(format!("{}:", entry.len()));
+            digest.update(entry);
         }
     }
 
@@ -127,6 +132,12 @@ impl Checked {
     pub(crate) fn skipped(&self) -> u64 {
         u64::try_from(self.skipped.len()).unwrap_or(u64::MAX)
     }
+}
+
+fn bytes_of(write: impl FnOnce(&mut NamedBytes)) -> Vec<u8> {
+    let mut bytes = NamedBytes::default();
+    write(&mut bytes);
+    bytes.into_bytes()
 }
 
 /// Plans one type within a transaction and writes what was planned. Whether anything was.

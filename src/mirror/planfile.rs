@@ -22,8 +22,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use uuid::Uuid;
 
-/// Version of the file.
-const FORMAT: u32 = 1;
+/// Version of the file, and of the bytes that the digest in it is over. In version 1 the digest was over the
+/// program's own way to print values, which another build may not share.
+const FORMAT: u32 = 2;
 
 /// A saved plan.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub struct PlanFile {
     pub format: u32,
     /// Commits the store had seen.
     pub generation: u64,
-    /// SHA-256 over what Core said, in hexadecimal digits.
+    /// SHA-256 over what Core said, entry by entry as named bytes, in hexadecimal digits.
     pub snapshot: String,
     /// Where it came from.
     pub source: String,
@@ -225,7 +226,10 @@ impl PlanFile {
     pub fn read(text: &str) -> Result<Self, String> {
         let file: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if file.format != FORMAT {
-            return Err(format!("a plan of format {}, not {FORMAT}", file.format));
+            return Err(format!(
+                "the plan has format {}, this program reads format {FORMAT}: make it again with `afferent mirror plan --plan-out`",
+                file.format
+            ));
         }
         Ok(file)
     }
@@ -322,4 +326,77 @@ fn show_value(value: &Option<Value>) -> String {
 pub fn mentions(row: &Row, key: &str) -> bool {
     let columns = row.columns();
     row.label() == key || columns.values().any(|value| value.as_str() == Some(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mirror::core::FileCore;
+    use crate::mirror::policy::Profile;
+
+    fn digest(document: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("core.json");
+        std::fs::write(&path, document).unwrap();
+        let policy = Policy::of(Profile::NaturalKey);
+        Snapshot::take(&mut FileCore::at_path(path, None), &policy).digest
+    }
+
+    const DOCUMENT: &str = r#"{
+        "expected_racks": [{"rack_id": "r1", "metadata": {"name": "Rack", "description": "text", "labels":
+            {"chassis.manufacturer": "M", "chassis.serial-number": "S", "chassis.model": "X", "location.room": "1"}}}],
+        "expected_machines": [
+            {"bmc_mac_address": "02:00:00:00:00:01", "bmc_ip_address": "10.0.0.1", "serial_number": "A",
+             "manufacturer": "M", "model": "X", "slot_id": "3", "tray_idx": "x", "rack_id": "r1"},
+            {"bmc_mac_address": "02:00:00:00:00:02", "bmc_ip_address": "none", "serial_number": "B", "manufacturer": "M"},
+            {"serial_number": "C"}],
+        "expected_switches": {"error": "down"}}"#;
+
+    /// The loss: a plan that one build saved and another calls stale, or holds for its own although it is not.
+    #[test]
+    fn the_digest_of_a_document_is_the_same_on_every_build() {
+        let expected = "20e4fd4e80b92318719bbb94db5c8ce11ad98921361b27f4caf04c9f2fe7f626";
+        assert_eq!(digest(DOCUMENT), expected);
+    }
+
+    #[test]
+    fn the_digest_differs_with_every_value_and_not_with_the_order() {
+        let known = digest(DOCUMENT);
+        for (from, to) in [
+            ("Rack", "rack"),
+            ("\"text\"", "\"\""),
+            ("\"chassis.model\": \"X\"", "\"chassis.model\": \"Y\""),
+            ("10.0.0.1", "10.0.0.2"),
+            ("\"none\"", "\"\""),
+            ("\"tray_idx\": \"x\", ", ""),
+            ("\"C\"", "\"D\""),
+            ("{\"error\": \"down\"}", "[]"),
+        ] {
+            assert!(DOCUMENT.contains(from), "{from}");
+            assert_ne!(digest(&DOCUMENT.replace(from, to)), known, "{from}");
+        }
+        let moved = DOCUMENT
+            .replace("{\"serial_number\": \"C\"}]", "]")
+            .replace("},\n            ]", "}]");
+        let moved = moved.replace(
+            "\"expected_machines\": [",
+            "\"expected_machines\": [{\"serial_number\": \"C\"},",
+        );
+        assert_ne!(moved, DOCUMENT);
+        assert_eq!(digest(&moved), known);
+    }
+
+    /// The loss: a plan of an older program that is called stale, without a word on what to do.
+    #[test]
+    fn a_plan_of_the_first_format_is_refused_with_what_to_do() {
+        let policy = serde_json::to_string(&Policy::of(Profile::NaturalKey)).unwrap();
+        let old = format!(
+            r#"{{"format":1,"generation":7,"snapshot":"00","source":"x","policy":{policy},"plan":{{}}}}"#
+        );
+        let why = PlanFile::read(&old).unwrap_err();
+        assert!(
+            why.contains("format 1") && why.contains("make it again"),
+            "{why}"
+        );
+    }
 }

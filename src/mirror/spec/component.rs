@@ -2,6 +2,7 @@
 //! called.
 
 use super::identity::{halves, report_duplicate_labels};
+use super::named::NamedBytes;
 use super::{Sighting, Skipped, WantedRow, owned};
 use crate::inventory::{Kind, Mac, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
@@ -51,6 +52,41 @@ pub enum Position {
     Unknown,
     /// What came is no integer: the stored one stays.
     Malformed,
+}
+
+impl WantedComponent {
+    /// Appends every field.
+    pub fn name_bytes(&self, bytes: &mut NamedBytes) {
+        let Self {
+            manufacturer,
+            serial,
+            mac,
+            ip,
+            name,
+            model,
+            positions,
+            rack_id,
+            description,
+        } = self;
+        bytes.add("manufacturer", manufacturer.as_ref());
+        bytes.add("serial", serial.as_ref());
+        bytes.add("mac", Some(mac.bytes()));
+        match ip {
+            Address::At(ip) => bytes.add_text("ip", *ip),
+            Address::Malformed => bytes.add("ip malformed", None::<&str>),
+        }
+        bytes.add("name", name.as_ref());
+        bytes.add("model", model.as_ref());
+        for (name, position) in ["slot", "tray", "host"].into_iter().zip(positions) {
+            match position {
+                Position::At(position) => bytes.add_text(name, Some(position)),
+                Position::Unknown => bytes.add(name, None::<&str>),
+                Position::Malformed => bytes.add(name, Some("malformed")),
+            }
+        }
+        bytes.add("rack_id", rack_id.as_ref().map(RackId::as_str));
+        bytes.add("description", description.as_ref());
+    }
 }
 
 impl WantedRow for WantedComponent {

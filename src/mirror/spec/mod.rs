@@ -8,10 +8,12 @@
 pub mod component;
 pub mod duplicates;
 mod identity;
+pub mod named;
 pub mod rack;
 
 use crate::inventory::{Mac, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
+use named::NamedBytes;
 use std::collections::HashSet;
 
 /// An entry that cannot be mirrored.
@@ -37,6 +39,20 @@ pub struct Sighting {
 }
 
 impl Sighting {
+    /// Appends every field.
+    pub fn name_bytes(&self, bytes: &mut NamedBytes) {
+        let Self {
+            rack_id,
+            manufacturer,
+            serial,
+            mac,
+        } = self;
+        bytes.add("rack_id", rack_id.as_ref().map(RackId::as_str));
+        bytes.add("manufacturer", manufacturer.as_ref());
+        bytes.add("serial", serial.as_ref());
+        bytes.add_text("mac", *mac);
+    }
+
     /// Everything that it says, as texts.
     pub fn keys(&self) -> Vec<String> {
         let pair = Pair::of(self.manufacturer.as_deref(), self.serial.as_deref());

@@ -1,6 +1,7 @@
 //! An expected rack.
 
 use super::identity::{halves, is_invalid, report_duplicate_labels};
+use super::named::NamedBytes;
 use super::{Sighting, Skipped, WantedRow, owned};
 use crate::inventory::{Json, Kind, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
@@ -31,6 +32,29 @@ pub struct WantedRack {
 }
 
 impl WantedRack {
+    /// Appends every field.
+    pub fn name_bytes(&self, bytes: &mut NamedBytes) {
+        let Self {
+            no_rack_id: _,
+            rack_id,
+            manufacturer,
+            serial,
+            name,
+            model,
+            text,
+            location,
+            rack_profile_id,
+        } = self;
+        bytes.add("rack_id", rack_id.as_ref().map(RackId::as_str));
+        bytes.add("manufacturer", manufacturer.as_ref());
+        bytes.add("serial", serial.as_ref());
+        bytes.add("name", Some(name));
+        bytes.add("model", model.as_ref());
+        bytes.add("text", text.as_ref());
+        bytes.add("location", location.as_ref().map(Json::as_str));
+        bytes.add("rack_profile_id", rack_profile_id.as_ref());
+    }
+
     /// Core's name of the rack.
     pub fn rack_id(&self) -> Option<&str> {
         self.rack_id.as_ref().map(RackId::as_str)
