@@ -49,6 +49,7 @@ enum Command {
     Drift(read::DriftArgs),
     Audit(read::AuditArgs),
     Check(read::CheckArgs),
+    Compact(read::CompactArgs),
     BeginAnew(read::BeginAnewArgs),
     Approve(read::ApproveArgs),
 }
@@ -66,6 +67,12 @@ asking! {
         /// where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT
         #[argh(option, arg_name = "ADDR")]
         metrics: Option<String>,
+        /// longest time that a row of the audit log is kept (default: for ever)
+        #[argh(option, arg_name = "DURATION")]
+        audit_max_age: Option<String>,
+        /// most room for the rows of the audit log, in MiB (default: no bound)
+        #[argh(option, arg_name = "MIB")]
+        audit_max_size: Option<String>,
         /// print what would be done instead of doing it
         #[argh(switch)]
         plan: bool,
@@ -134,6 +141,7 @@ pub(super) fn run(args: MirrorArgs) -> u8 {
         Command::Drift(args) => read::drift(&args),
         Command::Audit(args) => read::audit(&args),
         Command::Check(args) => read::check(&args),
+        Command::Compact(args) => read::compact(&args),
         Command::BeginAnew(args) => read::begin_anew(&args),
         Command::Approve(args) => read::approve(&args),
     };
@@ -185,6 +193,14 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         vec![
             ("interval", args.interval.iter().cloned().collect()),
             ("metrics", args.metrics.iter().cloned().collect()),
+            (
+                "audit-max-age",
+                args.audit_max_age.iter().cloned().collect(),
+            ),
+            (
+                "audit-max-size",
+                args.audit_max_size.iter().cloned().collect(),
+            ),
         ]
     };
     let config = args.config(own())?;
@@ -217,6 +233,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         core,
         policy: config.policy,
         gate: settings::gate(&config.policy),
+        audit: config.audit,
         skip_unchanged: SkipUnchanged::default(),
         approval: None,
     };
@@ -229,6 +246,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
                 core: config.core().map_err(said)?,
                 policy: config.policy,
                 gate: settings::gate(&config.policy),
+                audit: config.audit,
                 state_dir: config.state_dir().to_owned(),
                 metrics: config.metrics,
                 damaged: config.damaged(),
@@ -308,6 +326,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
         core: Box::new(snapshot),
         policy,
         gate: run::Gate::Unset,
+        audit: config.audit,
         skip_unchanged: SkipUnchanged::default(),
         approval: None,
     };

@@ -44,6 +44,7 @@ pub mod planfile;
 pub mod policy;
 pub mod progress;
 pub mod query;
+pub mod retention;
 pub mod run;
 pub mod service;
 pub mod skip_unchanged;
@@ -54,6 +55,7 @@ pub mod topology;
 
 pub use crate::store::{Snapshot, Store, StoreError};
 
+use crate::store::inventory_table::Ending;
 pub use crate::store::inventory_table::InventoryError;
 use crate::store::{Limits, OnDamage, Opening, Options, check_kept};
 use std::path::Path;
@@ -112,4 +114,19 @@ pub fn generation(snapshot: &Snapshot) -> Result<u64, InventoryError> {
 /// What is wrong with the indexes, one line each.
 pub fn check(snapshot: &Snapshot) -> Result<Vec<String>, InventoryError> {
     snapshot.view(|view| view.check())
+}
+
+/// Packs the audit log and gives room back. Gives the length of the file before and after, in bytes.
+pub fn compact(store: &Store) -> Result<[u64; 2], InventoryError> {
+    let length = || std::fs::metadata(store.path()).map_or(0, |file| file.len());
+    let before = length();
+    store.inventory_without_count(|tables| {
+        let ending = match tables.pack_audit()? {
+            0 => Ending::Discard,
+            _ => Ending::Commit,
+        };
+        Ok(((), ending))
+    })?;
+    store.compact()?;
+    Ok([before, length()])
 }

@@ -209,6 +209,20 @@ pub fn audit(snapshot: &Snapshot, filter: &AuditFilter) -> Result<Vec<AuditView>
     })
 }
 
+/// The checkpoint that the audit log replays from: number of the first row behind it, and all rows as they were.
+pub fn checkpoint(snapshot: &Snapshot) -> Result<Option<(u64, Vec<Value>)>, InventoryError> {
+    snapshot.view(|tables| {
+        let mut rows = Vec::new();
+        let from = tables.audit_checkpoint(|row| {
+            let columns = row
+                .new
+                .and_then(|new| serde_json::from_str::<Value>(&new).ok());
+            rows.push(serde_json::json!({"table": row.table, "row": row.row, "columns": columns}));
+        })?;
+        Ok(from.map(|from| (from, rows)))
+    })
+}
+
 impl fmt::Display for AuditView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -5,6 +5,7 @@ use super::core::Core;
 use super::cycle::{Cycle, Gatekeeper};
 use super::diagnostics::{Diagnostic, Summary};
 use super::policy::{Policy, Profile};
+use super::retention::{self, AuditBounds};
 use super::skip_unchanged::SkipUnchanged;
 use crate::clock;
 use crate::store::Store;
@@ -22,6 +23,8 @@ pub struct Mirror {
     pub gate: Gate,
     /// What the last cycle said.
     pub skip_unchanged: SkipUnchanged,
+    /// How much of the audit log is kept.
+    pub audit: AuditBounds,
     /// Deletes that an operator approved, for the next cycle.
     pub approval: Option<Approval>,
 }
@@ -78,6 +81,7 @@ impl Mirror {
         let mut summary = self
             .skip_unchanged
             .run_cycle(&self.store, self.core.as_mut(), cycle);
+        self.keep_audit_bounds(&mut summary);
         // An approval was given for what was looked at then, not for whatever goes missing later.
         self.policy.approve_deletes = None;
         if let Gate::Unclear(value) = &self.gate {
@@ -87,6 +91,24 @@ impl Mirror {
             summary.warnings.insert(0, report);
         }
         summary
+    }
+}
+
+impl Mirror {
+    fn keep_audit_bounds(&self, summary: &mut Summary) {
+        match retention::keep(&self.store, self.audit, clock::wall_now(), Uuid::new_v4()) {
+            Ok(None) => {}
+            Ok(Some(removed)) => {
+                let (rows, from) = (removed.rows, removed.from);
+                tracing::info!(rows, from, "audit rows removed, a checkpoint written");
+            }
+            Err(error) => {
+                let why = format!("no audit rows were removed: {error}");
+                summary
+                    .warnings
+                    .push(Diagnostic::general("audit_not_removed", why));
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::cycle::Gatekeeper;
 use super::metrics::{Metrics, Outcome, View};
 use super::policy::Policy;
 use super::progress::Progress;
+use super::retention::AuditBounds;
 use super::run::{Gate, Mirror, log};
 use super::skip_unchanged::SkipUnchanged;
 use super::status::Status;
@@ -65,6 +66,8 @@ pub struct Reloaded {
     pub policy: Policy,
     /// What the gate says.
     pub gate: Gate,
+    /// How much of the audit log is kept.
+    pub audit: AuditBounds,
     /// Where the tables are; another place needs a restart.
     pub state_dir: PathBuf,
     /// Where metrics are read; another place needs a restart.
@@ -314,6 +317,7 @@ impl Service {
         tokio::task::spawn_blocking(move || {
             let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
             (mirror.core, mirror.policy, mirror.gate) = (new.core, new.policy, new.gate);
+            mirror.audit = new.audit;
             mirror.skip_unchanged = SkipUnchanged::default();
         });
         tracing::info!("configuration read again");
@@ -455,6 +459,7 @@ mod tests {
             core: Box::new(core),
             policy: Policy::of(Profile::NaturalKey),
             gate: Gate::Unset,
+            audit: AuditBounds::default(),
             skip_unchanged: SkipUnchanged::default(),
             approval: None,
         })

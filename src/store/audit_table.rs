@@ -1,23 +1,33 @@
 //! What the mirror did and why, written in the transaction that did it.
 //!
 //! ```text
-//! audit_run  number -> AuditRun     id, time and source of a run, once
-//! audit      number -> AuditRow     one change: of one field, or of a row as a whole
+//! audit_run         number              -> AuditRun      id, time and source of a run, once
+//! audit             number of first row -> AuditChunk    rows of one run, each one change: of one field,
+//!                                                        or of a row as a whole
+//! audit_checkpoint  number of first row -> AuditChunk    all rows of all tables as they were before the
+//!                                                        row of `audit` that the head names
 //! ```
 //!
 //! Numbers only grow. A row that is removed for good is in `old` as a whole, so that it can be put
-//! back.
+//! back. Rows that are written together are packed together: a row alone takes 400 bytes, among others 30.
 
 use super::TxError;
 use super::access::{Access, Open, Writing};
-use super::codec::{decode, encode, encode_version};
+use super::blob::{pack, unpack};
+use super::codec::{self, CodecError, decode, encode, encode_version};
 use super::row::Row;
 use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 const RUNS: TableDefinition<u64, &[u8]> = TableDefinition::new("audit_run");
 const ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
+const CHECKPOINT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit_checkpoint");
+
+/// Rows that are packed together: what a reader who wants one of them unpacks.
+const CHUNK_ROWS: usize = 500;
 
 /// One run that changed something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,10 +63,94 @@ pub struct AuditRow {
     pub reason: String,
 }
 
+impl AuditRow {
+    /// Whether it holds the last copy of a row that is gone for good.
+    pub fn is_hard_delete(&self) -> bool {
+        self.field.is_none()
+            && self.old.is_some()
+            && self.new.is_none()
+            && self.table != "component_drift"
+    }
+}
+
+/// Rows of one run. In the first version of this row it was one, not packed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AuditChunk<'a> {
+    run: u64,
+    /// Distance of the last row's number from that of the chunk.
+    last: u32,
+    /// Length once unpacked, in bytes; 0: it is not packed.
+    unpacked: u32,
+    /// Distances and rows.
+    #[serde(borrow)]
+    rows: Cow<'a, [u8]>,
+}
+
+type Numbered = (u32, AuditRow);
+
+impl AuditChunk<'_> {
+    fn new(run: u64, rows: &[Numbered]) -> Result<Self, CodecError> {
+        let plain = encode_version(1, &rows)?;
+        let last = rows.last().map_or(0, |(distance, _)| *distance);
+        let packed = pack(&plain);
+        let (unpacked, rows) = match packed {
+            Some(packed) if packed.len() < plain.len() => (plain.len(), packed),
+            _ => (0, plain),
+        };
+        Ok(Self {
+            run,
+            last,
+            unpacked: u32::try_from(unpacked)
+                .map_err(|_| CodecError::TooLarge { bytes: unpacked })?,
+            rows: Cow::Owned(rows),
+        })
+    }
+
+    fn rows(&self) -> Result<Vec<Numbered>, TxError> {
+        let plain = match usize::try_from(self.unpacked).unwrap_or(usize::MAX) {
+            0 => Cow::Borrowed(self.rows.as_ref()),
+            length => Cow::Owned(unpack(&self.rows, length)?),
+        };
+        let fields = plain.get(1..).unwrap_or_default();
+        Ok(codec::fields(fields)?)
+    }
+}
+
+impl<'a> Row<'a> for AuditChunk<'a> {
+    const VERSION: u8 = 2;
+
+    fn read_old(version: u8, fields: &'a [u8]) -> Result<Self, CodecError> {
+        if version != 1 {
+            return Err(CodecError::UnknownVersion(Some(version)));
+        }
+        let (run, row): (u64, AuditRow) = codec::fields(fields)?;
+        Ok(Self {
+            run,
+            last: 0,
+            unpacked: 0,
+            rows: Cow::Owned(encode_version(1, &[(0_u32, row)].as_slice())?),
+        })
+    }
+}
+
+/// The head of rows that are packed together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AuditHead {
+    /// Number of the first row.
+    pub(crate) number: u64,
+    /// Number of the last row.
+    pub(crate) last: u64,
+    /// When the rows were written, RFC 3339.
+    pub(crate) time: String,
+    /// Length of the rows in the file, in bytes.
+    pub(crate) bytes: u64,
+}
+
 /// The audit tables within a transaction.
 pub(crate) struct Audit<A: Access> {
     runs: A::Table<u64, &'static [u8]>,
     rows: A::Table<u64, &'static [u8]>,
+    checkpoint: A::Table<u64, &'static [u8]>,
 }
 
 impl Audit<Writing<'_>> {
@@ -66,10 +160,13 @@ impl Audit<Writing<'_>> {
             return Ok(());
         }
         let number = self.number(run)?;
-        let next = self.rows.last()?.map_or(0, |(key, _)| key.value() + 1);
-        for (next, row) in (next..).zip(rows) {
-            let bytes = encode_version(<(u64, AuditRow)>::VERSION, &(number, row))?;
-            self.rows.insert(next, bytes.as_slice())?;
+        let mut next = self.next()?;
+        for rows in rows.chunks(CHUNK_ROWS) {
+            let numbered: Vec<Numbered> = (0..).zip(rows.iter().cloned()).collect();
+            let chunk = AuditChunk::new(number, &numbered)?;
+            let after = next + u64::from(chunk.last) + 1;
+            self.rows.insert(next, encode(&chunk)?.as_slice())?;
+            next = after;
         }
         Ok(())
     }
@@ -88,6 +185,108 @@ impl Audit<Writing<'_>> {
         self.runs.insert(next, encode(run)?.as_slice())?;
         Ok(next)
     }
+
+    /// Removes rows before the number `before`, except those that `keep` wants. Gives how many. The last row of
+    /// the log stays, so that numbers go on growing.
+    pub(super) fn remove(
+        &mut self,
+        before: u64,
+        keep: impl Fn(u64, &AuditRow) -> bool,
+    ) -> Result<u64, TxError> {
+        let before = before.min(self.next()?.saturating_sub(1));
+        let mut removed = 0;
+        for number in self.chunks_before(before)? {
+            let Some(value) = self.rows.remove(number)? else {
+                continue;
+            };
+            let bytes = value.value().to_vec();
+            drop(value);
+            let chunk: AuditChunk<'_> = decode(&bytes)?;
+            let mut rows = chunk.rows()?;
+            let count = rows.len();
+            rows.retain(|(distance, row)| {
+                let number = number + u64::from(*distance);
+                number >= before || keep(number, row)
+            });
+            removed += u64::try_from(count - rows.len()).unwrap_or(u64::MAX);
+            if !rows.is_empty() {
+                let chunk = AuditChunk::new(chunk.run, &rows)?;
+                self.rows.insert(number, encode(&chunk)?.as_slice())?;
+            }
+        }
+        if removed > 0 {
+            self.remove_unused_runs()?;
+        }
+        Ok(removed)
+    }
+
+    fn chunks_before(&self, before: u64) -> Result<Vec<u64>, TxError> {
+        let numbers = self.rows.range(..before)?;
+        numbers.map(|entry| Ok(entry?.0.value())).collect()
+    }
+
+    fn remove_unused_runs(&mut self) -> Result<(), TxError> {
+        let mut used = BTreeSet::new();
+        for entry in self.rows.iter()? {
+            used.insert(decode::<AuditChunk<'_>>(entry?.1.value())?.run);
+        }
+        // The newest run may be about to write more.
+        used.extend(self.runs.last()?.map(|(number, _)| number.value()));
+        Ok(self.runs.retain(|number, _| used.contains(&number))?)
+    }
+
+    /// Packs rows of one run that lie next to each other together. Gives how many packs became one of others.
+    pub(super) fn pack(&mut self) -> Result<u64, TxError> {
+        let mut saved = 0;
+        let mut open: Option<(u64, u64, Vec<Numbered>)> = None;
+        for number in self.chunks_before(u64::MAX)? {
+            let Some(value) = self.rows.get(number)? else {
+                continue;
+            };
+            let chunk: AuditChunk<'_> = decode(value.value())?;
+            let (run, rows) = (chunk.run, chunk.rows()?);
+            drop(value);
+            let fits = |(_, of, others): &&mut (u64, u64, Vec<Numbered>)| {
+                *of == run && others.len() + rows.len() <= CHUNK_ROWS
+            };
+            if let Some((first, _, others)) = open.as_mut().filter(fits) {
+                let Ok(distance) = u32::try_from(number - *first) else {
+                    continue;
+                };
+                others.extend(rows.into_iter().map(|(d, row)| (distance + d, row)));
+                self.rows.remove(number)?;
+                saved += 1;
+                continue;
+            }
+            self.put_pack(open.replace((number, run, rows)))?;
+        }
+        self.put_pack(open)?;
+        Ok(saved)
+    }
+
+    fn put_pack(&mut self, open: Option<(u64, u64, Vec<Numbered>)>) -> Result<(), TxError> {
+        if let Some((number, run, rows)) = open {
+            let chunk = AuditChunk::new(run, &rows)?;
+            self.rows.insert(number, encode(&chunk)?.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Adds rows to the checkpoint; with `number` 0 a new one begins. No rows at all say that there is one.
+    pub(super) fn add_checkpoint(
+        &mut self,
+        from: u64,
+        number: u64,
+        rows: &[AuditRow],
+    ) -> Result<(), TxError> {
+        if number == 0 {
+            self.checkpoint.retain(|_, _| false)?;
+        }
+        let numbered: Vec<Numbered> = (0..).zip(rows.iter().cloned()).collect();
+        let chunk = AuditChunk::new(from, &numbered)?;
+        self.checkpoint.insert(number, encode(&chunk)?.as_slice())?;
+        Ok(())
+    }
 }
 
 impl<A: Access> Audit<A> {
@@ -95,7 +294,26 @@ impl<A: Access> Audit<A> {
         Ok(Self {
             runs: tx.table(RUNS)?,
             rows: tx.table(ROWS)?,
+            checkpoint: tx.table(CHECKPOINT)?,
         })
+    }
+
+    /// Number of the next row.
+    fn next(&self) -> Result<u64, TxError> {
+        Ok(match self.rows.last()? {
+            None => 0,
+            Some((number, value)) => {
+                let chunk: AuditChunk<'_> = decode(value.value())?;
+                number.value() + u64::from(chunk.last) + 1
+            }
+        })
+    }
+
+    fn run(&self, number: u64) -> Result<AuditRun, TxError> {
+        let value = self.runs.get(number)?;
+        let value =
+            value.ok_or_else(|| TxError::Corrupt(format!("audit run {number} is missing")))?;
+        Ok(decode(value.value())?)
     }
 
     /// Gives every row from number `from` on with its run, oldest first, until `each` answers false.
@@ -105,23 +323,188 @@ impl<A: Access> Audit<A> {
         mut each: impl FnMut(u64, &AuditRun, AuditRow) -> bool,
     ) -> Result<(), TxError> {
         let mut current: Option<(u64, AuditRun)> = None;
-        for entry in self.rows.range(from..)? {
-            let (key, value) = entry?;
-            let (number, row) = decode::<(u64, AuditRow)>(value.value())?;
-            let run = match &mut current {
-                Some((known, run)) if *known == number => run,
-                stale => {
-                    let value = self.runs.get(number)?;
-                    let value = value.ok_or_else(|| {
-                        TxError::Corrupt(format!("audit run {number} is missing"))
-                    })?;
-                    &mut stale.insert((number, decode(value.value())?)).1
+        // The row may be in the middle of what is packed together.
+        let begin = self.rows.range(..=from)?.next_back().transpose()?;
+        let begin = begin.map_or(from, |(number, _)| number.value());
+        for entry in self.rows.range(begin..)? {
+            let (first, value) = entry?;
+            let chunk: AuditChunk<'_> = decode(value.value())?;
+            if current.as_ref().is_none_or(|(run, _)| *run != chunk.run) {
+                current = Some((chunk.run, self.run(chunk.run)?));
+            }
+            let Some((_, run)) = &current else { continue };
+            for (distance, row) in chunk.rows()? {
+                let number = first.value() + u64::from(distance);
+                if number >= from && !each(number, run, row) {
+                    return Ok(());
                 }
-            };
-            if !each(key.value(), run, row) {
-                break;
             }
         }
         Ok(())
+    }
+
+    /// The heads of the log, oldest first.
+    pub(super) fn heads(&self) -> Result<Vec<AuditHead>, TxError> {
+        let mut current: Option<(u64, String)> = None;
+        let mut heads = Vec::new();
+        for entry in self.rows.iter()? {
+            let (number, value) = entry?;
+            let chunk: AuditChunk<'_> = decode(value.value())?;
+            if current.as_ref().is_none_or(|(run, _)| *run != chunk.run) {
+                current = Some((chunk.run, self.run(chunk.run)?.time));
+            }
+            let number = number.value();
+            heads.push(AuditHead {
+                number,
+                last: number + u64::from(chunk.last),
+                time: current
+                    .as_ref()
+                    .map_or_else(String::new, |(_, time)| time.clone()),
+                bytes: u64::try_from(value.value().len()).unwrap_or(u64::MAX),
+            });
+        }
+        Ok(heads)
+    }
+
+    /// Gives every row of the checkpoint, and the number from which the log replays; `None` where there is none.
+    pub(super) fn checkpoint(
+        &self,
+        mut each: impl FnMut(AuditRow),
+    ) -> Result<Option<u64>, TxError> {
+        let mut from = None;
+        for entry in self.checkpoint.iter()? {
+            let value = entry?.1;
+            let chunk: AuditChunk<'_> = decode(value.value())?;
+            from = Some(chunk.run);
+            chunk.rows()?.into_iter().for_each(|(_, row)| each(row));
+        }
+        Ok(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::inventory_table::{Ending, Fault};
+
+    fn row(n: usize) -> AuditRow {
+        AuditRow {
+            kind: "Compute".into(),
+            table: "component".into(),
+            op: "insert".into(),
+            row: n.to_string(),
+            key: format!("M/{n}"),
+            field: None,
+            old: None,
+            new: Some(format!(r#"{{"id":"{n}","type":"Compute"}}"#)),
+            reason: "Core lists it".into(),
+        }
+    }
+
+    fn run(n: u128) -> AuditRun {
+        AuditRun {
+            id: Uuid::from_u128(n),
+            time: "t".into(),
+            source: "test".into(),
+        }
+    }
+
+    fn all(store: &Store, from: u64) -> Vec<(u64, String)> {
+        let mut rows = Vec::new();
+        let read = |view: &crate::store::inventory_table::View| {
+            view.audit_rows(from, |number, _, row| {
+                rows.push((number, row.row));
+                true
+            })
+        };
+        store.snapshot().unwrap().view(read).unwrap();
+        rows
+    }
+
+    fn write(store: &Store, run: &AuditRun, rows: std::ops::Range<usize>) {
+        let rows: Vec<AuditRow> = rows.map(row).collect();
+        let written = store.inventory(|tables| Ok((tables.audit(run, &rows)?, Ending::Commit)));
+        written.unwrap();
+    }
+
+    /// Rows as version 0.1 wrote them, which were one by one.
+    fn of_the_first_version(store: &Store, rows: std::ops::Range<u64>) {
+        let written = store.write(|tx| {
+            tx.open_table(RUNS)?
+                .insert(0, encode(&run(1))?.as_slice())?;
+            let mut table = tx.open_table(ROWS)?;
+            for n in rows {
+                let row = row(usize::try_from(n).unwrap());
+                table.insert(n, encode_version(1, &(0_u64, row))?.as_slice())?;
+            }
+            Ok(())
+        });
+        written.unwrap();
+    }
+
+    /// The loss: a log that begins anew, or lies, because the program that reads it is newer.
+    #[test]
+    fn rows_of_the_first_version_are_read_continued_and_packed() {
+        let store = Store::in_memory().unwrap();
+        of_the_first_version(&store, 0..1200);
+        let expected = |range: std::ops::Range<u64>| -> Vec<(u64, String)> {
+            range.map(|n| (n, n.to_string())).collect()
+        };
+        assert_eq!(all(&store, 0), expected(0..1200));
+        write(&store, &run(2), 1200..1800);
+        assert_eq!(all(&store, 0), expected(0..1800));
+        let heads = |store: &Store| {
+            let heads = store.snapshot().unwrap().view(|view| view.audit_heads());
+            heads.unwrap()
+        };
+        let bytes = |store: &Store| heads(store).iter().map(|head| head.bytes).sum::<u64>();
+        let before = bytes(&store);
+        let packed = store.inventory(|tables| Ok((tables.pack_audit()?, Ending::Commit)));
+        assert_eq!(packed.unwrap(), 1197);
+        assert_eq!(heads(&store).len(), 5);
+        assert!(bytes(&store) * 5 < before, "{} of {before}", bytes(&store));
+        for from in [0, 1, 499, 500, 1199, 1200, 1799] {
+            assert_eq!(all(&store, from), expected(from..1800));
+        }
+        let again = store.inventory(|tables| Ok((tables.pack_audit()?, Ending::Discard)));
+        assert_eq!(again.unwrap(), 0);
+    }
+
+    #[test]
+    fn numbers_go_on_growing_after_a_removal() {
+        let store = Store::in_memory().unwrap();
+        write(&store, &run(1), 0..700);
+        let removed = store.inventory(|tables| {
+            let keep = |number: u64, _: &AuditRow| number.is_multiple_of(100);
+            Ok((tables.remove_audit(u64::MAX, keep)?, Ending::Commit))
+        });
+        // The last row stays as well.
+        assert_eq!(removed.unwrap(), 692);
+        let numbers = || all(&store, 0).into_iter().map(|(number, _)| number);
+        let left = [0, 100, 200, 300, 400, 500, 600, 699];
+        assert_eq!(numbers().collect::<Vec<_>>(), left);
+        write(&store, &run(2), 700..702);
+        assert_eq!(numbers().skip(8).collect::<Vec<_>>(), [700, 701]);
+    }
+
+    #[test]
+    fn a_pack_that_is_damaged_is_an_error_and_no_panic() {
+        let store = Store::in_memory().unwrap();
+        write(&store, &run(1), 0..300);
+        let damaged = store.write(|tx| {
+            let mut table = tx.open_table(ROWS)?;
+            let mut bytes = table.get(0)?.map(|value| value.value().to_vec()).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle..].fill(0xa5);
+            table.insert(0, bytes.as_slice())?;
+            Ok(())
+        });
+        damaged.unwrap();
+        let read = |view: &crate::store::inventory_table::View| {
+            view.audit_rows(0, |_, _, _| true)?;
+            Ok::<_, Fault>(())
+        };
+        assert!(store.snapshot().unwrap().view(read).is_err());
     }
 }

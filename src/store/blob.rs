@@ -62,11 +62,7 @@ impl Sealed {
     /// Does all the work that needs no database.
     pub(crate) fn new<'a>(value: &impl Row<'a>) -> Result<Self, TxError> {
         let plain = codec::encode(value)?;
-        let mut packed = COMPRESSORS
-            .with(
-                || zstd::bulk::Compressor::new(ZSTD_LEVEL),
-                |compressor| compressor.compress(&plain),
-            )
+        let mut packed = compress(&plain)
             .map_err(|error| TxError::Failed(format!("cannot compress a value: {error}")))?;
         // It has room for the worst case, and many wait together for one commit.
         packed.shrink_to_fit();
@@ -114,12 +110,8 @@ impl Blobs {
             .ok()
             .filter(|n| *n <= MAX_UNPACKED)
             .ok_or_else(|| damaged("is too long"))?;
-        let plain = DECOMPRESSORS
-            .with(zstd::bulk::Decompressor::new, |decompressor| {
-                decompressor.decompress(&packed, unpacked)
-            })
-            .map_err(|_| damaged("does not unpack"))?;
-        Ok(Some(plain))
+        let plain = decompress(&packed, unpacked);
+        plain.map(Some).map_err(|_| damaged("does not unpack"))
     }
 }
 
@@ -148,6 +140,34 @@ impl OpenBlobs<'_> {
             .chunks
             .retain_in((key, from)..=(key, u32::MAX), |_, _| false)?)
     }
+}
+
+/// The same bytes in fewer, at most those that [`decompress`] takes back; `None` where that is not possible.
+pub(super) fn pack(plain: &[u8]) -> Option<Vec<u8>> {
+    let fits = plain.len() <= MAX_UNPACKED;
+    fits.then(|| compress(plain).ok()).flatten()
+}
+
+/// What [`pack`] made of `length` bytes.
+pub(super) fn unpack(packed: &[u8], length: usize) -> Result<Vec<u8>, TxError> {
+    let damaged = || TxError::Corrupt("rows that are packed together do not unpack".into());
+    if length > MAX_UNPACKED {
+        return Err(damaged());
+    }
+    decompress(packed, length).map_err(|_| damaged())
+}
+
+fn compress(plain: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSORS.with(
+        || zstd::bulk::Compressor::new(ZSTD_LEVEL),
+        |compressor| compressor.compress(plain),
+    )
+}
+
+fn decompress(packed: &[u8], length: usize) -> io::Result<Vec<u8>> {
+    DECOMPRESSORS.with(zstd::bulk::Decompressor::new, |decompressor| {
+        decompressor.decompress(packed, length)
+    })
 }
 
 /// Tools that are kept for the next value: about as many as there are processors to use them.

@@ -17,7 +17,7 @@
 //! there together end the transaction. [`Tables::check`] builds the indexes again and compares.
 
 use super::access::{Access, Open, Reading, Writing};
-use super::audit_table::{Audit, AuditRow, AuditRun};
+use super::audit_table::{Audit, AuditHead, AuditRow, AuditRun};
 use super::codec::decode;
 use super::inventory_index::{Index, index_entries};
 use super::row::Row as Stored;
@@ -120,8 +120,8 @@ impl Store {
         })
     }
 
-    /// The same, and the commit is not counted.
-    pub(super) fn inventory_without_count<T>(
+    /// The same, and the commit is not counted: the tables are what they were.
+    pub(crate) fn inventory_without_count<T>(
         &self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<(T, Ending), Fault>,
     ) -> Result<T, InventoryError> {
@@ -333,6 +333,19 @@ impl<A: Access> Inventory<A> {
         each: impl FnMut(u64, &AuditRun, AuditRow) -> bool,
     ) -> Result<(), Fault> {
         Ok(self.audit.scan(from, each)?)
+    }
+
+    /// The heads of the audit log, oldest first.
+    pub(crate) fn audit_heads(&self) -> Result<Vec<AuditHead>, Fault> {
+        Ok(self.audit.heads()?)
+    }
+
+    /// Gives every row of the audit log's checkpoint, and the number from which the log replays.
+    pub(crate) fn audit_checkpoint(
+        &self,
+        each: impl FnMut(AuditRow),
+    ) -> Result<Option<u64>, Fault> {
+        Ok(self.audit.checkpoint(each)?)
     }
 
     /// Builds the indexes from the rows and compares. Gives what is wrong, one line each.

@@ -295,6 +295,26 @@ impl Store {
         result
     }
 
+    /// Gives room back that the file does not need. Snapshots must be gone.
+    ///
+    /// # Errors
+    /// A snapshot is read, or the disk is full; the file is as good as before.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.reopen_if_failed()?;
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(handle) = state.as_mut() else {
+            return Err(self.closed());
+        };
+        let db = &mut handle.db;
+        let done = self.guard(|| match db.compact() {
+            Ok(_) => Ok(()),
+            Err(redb::CompactionError::Storage(error)) => Err(error.into()),
+            Err(error) => Err(TxError::Failed(format!("cannot compact: {error}"))),
+        });
+        handle.failed = done.is_err();
+        done
+    }
+
     fn reopen_if_failed(&self) -> Result<(), StoreError> {
         self.reopen_unless(|state| state.as_ref().is_some_and(|handle| !handle.failed))
     }

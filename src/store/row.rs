@@ -13,7 +13,7 @@
 //! [`Row::VERSION`] grows by one, and [`Row::read_old`] converts. A test holds the bytes of every
 //! version.
 
-use super::audit_table::{AuditRow, AuditRun};
+use super::audit_table::AuditRun;
 use super::codec::{self, CodecError};
 use super::mapping_table::MappingRow;
 use super::report_table::{Identity, ReportRow};
@@ -58,7 +58,6 @@ first_version!(
     Drift,
     Domain,
     AuditRun,
-    (u64, AuditRow),
     // Counters and lists of names.
     u64,
     Vec<String>,

@@ -8,7 +8,7 @@
 //! | Format | Program | |
 //! |---|---|---|
 //! | 1 | 0.1 | |
-//! | 2 | 0.2 | later versions of the rows of `serve` and `sense`, of `rack` and `component`; tables `sense_meta`, `nvldomain`, `mapping_*` |
+//! | 2 | 0.2 | later versions of the rows of `serve` and `sense`, of `rack` and `component`; rows of `audit` packed together; tables `sense_meta`, `nvldomain`, `mapping_*`, `audit_checkpoint` |
 
 use super::TxError;
 use redb::{ReadableDatabase, TableDefinition};

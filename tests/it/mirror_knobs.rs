@@ -3,6 +3,7 @@
 use crate::support::mirror::{Mirror, finish, without_times};
 use afferent::mirror::core::FileCore;
 use afferent::mirror::policy::{Policy, Profile};
+use afferent::mirror::retention::AuditBounds;
 use afferent::mirror::run::{Gate, Mirror as Service};
 use serde_json::{Value, json};
 
@@ -404,6 +405,7 @@ fn an_approval_ends_with_the_cycle_it_was_given_for() {
         policy,
         gate: Gate::Unset,
         approval: None,
+        audit: AuditBounds::default(),
         skip_unchanged: afferent::mirror::skip_unchanged::SkipUnchanged::default(),
     };
     write(0..100);

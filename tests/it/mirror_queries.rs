@@ -3,6 +3,7 @@
 use crate::support::eventually;
 use crate::support::mirror::Mirror;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -184,4 +185,73 @@ fn a_name_begins_no_line_and_gives_no_order_to_a_terminal() {
         "{plan}"
     );
     assert!(!plan.contains(['\u{1b}', '\u{202e}']), "{plan}");
+}
+
+/// The loss: a log that grows for ever although somebody bounded it, or one that was cut and explains nothing.
+#[test]
+fn the_audit_log_is_cut_at_its_bound_and_replays_from_its_checkpoint() {
+    let mirror = Mirror::new();
+    let machine = |n: usize, name: &str| {
+        json!({"bmc_mac_address": format!("02:00:5e:00:00:{n:02x}"), "serial_number": format!("S{n}"),
+            "manufacturer": "M", "name": name})
+    };
+    let document = |name: &str| {
+        let machines: Vec<Value> = (1..20).map(|n| machine(n, name)).collect();
+        json!({"expected_machines": machines})
+    };
+    let none = mirror.output(&["audit", "--checkpoint"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert_eq!(mirror.run(&document("old"), &[]).code, Some(0));
+    let whole = mirror.audit().as_array().unwrap().len();
+    assert_eq!(whole, 38);
+    // Until what the first run wrote is older than a second.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let checkpoint = loop {
+        assert_eq!(
+            mirror
+                .run(&document("new"), &["--audit-max-age", "1s"])
+                .code,
+            Some(0)
+        );
+        let output = mirror.output(&["audit", "--checkpoint", "--json"]);
+        if output.status.success() {
+            break serde_json::from_slice::<Value>(&output.stdout).unwrap();
+        }
+        assert!(std::time::Instant::now() < deadline, "nothing is removed");
+    };
+    let log = mirror.audit();
+    let log = log.as_array().unwrap();
+    assert!(log.len() < whole, "{log:?}");
+    assert!(log.iter().any(|row| row["op"] == "checkpoint"), "{log:?}");
+    // Every machine is in the checkpoint, under the name it had then, or has since.
+    let from = checkpoint["replays_from"].as_u64().unwrap();
+    let rows = checkpoint["rows"].as_array().unwrap();
+    let mut names: BTreeMap<&str, &Value> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row["table"] == "component") {
+        names.insert(row["row"].as_str().unwrap(), &row["columns"]["name"]);
+    }
+    assert_eq!(names.len(), 19);
+    for row in log
+        .iter()
+        .filter(|row| row["number"].as_u64() >= Some(from))
+    {
+        if row["field"] == "name" {
+            names.insert(row["row"].as_str().unwrap(), &row["new"]);
+        }
+    }
+    assert!(names.values().all(|name| **name == "new"), "{names:?}");
+    let before = mirror.dump();
+    let output = mirror.output(&["compact", "--json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bytes = |name: &str| said[name].as_u64().unwrap();
+    assert!(bytes("bytes_after") <= bytes("bytes_before"), "{said}");
+    assert_eq!(mirror.dump(), before);
+    mirror.check();
+    for (flag, value) in [("--audit-max-age", "0s"), ("--audit-max-size", "0")] {
+        assert_eq!(
+            mirror.run(&document("new"), &[flag, value]).code,
+            Some(2),
+            "{flag}"
+        );
+    }
 }

@@ -138,10 +138,19 @@ reading! {
         /// only rows behind the one with this number
         #[argh(option, arg_name = "NUMBER")]
         cursor: Option<u64>,
+        /// the checkpoint that the rest of the log replays from, instead of the log
+        #[argh(switch)]
+        checkpoint: bool,
         /// go on and print what is done, until interrupted; JSON is one object a line
         #[argh(switch)]
         follow: bool,
     }
+}
+
+reading! {
+    /// Pack the audit log and give room back that mirror.redb does not need; the service must be stopped.
+    #[argh(subcommand, name = "compact")]
+    CompactArgs {}
 }
 
 reading! {
@@ -304,6 +313,9 @@ pub(super) fn audit(args: &AuditArgs) -> Result<u8, Stop> {
         cursor: args.cursor,
         limit: args.limit,
     };
+    if args.checkpoint {
+        return checkpoint(args);
+    }
     if args.follow {
         return follow(args, &mut filter);
     }
@@ -321,6 +333,44 @@ pub(super) fn audit(args: &AuditArgs) -> Result<u8, Stop> {
         rows.last().map(|row| row.number.to_string()),
     );
     Ok(printed)
+}
+
+fn checkpoint(args: &AuditArgs) -> Result<u8, Stop> {
+    let snapshot = look(&args.state_dir())?;
+    let found = query::checkpoint(&snapshot).map_err(Stop::failed)?;
+    let Some((from, rows)) = found else {
+        return Err(Stop::failed(
+            "there is no checkpoint: the log replays from its beginning",
+        ));
+    };
+    Ok(print_with(|out| {
+        if args.json {
+            let answer = serde_json::json!({"replays_from": from, "rows": rows});
+            serde_json::to_writer(&mut *out, &answer)?;
+            return writeln!(out);
+        }
+        let mut rows = rows.iter();
+        rows.try_for_each(|row| writeln!(out, "{} {}", row["table"], row["columns"]))
+    }))
+}
+
+pub(super) fn compact(args: &CompactArgs) -> Result<u8, Stop> {
+    let store = open_store(&args.state_dir())?;
+    let [before, after] = mirror::compact(&store).map_err(Stop::failed)?;
+    Ok(print_with(|out| {
+        if args.json {
+            let answer = serde_json::json!({"bytes_before": before, "bytes_after": after});
+            serde_json::to_writer(&mut *out, &answer)?;
+            return writeln!(out);
+        }
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        writeln!(
+            out,
+            "mirror.redb had {} MiB and has {} MiB",
+            mib(before),
+            mib(after)
+        )
+    }))
 }
 
 fn audit_rows(args: &AuditArgs, filter: &AuditFilter) -> Result<Vec<AuditView>, Stop> {

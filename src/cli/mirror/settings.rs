@@ -8,6 +8,7 @@ use crate::cli::options::{
 use crate::http::{Client, Options, check_base};
 use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
+use crate::mirror::retention::AuditBounds;
 use crate::mirror::run::Gate;
 use crate::mirror::{InventoryError, Snapshot, Store, StoreError, lost, open_and_prune};
 use crate::store::Limits;
@@ -18,6 +19,9 @@ use std::time::Duration;
 
 /// Flags as typed: name and values.
 pub(super) type Flags = Vec<(&'static str, Vec<String>)>;
+
+/// Longest bound of the audit log's age, in seconds.
+const TEN_YEARS: u64 = 10 * 365 * 86_400;
 
 /// Set, it decides whether `run` mirrors.
 const GATE: &str = "AFFERENT_EXPECTED_INVENTORY_SYNC_ENABLED";
@@ -116,6 +120,18 @@ pub(in crate::cli) const SETTINGS: &[Setting] = &[
         "where Prometheus reads metrics; a bare port is one on 127.0.0.1",
     ),
     setting(
+        "audit-max-age",
+        "DURATION",
+        None,
+        "longest time that a row of the audit log is kept",
+    ),
+    setting(
+        "audit-max-size",
+        "MIB",
+        None,
+        "most room for the rows of the audit log",
+    ),
+    setting(
         "profile",
         "natural-key|host-mac",
         Some("natural-key"),
@@ -198,6 +214,8 @@ pub(super) struct Config {
     pub(super) interval: Duration,
     /// Where metrics are read.
     pub(super) metrics: Option<SocketAddr>,
+    /// How much of the audit log is kept.
+    pub(super) audit: AuditBounds,
     /// The knobs.
     pub(super) policy: Policy,
 }
@@ -247,6 +265,13 @@ impl Config {
             http,
             metrics: settings.optional("metrics", scrape::address)?,
             interval: settings.one("interval", parse::duration(seconds(1, 86_400)))?,
+            audit: AuditBounds {
+                max_age: settings
+                    .optional("audit-max-age", parse::duration(seconds(1, TEN_YEARS)))?,
+                max_bytes: settings
+                    .optional("audit-max-size", parse::number(1..=1 << 20))?
+                    .map(|mib| u64::from(mib) << 20),
+            },
             policy: Policy {
                 approve_deletes,
                 ..policy(settings)?

@@ -95,6 +95,31 @@ impl<'tx> Tables<'tx> {
         Ok(self.audit.append(run, rows)?)
     }
 
+    /// Removes audit rows before a number, except those that `keep` wants. Gives how many.
+    pub(crate) fn remove_audit(
+        &mut self,
+        before: u64,
+        keep: impl Fn(u64, &AuditRow) -> bool,
+    ) -> Result<u64, Fault> {
+        Ok(self.audit.remove(before, keep)?)
+    }
+
+    /// Adds rows to the checkpoint of the audit log, which is as of before the audit row `from`. The first ones,
+    /// `number` 0, are those of a new checkpoint.
+    pub(crate) fn add_audit_checkpoint(
+        &mut self,
+        from: u64,
+        number: u64,
+        rows: &[AuditRow],
+    ) -> Result<(), Fault> {
+        Ok(self.audit.add_checkpoint(from, number, rows)?)
+    }
+
+    /// Packs audit rows together that were written one by one. Gives how many packs that saves.
+    pub(crate) fn pack_audit(&mut self) -> Result<u64, Fault> {
+        Ok(self.audit.pack()?)
+    }
+
     fn table(&mut self, key: RowKey) -> (&mut Bytes<Writing<'tx>>, Vec<u8>) {
         let bytes = key_bytes(key);
         let table = match key {
