@@ -219,8 +219,13 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
     let store = match (config.open_store(), &mut host) {
         // The service does not end: an operator has to see that, and to decide.
         (Err(error), Some(host)) if lost::is_lost(&error) => {
-            let place = (config.state_dir(), config.damaged());
-            let waited = lost::wait(host, place, &core.source(), &error);
+            let service = lost::Waiting {
+                state_dir: config.state_dir(),
+                aside: config.damaged(),
+                core: &core.source(),
+                metrics: config.metrics,
+            };
+            let waited = lost::wait(host, &service, &error);
             match waited.map_err(Stop::failed)? {
                 Some(store) => store,
                 None => return Ok(DONE),

@@ -5,10 +5,14 @@ use super::service::{Host, Signals, ended_early};
 use super::{Store, StoreError, open, open_and_prune, store_options};
 use crate::clock;
 use crate::store::Limits;
+use crate::telemetry::metrics::Page;
+use crate::telemetry::scrape::{self, Health};
 use crate::telemetry::{self, control::Control};
 use serde_json::{Value, json};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -54,6 +58,18 @@ pub enum BeginError {
     Store(#[from] StoreError),
 }
 
+/// A service that has no store.
+pub struct Waiting<'a> {
+    /// Where the store belongs.
+    pub state_dir: &'a Path,
+    /// What is kept of damaged files.
+    pub aside: Limits,
+    /// The source that would be mirrored, for people.
+    pub core: &'a str,
+    /// Where metrics are read.
+    pub metrics: Option<SocketAddr>,
+}
+
 /// The service while it has no store: it mirrors nothing, says why, and looks again whether an operator
 /// has put the file back or given it up. `None`: it was told to stop.
 ///
@@ -61,27 +77,35 @@ pub enum BeginError {
 /// The system refused something basic.
 pub fn wait(
     host: &mut Host,
-    place: (&Path, Limits),
-    core: &str,
+    service: &Waiting<'_>,
     first: &StoreError,
 ) -> io::Result<Option<Store>> {
     let first = first.to_string();
     host.wait(async |signals, owes_reload| {
-        wait_for_store(place, core, first, (signals, owes_reload)).await
+        wait_for_store(service, first, (signals, owes_reload)).await
     })
 }
 
 async fn wait_for_store(
-    (state_dir, aside): (&Path, Limits),
-    core: &str,
+    service: &Waiting<'_>,
     mut why: String,
     (signals, owes_reload): (&mut Signals, &mut bool),
 ) -> io::Result<Option<Store>> {
+    let Waiting {
+        state_dir,
+        aside,
+        core,
+        metrics,
+    } = *service;
     let mut answering = JoinSet::new();
     let answer = status(core, &why);
     match Control::bind(state_dir) {
         Ok(control) => drop(answering.spawn(control.answer(move |_: &[&str], _| answer.clone()))),
         Err(error) => tracing::warn!(%error, "no control socket"),
+    }
+    if let Some(address) = metrics {
+        let page = Arc::new(LostPage(format!("nothing is mirrored: {why}")));
+        answering.spawn(scrape::listen(scrape::bind(address).await?, page));
     }
     tracing::error!(why, remedy = REMEDY, "nothing is mirrored");
     let line = format!("nothing is mirrored: {why}");
@@ -118,6 +142,30 @@ async fn wait_for_store(
             }
         }
     }
+}
+
+/// What metrics say while there is no store.
+struct LostPage(String);
+
+impl Health for LostPage {
+    fn metrics(&self) -> String {
+        let mut page = Page::new();
+        write_lost(&mut page, true);
+        page.finish()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Err(self.0.clone())
+    }
+}
+
+/// Says whether the store is damaged, gone or empty.
+pub(super) fn write_lost(page: &mut Page, is_lost: bool) {
+    page.gauge(
+        "afferent_mirror_store_lost",
+        "1 while mirror.redb is damaged, gone or empty, so that nothing is mirrored; else 0.",
+        f64::from(u8::from(is_lost)),
+    );
 }
 
 fn status(core: &str, why: &str) -> Value {

@@ -1,6 +1,7 @@
 //! What a mirror counts, and the page on which Prometheus reads it.
 
 use super::diagnostics::Summary;
+use super::lost;
 use super::progress::Progress;
 use super::status::Status;
 use super::topology;
@@ -10,6 +11,7 @@ use crate::store::{Snapshot, Store};
 use crate::telemetry::metrics::{Counters, Histogram, Page};
 use crate::telemetry::scrape::Health;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +66,8 @@ pub(super) struct Metrics {
     cycles: Counters,
     seconds: Histogram,
     rows: Mutex<Rows>,
+    /// The store was found damaged or gone after the last cycle.
+    is_lost: AtomicBool,
 }
 
 /// Rows as they were counted last.
@@ -123,6 +127,7 @@ impl Default for Metrics {
             cycles: Counters::new(&Outcome::ALL.map(Outcome::label)),
             seconds: Histogram::new(SECONDS),
             rows: Mutex::default(),
+            is_lost: AtomicBool::default(),
         }
     }
 }
@@ -134,8 +139,13 @@ impl Metrics {
         self.seconds.observe_time(took);
         let known = self.rows().generation;
         let counted = store.snapshot().map_err(InventoryError::from);
+        let counted = counted.and_then(|snapshot| Rows::count(&snapshot, known));
+        let error = counted.as_ref().err();
+        let is_lost = |error: &InventoryError| matches!(error, InventoryError::Store(error) if lost::is_lost(error));
+        self.is_lost
+            .store(error.is_some_and(is_lost), Ordering::Relaxed);
         // Nobody who scrapes waits for it.
-        match counted.and_then(|snapshot| Rows::count(&snapshot, known)) {
+        match counted {
             Ok(None) => {}
             Ok(Some(rows)) => {
                 let bytes = std::fs::metadata(store.path()).map_or(0, |meta| meta.len());
@@ -161,6 +171,7 @@ impl Metrics {
             "Time of cycles.",
             &self.seconds,
         );
+        lost::write_lost(page, self.is_lost.load(Ordering::Relaxed));
         let rows = self.rows();
         page.gauges_by(
             "afferent_mirror_rows",

@@ -185,7 +185,10 @@ fn status_metrics_and_readiness_follow_the_cycles() {
     eventually("ready", || {
         get(&address, "/readyz").filter(|answer| answer.starts_with("HTTP/1.1 200"))
     });
-    let page = get(&address, "/metrics").unwrap();
+    // Rows are counted after the cycle has ended.
+    let page = eventually("rows are counted", || {
+        get(&address, "/metrics").filter(|page| page.contains("afferent_mirror_rows{"))
+    });
     for line in [
         r#"afferent_mirror_rows{type="Compute",state="live"} 200"#,
         r#"afferent_mirror_rows{type="bmc:Host",state="live"} 200"#,

@@ -2,9 +2,11 @@
 
 use crate::support::eventually;
 use crate::support::mirror::Mirror;
-use crate::support::program::status;
+use crate::support::program::{free_port, status};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -24,11 +26,19 @@ fn database(mirror: &Mirror) -> PathBuf {
 struct Service(Child);
 
 impl Service {
-    fn start(mirror: &Mirror) -> Self {
+    fn start(mirror: &Mirror, metrics: &str) -> Self {
         let core = mirror.file("core.json", &racks());
         let core = format!("file:{}", core.display());
         let child = mirror
-            .command(&["run", "--interval", "1s", "--core", &core])
+            .command(&[
+                "run",
+                "--interval",
+                "1s",
+                "--metrics",
+                metrics,
+                "--core",
+                &core,
+            ])
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -102,7 +112,8 @@ fn the_service_stays_and_says_what_it_lacks_and_goes_on_when_it_is_there_again()
         let (path, before) = (database(&mirror), mirror.dump());
         let away = mirror.path("away");
         fs::rename(&path, &away).unwrap();
-        let mut service = Service::start(&mirror);
+        let port = free_port().to_string();
+        let mut service = Service::start(&mirror, &port);
         let ill = eventually("it says so", || {
             let (answer, code) = status(&mirror.state(), &[]);
             (code == 4).then_some(answer)
@@ -113,6 +124,18 @@ fn the_service_stays_and_says_what_it_lacks_and_goes_on_when_it_is_there_again()
             "{said}"
         );
         assert!(!path.exists(), "nothing is begun");
+        let lost = || {
+            let mut peer = TcpStream::connect(format!("127.0.0.1:{port}")).ok()?;
+            write!(peer, "GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+            let mut page = String::new();
+            peer.read_to_string(&mut page).unwrap();
+            let sample = page
+                .lines()
+                .find_map(|line| line.strip_prefix("afferent_mirror_store_lost "));
+            sample.map(str::to_owned)
+        };
+        // What the alert asks for.
+        assert_eq!(lost().as_deref(), Some("1"));
         assert!(service.0.try_wait().unwrap().is_none());
         match give_up {
             true => assert!(mirror.output(&["begin-anew"]).status.success()),
@@ -120,6 +143,9 @@ fn the_service_stays_and_says_what_it_lacks_and_goes_on_when_it_is_there_again()
         }
         eventually("it goes on", || {
             (status(&mirror.state(), &[]).0["state"] == "ok").then_some(())
+        });
+        eventually("the alert can end", || {
+            (lost().as_deref() == Some("0")).then_some(())
         });
         let pid = service.0.id().to_string();
         assert!(Command::new("kill").arg(&pid).status().unwrap().success());
