@@ -12,7 +12,7 @@ use super::native;
 use super::options::ConfigError;
 use super::{DONE, FAILED, USAGE, complain, print_with, write_lines};
 use crate::mirror::diagnostics::{Diagnostic, Summary};
-use crate::mirror::planfile::{PlanFile, PlanView, Snapshot, preview, show};
+use crate::mirror::planfile::{PlanFile, PlanFilter, PlanView, Snapshot, preview, show};
 use crate::mirror::run::{self, Mirror};
 use crate::mirror::service;
 use crate::mirror::skip_unchanged::SkipUnchanged;
@@ -89,9 +89,21 @@ asking! {
     /// Print what a run would do now, without doing it.
     #[argh(subcommand, name = "plan")]
     PlanArgs {
-        /// save the plan to this file
+        /// save the plan to this file, the whole of it
         #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
         plan_out: Option<PathBuf>,
+        /// only changes and warnings of this type
+        #[argh(option, arg_name = "TYPE")]
+        kind: Option<String>,
+        /// only changes of this sort, such as soft_delete, and warnings of this code
+        #[argh(option, arg_name = "CODE")]
+        code: Option<String>,
+        /// at most as many changes
+        #[argh(option, arg_name = "NUMBER")]
+        limit: Option<usize>,
+        /// only changes behind the one with this number
+        #[argh(option, arg_name = "NUMBER")]
+        cursor: Option<usize>,
     }
 }
 
@@ -112,6 +124,12 @@ asking! {
         /// a rack_id, serial number, MANUFACTURER/SERIAL, MAC address, name or id
         #[argh(positional)]
         key: String,
+        /// at most as many lines
+        #[argh(option, arg_name = "NUMBER")]
+        limit: Option<usize>,
+        /// only lines behind the one with this number
+        #[argh(option, arg_name = "NUMBER")]
+        cursor: Option<usize>,
     }
 }
 
@@ -127,7 +145,15 @@ pub(super) fn run(args: MirrorArgs) -> u8 {
         Command::Plan(args) => args
             .config(Vec::new())
             .map_err(Stop::from)
-            .and_then(|config| plan(&config, args.plan_out.as_deref(), args.json)),
+            .and_then(|config| {
+                let filter = PlanFilter {
+                    kind: args.kind.clone(),
+                    code: args.code.clone(),
+                    limit: args.limit,
+                    cursor: args.cursor,
+                };
+                plan(&config, args.plan_out.as_deref(), &filter, args.json)
+            }),
         Command::Apply(args) => args
             .config(Vec::new())
             .map_err(Stop::from)
@@ -135,7 +161,7 @@ pub(super) fn run(args: MirrorArgs) -> u8 {
         Command::Explain(args) => args
             .config(Vec::new())
             .map_err(Stop::from)
-            .and_then(|config| explain(&config, &args.key, args.json)),
+            .and_then(|config| explain(&config, &args)),
         Command::Dump(args) => read::dump(&args),
         Command::Load(args) => read::load(&args),
         Command::Drift(args) => read::drift(&args),
@@ -208,7 +234,8 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         return apply(&config, file, args.json);
     }
     if args.plan || args.plan_out.is_some() {
-        return plan(&config, args.plan_out.as_deref(), args.json);
+        let all = PlanFilter::default();
+        return plan(&config, args.plan_out.as_deref(), &all, args.json);
     }
     let mut host = match args.once {
         true => None,
@@ -272,7 +299,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
     Ok(tell(&summary, args.json))
 }
 
-fn plan(config: &Config, out: Option<&Path>, json: bool) -> Result<u8, Stop> {
+fn plan(config: &Config, out: Option<&Path>, filter: &PlanFilter, json: bool) -> Result<u8, Stop> {
     let tables = settings::look(config.state_dir())?;
     let store = Store::copy_of(&tables).map_err(Stop::failed)?;
     let mut core = config.core()?;
@@ -286,6 +313,7 @@ fn plan(config: &Config, out: Option<&Path>, json: bool) -> Result<u8, Stop> {
         std::fs::write(path, text + "\n")
             .map_err(|error| Stop::failed(format!("{}: {error}", path.display())))?;
     }
+    let (view, last) = view.page(filter);
     let printed = print_with(|out| {
         if json {
             serde_json::to_writer_pretty(&mut *out, &view)?;
@@ -293,6 +321,8 @@ fn plan(config: &Config, out: Option<&Path>, json: bool) -> Result<u8, Stop> {
         }
         out.write_all(show(&view).as_bytes())
     });
+    let last = last.map(|number| number.to_string());
+    read::tell_of_more(filter.limit, view.changes.len(), last);
     if !json {
         say(&view.warnings, &view.errors);
     }
@@ -339,7 +369,8 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
     Ok(tell(&summary, json))
 }
 
-fn explain(config: &Config, key: &str, json: bool) -> Result<u8, Stop> {
+fn explain(config: &Config, args: &ExplainArgs) -> Result<u8, Stop> {
+    let key = args.key.as_str();
     let tables = settings::look(config.state_dir())?;
     let store = Store::copy_of(&tables).map_err(Stop::failed)?;
     let mut core = config.core()?;
@@ -349,23 +380,28 @@ fn explain(config: &Config, key: &str, json: bool) -> Result<u8, Stop> {
     if lines.is_empty() {
         lines = crate::mirror::explain::untouched(&tables, key).map_err(Stop::failed)?;
     }
-    let printed = print_with(|out| {
-        if json {
-            serde_json::to_writer_pretty(
-                &mut *out,
-                &serde_json::json!({"key": key, "lines": lines}),
-            )?;
-            return writeln!(out);
-        }
-        lines
-            .iter()
-            .try_for_each(|line| writeln!(out, "{}", visible(line)))
-    });
     if lines.is_empty() {
         return Err(Stop::failed(format!(
             "{key}: neither Core nor the tables know it"
         )));
     }
+    let begin = args.cursor.unwrap_or(0).min(lines.len());
+    let end = lines
+        .len()
+        .min(begin.saturating_add(args.limit.unwrap_or(usize::MAX)));
+    let page = lines.get(begin..end).unwrap_or_default();
+    let printed = print_with(|out| {
+        if args.json {
+            serde_json::to_writer_pretty(
+                &mut *out,
+                &serde_json::json!({"key": key, "lines": page}),
+            )?;
+            return writeln!(out);
+        }
+        page.iter()
+            .try_for_each(|line| writeln!(out, "{}", visible(line)))
+    });
+    read::tell_of_more(args.limit, page.len(), Some(end.to_string()));
     Ok(printed)
 }
 

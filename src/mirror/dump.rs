@@ -39,14 +39,54 @@ pub struct Loaded {
 
 /// All rows.
 pub fn dump(snapshot: &Snapshot) -> Result<Value, InventoryError> {
+    let page = page(snapshot, None, None)?;
+    Ok(page.map_or(Value::Null, |page| page.tables))
+}
+
+/// Some rows of a dump.
+pub struct Page {
+    /// Rows by table; a table of which none are in the page has an empty list.
+    pub tables: Value,
+    /// How many they are.
+    pub rows: usize,
+    /// The last of them, `TABLE/ID`: the cursor of the next page.
+    pub last: Option<String>,
+}
+
+/// At most `limit` rows behind the row `cursor`, in the order of tables and keys. `None`: there is no such row.
+pub fn page(
+    snapshot: &Snapshot,
+    cursor: Option<&str>,
+    limit: Option<usize>,
+) -> Result<Option<Page>, InventoryError> {
     snapshot.view(|tables| {
-        let mut document = Map::new();
+        let mut left = limit.unwrap_or(usize::MAX);
+        let mut behind = cursor.is_none();
+        let mut page = Map::new();
+        let (mut count, mut last) = (0, None);
         for table in TABLES {
-            let rows = tables.rows_of(table)?.into_iter();
-            let rows = rows.map(|row| Value::Object(row.columns()));
-            document.insert(table.to_owned(), rows.collect());
+            let mut rows = Vec::new();
+            let is_of = cursor.is_some_and(|cursor| cursor.split('/').next() == Some(table));
+            if left > 0 && (behind || is_of) {
+                for row in tables.rows_of(table)? {
+                    let name = || format!("{table}/{}", row.key());
+                    if !behind {
+                        behind = cursor == Some(name().as_str());
+                    } else if left > 0 {
+                        left -= 1;
+                        count += 1;
+                        last = Some(row.key()).map(|key| (table, key));
+                        rows.push(Value::Object(row.columns()));
+                    }
+                }
+            }
+            page.insert(table.to_owned(), Value::Array(rows));
         }
-        Ok(Value::Object(document))
+        Ok(behind.then(|| Page {
+            tables: Value::Object(page),
+            rows: count,
+            last: last.map(|(table, key)| format!("{table}/{key}")),
+        }))
     })
 }
 

@@ -209,6 +209,59 @@ impl PlanView {
     }
 }
 
+/// Which part of a plan is asked for; `None` is all.
+#[derive(Clone, Debug, Default)]
+pub struct PlanFilter {
+    /// Type of changes, warnings, errors and withheld deletes.
+    pub kind: Option<String>,
+    /// What a change does, or the code of a warning or error.
+    pub code: Option<String>,
+    /// Only changes behind the one with this number, which begins at 1.
+    pub cursor: Option<usize>,
+    /// At most as many changes.
+    pub limit: Option<usize>,
+}
+
+impl PlanFilter {
+    fn is_asked(&self, kind: Option<&str>, code: &str) -> bool {
+        let same = |asked: &Option<String>, value: &str| {
+            asked
+                .as_ref()
+                .is_none_or(|asked| asked.eq_ignore_ascii_case(value))
+        };
+        same(&self.kind, kind.unwrap_or_default()) && same(&self.code, code)
+    }
+}
+
+impl PlanView {
+    /// The part that is asked for, and the number of its last change. Counters are those of the whole.
+    #[must_use]
+    pub fn page(self, filter: &PlanFilter) -> (Self, Option<usize>) {
+        let reports = |reports: Vec<Diagnostic>| {
+            let asked = reports.into_iter();
+            let asked = asked.filter(|r| filter.is_asked(r.kind.as_deref(), &r.code));
+            asked.collect::<Vec<Diagnostic>>()
+        };
+        let changes = self.changes.into_iter().zip(1..);
+        let (changes, numbers): (Vec<ChangeView>, Vec<usize>) = changes
+            .filter(|(_, number)| filter.cursor.is_none_or(|cursor| *number > cursor))
+            .filter(|(change, _)| filter.is_asked(Some(&change.kind), &change.op))
+            .take(filter.limit.unwrap_or(usize::MAX))
+            .unzip();
+        let withheld = self.withheld.into_iter();
+        let page = Self {
+            changes,
+            withheld: withheld
+                .filter(|row| filter.is_asked(Some(&row.kind), "withheld"))
+                .collect(),
+            warnings: reports(self.warnings),
+            errors: reports(self.errors),
+            ..self
+        };
+        (page, numbers.last().copied())
+    }
+}
+
 impl PlanFile {
     /// A plan to be saved.
     pub fn new(view: &PlanView, source: String, policy: &Policy) -> Result<Self, String> {

@@ -52,7 +52,14 @@ macro_rules! reading {
 reading! {
     /// Print all tables as JSON, tombstones included.
     #[argh(subcommand, name = "dump")]
-    DumpArgs {}
+    DumpArgs {
+        /// at most as many rows of all tables together
+        #[argh(option, arg_name = "NUMBER")]
+        limit: Option<usize>,
+        /// only rows behind this one: TABLE/ID, as the page before names its last
+        #[argh(option, arg_name = "TABLE/ID")]
+        cursor: Option<String>,
+    }
 }
 
 reading! {
@@ -161,15 +168,22 @@ reading! {
 
 pub(super) fn dump(args: &DumpArgs) -> Result<u8, Stop> {
     let snapshot = look(&args.state_dir())?;
-    let document = mirror::dump::dump(&snapshot).map_err(Stop::failed)?;
-    Ok(print_with(|out| {
+    let (cursor, limit) = (args.cursor.as_deref(), args.limit);
+    let page = mirror::dump::page(&snapshot, cursor, limit).map_err(Stop::failed)?;
+    let page = page.ok_or_else(|| Stop {
+        code: USAGE,
+        why: format!("--cursor: there is no row {}", cursor.unwrap_or_default()),
+    })?;
+    let printed = print_with(|out| {
         if args.json {
-            serde_json::to_writer(&mut *out, &document)?;
+            serde_json::to_writer(&mut *out, &page.tables)?;
         } else {
-            serde_json::to_writer_pretty(&mut *out, &document)?;
+            serde_json::to_writer_pretty(&mut *out, &page.tables)?;
         }
         writeln!(out)
-    }))
+    });
+    tell_of_more(limit, page.rows, page.last);
+    Ok(printed)
 }
 
 pub(super) fn begin_anew(args: &BeginAnewArgs) -> Result<u8, Stop> {
@@ -268,7 +282,7 @@ fn time(text: Option<&String>, flag: &str) -> Result<Option<clock::WallTime>, St
 }
 
 /// Says on standard error how to ask for what follows a full page.
-fn tell_of_more(limit: Option<usize>, rows: usize, last: Option<String>) {
+pub(super) fn tell_of_more(limit: Option<usize>, rows: usize, last: Option<String>) {
     if let Some(last) = last.filter(|_| limit == Some(rows)) {
         let _ = complain(DONE, &format!("there may be more: --cursor {last}"));
     }
