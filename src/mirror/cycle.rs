@@ -75,6 +75,7 @@ pub(super) fn begun(store: &Store, core: &mut dyn Core, cycle: Cycle<'_>) -> Sum
         trace: false,
     };
     let lists = Lists::pull(core, cycle.mirror, cycle.policy);
+    core.end();
     if let Some(why) = core.several_sites() {
         summary
             .errors

@@ -61,7 +61,7 @@ use crate::store::{Limits, OnDamage, Opening, Options, check_kept};
 use std::path::Path;
 
 /// Pages of the file kept in memory, in bytes.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 16 << 20;
 
 /// Name of the database in the state directory.
 const FILE: &str = "mirror.redb";

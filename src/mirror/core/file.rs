@@ -115,6 +115,10 @@ impl Core for FileCore {
         self.site.begin();
     }
 
+    fn end(&mut self) {
+        self.document = None;
+    }
+
     fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
         let names = names(kind).expected;
         match self.list::<CoreEntry>(kind, &names) {

@@ -26,6 +26,11 @@ impl Core for MixedCore {
         self.observed.begin();
     }
 
+    fn end(&mut self) {
+        self.expected.end();
+        self.observed.end();
+    }
+
     fn report_to(&mut self, progress: Progress) {
         self.expected.report_to(progress.clone());
         self.observed.report_to(progress);

@@ -82,6 +82,9 @@ pub struct Observe {
 pub trait Core {
     /// Forgets what was read: the next question asks anew, and the time for all lists begins.
     fn begin(&mut self);
+
+    /// All lists of the cycle were taken: what was read for them need not be kept any longer.
+    fn end(&mut self) {}
     /// Tells `progress` of every answer from now on.
     fn report_to(&mut self, _progress: Progress) {}
     /// What is expected of one type.

@@ -10,6 +10,9 @@ use crate::store::inventory_index::{Index, index_entries, key_bytes};
 use redb::ReadableTable;
 use uuid::Uuid;
 
+/// Changes whose index entries are written at once.
+const INDEX_CHUNK: usize = 20_000;
+
 impl<'tx> Tables<'tx> {
     pub(super) fn count_commit(&mut self) -> Result<(), TxError> {
         let generation: u64 = match self.meta.get(GENERATION)? {
@@ -53,25 +56,22 @@ impl<'tx> Tables<'tx> {
     /// Writes rows: each as it is (`None`: not there) and as it will be (`None`: gone). All old
     /// index entries go before the first new one comes, so rows may swap what is unique.
     pub(crate) fn apply(&mut self, changes: &[(Option<&Row>, Option<&Row>)]) -> Result<(), Fault> {
-        let entries = |rows: &mut dyn Iterator<Item = &Row>| {
-            let mut entries: Vec<(Vec<u8>, Vec<u8>, Index)> = Vec::new();
-            rows.for_each(|row| index_entries(row, &mut entries));
-            // In order, because that is much cheaper for a tree.
-            entries.sort_unstable();
-            entries
-        };
-        let old = entries(&mut changes.iter().filter_map(|(before, _)| *before));
-        let new = entries(&mut changes.iter().filter_map(|(_, after)| *after));
-        for (key, _, _) in difference(&old, &new) {
-            self.index.remove(key.as_slice())?;
+        // Bit by bit: the entries of a first load take more memory than its rows.
+        for changes in changes.chunks(INDEX_CHUNK) {
+            for (key, _, _) in entries_of(changes, |(before, after)| (*before, *after)) {
+                self.index.remove(key.as_slice())?;
+            }
         }
-        for (key, value, index) in difference(&new, &old) {
-            let there = self.index.insert(key.as_slice(), value.as_slice())?;
-            if there.is_some() {
-                return Err(Fault::NotUnique(NotUnique {
-                    index: index.name(),
-                    value: String::from_utf8_lossy(key.get(5..).unwrap_or_default()).into_owned(),
-                }));
+        for changes in changes.chunks(INDEX_CHUNK) {
+            for (key, value, index) in entries_of(changes, |(before, after)| (*after, *before)) {
+                let there = self.index.insert(key.as_slice(), value.as_slice())?;
+                if there.is_some() {
+                    return Err(Fault::NotUnique(NotUnique {
+                        index: index.name(),
+                        value: String::from_utf8_lossy(key.get(5..).unwrap_or_default())
+                            .into_owned(),
+                    }));
+                }
             }
         }
         for (before, after) in changes {
@@ -143,9 +143,28 @@ fn encode_row(row: &Row) -> Result<Vec<u8>, TxError> {
     }?)
 }
 
-/// What is in `these` and not in `those`; both sorted.
-fn difference<'a, T: Ord>(these: &'a [T], those: &'a [T]) -> impl Iterator<Item = &'a T> {
-    these
-        .iter()
-        .filter(|entry| those.binary_search(entry).is_err())
+type IndexEntry = (Vec<u8>, Vec<u8>, Index);
+
+/// A row as it is and as it will be.
+type RowChange<'r> = (Option<&'r Row>, Option<&'r Row>);
+
+/// Index entries that one side of the changes has and the other lacks, in order, because that is much cheaper for
+/// a tree. An entry names its row: what both sides of a change have is the same entry, and no other change has it.
+fn entries_of<'r>(
+    changes: &[RowChange<'r>],
+    sides: impl Fn(&RowChange<'r>) -> RowChange<'r>,
+) -> Vec<IndexEntry> {
+    let mut all = Vec::new();
+    let (mut mine, mut others) = (Vec::new(), Vec::new());
+    for (side, other) in changes.iter().map(sides) {
+        side.into_iter()
+            .for_each(|row| index_entries(row, &mut mine));
+        other
+            .into_iter()
+            .for_each(|row| index_entries(row, &mut others));
+        all.extend(mine.drain(..).filter(|entry| !others.contains(entry)));
+        others.clear();
+    }
+    all.sort_unstable();
+    all
 }
