@@ -7,6 +7,7 @@
 mod asking;
 mod read;
 mod settings;
+mod summary;
 
 use super::native;
 use super::options::ConfigError;
@@ -23,9 +24,7 @@ use argh::FromArgs;
 pub(super) use settings::SETTINGS;
 use settings::{Config, Flags};
 use std::path::{Path, PathBuf};
-
-/// Deletes were withheld by the guard.
-const WITHHELD: u8 = 3;
+use summary::{exit_code, print_diagnostics, print_summary};
 
 /// Keep a local copy of Core's expected inventory, and say how reality differs from it.
 ///
@@ -296,7 +295,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
             .map_err(Stop::failed);
     }
     let summary = mirror.once();
-    Ok(tell(&summary, args.json))
+    Ok(print_summary(&summary, args.json))
 }
 
 fn plan(config: &Config, out: Option<&Path>, filter: &PlanFilter, json: bool) -> Result<u8, Stop> {
@@ -324,10 +323,10 @@ fn plan(config: &Config, out: Option<&Path>, filter: &PlanFilter, json: bool) ->
     let last = last.map(|number| number.to_string());
     read::tell_of_more(filter.limit, view.changes.len(), last);
     if !json {
-        say(&view.warnings, &view.errors);
+        print_diagnostics(&view.warnings, &view.errors);
     }
     Ok(if printed == DONE {
-        code(&planned.summary)
+        exit_code(&planned.summary)
     } else {
         printed
     })
@@ -351,7 +350,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
     if let Some(why) = saved.stale(&snapshot, generation) {
         let mut summary = Summary::new(String::new());
         summary.errors.push(Diagnostic::general("plan_stale", why));
-        return Ok(tell(&summary, json));
+        return Ok(print_summary(&summary, json));
     }
     let mut policy = saved.policy;
     // What was looked at is the plan: now its deletes may be approved, too.
@@ -366,7 +365,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
         approval: None,
     };
     let summary = mirror.once();
-    Ok(tell(&summary, json))
+    Ok(print_summary(&summary, json))
 }
 
 fn explain(config: &Config, args: &ExplainArgs) -> Result<u8, Stop> {
@@ -403,90 +402,4 @@ fn explain(config: &Config, args: &ExplainArgs) -> Result<u8, Stop> {
     });
     read::tell_of_more(args.limit, page.len(), Some(end.to_string()));
     Ok(printed)
-}
-
-/// Prints a summary and gives the exit code.
-fn tell(summary: &Summary, json: bool) -> u8 {
-    let printed = print_with(|out| {
-        if json {
-            serde_json::to_writer(&mut *out, summary)?;
-            return writeln!(out);
-        }
-        writeln!(
-            out,
-            "{:<11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-            "type",
-            "pulled",
-            "new",
-            "changed",
-            "adopted",
-            "revived",
-            "deleted",
-            "withheld",
-            "skipped"
-        )?;
-        for (kind, c) in &summary.types {
-            let skipped = c.skipped_invalid + c.skipped_name_taken;
-            writeln!(
-                out,
-                "{kind:<11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {skipped:>8}",
-                c.pulled,
-                c.inserted,
-                c.updated,
-                c.adopted,
-                c.resurrected,
-                c.soft_deleted,
-                c.withheld_deletes
-            )?;
-        }
-        for (kind, drift) in &summary.drift {
-            let rows: Vec<String> = drift.rows.iter().map(|(k, n)| format!("{k} {n}")).collect();
-            let state = if drift.complete {
-                ""
-            } else {
-                " (not complete: old rows kept)"
-            };
-            writeln!(
-                out,
-                "drift of {kind}: {} devices {}{state}",
-                drift.received,
-                rows.join(", ")
-            )?;
-        }
-        Ok(())
-    });
-    if !json {
-        say(&summary.warnings, &summary.errors);
-    }
-    if printed == DONE {
-        code(summary)
-    } else {
-        printed
-    }
-}
-
-/// Warnings and errors for people.
-fn say(warnings: &[Diagnostic], errors: &[Diagnostic]) {
-    for (level, reports) in [("warning", warnings), ("error", errors)] {
-        for report in reports {
-            let of = report.kind.as_deref().unwrap_or("run");
-            let about = match report.key.as_str() {
-                "" => of.to_owned(),
-                key => format!("{of} {key}"),
-            };
-            let what = format!("{level}: {about}: {} [{}]", report.message, report.code);
-            let _ = complain(DONE, &what);
-        }
-    }
-}
-
-fn code(summary: &Summary) -> u8 {
-    // Half a pull is no failure of its own, but neither has the type converged.
-    if !summary.errors.is_empty() || !summary.incomplete.is_empty() {
-        FAILED
-    } else if summary.withheld.is_empty() {
-        DONE
-    } else {
-        WITHHELD
-    }
 }
