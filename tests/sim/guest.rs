@@ -4,9 +4,9 @@ use crate::trace::Trace;
 use afferent::clock::WallTime;
 use afferent::report::{Digest, Epoch, Evr, GuestId, Package, Report, Trigger};
 use afferent::serve::Scan;
-use afferent::serve::keep::{Keeper, Machine, Recorded};
 use afferent::serve::mapping::{MappingState, UpdatePath};
 use afferent::serve::refusal::{NotReady, Refusal};
+use afferent::serve::report_store::{Machine, Recorded, ReportStore};
 use afferent::serve::respond::{self, Call, Published, Verdict};
 use afferent::store::Limits;
 use afferent::transport::{Stream, read_body, read_len, write_frame};
@@ -42,7 +42,7 @@ pub(crate) struct Guest {
     pub(crate) name: String,
     pub(crate) packages: Packages,
     pub(crate) behaviour: Behaviour,
-    keeper: Option<Keeper>,
+    report_store: Option<ReportStore>,
     published: watch::Sender<Option<Arc<Published>>>,
     /// Boots so far: connections do not survive one.
     boots: watch::Sender<u32>,
@@ -58,7 +58,7 @@ impl Guest {
             name: name.to_owned(),
             packages: Packages::from([("bash".into(), 1), (format!("host-{name}"), 1)]),
             behaviour: Behaviour::Well,
-            keeper: None,
+            report_store: None,
             published: watch::channel(None).0,
             boots: watch::channel(0).0,
             state_dir,
@@ -70,12 +70,12 @@ impl Guest {
 
     /// Starts the agent, as after a boot: what is stored is served, then scanned again.
     pub(crate) fn start_agent(&mut self, now: WallTime) {
-        self.keeper = None;
+        self.report_store = None;
         let machine = Machine::Known(Some(GuestId::of_machine(&self.name)));
-        let opened = Keeper::open(&self.state_dir, Limits::default(), machine, epoch);
-        let (keeper, stored) = opened.expect("the disk of a guest is well");
-        let guest_id = keeper.guest_id().cloned();
-        self.keeper = Some(keeper);
+        let opened = ReportStore::open(&self.state_dir, Limits::default(), machine, epoch);
+        let (report_store, stored) = opened.expect("the disk of a guest is well");
+        let guest_id = report_store.guest_id().cloned();
+        self.report_store = Some(report_store);
         let published = stored.map(|stored| {
             let scan = scan(stored.row.generated_at);
             Arc::new(Published::new(&stored, guest_id.as_ref(), scan, MAPPING))
@@ -99,7 +99,7 @@ impl Guest {
         let copy = self.state_dir.with_extension("snapshot");
         let _ = fs::remove_dir_all(&copy);
         fs::create_dir_all(&copy).unwrap();
-        self.keeper = None;
+        self.report_store = None;
         for entry in fs::read_dir(&self.state_dir).unwrap() {
             let path = entry.unwrap().path();
             fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
@@ -112,7 +112,7 @@ impl Guest {
         let Some((packages, copy)) = self.snapshot.clone() else {
             return false;
         };
-        self.keeper = None;
+        self.report_store = None;
         for entry in fs::read_dir(&copy).unwrap() {
             let path = entry.unwrap().path();
             fs::copy(&path, self.state_dir.join(path.file_name().unwrap())).unwrap();
@@ -140,9 +140,9 @@ impl Guest {
             ..Report::default()
         };
         report.normalize();
-        let keeper = self.keeper.as_mut().expect("the agent runs");
-        let recorded = keeper.record(&report, trigger, &scan(now), epoch);
-        let guest_id = keeper.guest_id().cloned();
+        let report_store = self.report_store.as_mut().expect("the agent runs");
+        let recorded = report_store.record(&report, trigger, &scan(now), epoch);
+        let guest_id = report_store.guest_id().cloned();
         match recorded.expect("the disk of a guest is well") {
             Recorded::New(stored) => {
                 let published = Published::new(&stored, guest_id.as_ref(), scan(now), MAPPING);
@@ -160,8 +160,11 @@ impl Guest {
 
     /// Begins a new epoch: a sensor knows what this agent never made.
     fn renew(&mut self) {
-        let keeper = self.keeper.as_mut().expect("the agent runs");
-        if let Some(row) = keeper.renew(epoch()).expect("the disk of a guest is well") {
+        let report_store = self.report_store.as_mut().expect("the agent runs");
+        if let Some(row) = report_store
+            .renew(epoch())
+            .expect("the disk of a guest is well")
+        {
             self.published.send_modify(|published| {
                 if let Some(before) = published {
                     *published = Some(Arc::new(before.renamed(row)));
