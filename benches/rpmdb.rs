@@ -39,7 +39,7 @@ mod headers;
 )]
 mod rpm_root;
 
-use afferent::scan::{Mode, OnLock, Request, Scanner};
+use afferent::scan::{Mode, OnLock, ScanRequest, Scanner};
 use headers::Fields;
 use nix::sys::resource::{UsageWho, getrusage};
 use std::ffi::{OsStr, OsString};
@@ -257,7 +257,7 @@ fn rescan(root: &Path) {
         database.join("rpmdb.sqlite"),
     )
     .unwrap();
-    let request = Request {
+    let request = ScanRequest {
         root: copy.path(),
         dbpath: None,
         patience: Duration::from_secs(10),

@@ -1,7 +1,7 @@
 //! `afferent`: what is installed in every RPM-based VM, at Central within a second of it changing.
 //!
 //! Five groups, from plain values to the edges of the process. A folder's `mod.rs` is its front
-//! page; `tests/tidy.rs` holds which folder may import which.
+//! page; `tests/tidy` holds which folder may import which.
 //!
 //! ```text
 //! serve   inotify -> Touch -> debounce -> rescan decides -> scan -> Report -> report_table

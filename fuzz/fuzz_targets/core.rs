@@ -2,20 +2,20 @@
 //! answer gives the same plan twice, and once it is carried out there is nothing left to do.
 #![no_main]
 
-use afferent_fuzz::http::{Client, Response};
+use afferent_fuzz::http::{Client, HttpResponse};
 use afferent_fuzz::inventory::{Kind, Row, RowKey};
+use afferent_fuzz::mirror::change::Change;
 use afferent_fuzz::mirror::core::{Core, FileCore, Observe, Pull, Pulled, RestCore, RestOptions};
 use afferent_fuzz::mirror::diagnostics::Diagnostic;
 use afferent_fuzz::mirror::entry::CoreEntry;
 use afferent_fuzz::mirror::plan::{
-    Change, ComponentInput, Earlier, Plan, PresentComponents, PresentRacks, RackInput,
-    plan_components, plan_racks,
+    Earlier, Given, Plan, PresentComponents, plan_components, plan_racks,
 };
 use afferent_fuzz::mirror::policy::{Policy, Profile};
-use afferent_fuzz::mirror::spec::{self, Skipped};
+use afferent_fuzz::mirror::spec::{self, SkippedEntry};
 use afferent_fuzz::visible::visible;
 use libfuzzer_sys::fuzz_target;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ const PAGE: u8 = 0x1e;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fuzz_target!(|data: &[u8]| {
-    let answer = Response {
+    let answer = HttpResponse {
         status: 200,
         pagination: None,
         body: data.to_vec(),
@@ -54,10 +54,10 @@ fuzz_target!(|data: &[u8]| {
     read_all(&mut RestCore::new(options, client));
 });
 
-fn page(text: &[u8]) -> Response {
+fn page(text: &[u8]) -> HttpResponse {
     let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (head, body) = text.split_at(end);
-    Response {
+    HttpResponse {
         status: if body.is_empty() { 403 } else { 200 },
         pagination: std::str::from_utf8(head).ok().map(str::to_owned),
         body: body.to_vec(),
@@ -121,34 +121,33 @@ fn plan(
         last += 1;
         Uuid::from_u128(last)
     };
-    let now = "2026-01-01T00:00:00Z";
-    let (complete, trace) = (pulled.complete, true);
+    let absent = HashMap::new();
+    let given = |skipped| Given {
+        kind,
+        skipped,
+        complete: pulled.complete,
+        absent: &absent,
+        policy,
+        approval: None,
+        now: "2026-01-01T00:00:00Z",
+        trace: true,
+    };
     if kind == Kind::Rack {
         let (wanted, skipped) = sort(&pulled.entries, |entry| spec::rack::wanted(entry, policy));
         let racks = rows.values().filter_map(|row| match row {
             Row::Rack(rack) => Some((**rack).clone()),
             _ => None,
         });
-        let present = PresentRacks {
-            rows: racks.collect(),
-            ..PresentRacks::default()
-        };
-        let input = RackInput {
-            wanted,
-            skipped: &skipped,
-            complete,
-            present: &present,
-            policy,
-            approval: None,
-            now,
-            trace,
-        };
-        return plan_racks(input, &mut new_id);
+        let racks: Vec<_> = racks.collect();
+        return plan_racks(given(&skipped), wanted, &racks, &mut new_id);
     }
     let (wanted, skipped) = sort(&pulled.entries, |entry| {
         spec::component::wanted(entry, kind, policy)
     });
-    let mut present = PresentComponents::default();
+    let mut present = PresentComponents {
+        racks_pulled: true,
+        ..PresentComponents::default()
+    };
     for row in rows.values() {
         match row {
             Row::Component(component) => present.rows.push((**component).clone()),
@@ -156,25 +155,14 @@ fn plan(
             _ => {}
         }
     }
-    let input = ComponentInput {
-        kind,
-        wanted,
-        skipped: &skipped,
-        complete,
-        present: &present,
-        racks_pulled: true,
-        policy,
-        approval: None,
-        now,
-        trace,
-    };
-    plan_components(input, &mut Earlier::default(), &mut new_id)
+    let mut earlier = Earlier::default();
+    plan_components(given(&skipped), wanted, &present, &mut earlier, &mut new_id)
 }
 
 fn sort<T>(
     entries: &[CoreEntry],
-    check: impl Fn(&CoreEntry) -> Result<(T, Vec<Diagnostic>), Skipped>,
-) -> (Vec<T>, Vec<Skipped>) {
+    check: impl Fn(&CoreEntry) -> Result<(T, Vec<Diagnostic>), SkippedEntry>,
+) -> (Vec<T>, Vec<SkippedEntry>) {
     let (mut wanted, mut skipped) = (Vec::new(), Vec::new());
     for entry in entries {
         match check(entry) {

@@ -3,7 +3,7 @@
 
 use afferent_fuzz::report::cpe::{Cpe, WILDCARD};
 use afferent_fuzz::report::{Report, Repository};
-use afferent_fuzz::serve::repo_cpe::{RepoCpe, Source};
+use afferent_fuzz::serve::repo_cpe::{Content, RepoCpe};
 use libfuzzer_sys::fuzz_target;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -20,14 +20,15 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
 
 fuzz_target!(|data: &[u8]| {
     std::fs::write(&*FILE, data).expect("room for the mapping");
-    let mut mapping = RepoCpe::new(&Source::File(FILE.clone()), Path::new("."));
+    let mut mapping = RepoCpe::default();
     let before = Report {
         repositories: vec![repository("a"), repository("rhel-9-for-x86_64-baseos-rpms")],
         ..Report::default()
     };
     let mut report = before.clone();
     let history = ["b".to_owned()];
-    let Ok(rejected) = mapping.apply(&mut report, &history) else {
+    let content = Content::File(&FILE);
+    let Ok((hash, rejected)) = mapping.apply(&mut report, &history, content) else {
         return assert_eq!(report, before);
     };
     for repository in report.repositories.iter().filter(|r| !r.cpe.is_empty()) {
@@ -39,12 +40,13 @@ fuzz_target!(|data: &[u8]| {
     // A repository is lost to no mapping, and what is left out is told of once.
     assert!(report.repositories.iter().any(|r| r.id == "a"));
     let mut again = before.clone();
-    assert_eq!(mapping.apply(&mut again, &history).ok(), Some(Vec::new()));
+    let told = mapping.apply(&mut again, &history, content).ok();
+    assert_eq!(told, Some((hash, Vec::new())));
     assert_eq!(again, report);
-    let mut other = RepoCpe::new(&Source::File(FILE.clone()), Path::new("."));
+    let mut other = RepoCpe::default();
     assert_eq!(
-        other.apply(&mut before.clone(), &history).ok(),
-        Some(rejected)
+        other.apply(&mut before.clone(), &history, content).ok(),
+        Some((hash, rejected))
     );
 });
 

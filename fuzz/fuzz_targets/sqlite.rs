@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 fuzz_target!(|data: &[u8]| {
     common::read_all(Backend::Sqlite, data, Beside::Nothing);
-    let Ok(mut database) = sqlite::Database::open(data, Beside::Nothing) else {
+    let Ok(mut database) = sqlite::SqliteDatabase::open(data, Beside::Nothing) else {
         return;
     };
     for name in ["Packages", "rpm", "trans_item", "repo", "sqlite_sequence"] {

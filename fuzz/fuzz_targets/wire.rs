@@ -6,7 +6,7 @@ use afferent_fuzz::wire::message::{
     GetReportResponse, VmServiceRequest, VmServiceResponse, request, response,
 };
 use afferent_fuzz::wire::meta::{self, Meta};
-use afferent_fuzz::wire::request::{Knowledge, Method, Request, encode};
+use afferent_fuzz::wire::request::{Knowledge, Method, Request, encode, encode_push};
 use afferent_fuzz::wire::response::{Answer, Payload, Response, leading_meta};
 use afferent_fuzz::wire::{MAX_REQUEST, frame, report_to_wire};
 use libfuzzer_sys::fuzz_target;
@@ -33,12 +33,24 @@ fn check_request(data: &[u8], request: &Request<'_>) {
         let (known, wait) = match &theirs.method {
             None => return assert_eq!(request.method, None),
             Some(request::Method::GetReport(get)) => {
-                let known = (get.last_known_generation, get.known_epoch, &get.known_digest);
+                let known = (
+                    get.last_known_generation,
+                    get.known_epoch,
+                    &get.known_digest,
+                );
                 (known, None)
             }
             Some(request::Method::WaitReport(wait)) => {
-                let known = (wait.last_known_generation, wait.known_epoch, &wait.known_digest);
+                let known = (
+                    wait.last_known_generation,
+                    wait.known_epoch,
+                    &wait.known_digest,
+                );
                 (known, Some(wait.timeout_ms))
+            }
+            Some(request::Method::SyncRepoCpeMapping(sync)) => {
+                let expected = Method::SyncMapping(&sync.mapping);
+                return assert_eq!(request.method, Some(expected));
             }
         };
         let (generation, epoch, digest) = known;
@@ -57,6 +69,11 @@ fn check_request(data: &[u8], request: &Request<'_>) {
     // What is asked in the words of this program is understood as it was meant.
     let (known, wait) = match &request.method {
         None => return,
+        Some(Method::SyncMapping(mapping)) => {
+            let sent = encode_push(mapping.to_vec());
+            let again = Request::decode(&sent[frame::HEADER..]).expect("a request of our own");
+            return assert_eq!(again.method, request.method);
+        }
         // A token names a report alone, and in a request that does not wait.
         Some(Method::GetReport(known)) if !known.token.is_empty() => {
             let token = known.token;
@@ -68,7 +85,10 @@ fn check_request(data: &[u8], request: &Request<'_>) {
         }
         Some(Method::GetReport(known)) => (*known, None),
         Some(Method::WaitReport(known, timeout_ms)) => {
-            let known = Knowledge { token: "", ..*known };
+            let known = Knowledge {
+                token: "",
+                ..*known
+            };
             (known, Some(*timeout_ms))
         }
     };
@@ -104,7 +124,13 @@ fn check_response(data: &[u8], response: Response<'_>) {
         let head = meta::encode(&sent, Some("77:12:0123456789abcdef"));
         let both = leading_meta(&head).expect("a meta of our own");
         let token = "77:12:0123456789abcdef".to_owned();
-        assert_eq!(both, Meta { token, ..expected.clone() });
+        assert_eq!(
+            both,
+            Meta {
+                token,
+                ..expected.clone()
+            }
+        );
         assert_eq!(leading_meta(&meta::encode(&sent, None)), Some(expected));
     }
     let Some(Payload::Report(Answer {

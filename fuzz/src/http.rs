@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Limits and trust, of which there is no need here.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct HttpOptions {
     pub body_cap: u64,
     pub ca_file: Option<PathBuf>,
 }
@@ -35,13 +35,13 @@ pub enum HttpError {
 
 /// An answer.
 #[derive(Clone, Debug)]
-pub struct Response {
+pub struct HttpResponse {
     pub status: u16,
     pub pagination: Option<String>,
     pub body: Vec<u8>,
 }
 
-impl Response {
+impl HttpResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
         let pagination = self.pagination.as_deref();
         pagination.filter(|_| name == "x-pagination")
@@ -53,18 +53,18 @@ impl Response {
 }
 
 /// Gives one answer after the other, and an error when there is none left.
-pub struct Client(Mutex<VecDeque<Response>>);
+pub struct Client(Mutex<VecDeque<HttpResponse>>);
 
 impl Client {
-    pub fn new(_options: Options) -> Self {
+    pub fn new(_options: HttpOptions) -> Self {
         Self::of(Vec::new())
     }
 
-    pub fn of(answers: Vec<Response>) -> Self {
+    pub fn of(answers: Vec<HttpResponse>) -> Self {
         Self(Mutex::new(answers.into()))
     }
 
-    pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Response, HttpError> {
+    pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, HttpError> {
         self.get_within(url, headers, Duration::MAX)
     }
 
@@ -73,7 +73,7 @@ impl Client {
         _url: &str,
         _headers: &[(&str, &str)],
         _deadline: Duration,
-    ) -> Result<Response, HttpError> {
+    ) -> Result<HttpResponse, HttpError> {
         let next = self.0.lock().expect("one thread").pop_front();
         next.ok_or_else(|| HttpError::Configuration("nobody answers any more".into()))
     }

@@ -2,6 +2,8 @@
 
 #[path = "../../src/mirror/approval.rs"]
 pub mod approval;
+#[path = "../../src/mirror/change.rs"]
+pub mod change;
 #[path = "../../src/mirror/core/mod.rs"]
 pub mod core;
 #[path = "../../src/mirror/diagnostics.rs"]

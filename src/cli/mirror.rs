@@ -13,7 +13,7 @@ use super::native;
 use super::options::ConfigError;
 use super::{DONE, FAILED, USAGE, complain, print_with, write_lines};
 use crate::mirror::diagnostics::{Diagnostic, Summary};
-use crate::mirror::planfile::{PlanFile, PlanFilter, PlanView, Snapshot, preview, show};
+use crate::mirror::planfile::{PlanFile, PlanFilter, PlanSnapshot, PlanView, preview, show};
 use crate::mirror::run::{self, Mirror};
 use crate::mirror::service;
 use crate::mirror::skip_unchanged::SkipUnchanged;
@@ -238,13 +238,13 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
     }
     let mut host = match args.once {
         true => None,
-        false => Some(service::Host::start().map_err(Stop::failed)?),
+        false => Some(service::ServiceHost::start().map_err(Stop::failed)?),
     };
     let interval = config.interval;
     let core = config.core()?;
     let store = match (config.open_store(), &mut host) {
         // The service does not end: an operator has to see that, and to decide.
-        (Err(error), Some(host)) if lost::is_lost(&error) => {
+        (Err(error), Some(host)) if error.is_lost() => {
             let service = lost::Waiting {
                 state_dir: config.state_dir(),
                 aside: config.damaged(),
@@ -283,7 +283,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
                 damaged: config.damaged(),
             })
         };
-        let options = service::Options {
+        let options = service::ServiceOptions {
             interval,
             state_dir: config.state_dir(),
             metrics: config.metrics,
@@ -302,7 +302,7 @@ fn plan(config: &Config, out: Option<&Path>, filter: &PlanFilter, json: bool) ->
     let tables = settings::look(config.state_dir())?;
     let store = Store::copy_of(&tables).map_err(Stop::failed)?;
     let mut core = config.core()?;
-    let snapshot = Snapshot::take(core.as_mut(), &config.policy);
+    let snapshot = PlanSnapshot::take(core.as_mut(), &config.policy);
     let (planned, digest) =
         preview(&store, snapshot, &config.policy, false).map_err(Stop::failed)?;
     let view = PlanView::new(&planned, digest);
@@ -343,7 +343,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
         .open_store()
         .map_err(|error| settings::not_opened(&error))?;
     let mut core = config.core()?;
-    let snapshot = Snapshot::take(core.as_mut(), &saved.policy);
+    let snapshot = PlanSnapshot::take(core.as_mut(), &saved.policy);
     let tables = store.snapshot().map_err(Stop::failed)?;
     let generation = crate::mirror::generation(&tables).map_err(Stop::failed)?;
     drop(tables);
@@ -373,7 +373,7 @@ fn explain(config: &Config, args: &ExplainArgs) -> Result<u8, Stop> {
     let tables = settings::look(config.state_dir())?;
     let store = Store::copy_of(&tables).map_err(Stop::failed)?;
     let mut core = config.core()?;
-    let snapshot = Snapshot::take(core.as_mut(), &config.policy);
+    let snapshot = PlanSnapshot::take(core.as_mut(), &config.policy);
     let (planned, _) = preview(&store, snapshot, &config.policy, true).map_err(Stop::failed)?;
     let mut lines = crate::mirror::explain::explain(&planned, key);
     if lines.is_empty() {

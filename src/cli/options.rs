@@ -61,7 +61,7 @@ pub(super) const DAMAGED_MAX_COUNT: Setting = Setting {
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// Typed on the command line.
     Flag,
     /// An environment variable, by name.
@@ -72,7 +72,7 @@ pub enum Origin {
     Default,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag => f.write_str("command line"),
@@ -86,14 +86,14 @@ impl fmt::Display for Origin {
 /// A setting that cannot be used: says where it stands, which one, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    origin: Origin,
+    origin: SettingOrigin,
     key: Option<String>,
     message: String,
 }
 
 impl ConfigError {
     /// About `key` as it was given at `origin`.
-    pub fn new(origin: Origin, key: &str, message: impl Into<String>) -> Self {
+    pub fn new(origin: SettingOrigin, key: &str, message: impl Into<String>) -> Self {
         Self {
             origin,
             key: Some(key.to_owned()),
@@ -104,7 +104,7 @@ impl ConfigError {
     /// About a whole file.
     pub fn in_file(path: &Path, message: impl Into<String>) -> Self {
         Self {
-            origin: Origin::File(path.to_owned()),
+            origin: SettingOrigin::File(path.to_owned()),
             key: None,
             message: message.into(),
         }
@@ -113,7 +113,7 @@ impl ConfigError {
     /// 2 (usage) for what was typed, 3 (configuration) for the rest.
     pub fn exit_code(&self) -> u8 {
         match self.origin {
-            Origin::Flag => super::USAGE,
+            SettingOrigin::Flag => super::USAGE,
             _ => super::CONFIGURATION,
         }
     }
@@ -122,13 +122,13 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.origin, &self.key) {
-            (Origin::Flag, Some(key)) => write!(f, "--{key}: ")?,
-            (Origin::Environment(name), _) => write!(f, "{name}: ")?,
-            (Origin::File(path), Some(key)) => {
+            (SettingOrigin::Flag, Some(key)) => write!(f, "--{key}: ")?,
+            (SettingOrigin::Environment(name), _) => write!(f, "{name}: ")?,
+            (SettingOrigin::File(path), Some(key)) => {
                 write!(f, "{}: {}: ", path.display(), key.replace('-', "_"))?;
             }
-            (Origin::File(path), None) => write!(f, "{}: ", path.display())?,
-            (Origin::Default, Some(key)) => write!(f, "{key}: ")?,
+            (SettingOrigin::File(path), None) => write!(f, "{}: ", path.display())?,
+            (SettingOrigin::Default, Some(key)) => write!(f, "{key}: ")?,
             (_, None) => {}
         }
         f.write_str(&self.message)
@@ -140,7 +140,7 @@ impl std::error::Error for ConfigError {}
 /// Values as they were given, by setting.
 pub struct Settings {
     settings: &'static [Setting],
-    given: BTreeMap<&'static str, (Vec<String>, Origin)>,
+    given: BTreeMap<&'static str, (Vec<String>, SettingOrigin)>,
     /// Top-level tables of the file that the command reads by itself.
     tables: toml::Table,
     file: Option<PathBuf>,
@@ -173,13 +173,13 @@ impl Settings {
                 } else {
                     vec![text]
                 };
-                let origin = Origin::Environment(setting.variable());
+                let origin = SettingOrigin::Environment(setting.variable());
                 gathered.given.insert(setting.name, (values, origin));
             }
         }
         for (name, values) in flags {
             if !values.is_empty() {
-                gathered.given.insert(name, (values, Origin::Flag));
+                gathered.given.insert(name, (values, SettingOrigin::Flag));
             }
         }
         Ok(gathered)
@@ -190,7 +190,7 @@ impl Settings {
             .map_err(|error| ConfigError::in_file(path, error.to_string()))?;
         let table: toml::Table = toml::from_str(&text)
             .map_err(|error| ConfigError::in_file(path, file::in_one_line(&text, &error)))?;
-        let origin = Origin::File(path.to_owned());
+        let origin = SettingOrigin::File(path.to_owned());
         for (key, value) in table {
             // A list of tables is for the command to read; a list of strings is the setting.
             if tables.contains(&key.as_str()) && !is_list_of_values(&value) {
@@ -239,7 +239,7 @@ impl Settings {
     }
 
     /// Values as text, and where they came from.
-    pub fn text(&self, name: &str) -> (Vec<String>, Origin) {
+    pub fn text(&self, name: &str) -> (Vec<String>, SettingOrigin) {
         if let Some(given) = self.given.get(name) {
             return given.clone();
         }
@@ -248,7 +248,7 @@ impl Settings {
         let default = setting.and_then(|s| s.default);
         (
             default.map(str::to_owned).into_iter().collect(),
-            Origin::Default,
+            SettingOrigin::Default,
         )
     }
 
@@ -287,7 +287,10 @@ impl Settings {
     /// About a setting that nobody gave: it is missing in the file, or where there is none, among
     /// the flags.
     pub fn missing(&self, name: &str, message: impl Into<String>) -> ConfigError {
-        let origin = self.file.clone().map_or(Origin::Flag, Origin::File);
+        let origin = self
+            .file
+            .clone()
+            .map_or(SettingOrigin::Flag, SettingOrigin::File);
         ConfigError::new(origin, name, message)
     }
 
@@ -505,7 +508,7 @@ mod tests {
         let bare = Settings::gather(SETTINGS, vec![], |_| None, None, &[]).unwrap();
         assert_eq!(
             bare.text("poll-interval"),
-            (vec!["5m".to_owned()], Origin::Default)
+            (vec!["5m".to_owned()], SettingOrigin::Default)
         );
         assert_eq!(bare.optional("repo-cpe", parse::path).unwrap(), None);
     }
@@ -563,7 +566,7 @@ mod tests {
         };
         let tables = gather("[[listen]]\nid = 'a'\n");
         assert!(tables.table("listen").is_some());
-        assert_eq!(tables.text("listen").1, Origin::Default);
+        assert_eq!(tables.text("listen").1, SettingOrigin::Default);
         for (text, values) in [
             ("listen = ['a=unix:/a']", vec!["a=unix:/a"]),
             ("listen = 'a'", vec!["a"]),

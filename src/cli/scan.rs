@@ -2,7 +2,7 @@
 
 use super::native;
 use super::{DONE, FAILED, complain, format, print_data, print_with};
-use crate::scan::{Lock, Mode, OnLock, Request, Scanned, Scanner};
+use crate::scan::{Lock, Mode, OnLock, ScanRequest, Scanned, Scanner};
 use crate::visible::visible;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ impl argh::FromArgValue for Format {
 
 /// Scans once and writes the packages to standard output.
 pub(super) fn run(args: &ScanArgs) -> u8 {
-    let request = Request {
+    let request = ScanRequest {
         root: &args.root,
         dbpath: args.dbpath.as_deref(),
         patience: PATIENCE,

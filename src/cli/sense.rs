@@ -2,7 +2,7 @@
 
 use super::native;
 use super::options::{
-    ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Origin, Setting, Settings, parse,
+    ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Setting, SettingOrigin, Settings, parse,
 };
 use crate::report::VmId;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
@@ -288,7 +288,7 @@ pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError>
     sources.extend(settings.all("discover", parse::any::<RosterSource>)?);
     if sources == [RosterSource::Fixed(Vec::new())] {
         let error = "no guests: give --vm ID=ADDR, --roster FILE or --discover libvirt";
-        return Err(ConfigError::new(Origin::Flag, "vm", error));
+        return Err(ConfigError::new(SettingOrigin::Flag, "vm", error));
     }
     let burst = settings.one("burst", at_least_one)?;
     let tls = settings.tls("tls-cert", "tls-key", "tls-ca")?;

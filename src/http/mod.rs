@@ -1,7 +1,7 @@
 //! Requests to Central and to Core: one client, with limits that every request has.
 //!
 //! ```text
-//! Client::get / post / send -> Response (any status)  or  HttpError (there was no answer)
+//! Client::get / post / send -> HttpResponse (any status)  or  HttpError (there was no answer)
 //! ```
 //!
 //! - Connecting has a deadline and so has the whole exchange, the last byte of the body included.
@@ -44,7 +44,7 @@ const BUFFER: usize = 64 << 10;
 
 /// Limits and trust of a [`Client`].
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct HttpOptions {
     /// Longest time until there is a connection, TLS included.
     pub connect: Duration,
     /// Longest time of one exchange, from the name lookup to the last byte of the answer.
@@ -55,7 +55,7 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
 }
 
-impl Default for Options {
+impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
@@ -88,7 +88,7 @@ pub enum HttpError {
 
 /// An answer, whatever its status.
 #[derive(Debug)]
-pub struct Response {
+pub struct HttpResponse {
     /// HTTP status code.
     pub status: u16,
     headers: ureq::http::HeaderMap,
@@ -96,7 +96,7 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-impl Response {
+impl HttpResponse {
     /// The first header of this name, in any case; `None` also when it is not text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -119,7 +119,7 @@ type Trusting = (ureq::Agent, Option<FileStamp>);
 /// Sends requests; cheap to clone, keeps connections open between them.
 #[derive(Clone)]
 pub struct Client {
-    options: Options,
+    options: HttpOptions,
     plain: ureq::Agent,
     /// Made at the first `https` request, because reading all roots takes time, and again when the CA file
     /// is another one.
@@ -128,7 +128,7 @@ pub struct Client {
 
 impl Client {
     /// A client with these limits. Roots are read at the first `https` request.
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: HttpOptions) -> Self {
         let plain = agent(&options, None);
         Self {
             options,
@@ -138,7 +138,7 @@ impl Client {
     }
 
     /// Asks for `url`, following redirects within its own origin.
-    pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Response, HttpError> {
+    pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, HttpError> {
         self.get_within(url, headers, self.options.deadline)
     }
 
@@ -148,7 +148,7 @@ impl Client {
         url: &str,
         headers: &[(&str, &str)],
         deadline: Duration,
-    ) -> Result<Response, HttpError> {
+    ) -> Result<HttpResponse, HttpError> {
         let mut url = url.to_owned();
         let until = clock::now() + deadline;
         for _ in 0..=MAX_REDIRECTS {
@@ -181,7 +181,7 @@ impl Client {
         url: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Result<Response, HttpError> {
+    ) -> Result<HttpResponse, HttpError> {
         let until = clock::now() + self.options.deadline;
         match self.exchange("POST", url, headers, body, self.options.deadline) {
             Err(HttpError::Broken(_)) => {
@@ -201,7 +201,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
         deadline: Duration,
-    ) -> Result<Response, HttpError> {
+    ) -> Result<HttpResponse, HttpError> {
         let agent = self.agent_for(url)?;
         let proxy = proxy::proxy_for(url, |name| std::env::var(name).ok())?;
         let mut request = ureq::http::Request::builder().method(method).uri(url);
@@ -233,7 +233,7 @@ impl Client {
                 .map_err(|error| self.explain(error, deadline))?,
             false => beginning(body.into_reader(), self.options.body_cap),
         };
-        Ok(Response {
+        Ok(HttpResponse {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body,
@@ -296,7 +296,7 @@ impl Client {
     }
 }
 
-fn agent(options: &Options, roots: Option<RootCerts>) -> ureq::Agent {
+fn agent(options: &HttpOptions, roots: Option<RootCerts>) -> ureq::Agent {
     let mut config = ureq::Agent::config_builder()
         .timeout_connect(Some(options.connect))
         .timeout_global(Some(options.deadline))
@@ -323,7 +323,7 @@ fn agent(options: &Options, roots: Option<RootCerts>) -> ureq::Agent {
     config.build().new_agent()
 }
 
-fn roots(options: &Options) -> Result<RootCerts, HttpError> {
+fn roots(options: &HttpOptions) -> Result<RootCerts, HttpError> {
     let certificates: Vec<Certificate<'static>> = match &options.ca_file {
         Some(path) => {
             let wrong =
@@ -375,7 +375,7 @@ mod tests {
         let url = serve(vec![
             "HTTP/1.1 503 No\r\nX-Why: full\r\nContent-Length: 2\r\n\r\nhi",
         ]);
-        let response = Client::new(Options::default()).get(&url, &[]).unwrap();
+        let response = Client::new(HttpOptions::default()).get(&url, &[]).unwrap();
         assert_eq!(
             (response.status, response.header("x-why")),
             (503, Some("full"))
@@ -390,7 +390,8 @@ mod tests {
             .local_addr()
             .unwrap()
             .port();
-        let error = Client::new(Options::default()).get(&format!("http://127.0.0.1:{port}/"), &[]);
+        let error =
+            Client::new(HttpOptions::default()).get(&format!("http://127.0.0.1:{port}/"), &[]);
         assert!(
             matches!(error, Err(HttpError::NoConnection(_))),
             "{error:?}"
@@ -400,9 +401,9 @@ mod tests {
     #[test]
     fn a_server_that_says_nothing_meets_the_deadline() {
         let url = serve(vec![]);
-        let options = Options {
+        let options = HttpOptions {
             deadline: Duration::from_millis(200),
-            ..Options::default()
+            ..HttpOptions::default()
         };
         let error = Client::new(options).get(&url, &[]);
         assert!(matches!(error, Err(HttpError::Deadline(_))), "{error:?}");
@@ -411,11 +412,11 @@ mod tests {
     #[test]
     fn a_body_that_ends_too_early_is_broken_and_one_over_the_cap_is_refused() {
         let short = serve(vec!["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"]);
-        let error = Client::new(Options::default()).get(&short, &[]);
+        let error = Client::new(HttpOptions::default()).get(&short, &[]);
         assert!(matches!(error, Err(HttpError::Broken(_))), "{error:?}");
-        let options = Options {
+        let options = HttpOptions {
             body_cap: 4,
-            ..Options::default()
+            ..HttpOptions::default()
         };
         let long = serve(vec![
             "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi there!",
@@ -430,7 +431,7 @@ mod tests {
             "HTTP/1.1 302 F\r\nLocation: /there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         ]);
-        let client = Client::new(Options::default());
+        let client = Client::new(HttpOptions::default());
         assert_eq!(client.get(&home, &[]).unwrap().body, b"ok");
         let abroad = serve(vec![
             "HTTP/1.1 302 F\r\nLocation: http://elsewhere.invalid/\r\nContent-Length: 0\r\n\r\n",
@@ -453,7 +454,7 @@ mod tests {
         const AGAIN: &str =
             "HTTP/1.1 302 F\r\nLocation: ../x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         const FOUND: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        let client = Client::new(Options::default());
+        let client = Client::new(HttpOptions::default());
         let three = serve(vec![AGAIN, AGAIN, AGAIN, FOUND]);
         assert_eq!(client.get(&three, &[]).unwrap().body, b"ok");
         let four = serve(vec![AGAIN, AGAIN, AGAIN, AGAIN, FOUND]);
@@ -469,7 +470,7 @@ mod tests {
         let url = serve(vec![AGAIN, AGAIN]);
         let deadline = Duration::from_millis(300);
         let began = clock::now();
-        let error = Client::new(Options::default()).get_within(&url, &[], deadline);
+        let error = Client::new(HttpOptions::default()).get_within(&url, &[], deadline);
         assert!(
             matches!(error, Err(HttpError::Deadline(limit)) if limit == deadline),
             "{error:?}"
@@ -479,9 +480,9 @@ mod tests {
 
     #[test]
     fn the_answer_to_a_post_is_its_status_however_long_its_body() {
-        let options = Options {
+        let options = HttpOptions {
             body_cap: 4,
-            ..Options::default()
+            ..HttpOptions::default()
         };
         let client = Client::new(options);
         let long = serve(vec![
@@ -519,7 +520,7 @@ mod tests {
             expected
         });
         let body = vec![b'x'; 32 << 20];
-        let answer = Client::new(Options::default())
+        let answer = Client::new(HttpOptions::default())
             .post(&url, &[], &body)
             .unwrap();
         assert_eq!((answer.status, &answer.body[..]), (413, &b"big"[..]));
@@ -537,9 +538,9 @@ mod tests {
             certificate.unwrap().pem()
         };
         std::fs::write(&path, pem()).unwrap();
-        let client = Client::new(Options {
+        let client = Client::new(HttpOptions {
             ca_file: Some(path.clone()),
-            ..Options::default()
+            ..HttpOptions::default()
         });
         client.agent_for("https://c").unwrap();
         let made_of = |client: &Client| client.tls.lock().unwrap().as_ref().unwrap().1;
@@ -558,9 +559,9 @@ mod tests {
 
     #[test]
     fn an_https_request_without_usable_roots_is_an_error_and_no_panic() {
-        let options = Options {
+        let options = HttpOptions {
             ca_file: Some("/nonexistent/ca.pem".into()),
-            ..Options::default()
+            ..HttpOptions::default()
         };
         let error = Client::new(options).get("https://127.0.0.1:1/", &[]);
         assert!(
@@ -568,9 +569,9 @@ mod tests {
             "{error:?}"
         );
         let empty = tempfile::NamedTempFile::new().unwrap();
-        let options = Options {
+        let options = HttpOptions {
             ca_file: Some(empty.path().into()),
-            ..Options::default()
+            ..HttpOptions::default()
         };
         let error = Client::new(options).get("https://127.0.0.1:1/", &[]);
         assert!(

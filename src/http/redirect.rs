@@ -1,13 +1,13 @@
 //! Where a redirect leads.
 
-use super::{HttpError, Response};
+use super::{HttpError, HttpResponse};
 use ureq::http::Uri;
 
 /// The address that follows on `url`, if `response` is a redirect within the same origin.
 ///
 /// # Errors
 /// It leads to another origin, or nowhere.
-pub(super) fn target(url: &str, response: &Response) -> Result<Option<String>, HttpError> {
+pub(super) fn target(url: &str, response: &HttpResponse) -> Result<Option<String>, HttpError> {
     if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }

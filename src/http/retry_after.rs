@@ -1,11 +1,11 @@
 //! How long a server asks to be left alone.
 
-use super::Response;
+use super::HttpResponse;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What `Retry-After` says: seconds, or a date seen from `now` (time since 1970). `None` when it
 /// says nothing.
-pub fn retry_after(response: &Response, now: Duration) -> Option<Duration> {
+pub fn retry_after(response: &HttpResponse, now: Duration) -> Option<Duration> {
     parse(response.header("retry-after")?.trim(), now)
 }
 

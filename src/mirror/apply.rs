@@ -11,7 +11,7 @@ use super::policy::Policy;
 use super::spec::component::WantedComponent;
 use super::spec::named::NamedBytes;
 use super::spec::rack::WantedRack;
-use super::spec::{self, Skipped, WantedRow};
+use super::spec::{self, SkippedEntry, WantedRow};
 use super::topology::{self, PresentTopology, TopologyPlan};
 use crate::inventory::{BmcType, Kind, Pair, Row};
 use crate::store::audit_table::{AuditRow, AuditRun};
@@ -47,7 +47,7 @@ pub(crate) struct Run<'a> {
 /// A response, checked.
 pub(crate) struct Checked {
     wanted: Wanted,
-    skipped: Vec<Skipped>,
+    skipped: Vec<SkippedEntry>,
     /// Whether absence means something.
     pub(crate) complete: bool,
     warnings: Vec<Diagnostic>,
@@ -86,7 +86,7 @@ impl Checked {
         checked
     }
 
-    fn sort<T>(&mut self, entry: Result<(T, Vec<Diagnostic>), Skipped>, wanted: &mut Vec<T>) {
+    fn sort<T>(&mut self, entry: Result<(T, Vec<Diagnostic>), SkippedEntry>, wanted: &mut Vec<T>) {
         match entry {
             Ok((entry, warnings)) => {
                 wanted.push(entry);

@@ -5,7 +5,7 @@
 use super::apply::{Checked, Run, mirror, observe_type, write_topology};
 use super::approval::Approval;
 use super::core::{Core, Device, Pull, Pulled, Topology};
-use super::diagnostics::{Counters, Diagnostic, DriftSummary, Summary};
+use super::diagnostics::{Diagnostic, DriftSummary, Summary, TypeCounters};
 use super::entry::CoreEntry;
 use super::observe::Observation;
 use super::plan::{Earlier, Plan};
@@ -185,10 +185,10 @@ fn mirror_kind(
     match done {
         Ok(plan) => take(summary, plan),
         Err(error) => {
-            let counters = Counters {
+            let counters = TypeCounters {
                 pulled,
                 skipped_invalid: skipped,
-                ..Counters::default()
+                ..TypeCounters::default()
             };
             summary.types.insert(kind.name().to_owned(), counters);
             failed_tx(summary, kind, kind.name(), &error);

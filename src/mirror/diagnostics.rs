@@ -62,7 +62,7 @@ impl Diagnostic {
 
 /// What happened to one type, counted after the commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counters {
+pub struct TypeCounters {
     /// Entries in Core's response.
     pub pulled: u64,
     /// New rows.
@@ -89,7 +89,7 @@ pub struct Counters {
     pub legacy_exempt: u64,
 }
 
-impl Counters {
+impl TypeCounters {
     /// What is left when the transaction was not committed.
     pub fn rolled_back(self) -> Self {
         Self {
@@ -130,8 +130,8 @@ pub struct Summary {
     pub run: String,
     /// False when the gate was off.
     pub mirror_ran: bool,
-    /// Counters by type.
-    pub types: BTreeMap<String, Counters>,
+    /// TypeCounters by type.
+    pub types: BTreeMap<String, TypeCounters>,
     /// What was observed, by type; a type that was not asked for is not there.
     pub drift: BTreeMap<String, DriftSummary>,
     /// Lists that were read whole and written: types, and `drift:` with a type.
@@ -149,7 +149,7 @@ pub struct Summary {
 impl Summary {
     /// A summary with zero for every type.
     pub fn new(run: String) -> Self {
-        let types = Kind::ALL.map(|kind| (kind.name().to_owned(), Counters::default()));
+        let types = Kind::ALL.map(|kind| (kind.name().to_owned(), TypeCounters::default()));
         Self {
             run,
             types: types.into(),

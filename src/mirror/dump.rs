@@ -44,7 +44,7 @@ pub fn dump(snapshot: &Snapshot) -> Result<Value, InventoryError> {
 }
 
 /// Some rows of a dump.
-pub struct Page {
+pub struct DumpPage {
     /// Rows by table; a table of which none are in the page has an empty list.
     pub tables: Value,
     /// How many they are.
@@ -58,7 +58,7 @@ pub fn page(
     snapshot: &Snapshot,
     cursor: Option<&str>,
     limit: Option<usize>,
-) -> Result<Option<Page>, InventoryError> {
+) -> Result<Option<DumpPage>, InventoryError> {
     snapshot.view(|tables| {
         let mut left = limit.unwrap_or(usize::MAX);
         let mut behind = cursor.is_none();
@@ -82,7 +82,7 @@ pub fn page(
             }
             page.insert(table.to_owned(), Value::Array(rows));
         }
-        Ok(behind.then(|| Page {
+        Ok(behind.then(|| DumpPage {
             tables: Value::Object(page),
             rows: count,
             last: last.map(|(table, key)| format!("{table}/{key}")),

@@ -1,7 +1,7 @@
 //! A `mirror.redb` that is damaged, gone or empty: its identities cannot be had from Core again, so no new
 //! one is begun before an operator says so.
 
-use super::service::{Host, Signals, ended_early};
+use super::service::{ServiceHost, Signals, ended_early};
 use super::{Store, StoreError, open, open_and_prune, store_options};
 use crate::clock;
 use crate::store::Limits;
@@ -24,12 +24,7 @@ const REMEDY: &str = "put mirror.redb back from a backup or from what was moved 
 
 /// What to do about a store that cannot be opened, where its content is at fault.
 pub fn remedy(error: &StoreError) -> Option<&'static str> {
-    is_lost(error).then_some(REMEDY)
-}
-
-/// Whether the store is damaged, gone or empty: only an operator can decide what follows.
-pub fn is_lost(error: &StoreError) -> bool {
-    error.is_corrupt() || matches!(error, StoreError::Lost { .. })
+    error.is_lost().then_some(REMEDY)
 }
 
 /// Moves what there is aside and begins a new store. Gives the place of the old file, if there was one.
@@ -39,7 +34,7 @@ pub fn is_lost(error: &StoreError) -> bool {
 pub fn begin_anew(state_dir: &Path) -> Result<Option<PathBuf>, BeginError> {
     match open(state_dir) {
         Ok(store) => Err(BeginError::Sound(store.path().to_owned())),
-        Err(error) if is_lost(&error) => {
+        Err(error) if error.is_lost() => {
             let opened = Store::replace(state_dir, super::FILE, store_options(Limits::NONE))?;
             Ok(opened.moved_aside)
         }
@@ -76,7 +71,7 @@ pub struct Waiting<'a> {
 /// # Errors
 /// The system refused something basic.
 pub fn wait(
-    host: &mut Host,
+    host: &mut ServiceHost,
     service: &Waiting<'_>,
     first: &StoreError,
 ) -> io::Result<Option<Store>> {
@@ -150,22 +145,13 @@ struct LostPage(String);
 impl Health for LostPage {
     fn metrics(&self) -> String {
         let mut page = Page::new();
-        write_lost(&mut page, true);
+        super::metrics::write_lost(&mut page, true);
         page.finish()
     }
 
     fn ready(&self) -> Result<(), String> {
         Err(self.0.clone())
     }
-}
-
-/// Says whether the store is damaged, gone or empty.
-pub(super) fn write_lost(page: &mut Page, is_lost: bool) {
-    page.gauge(
-        "afferent_mirror_store_lost",
-        "1 while mirror.redb is damaged, gone or empty, so that nothing is mirrored; else 0.",
-        f64::from(u8::from(is_lost)),
-    );
 }
 
 fn status(core: &str, why: &str) -> Value {

@@ -1,7 +1,6 @@
 //! What a mirror counts, and the page on which Prometheus reads it.
 
 use super::diagnostics::Summary;
-use super::lost;
 use super::progress::Progress;
 use super::status::Status;
 use super::topology;
@@ -141,7 +140,7 @@ impl Metrics {
         let counted = store.snapshot().map_err(InventoryError::from);
         let counted = counted.and_then(|snapshot| Rows::count(&snapshot, known));
         let error = counted.as_ref().err();
-        let is_lost = |error: &InventoryError| matches!(error, InventoryError::Store(error) if lost::is_lost(error));
+        let is_lost = |error: &InventoryError| matches!(error, InventoryError::Store(error) if error.is_lost());
         self.is_lost
             .store(error.is_some_and(is_lost), Ordering::Relaxed);
         // Nobody who scrapes waits for it.
@@ -171,7 +170,7 @@ impl Metrics {
             "Time of cycles.",
             &self.seconds,
         );
-        lost::write_lost(page, self.is_lost.load(Ordering::Relaxed));
+        write_lost(page, self.is_lost.load(Ordering::Relaxed));
         let rows = self.rows();
         page.gauges_by(
             "afferent_mirror_rows",
@@ -243,4 +242,12 @@ impl Health for View {
     fn ready(&self) -> Result<(), String> {
         self.status.ready()
     }
+}
+/// Says whether the store is damaged, gone or empty.
+pub(super) fn write_lost(page: &mut Page, is_lost: bool) {
+    page.gauge(
+        "afferent_mirror_store_lost",
+        "1 while mirror.redb is damaged, gone or empty, so that nothing is mirrored; else 0.",
+        f64::from(u8::from(is_lost)),
+    );
 }

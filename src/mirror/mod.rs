@@ -57,7 +57,7 @@ pub use crate::store::{Snapshot, Store, StoreError};
 
 use crate::store::inventory_table::Ending;
 pub use crate::store::inventory_table::InventoryError;
-use crate::store::{Limits, OnDamage, Opening, Options, check_kept};
+use crate::store::{Limits, OnDamage, Opening, StoreOptions, check_kept};
 use std::path::Path;
 
 /// Pages of the file kept in memory, in bytes.
@@ -66,12 +66,12 @@ const CACHE_BYTES: usize = 16 << 20;
 /// Name of the database in the state directory.
 const FILE: &str = "mirror.redb";
 
-fn store_options(aside: Limits) -> Options {
-    Options {
+fn store_options(aside: Limits) -> StoreOptions {
+    StoreOptions {
         is_shared: true,
         on_damage: OnDamage::Keep,
         aside,
-        ..Options::new(CACHE_BYTES)
+        ..StoreOptions::new(CACHE_BYTES)
     }
 }
 

@@ -8,7 +8,7 @@ use super::apply;
 use super::change::Change;
 use super::core::{Core, Pull};
 use super::cycle::{Cycle, Planned, plan_cycle};
-use super::diagnostics::{Counters, Diagnostic, Withheld};
+use super::diagnostics::{Diagnostic, TypeCounters, Withheld};
 use super::entry::CoreEntry;
 use super::policy::Policy;
 use crate::inventory::{Kind, Row};
@@ -50,8 +50,8 @@ pub struct PlanView {
     pub generation: u64,
     /// SHA-256 over what Core said, in hexadecimal digits.
     pub snapshot: String,
-    /// Counters as they would be.
-    pub types: BTreeMap<String, Counters>,
+    /// TypeCounters as they would be.
+    pub types: BTreeMap<String, TypeCounters>,
     /// Changes in order of types, then of rows.
     pub changes: Vec<ChangeView>,
     /// Deletes the guard would refuse.
@@ -87,14 +87,14 @@ pub struct ChangeView {
 }
 
 /// What Core said, kept so that it is asked only once.
-pub struct Snapshot {
+pub struct PlanSnapshot {
     pulls: Vec<(Kind, Pull<CoreEntry>)>,
     source: String,
     digest: String,
     several_sites: Option<String>,
 }
 
-impl Snapshot {
+impl PlanSnapshot {
     /// Asks for every type.
     pub fn take(core: &mut dyn Core, policy: &Policy) -> Self {
         core.begin();
@@ -127,7 +127,7 @@ impl Snapshot {
 }
 
 /// Core as it was when the snapshot was taken.
-impl Core for Snapshot {
+impl Core for PlanSnapshot {
     fn begin(&mut self) {}
 
     fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
@@ -163,7 +163,7 @@ fn placeholders() -> impl FnMut() -> Uuid {
 /// What a run would do now, with decisions if `trace` asks for them.
 pub fn preview(
     store: &Store,
-    snapshot: Snapshot,
+    snapshot: PlanSnapshot,
     policy: &Policy,
     trace: bool,
 ) -> Result<(Planned, String), InventoryError> {
@@ -234,7 +234,7 @@ impl PlanFilter {
 }
 
 impl PlanView {
-    /// The part that is asked for, and the number of its last change. Counters are those of the whole.
+    /// The part that is asked for, and the number of its last change. TypeCounters are those of the whole.
     #[must_use]
     pub fn page(self, filter: &PlanFilter) -> (Self, Option<usize>) {
         let reports = |reports: Vec<Diagnostic>| {
@@ -288,7 +288,7 @@ impl PlanFile {
     }
 
     /// Why it must not be carried out any more.
-    pub fn stale(&self, snapshot: &Snapshot, generation: u64) -> Option<String> {
+    pub fn stale(&self, snapshot: &PlanSnapshot, generation: u64) -> Option<String> {
         if generation != self.generation {
             return Some(format!(
                 "the store was written since: generation {generation}, planned at {}",
@@ -392,7 +392,7 @@ mod tests {
         let path = directory.path().join("core.json");
         std::fs::write(&path, document).unwrap();
         let policy = Policy::of(Profile::NaturalKey);
-        Snapshot::take(&mut FileCore::at_path(path, None), &policy).digest
+        PlanSnapshot::take(&mut FileCore::at_path(path, None), &policy).digest
     }
 
     const DOCUMENT: &str = r#"{

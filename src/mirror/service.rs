@@ -43,7 +43,7 @@ const LAST_CYCLE: Duration = Duration::from_secs(5);
 const HUNG: Duration = Duration::from_secs(20 * 60);
 
 /// What the service needs beside the mirror.
-pub struct Options<'a> {
+pub struct ServiceOptions<'a> {
     /// Between two cycles.
     pub interval: Duration,
     /// Directory of the control socket.
@@ -85,14 +85,14 @@ pub(super) struct Signals {
 
 /// The runtime of the service, and its signals: caught before anything that takes time, since an unhandled
 /// SIGHUP would end the process.
-pub struct Host {
+pub struct ServiceHost {
     runtime: Runtime,
     signals: Signals,
     /// SIGHUP came while there was no store.
     owes_reload: bool,
 }
 
-impl Host {
+impl ServiceHost {
     /// From now on SIGHUP ends nothing.
     ///
     /// # Errors
@@ -166,8 +166,8 @@ struct Approved {
 ///
 /// # Errors
 /// A signal cannot be caught, the address of the metrics cannot be bound, or a task that answers ended.
-pub fn run(host: Host, mirror: Mirror, options: Options<'_>) -> std::io::Result<()> {
-    let Host {
+pub fn run(host: ServiceHost, mirror: Mirror, options: ServiceOptions<'_>) -> std::io::Result<()> {
+    let ServiceHost {
         runtime,
         signals,
         owes_reload,
@@ -199,7 +199,7 @@ impl Service {
 
     async fn serve(
         mut self,
-        options: Options<'_>,
+        options: ServiceOptions<'_>,
         signals: Signals,
         owes_reload: bool,
     ) -> std::io::Result<()> {
@@ -224,7 +224,7 @@ impl Service {
     /// Cycles until the service is told to stop, or until a task that answers has ended.
     async fn live(
         &mut self,
-        options: &Options<'_>,
+        options: &ServiceOptions<'_>,
         signals: Signals,
         mut interval: Duration,
         answering: &mut JoinSet<()>,
@@ -292,7 +292,7 @@ impl Service {
     }
 
     /// Takes over a new configuration; gives the interval if that changed.
-    fn reload(&self, options: &Options<'_>, interval: Duration) -> Option<Duration> {
+    fn reload(&self, options: &ServiceOptions<'_>, interval: Duration) -> Option<Duration> {
         let mut new = match (options.reread)() {
             Ok(new) => new,
             Err(error) => {
@@ -471,11 +471,11 @@ mod tests {
         let ends: [fn(); 2] = [|| {}, || panic!("a defect")];
         for (end, said) in ends.into_iter().zip(["it returned", "a defect"]) {
             let directory = tempfile::tempdir().unwrap();
-            let host = Host::start().unwrap();
+            let host = ServiceHost::start().unwrap();
             let ended = host.runtime.block_on(async {
                 let mut answering = JoinSet::new();
                 answering.spawn(async move { end() });
-                let options = Options {
+                let options = ServiceOptions {
                     interval: Duration::from_secs(3600),
                     state_dir: directory.path(),
                     metrics: None,

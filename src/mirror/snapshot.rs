@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::change::{Draft, Op};
-use super::diagnostics::Counters;
+use super::diagnostics::TypeCounters;
 use crate::inventory::Record;
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 /// written; `why` goes into the audit log.
 pub(super) fn replace_snapshot<'r, K: Copy, R: Record + 'r>(
     draft: &mut Draft,
-    counters: &mut Counters,
+    counters: &mut TypeCounters,
     why: &'static str,
     rows: impl IntoIterator<Item = (K, Cow<'r, R>)>,
     change: impl Fn(K, &mut R),
@@ -56,7 +56,7 @@ mod tests {
         let stored = [domain(1), domain(2), domain(3)];
         let mut dead = domain(4);
         dead.deleted_at = Some("then".into());
-        let (mut draft, mut counters) = (Draft::default(), Counters::default());
+        let (mut draft, mut counters) = (Draft::default(), TypeCounters::default());
         let rows = stored.iter().chain([&dead]).enumerate();
         let rows = rows.map(|(n, row)| (n, Cow::Borrowed(row)));
         let rows = rows.chain([(4, Cow::Owned(domain(5)))]);
@@ -78,12 +78,12 @@ mod tests {
             ops,
             [Op::Observe, Op::SoftDelete, Op::Resurrect, Op::Insert]
         );
-        let expected = Counters {
+        let expected = TypeCounters {
             inserted: 1,
             updated: 2,
             resurrected: 1,
             soft_deleted: 1,
-            ..Counters::default()
+            ..TypeCounters::default()
         };
         assert_eq!(counters, expected);
     }

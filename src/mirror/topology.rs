@@ -18,7 +18,7 @@
 
 use super::change::{Change, Draft};
 use super::core::{DomainMember, Pull, RackGroup, RackHealth, Topology};
-use super::diagnostics::{Counters, Diagnostic};
+use super::diagnostics::{Diagnostic, TypeCounters};
 use super::policy::{Empty, Policy};
 use super::snapshot::replace_snapshot;
 use crate::inventory::{Domain, Rack, Record};
@@ -43,7 +43,7 @@ pub(super) struct TopologyPlan {
     /// Rows to write.
     pub(super) changes: Vec<Change>,
     /// What they amount to; `updated` counts racks and domains.
-    pub(super) counters: Counters,
+    pub(super) counters: TypeCounters,
     /// Worth a look.
     pub(super) warnings: Vec<Diagnostic>,
 }

@@ -23,7 +23,7 @@ pub struct NatsAddress {
     /// Whose password the file of secrets holds, if it holds a password.
     pub user: Option<String>,
     /// Servers of one cluster, at least one.
-    pub hosts: Vec<Host>,
+    pub hosts: Vec<NatsHost>,
     /// Name of the stream.
     pub stream: String,
     /// Whether the stream is made where it is missing.
@@ -34,7 +34,7 @@ pub struct NatsAddress {
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
+pub struct NatsHost {
     /// A name or an IP address, without brackets.
     pub name: String,
     /// Its port.
@@ -65,7 +65,7 @@ impl FromStr for NatsAddress {
             None => (None, place),
         };
         let hosts = hosts.strip_suffix('/').unwrap_or(hosts).split(',');
-        let hosts: Option<Vec<Host>> = hosts.map(host).collect();
+        let hosts: Option<Vec<NatsHost>> = hosts.map(host).collect();
         let mut address = Self {
             tls,
             user,
@@ -127,7 +127,7 @@ impl fmt::Display for NatsAddress {
     }
 }
 
-impl fmt::Display for Host {
+impl fmt::Display for NatsHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.name.contains(':') {
             write!(f, "[{}]", self.name)?;
@@ -144,7 +144,7 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(allowed)
 }
 
-fn host(text: &str) -> Option<Host> {
+fn host(text: &str) -> Option<NatsHost> {
     let (name, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(Some((name, port))) => (
             name,
@@ -170,7 +170,7 @@ fn host(text: &str) -> Option<Host> {
             .split('.')
             .all(is_label),
     };
-    is_host.then(|| Host {
+    is_host.then(|| NatsHost {
         name: name.to_owned(),
         port,
     })

@@ -3,7 +3,7 @@
 use super::credentials::Credentials;
 use super::protocol::{self, DecodedOperation, Operation};
 use super::socket::{Socket, is_deadline};
-use super::{Host, Message, NatsError};
+use super::{Message, NatsError, NatsHost};
 use crate::clock;
 use rustls::ClientConfig;
 use serde_json::{Map, Value, json};
@@ -85,7 +85,7 @@ pub(super) struct Tls<'a> {
 impl Connection {
     /// Connects and logs in before `until`.
     pub(super) fn open(
-        host: &Host,
+        host: &NatsHost,
         tls: &Tls<'_>,
         credentials: &Credentials,
         until: Instant,
@@ -298,7 +298,7 @@ impl Connection {
 }
 
 /// The same error of a server that has not let us in: nothing was asked yet.
-fn at(host: &Host, error: NatsError) -> NatsError {
+fn at(host: &NatsHost, error: NatsError) -> NatsError {
     match error {
         NatsError::Denied(said) => NatsError::Denied(format!("{host}: {said}")),
         NatsError::NoConnection(said) => NatsError::NoConnection(format!("{host}: {said}")),

@@ -28,7 +28,7 @@ mod nkey;
 pub mod protocol;
 mod socket;
 
-pub use address::{Host, NatsAddress};
+pub use address::{NatsAddress, NatsHost};
 pub use client::{NatsClient, NatsOptions};
 
 use std::time::Duration;

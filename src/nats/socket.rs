@@ -1,6 +1,6 @@
 //! TCP, with TLS on top where it is wanted, under one deadline from the name lookup on.
 
-use super::{Host, NatsError};
+use super::{NatsError, NatsHost};
 use crate::clock;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -23,7 +23,7 @@ pub(super) enum Socket {
 
 impl Socket {
     /// Connects to the first address of `host` that answers.
-    pub(super) fn connect(host: &Host, until: Instant) -> io::Result<Self> {
+    pub(super) fn connect(host: &NatsHost, until: Instant) -> io::Result<Self> {
         let mut last = io::Error::other("the name has no address");
         for address in resolve(host, until)? {
             match TcpStream::connect_timeout(&address, left(until)?) {
@@ -38,7 +38,11 @@ impl Socket {
     }
 
     /// The same socket under TLS; the handshake is over.
-    pub(super) fn secure(self, host: &Host, config: Arc<ClientConfig>) -> Result<Self, NatsError> {
+    pub(super) fn secure(
+        self,
+        host: &NatsHost,
+        config: Arc<ClientConfig>,
+    ) -> Result<Self, NatsError> {
         let denied = |what: String| NatsError::Denied(format!("{host}: {what}"));
         let Self::Plain(timed) = self else {
             return Ok(self);
@@ -148,7 +152,7 @@ fn left(until: Instant) -> io::Result<Duration> {
 }
 
 /// Looks a name up in a thread of its own: the system's resolver takes as long as it likes.
-fn resolve(host: &Host, until: Instant) -> io::Result<Vec<SocketAddr>> {
+fn resolve(host: &NatsHost, until: Instant) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.name.parse() {
         return Ok(vec![SocketAddr::new(ip, host.port)]);
     }

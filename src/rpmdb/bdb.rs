@@ -30,7 +30,7 @@ const CHECKED: usize = 256;
 
 /// A Berkeley DB hash database over a byte source.
 #[derive(Debug)]
-pub struct Database<S> {
+pub struct BdbDatabase<S> {
     source: S,
     order: Order,
     page_size: usize,
@@ -82,7 +82,7 @@ enum Value {
     Unusable,
 }
 
-impl<S: ReadAt> Database<S> {
+impl<S: ReadAt> BdbDatabase<S> {
     /// Reads the metadata page and the list of headers.
     ///
     /// # Errors
@@ -278,7 +278,7 @@ impl<S: ReadAt> Database<S> {
 
 /// A header that lies on a chain of overflow pages, followed only as far as bytes are asked for.
 struct Chain<'a, S> {
-    database: &'a Database<S>,
+    database: &'a BdbDatabase<S>,
     entry: Entry,
     /// Pages known so far, each with the offset in the header at which its data ends.
     links: &'a mut Vec<(u32, u64)>,

@@ -121,11 +121,11 @@ pub type Visit<'a> = dyn FnMut(Item<'_>) -> ControlFlow<()> + 'a;
 #[derive(Debug)]
 pub enum Database<S> {
     /// See [`Backend::Sqlite`].
-    Sqlite(sqlite::Database<S>),
+    Sqlite(sqlite::SqliteDatabase<S>),
     /// See [`Backend::Ndb`].
-    Ndb(ndb::Database<S>),
+    Ndb(ndb::NdbDatabase<S>),
     /// See [`Backend::Bdb`].
-    Bdb(bdb::Database<S>),
+    Bdb(bdb::BdbDatabase<S>),
 }
 
 impl<S: ReadAt> Database<S> {
@@ -135,9 +135,9 @@ impl<S: ReadAt> Database<S> {
     /// The file is not of this format, or damaged at its root.
     pub fn open(backend: Backend, main: S, beside: sqlite::Beside<S>) -> Result<Self, Error> {
         match backend {
-            Backend::Sqlite => sqlite::Database::open(main, beside).map(Self::Sqlite),
-            Backend::Ndb => ndb::Database::open(main).map(Self::Ndb),
-            Backend::Bdb => bdb::Database::open(main).map(Self::Bdb),
+            Backend::Sqlite => sqlite::SqliteDatabase::open(main, beside).map(Self::Sqlite),
+            Backend::Ndb => ndb::NdbDatabase::open(main).map(Self::Ndb),
+            Backend::Bdb => bdb::BdbDatabase::open(main).map(Self::Bdb),
         }
     }
 

@@ -31,13 +31,13 @@ const NEXT_WINDOW: usize = 512;
 
 /// An ndb database over a byte source.
 #[derive(Debug)]
-pub struct Database<S> {
+pub struct NdbDatabase<S> {
     source: S,
     slots_end: u64,
     next_number: u32,
 }
 
-impl<S: ReadAt> Database<S> {
+impl<S: ReadAt> NdbDatabase<S> {
     /// Reads the file header.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ use super::file::OpenFile;
 use super::snapshot::{self, Attempt};
 use crate::report::Package;
 use crate::report::escape::unescape;
-use crate::rpmdb::sqlite::{Database, Value};
+use crate::rpmdb::sqlite::{SqliteDatabase, Value};
 use crate::rpmdb::{self, Backend};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -176,7 +176,7 @@ impl Dialect {
 }
 
 /// `None` where a table is missing without which it is no history.
-fn read(database: &mut Database<OpenFile>) -> Result<Option<History>, rpmdb::Error> {
+fn read(database: &mut SqliteDatabase<OpenFile>) -> Result<Option<History>, rpmdb::Error> {
     let has = |table: &str, columns: &[&str]| {
         database
             .table(table)
@@ -261,7 +261,7 @@ impl Reading {
 }
 
 fn items(
-    database: &mut Database<OpenFile>,
+    database: &mut SqliteDatabase<OpenFile>,
     packages: &HashMap<i64, Key>,
     reading: &mut Reading,
 ) -> Result<(), rpmdb::Error> {
@@ -294,7 +294,7 @@ fn items(
 }
 
 /// The packages by their item numbers.
-fn packages(database: &mut Database<OpenFile>) -> Result<HashMap<i64, Key>, rpmdb::Error> {
+fn packages(database: &mut SqliteDatabase<OpenFile>) -> Result<HashMap<i64, Key>, rpmdb::Error> {
     let mut packages = HashMap::new();
     let Some(table) = database.table("rpm").cloned() else {
         return Ok(packages);
@@ -330,7 +330,7 @@ fn packages(database: &mut Database<OpenFile>) -> Result<HashMap<i64, Key>, rpmd
 
 /// A table of numbers and names, under the first of its names that exists.
 fn names(
-    database: &mut Database<OpenFile>,
+    database: &mut SqliteDatabase<OpenFile>,
     tables: &[&str],
     column: &str,
 ) -> Result<HashMap<i64, String>, rpmdb::Error> {

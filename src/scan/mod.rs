@@ -9,7 +9,7 @@
 //!   -> Report, sorted, with its content facts
 //! ```
 //!
-//! Blocking: a scan reads files and may sleep up to [`Request::patience`]. Nothing here opens a file
+//! Blocking: a scan reads files and may sleep up to [`ScanRequest::patience`]. Nothing here opens a file
 //! for writing, creates one or takes a lock.
 
 mod cache;
@@ -40,7 +40,7 @@ use std::time::Duration;
 
 /// What to scan, and how long to try.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct ScanRequest<'a> {
     /// Root of the system to scan.
     pub root: &'a Path,
     /// Directory of the database below `root`, instead of the standard places.
@@ -54,7 +54,7 @@ pub struct Request<'a> {
 /// What to do while an rpm transaction runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLock {
-    /// Wait for its end, up to [`Request::patience`]: a transaction half done is never reported.
+    /// Wait for its end, up to [`ScanRequest::patience`]: a transaction half done is never reported.
     Wait,
     /// Take what is committed so far, and mark the report with the fact `mid_transaction`.
     ScanAnyway,
@@ -149,7 +149,7 @@ impl Scanner {
     ///
     /// # Errors
     /// See [`ScanError`]; zero packages in a database that is not new are one.
-    pub fn scan(&mut self, request: &Request<'_>, mode: Mode) -> Result<Scanned, ScanError> {
+    pub fn scan(&mut self, request: &ScanRequest<'_>, mode: Mode) -> Result<Scanned, ScanError> {
         let (cache, progress) = (&self.cache, &*self.progress);
         let (delta, located, taken) = snapshot::take(
             request,

@@ -16,7 +16,7 @@ use super::database::{self, Located, head, open_beside};
 use super::error::ScanError;
 use super::file::{OpenFile, Stamp, Stamps};
 use super::lock::{self, LOCK_FILE, Lock, SqliteWriter};
-use super::{OnLock, Request};
+use super::{OnLock, ScanRequest};
 use crate::clock;
 use crate::root;
 use crate::rpmdb::sqlite::Beside;
@@ -56,7 +56,7 @@ pub(super) enum Attempt<T> {
 /// # Errors
 /// What is wrong with a database that was quiet; or it never was, for as long as `request` allows.
 pub(super) fn take<T>(
-    request: &Request<'_>,
+    request: &ScanRequest<'_>,
     locate: impl Fn() -> Result<Located, ScanError>,
     mut read: impl FnMut(&Located, &Stamps, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
 ) -> Result<(T, Located, Taken), ScanError> {
@@ -110,7 +110,7 @@ pub(super) fn pause() {
 }
 
 fn attempt<T>(
-    request: &Request<'_>,
+    request: &ScanRequest<'_>,
     located: &Located,
     read: &mut impl FnMut(&Located, &Stamps, &mut rpmdb::Database<OpenFile>) -> Result<T, rpmdb::Error>,
 ) -> Result<Attempt<(T, Lock)>, ScanError> {

@@ -14,7 +14,7 @@ use super::status::View;
 use super::{CACHE, DATABASE, ReadConfig, SenseConfig, SenseError};
 use crate::blocking::Blocking;
 use crate::clock::WallClock;
-use crate::store::{Opened, Options, Store};
+use crate::store::{Opened, Store, StoreOptions};
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
 use crate::transport::ClientTls;
@@ -101,9 +101,9 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
 }
 
 fn open_store(config: &SenseConfig, metrics: &Metrics) -> Result<Arc<Store>, SenseError> {
-    let options = Options {
+    let options = StoreOptions {
         aside: config.damaged,
-        ..Options::new(CACHE)
+        ..StoreOptions::new(CACHE)
     };
     let Opened { store, moved_aside } = Store::open_with(&config.state_dir, DATABASE, options)?;
     if moved_aside.is_some() {

@@ -56,7 +56,7 @@ impl State {
 
     /// Ends one connection: its task ends and gives back its place; until then there is one too
     /// many. `None` when there is none to be ended.
-    fn take_one_away(&mut self, now: Instant) -> Option<()> {
+    fn evict(&mut self, now: Instant) -> Option<()> {
         let is_stalled = |since: Instant| now.saturating_duration_since(since) >= STALLED;
         [&mut self.silent, &mut self.answering]
             .into_iter()
@@ -81,7 +81,7 @@ impl Admission {
     fn try_enter(&self, now: Instant) -> Option<(Place, oneshot::Receiver<()>)> {
         let mut state = self.lock();
         if state.open >= MAX_CONNECTIONS {
-            state.take_one_away(now)?;
+            state.evict(now)?;
         }
         let number = state.number();
         let (keep, taken_away) = oneshot::channel();
@@ -102,7 +102,7 @@ impl Admission {
 
 impl Place {
     /// The request is here. `false`: the place was taken away already.
-    pub(super) fn spoke(&mut self, now: Instant) -> bool {
+    pub(super) fn request_received(&mut self, now: Instant) -> bool {
         let mut state = self.admission.lock();
         let Some((_, keep)) = state.silent.remove(&self.number) else {
             return false;
@@ -165,14 +165,14 @@ mod tests {
         let (admission, now) = (Admission::default(), Instant::now());
         let mut places = fill(&admission, now);
         assert!(admission.try_enter(now).is_none(), "all have just come");
-        assert!(places[0].0.spoke(now));
+        assert!(places[0].0.request_received(now));
         let now = now + STALLED;
         let mut newcomer = admission.try_enter(now).unwrap();
         assert!(is_over(&mut places[1]) && !is_over(&mut places[0]));
-        assert!(!places[1].0.spoke(now) && newcomer.0.spoke(now));
+        assert!(!places[1].0.request_received(now) && newcomer.0.request_received(now));
         drop(places.remove(1));
         for (place, _) in places.iter_mut().skip(1) {
-            place.spoke(now);
+            place.request_received(now);
         }
         places[0].0.progressed(now);
         assert!(
@@ -193,7 +193,7 @@ mod tests {
             .collect();
         let granted: Vec<bool> = places
             .iter_mut()
-            .map(|(place, _)| place.spoke(now) && place.wait())
+            .map(|(place, _)| place.request_received(now) && place.wait())
             .collect();
         assert_eq!(granted.iter().filter(|g| **g).count(), MAX_WAITS);
         places.pop();
@@ -204,7 +204,7 @@ mod tests {
         assert!(!places.iter_mut().any(is_over));
         places[0].0.waited(now);
         let (mut newcomer, _taken_away) = admission.try_enter(now).unwrap();
-        assert!(newcomer.spoke(now) && newcomer.wait());
+        assert!(newcomer.request_received(now) && newcomer.wait());
     }
 
     fn fill(admission: &Admission, now: Instant) -> Vec<Entered> {

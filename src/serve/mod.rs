@@ -11,21 +11,22 @@
 //! their own. What is published is on disk already.
 
 mod admission;
+mod cpe_refresh;
 mod error;
 mod handshakes;
-pub mod keep;
 mod listen;
 pub mod mapping;
 mod pushed_mapping;
 mod rate_limited_log;
-mod refresh;
 pub mod refusal;
 mod renewal;
 pub mod repo_cpe;
+pub mod report_store;
 mod requests;
 pub mod rescan;
 pub mod respond;
 mod run;
+mod scanned;
 mod server;
 mod status;
 mod timer;
@@ -35,7 +36,7 @@ pub use error::ServeError;
 pub use listen::{Listen, TlsConfig, TlsMode};
 pub use rescan::Pace;
 pub use run::{Reread, run};
-pub use worker::Scan;
+pub use scanned::Scan;
 
 use crate::store::Limits;
 use std::path::PathBuf;

@@ -19,28 +19,28 @@ pub(super) type Renewed = Result<Result<Option<ReportRow>, StoreError>, JoinErro
 #[derive(Default)]
 pub(super) struct Renewal {
     pub(super) running: Option<JoinHandle<Result<Option<ReportRow>, StoreError>>>,
-    wanted: bool,
+    requested: bool,
     last: Option<Instant>,
 }
 
 impl Renewal {
-    /// Notes that a new epoch is wanted; whether there will be one, since they are limited.
+    /// Notes that a new epoch is requested; whether there will be one, since they are limited.
     pub(super) fn want(&mut self, now: Instant) -> bool {
         let is_due = self.last.is_none_or(|last| now >= last + PACE);
         if is_due {
-            (self.wanted, self.last) = (true, Some(now));
+            (self.requested, self.last) = (true, Some(now));
         }
         is_due
     }
 
-    /// Whether one is wanted: then it begins now.
+    /// Whether one is requested: then it begins now.
     pub(super) fn take(&mut self) -> bool {
-        std::mem::take(&mut self.wanted)
+        std::mem::take(&mut self.requested)
     }
 
     /// Whether no scan may begin.
     pub(super) fn is_under_way(&self) -> bool {
-        self.running.is_some() || self.wanted
+        self.running.is_some() || self.requested
     }
 }
 

@@ -166,8 +166,8 @@ pub enum Content<'a> {
 
 /// What was found for which repositories, in which state of the file.
 struct Found {
-    wanted: BTreeSet<String>,
-    seen: Seen,
+    requested: BTreeSet<String>,
+    seen: MappingStamp,
     hash: MappingHash,
     /// Of each repository that has any.
     cpes: BTreeMap<String, BTreeSet<Cpe>>,
@@ -178,7 +178,7 @@ type Cpes = BTreeMap<String, Vec<String>>;
 
 /// What changes when a mapping does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum MappingStamp {
     /// Inode, size and time of a file.
     File(u64, u64, i64, i64),
     /// Hash of what was pushed.
@@ -200,16 +200,16 @@ impl RepoCpe {
         content: Content<'_>,
     ) -> Result<(MappingHash, Vec<Rejected>), RepoCpeError> {
         let of_report = report.repositories.iter().map(|r| &r.id);
-        let wanted: BTreeSet<String> = of_report.chain(history_repositories).cloned().collect();
+        let requested: BTreeSet<String> = of_report.chain(history_repositories).cloned().collect();
         let seen = content.seen()?;
         let mut rejected = Vec::new();
         let Found { cpes, hash, .. } = match &self.found {
-            Some(found) if found.wanted == wanted && found.seen == seen => found,
+            Some(found) if found.requested == requested && found.seen == seen => found,
             _ => {
-                let (hash, texts) = content.read(&wanted)?;
+                let (hash, texts) = content.read(&requested)?;
                 let cpes = self.bind(hash, texts, &mut rejected);
                 self.found.insert(Found {
-                    wanted,
+                    requested,
                     seen,
                     hash,
                     cpes,
@@ -277,10 +277,10 @@ pub fn fetch(url: &str, options: &FetchOptions, state_dir: &Path) -> Result<bool
     let bearer = bearer
         .transpose()
         .map_err(|error| failed(error.to_string()))?;
-    let client = Client::new(http::Options {
+    let client = Client::new(http::HttpOptions {
         body_cap: LONGEST,
         ca_file: options.ca_file.clone(),
-        ..http::Options::default()
+        ..http::HttpOptions::default()
     });
     let headers: Vec<_> = bearer.iter().map(Bearer::header).collect();
     let answer = client
@@ -313,14 +313,14 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// What changes when the file does; `None` while there is none. One look at the file system.
-pub fn stamp(path: &Path) -> Option<Seen> {
+pub fn stamp(path: &Path) -> Option<MappingStamp> {
     seen(path).ok()
 }
 
-fn seen(path: &Path) -> Result<Seen, RepoCpeError> {
+fn seen(path: &Path) -> Result<MappingStamp, RepoCpeError> {
     let meta = fs::metadata(path).map_err(|error| io_error(path, error))?;
     let (time, ns) = (meta.mtime(), meta.mtime_nsec());
-    Ok(Seen::File(meta.ino(), meta.size(), time, ns))
+    Ok(MappingStamp::File(meta.ino(), meta.size(), time, ns))
 }
 
 fn io_error(path: &Path, source: io::Error) -> RepoCpeError {
@@ -340,19 +340,19 @@ pub fn check_pushed(json: &str) -> Result<(), serde_json::Error> {
 }
 
 impl Content<'_> {
-    fn seen(&self) -> Result<Seen, RepoCpeError> {
+    fn seen(&self) -> Result<MappingStamp, RepoCpeError> {
         match self {
             Self::File(path) => seen(path),
-            Self::Pushed(hash, _) => Ok(Seen::Pushed(*hash)),
+            Self::Pushed(hash, _) => Ok(MappingStamp::Pushed(*hash)),
         }
     }
 
-    fn read(&self, wanted: &BTreeSet<String>) -> Result<(MappingHash, Cpes), RepoCpeError> {
+    fn read(&self, requested: &BTreeSet<String>) -> Result<(MappingHash, Cpes), RepoCpeError> {
         let (hash, json) = match self {
-            Self::File(path) => return read(path, wanted),
+            Self::File(path) => return read(path, requested),
             Self::Pushed(hash, json) => (hash, json()?),
         };
-        let cpes = parse(json.as_bytes(), wanted, Entries::Unchecked);
+        let cpes = parse(json.as_bytes(), requested, Entries::Unchecked);
         let cpes = cpes.map_err(|error| RepoCpeError::Pushed {
             what: error.to_string(),
         })?;
@@ -361,22 +361,22 @@ impl Content<'_> {
 }
 
 /// What the mapping has for these repositories, and a hash of all of it.
-fn read(path: &Path, wanted: &BTreeSet<String>) -> Result<(MappingHash, Cpes), RepoCpeError> {
+fn read(path: &Path, requested: &BTreeSet<String>) -> Result<(MappingHash, Cpes), RepoCpeError> {
     let file = open_regular(path).map_err(|error| io_error(path, error))?;
     let mut hashing = Hashing {
         inner: file.take(LONGEST),
         hasher: MappingHasher::default(),
     };
     let cpes =
-        parse(BufReader::new(&mut hashing), wanted, Entries::Checked).map_err(
-            |source| match source.is_io() {
+        parse(BufReader::new(&mut hashing), requested, Entries::Checked).map_err(|source| {
+            match source.is_io() {
                 true => io_error(path, source.into()),
                 false => RepoCpeError::Malformed {
                     origin: path.display().to_string(),
                     source,
                 },
-            },
-        )?;
+            }
+        })?;
     Ok((hashing.hasher.finish(), cpes))
 }
 
@@ -404,11 +404,11 @@ enum Entries {
 
 fn parse(
     json: impl Read,
-    wanted: &BTreeSet<String>,
+    requested: &BTreeSet<String>,
     entries: Entries,
 ) -> Result<Cpes, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_reader(json);
-    let cpes = Mapping(wanted, entries).deserialize(&mut json)?;
+    let cpes = Mapping(requested, entries).deserialize(&mut json)?;
     json.end()?;
     Ok(cpes)
 }
@@ -416,7 +416,7 @@ fn parse(
 /// The outer object: only `data` is of interest, and must be there.
 struct Mapping<'a>(&'a BTreeSet<String>, Entries);
 
-/// The object in `data`: only the wanted repositories are kept.
+/// The object in `data`: only the requested repositories are kept.
 struct Data<'a>(&'a BTreeSet<String>, Entries);
 
 #[derive(Deserialize)]

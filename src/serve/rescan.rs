@@ -89,7 +89,7 @@ pub enum Next {
 pub enum Ended {
     /// Read, and kept durably if it was new.
     Done,
-    /// A transaction began meanwhile: the same scan is wanted again, and nothing failed.
+    /// A transaction began meanwhile: the same scan is requested again, and nothing failed.
     Overtaken,
     /// The database was written to all the time, without a transaction.
     Changing,
@@ -117,8 +117,8 @@ pub struct Rescan {
     /// While it is, no change is scanned before this time.
     not_before: Option<Instant>,
     running: Option<Trigger>,
-    /// A scan was wanted while one ran, which may have read too early.
-    wanted_again: bool,
+    /// A scan was requested while one ran, which may have read too early.
+    requested_again: bool,
 }
 
 /// A change that no scan has answered.
@@ -158,7 +158,7 @@ impl Rescan {
             changing: 0,
             not_before: None,
             running: None,
-            wanted_again: false,
+            requested_again: false,
         }
     }
 
@@ -192,9 +192,9 @@ impl Rescan {
 
     /// Something else than packages changed what a report says: scan at the next occasion, with a scan
     /// that begins from now on.
-    pub fn wanted(&mut self, now: Instant) {
+    pub fn request_scan(&mut self, now: Instant) {
         self.due = self.due.min(now);
-        self.wanted_again = self.running.is_some();
+        self.requested_again = self.running.is_some();
     }
 
     /// Scans in a row during which the database was written to; 0 when the last one ended otherwise.
@@ -239,9 +239,9 @@ impl Rescan {
         };
         let seen = match self.lock {
             Lock::Held { seen, .. } if now < at => {
-                let wanted = self.change.is_some() || self.due <= now;
+                let requested = self.change.is_some() || self.due <= now;
                 let recheck = seen + LOCK_RECHECK;
-                return match wanted {
+                return match requested {
                     true if recheck <= now => Next::LookAtLock,
                     true => Next::WaitUntil(at.min(recheck)),
                     false => Next::WaitUntil(at),
@@ -268,7 +268,7 @@ impl Rescan {
     /// The scan that [`Next::Scan`] asked for has ended.
     pub fn ended(&mut self, now: Instant, how: Ended) {
         let trigger = self.running.take().unwrap_or(Trigger::Scheduled);
-        let wanted_again = std::mem::take(&mut self.wanted_again);
+        let requested_again = std::mem::take(&mut self.requested_again);
         self.changing = match how {
             Ended::Changing => self.changing.saturating_add(1),
             _ => 0,
@@ -277,7 +277,7 @@ impl Rescan {
         let delay = match how {
             Ended::Done => {
                 self.failures = 0;
-                self.due = if wanted_again {
+                self.due = if requested_again {
                     now
                 } else {
                     now + self.pace.interval

@@ -10,7 +10,7 @@
 
 use super::mapping::MappingState;
 use super::refusal::Refusal;
-use super::worker::Scan;
+use super::scanned::Scan;
 use crate::clock::WallTime;
 use crate::report::{Digest, Facts, GuestId, Report, ReportKey, Token, Trigger, facts};
 use crate::store::report_table::{ReportRow, StoredReport};

@@ -3,14 +3,14 @@
 mod ended;
 mod pushed;
 
+use super::cpe_refresh::Mapping;
 use super::error::ServeError;
 use super::handshakes::Handshakes;
 use super::listen::Acceptors;
 use super::mapping::{MappingState, UpdatePath};
-use super::refresh::Mapping;
 use super::refusal::NotReady;
 use super::renewal::Renewal;
-use super::repo_cpe::Seen;
+use super::repo_cpe::MappingStamp;
 use super::rescan::{Next, Rescan};
 use super::respond::Published;
 use super::server::{Door, Push, Rules, Server, Shared};
@@ -80,7 +80,7 @@ struct Agent {
     /// Of the files as the newest scan found them.
     signature: Signature,
     /// Of the mapping of repositories to CPEs, likewise.
-    mapping: Option<Seen>,
+    mapping: Option<MappingStamp>,
     not_ready: watch::Sender<NotReady>,
     /// Which mapping is in use, for the answers.
     mapping_state: watch::Sender<MappingState>,
@@ -256,7 +256,7 @@ impl Agent {
                 result = joined(&mut self.pushes.running) => self.pushed(result),
                 result = joined(&mut self.renewal.running) => self.renewed(result),
                 () = sleep_until(until) => {}
-                is_new = mapping.refreshed() => if is_new { self.rescan.wanted(clock::now()) },
+                is_new = mapping.refreshed() => if is_new { self.rescan.request_scan(clock::now()) },
                 () = poll.tick() => {
                     self.compare();
                     self.tell_status();
@@ -350,14 +350,14 @@ impl Agent {
         let mapping = self.mapping_now();
         if mapping != self.mapping {
             self.mapping = mapping;
-            self.rescan.wanted(clock::now());
+            self.rescan.request_scan(clock::now());
         }
     }
 
-    fn mapping_now(&self) -> Option<Seen> {
+    fn mapping_now(&self) -> Option<MappingStamp> {
         match self.config.repo_cpe.file(&self.config.state_dir) {
             Some(file) => repo_cpe::stamp(&file),
-            None => self.mapping_state.borrow().hash.map(Seen::Pushed),
+            None => self.mapping_state.borrow().hash.map(MappingStamp::Pushed),
         }
     }
 

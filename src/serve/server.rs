@@ -185,14 +185,14 @@ impl Server {
                 let answer = respond::refuse(&refusal, &self.mapping());
                 // Still one of those that give way.
                 tokio::select! {
-                    () = turn_away(&mut stream, &answer, deadline) => {}
+                    () = reject_and_drain(&mut stream, &answer, deadline) => {}
                     _ = taken_away => {}
                 }
                 return;
             }
             Err(NoRequest::Nothing | NoRequest::Tls) => return,
         };
-        if !place.spoke(clock::now()) {
+        if !place.request_received(clock::now()) {
             return;
         }
         let asked = match received {
@@ -456,7 +456,7 @@ async fn gone(stream: &mut Stream) {
 /// Says what was wrong with a request. The peer may still be sending the rest of it, and closing
 /// with bytes unread would break its connection before it reads the answer: so they are read, for a
 /// moment, and thrown away.
-async fn turn_away(stream: &mut Stream, answer: &[u8], deadline: Instant) {
+async fn reject_and_drain(stream: &mut Stream, answer: &[u8], deadline: Instant) {
     let deadline = deadline.min(Instant::from_std(clock::now()) + LINGER);
     let _ = timeout_at(deadline, async {
         write_frame(stream, answer).await?;

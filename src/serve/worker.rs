@@ -1,12 +1,13 @@
 //! What takes a thread of its own: scanning, and keeping what was found.
 
 use super::Config;
-use super::keep::{Keeper, Machine, Recorded};
 use super::mapping::{MappingState, UpdatePath};
 use super::pushed_mapping::{Pushed, PushedMapping};
 use super::repo_cpe::{Content, Rejected, RepoCpe, RepoCpeError, Source};
+use super::report_store::{Machine, Recorded, ReportStore};
 use super::respond::Published;
-use crate::clock::{self, WallTime};
+use super::scanned::Scan;
+use crate::clock;
 use crate::report::{Epoch, Facts, GuestId, MappingHash, Report, Trigger, facts};
 use crate::root::{is_absent, read_text};
 use crate::scan::{self, Mode, OnLock, ScanError, Scanner, Skipped};
@@ -36,17 +37,6 @@ pub(super) enum Outcome {
     StoreFailed(String),
 }
 
-/// What is known of a scan beside its report.
-#[derive(Clone, Debug)]
-pub struct Scan {
-    /// When it began.
-    pub at: WallTime,
-    /// Facts about it, which are not content.
-    pub facts: Facts,
-    /// The mapping from repositories to CPEs that it used.
-    pub mapping: Option<MappingHash>,
-}
-
 /// Scans and keeps, one at a time.
 pub(super) struct Worker {
     guest_id: Option<GuestId>,
@@ -69,7 +59,7 @@ pub(super) struct Kept {
 
 struct Inner {
     scanner: Scanner,
-    keeper: Keeper,
+    report_store: ReportStore,
     repo_cpe: RepoCpe,
     /// Where the mapping is, if it is a file.
     mapping_file: Option<PathBuf>,
@@ -99,9 +89,9 @@ impl Worker {
                 "the machine-id is taken for the one from before, if there was one"
             );
         }
-        let (keeper, stored) =
-            Keeper::open(&config.state_dir, config.damaged, machine, draw_epoch)?;
-        let guest_id = keeper.guest_id().cloned();
+        let (report_store, stored) =
+            ReportStore::open(&config.state_dir, config.damaged, machine, draw_epoch)?;
+        let guest_id = report_store.guest_id().cloned();
         let published = stored.map(|stored| {
             tracing::info!(key = %stored.row.key, "serving the report kept from before");
             let scan = Scan {
@@ -116,12 +106,12 @@ impl Worker {
             Published::new(&stored, guest_id.as_ref(), scan, mapping)
         });
         let pushed = match config.repo_cpe {
-            Source::Sensor => PushedMapping::load(keeper.store()),
+            Source::Sensor => PushedMapping::load(report_store.store()),
             Source::File(_) | Source::Url(_) => PushedMapping::default(),
         };
         let inner = Inner {
             scanner: Scanner::new(),
-            keeper,
+            report_store,
             repo_cpe: RepoCpe::default(),
             mapping_file: config.repo_cpe.file(&config.state_dir),
             pushed,
@@ -142,12 +132,12 @@ impl Worker {
     /// What is known beside reports. Waits for a running scan or push: ask between them.
     pub(super) fn kept(&self) -> Kept {
         let inner = locked(&self.inner);
-        let keeper = &inner.keeper;
+        let report_store = &inner.report_store;
         let machine_trouble = self.machine_trouble.iter();
         Kept {
-            epoch: keeper.epoch(),
-            durable: keeper.is_durable(),
-            moved_aside: keeper.moved_aside().map(Path::to_owned),
+            epoch: report_store.epoch(),
+            durable: report_store.is_durable(),
+            moved_aside: report_store.moved_aside().map(Path::to_owned),
             troubles: machine_trouble
                 .chain(&inner.told.troubles)
                 .cloned()
@@ -171,12 +161,12 @@ impl Worker {
         locked(&self.inner).scanner.progress()
     }
 
-    /// Begins a new epoch, to be run on a thread of its own; see [`Keeper::renew`].
+    /// Begins a new epoch, to be run on a thread of its own; see [`ReportStore::renew`].
     pub(super) fn renew(
         &self,
     ) -> impl FnOnce() -> Result<Option<ReportRow>, StoreError> + Send + use<> {
         let inner = Arc::clone(&self.inner);
-        move || locked(&inner).keeper.renew(draw_epoch())
+        move || locked(&inner).report_store.renew(draw_epoch())
     }
 
     /// The process that runs an rpm transaction now, if one does. Cheap enough for the loop.
@@ -197,7 +187,7 @@ impl Worker {
         let inner = Arc::clone(&self.inner);
         let (root, dbpath) = (config.root.clone(), config.dbpath.clone());
         move || {
-            let request = scan::Request {
+            let request = scan::ScanRequest {
                 root: &root,
                 dbpath: dbpath.as_deref(),
                 patience: PATIENCE,
@@ -213,7 +203,7 @@ impl Worker {
 }
 
 impl Inner {
-    fn scan(&mut self, request: &scan::Request<'_>, trigger: Trigger) -> Outcome {
+    fn scan(&mut self, request: &scan::ScanRequest<'_>, trigger: Trigger) -> Outcome {
         // A scheduled scan is a full one: it depends on nothing that an earlier one remembered.
         let mode = match trigger {
             Trigger::Reactive => Mode::Incremental,
@@ -263,8 +253,10 @@ impl Inner {
         self.tell_troubles(troubles);
         let facts = Facts::from([(facts::PROVENANCE.into(), provenance.into())]);
         let scan = Scan { at, facts, mapping };
-        let recorded = self.keeper.record(&report, trigger, &scan, draw_epoch);
-        self.pushed.follow(self.keeper.store());
+        let recorded = self
+            .report_store
+            .record(&report, trigger, &scan, draw_epoch);
+        self.pushed.follow(self.report_store.store());
         match recorded {
             Ok(recorded) => Outcome::Found(recorded, scan),
             Err(error) => Outcome::StoreFailed(error.to_string()),
@@ -282,10 +274,10 @@ impl Inner {
             repo_cpe,
             mapping_file,
             pushed,
-            keeper,
+            report_store,
             ..
         } = self;
-        let read = || pushed.read(keeper.store());
+        let read = || pushed.read(report_store.store());
         let content = match (mapping_file, pushed.hash()) {
             (Some(path), _) => Content::File(path),
             (None, Some(hash)) => Content::Pushed(hash, &read),
@@ -303,11 +295,11 @@ impl Inner {
             Ok(checked) => checked,
             Err(answer) => return answer,
         };
-        match self.pushed.keep(self.keeper.store(), row, json) {
+        match self.pushed.keep(self.report_store.store(), row, json) {
             Ok(()) => Pushed::Updated(row.hash),
             Err(error) => {
-                let error = self.keeper.recover(error, draw_epoch());
-                self.pushed.follow(self.keeper.store());
+                let error = self.report_store.recover(error, draw_epoch());
+                self.pushed.follow(self.report_store.store());
                 Pushed::Failed(error.to_string())
             }
         }
@@ -339,7 +331,7 @@ impl Inner {
     }
 }
 
-/// What a scan that panicked left in the scanner is not trusted; the keeper writes in transactions.
+/// What a scan that panicked left in the scanner is not trusted; the report_store writes in transactions.
 fn locked(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(|poisoned| {
         let mut guard = poisoned.into_inner();

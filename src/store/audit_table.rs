@@ -14,8 +14,8 @@
 use super::TxError;
 use super::access::{Access, Open, Writing};
 use super::blob::{pack, unpack};
+use super::codec::Row;
 use super::codec::{self, CodecError, decode, encode, encode_version};
-use super::row::Row;
 use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;

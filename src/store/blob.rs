@@ -8,7 +8,7 @@
 //! redb rounds a value up to a power of two pages, so long ones are cut; and it does not verify its
 //! own checksums on ordinary reads, so every value is hashed and checked before anybody sees it.
 
-use super::row::Row;
+use super::codec::Row;
 use super::{TxError, codec};
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};

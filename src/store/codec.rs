@@ -3,7 +3,6 @@
 //! The only module that names `bincode`. The crate is complete and no longer developed, so it is
 //! pinned, meets only bytes that this program wrote into its own files, and is bounded all the same.
 
-use super::row::Row;
 use serde::{Deserialize, Serialize};
 
 /// No row is longer, in bytes: what is longer is refused when it is written.
@@ -35,6 +34,37 @@ pub enum CodecError {
     #[error("a row has {0} bytes too many")]
     Trailing(usize),
 }
+
+/// A value of a table.
+pub(crate) trait Row<'a>: Serialize + Deserialize<'a> {
+    /// The version that is written.
+    const VERSION: u8;
+
+    /// Reads the fields of an older version.
+    ///
+    /// # Errors
+    /// The version is not known, or the bytes are not of it.
+    fn read_old(version: u8, _fields: &'a [u8]) -> Result<Self, CodecError> {
+        Err(CodecError::UnknownVersion(Some(version)))
+    }
+}
+
+/// Rows with a second version, and the type of their first one.
+macro_rules! second_version {
+    ($($row:ty: $old:ty),* $(,)?) => { $(
+        impl<'a> $crate::store::codec::Row<'a> for $row {
+            const VERSION: u8 = 2;
+
+            fn read_old(version: u8, fields: &'a [u8]) -> Result<Self, $crate::store::codec::CodecError> {
+                match version {
+                    1 => $crate::store::codec::fields::<$old>(fields).map(Into::into),
+                    other => Err($crate::store::codec::CodecError::UnknownVersion(Some(other))),
+                }
+            }
+        }
+    )* };
+}
+pub(crate) use second_version;
 
 /// The bytes of a row, in its newest version.
 pub(crate) fn encode<'a, T: Row<'a>>(value: &T) -> Result<Vec<u8>, CodecError> {

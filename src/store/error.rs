@@ -82,6 +82,12 @@ impl StoreError {
         matches!(self, Self::Corrupt { .. })
     }
 
+    /// Whether the store is damaged, gone or empty: where its content cannot be had again, only an operator
+    /// can decide what follows.
+    pub fn is_lost(&self) -> bool {
+        self.is_corrupt() || matches!(self, Self::Lost { .. })
+    }
+
     /// Whether a single row is at fault: the file stays, and whoever needs the row does without it.
     pub fn is_row(&self) -> bool {
         matches!(self, Self::Row { .. })

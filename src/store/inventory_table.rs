@@ -18,9 +18,9 @@
 
 use super::access::{Access, Open, Reading, Writing};
 use super::audit_table::{Audit, AuditHead, AuditRow, AuditRun};
+use super::codec::Row as Stored;
 use super::codec::decode;
 use super::inventory_index::{Index, index_entries};
-use super::row::Row as Stored;
 use super::{Store, StoreError, TxError};
 use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Pair, Rack, Row};
 use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};

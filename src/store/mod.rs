@@ -70,7 +70,7 @@ pub enum OnDamage {
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct StoreOptions {
     /// Bound of redb's page cache, in bytes.
     pub cache_bytes: usize,
     /// Whether other processes may read the file meanwhile.
@@ -81,7 +81,7 @@ pub struct Options {
     pub aside: Limits,
 }
 
-impl Options {
+impl StoreOptions {
     /// With a cache of this size; a damaged file is moved aside.
     pub fn new(cache_bytes: usize) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl Options {
 /// A redb database that reopens itself after a failed write.
 pub struct Store {
     path: PathBuf,
-    options: Options,
+    options: StoreOptions,
     /// `None` while it could not be reopened.
     state: RwLock<Option<Handle>>,
     /// How it is opened again where it is no file.
@@ -128,12 +128,12 @@ pub struct Opened {
 }
 
 impl Store {
-    /// Opens or begins `directory/name` with [`Options::new`].
+    /// Opens or begins `directory/name` with [`StoreOptions::new`].
     ///
     /// # Errors
     /// See [`Store::open_with`].
     pub fn open(directory: &Path, name: &str, cache_bytes: usize) -> Result<Opened, StoreError> {
-        Self::open_with(directory, name, Options::new(cache_bytes))
+        Self::open_with(directory, name, StoreOptions::new(cache_bytes))
     }
 
     /// Opens or begins `directory/name`, readable by its owner only; the directory is made if it
@@ -142,7 +142,11 @@ impl Store {
     /// # Errors
     /// The file is in use, of a newer format, or the system refused; it is damaged or lost and
     /// [`OnDamage::Keep`].
-    pub fn open_with(directory: &Path, name: &str, options: Options) -> Result<Opened, StoreError> {
+    pub fn open_with(
+        directory: &Path,
+        name: &str,
+        options: StoreOptions,
+    ) -> Result<Opened, StoreError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -182,7 +186,11 @@ impl Store {
     ///
     /// # Errors
     /// The file is in use, or the system refused.
-    pub fn replace(directory: &Path, name: &str, options: Options) -> Result<Opened, StoreError> {
+    pub fn replace(
+        directory: &Path,
+        name: &str,
+        options: StoreOptions,
+    ) -> Result<Opened, StoreError> {
         let path = directory.join(name);
         let there = fs::symlink_metadata(&path);
         let is_there = there.is_ok();
@@ -352,7 +360,7 @@ impl Store {
     }
 }
 
-fn open_file(path: &Path, options: Options) -> Result<redb::Database, StoreError> {
+fn open_file(path: &Path, options: StoreOptions) -> Result<redb::Database, StoreError> {
     if !path.exists() {
         begin_file(path, options)?;
     }
@@ -361,8 +369,8 @@ fn open_file(path: &Path, options: Options) -> Result<redb::Database, StoreError
 
 /// Begins a file under another name, and gives it its own when it is whole: what a crash leaves of
 /// one that was being begun is then never taken for a damaged store.
-fn begin_file(path: &Path, options: Options) -> Result<(), StoreError> {
-    let options = Options {
+fn begin_file(path: &Path, options: StoreOptions) -> Result<(), StoreError> {
+    let options = StoreOptions {
         is_shared: false,
         ..options
     };
@@ -388,7 +396,7 @@ fn begin_file(path: &Path, options: Options) -> Result<(), StoreError> {
         })
 }
 
-fn open_or_create(path: &Path, options: Options) -> Result<redb::Database, StoreError> {
+fn open_or_create(path: &Path, options: StoreOptions) -> Result<redb::Database, StoreError> {
     let open = || -> Result<redb::Database, TxError> {
         fs::OpenOptions::new()
             .read(true)
@@ -453,9 +461,9 @@ impl Store {
         });
         let store = Self {
             path,
-            options: Options {
+            options: StoreOptions {
                 on_damage: OnDamage::Keep,
-                ..Options::new(1 << 20)
+                ..StoreOptions::new(1 << 20)
             },
             state: RwLock::new(None),
             backend: Some(open),
@@ -548,9 +556,9 @@ mod tests {
     fn a_file_that_cannot_be_had_again_is_kept_and_replaced_only_on_demand() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test.redb");
-        let options = Options {
+        let options = StoreOptions {
             on_damage: OnDamage::Keep,
-            ..Options::new(1 << 20)
+            ..StoreOptions::new(1 << 20)
         };
         let open = || Store::open_with(dir.path(), "test.redb", options);
         put(&open().unwrap().store, 7).unwrap();

@@ -14,29 +14,14 @@
 //! version.
 
 use super::audit_table::AuditRun;
-use super::codec::{self, CodecError};
+use super::codec::{self, CodecError, Row, second_version};
 use super::mapping_table::MappingRow;
 use super::report_table::{Identity, ReportRow};
 use crate::inventory::{Bmc, Component, Domain, Drift, Rack};
 use crate::report::Report;
-use serde::{Deserialize, Serialize};
 
 pub(super) mod v1;
 mod v2;
-
-/// A value of a table.
-pub(crate) trait Row<'a>: Serialize + Deserialize<'a> {
-    /// The version that is written.
-    const VERSION: u8;
-
-    /// Reads the fields of an older version.
-    ///
-    /// # Errors
-    /// The version is not known, or the bytes are not of it.
-    fn read_old(version: u8, _fields: &'a [u8]) -> Result<Self, CodecError> {
-        Err(CodecError::UnknownVersion(Some(version)))
-    }
-}
 
 /// Rows that are still of their first version.
 macro_rules! first_version {
@@ -62,23 +47,6 @@ first_version!(
     u64,
     Vec<String>,
 );
-
-/// Rows with a second version, and the type of their first one.
-macro_rules! second_version {
-    ($($row:ty: $old:ty),* $(,)?) => { $(
-        impl<'a> $crate::store::row::Row<'a> for $row {
-            const VERSION: u8 = 2;
-
-            fn read_old(version: u8, fields: &'a [u8]) -> Result<Self, $crate::store::CodecError> {
-                match version {
-                    1 => $crate::store::codec::fields::<$old>(fields).map(Into::into),
-                    other => Err($crate::store::CodecError::UnknownVersion(Some(other))),
-                }
-            }
-        }
-    )* };
-}
-pub(crate) use second_version;
 
 second_version!(
     // serve.redb

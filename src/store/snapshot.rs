@@ -7,7 +7,7 @@ use super::access::Reading;
 use super::audit_table::Audit;
 use super::error::{Doing, corrupt, explain};
 use super::inventory_table::{Ending, Fault, InventoryError, View};
-use super::{Handle, Options, Store, StoreError, TxError, builder, schema};
+use super::{Handle, Store, StoreError, StoreOptions, TxError, builder, schema};
 use redb::{ConcurrencyMode, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -126,7 +126,7 @@ impl Store {
         let db = guard(&path, Doing::Opening, super::access::in_memory)?;
         Ok(Self {
             path,
-            options: Options::new(0),
+            options: StoreOptions::new(0),
             backend: None,
             state: RwLock::new(Some(Handle { db, failed: false })),
         })

@@ -10,7 +10,7 @@ use afferent::mirror::cycle::{AlwaysOpen, Cycle, run_cycle};
 use afferent::mirror::diagnostics::Summary;
 use afferent::mirror::dump;
 use afferent::mirror::entry::CoreEntry;
-use afferent::mirror::planfile::{PlanView, Snapshot, preview};
+use afferent::mirror::planfile::{PlanSnapshot, PlanView, preview};
 use afferent::mirror::policy::{
     Clear, Duplicates, Empty, Identity, Labels, Legacy, Names, Policy, Profile,
 };
@@ -435,7 +435,7 @@ proptest! {
         }
         let untouched = tables.dump();
         let look = || {
-            let snapshot = Snapshot::take(&mut last.clone(), &policy);
+            let snapshot = PlanSnapshot::take(&mut last.clone(), &policy);
             let (planned, digest) = preview(&tables.store, snapshot, &policy, false).unwrap();
             PlanView::new(&planned, digest)
         };

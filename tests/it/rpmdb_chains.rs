@@ -3,7 +3,7 @@
 //! A file that SQLite wrote is laid out anew: its one row keeps its bytes, but the pages of its chain
 //! stand where a test wants them, and the source counts what is read.
 
-use afferent::rpmdb::sqlite::{Beside, Database, Value};
+use afferent::rpmdb::sqlite::{Beside, SqliteDatabase, Value};
 use afferent::rpmdb::{self, Backend, Checks, ReadAt};
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -101,7 +101,7 @@ impl Pages {
     /// The blob, or what is said instead.
     fn blob(&self) -> Result<Vec<u8>, String> {
         let said = |error: rpmdb::Error| error.to_string();
-        let mut database = Database::open(self, Beside::Nothing).map_err(said)?;
+        let mut database = SqliteDatabase::open(self, Beside::Nothing).map_err(said)?;
         let table = database.table("Packages").unwrap().clone();
         let mut blob = Vec::new();
         let visit = &mut |_, values: &[Value]| {
@@ -262,7 +262,7 @@ fn a_page_in_the_log_counts_in_the_midst_of_a_run() {
         let main = fs::read(&path).unwrap();
         let log = fs::read(dir.path().join("t.sqlite-wal")).unwrap();
         assert!(log.len() < 60 * PAGE, "the log holds single pages");
-        let mut database = Database::open(main, Beside::Log(log)).unwrap();
+        let mut database = SqliteDatabase::open(main, Beside::Log(log)).unwrap();
         let table = database.table("Packages").unwrap().clone();
         let visit = &mut |_, values: &[Value]| {
             assert_eq!(values, [Value::Blob(blob.clone())], "after {pages:?}");

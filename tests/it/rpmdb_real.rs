@@ -3,7 +3,7 @@
 use crate::support::{fixtures, rpm_root};
 use afferent::cli::format;
 use afferent::report::escape::escape;
-use afferent::scan::{Mode, OnLock, Request, ScanError, Scanned, Scanner};
+use afferent::scan::{Mode, OnLock, ScanError, ScanRequest, Scanned, Scanner};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -86,7 +86,7 @@ fn names() -> Vec<String> {
 }
 
 fn scan(root: &Path) -> Result<Scanned, ScanError> {
-    let request = Request {
+    let request = ScanRequest {
         root,
         dbpath: None,
         patience: Duration::from_secs(5),

@@ -1,6 +1,6 @@
 //! Our reader of sqlite files against SQLite itself, on files that SQLite writes.
 
-use afferent::rpmdb::sqlite::{Beside, Database, Value};
+use afferent::rpmdb::sqlite::{Beside, SqliteDatabase, Value};
 use proptest::prelude::*;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OpenFlags, params};
@@ -134,7 +134,7 @@ fn a_hot_journal_gives_the_state_before_the_transaction_that_died() {
         let (main, journal) = (fs::read(&died).unwrap(), beside(&died, "-journal"));
         assert_ne!(main, fs::read(&path).unwrap(), "nothing was spilled");
         let journal = fs::read(journal).unwrap();
-        let mut database = Database::open(main, Beside::HotJournal(journal)).unwrap();
+        let mut database = SqliteDatabase::open(main, Beside::HotJournal(journal)).unwrap();
         assert_eq!(rows(&mut database), before);
         assert_eq!(sqlites(&died), before, "SQLite rolls back to the same");
     }
@@ -162,7 +162,7 @@ fn a_table_that_contains_itself_is_an_error() {
         let at = usize::from(u16::from_be_bytes([root[12 + 2 * i], root[13 + 2 * i]]));
         root[at..at + 4].copy_from_slice(&2u32.to_be_bytes());
     }
-    let mut database = Database::open(bytes, Beside::Nothing).unwrap();
+    let mut database = SqliteDatabase::open(bytes, Beside::Nothing).unwrap();
     let table = database.table("Packages").unwrap().clone();
     let error = database
         .rows(&table, &["blob"], &mut |_, _| ControlFlow::Continue(()))
@@ -216,11 +216,12 @@ const COLUMNS: [&str; 5] = ["hnum", "blob", "text", "number", "absent"];
 fn ours(path: &Path) -> Result<Rows, String> {
     let log = fs::read(beside(path, "-wal")).unwrap_or_default();
     let main = fs::read(path).unwrap();
-    let mut database = Database::open(main, Beside::Log(log)).map_err(|error| error.to_string())?;
+    let mut database =
+        SqliteDatabase::open(main, Beside::Log(log)).map_err(|error| error.to_string())?;
     Ok(rows(&mut database))
 }
 
-fn rows(database: &mut Database<Vec<u8>>) -> Rows {
+fn rows(database: &mut SqliteDatabase<Vec<u8>>) -> Rows {
     let mut rows = Rows::new();
     let table = database.table("packages").unwrap().clone();
     database

@@ -5,15 +5,15 @@ use crate::support::headers::Fields;
 use crate::support::rpm_root::{RpmRoot, Spec};
 use afferent::cli::format;
 use afferent::report::escape::escape;
-use afferent::scan::{Lock, Mode, OnLock, Request, ScanError, Scanned, Scanner, probe_lock};
+use afferent::scan::{Lock, Mode, OnLock, ScanError, ScanRequest, Scanned, Scanner, probe_lock};
 use rusqlite::Connection;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-pub fn request(root: &Path) -> Request<'_> {
-    Request {
+pub fn request(root: &Path) -> ScanRequest<'_> {
+    ScanRequest {
         root,
         dbpath: None,
         patience: Duration::from_secs(20),
@@ -179,7 +179,7 @@ fn a_scan_waits_for_a_running_transaction_or_says_that_it_did_not() {
         matches!(running, Lock::Held { pid: Some(_) }),
         "{running:?}"
     );
-    let impatient = Request {
+    let impatient = ScanRequest {
         patience: Duration::ZERO,
         ..request(root.path())
     };
@@ -189,7 +189,7 @@ fn a_scan_waits_for_a_running_transaction_or_says_that_it_did_not() {
         "{error}"
     );
     assert!(error.to_string().contains(".rpm.lock"), "{error}");
-    let anyway = Request {
+    let anyway = ScanRequest {
         on_lock: OnLock::ScanAnyway,
         ..request(root.path())
     };
@@ -312,7 +312,7 @@ fn a_directory_that_a_rebuild_has_moved_aside_is_waited_for() {
     let aside = |name: &str| root.dbpath().with_file_name(name);
     std::fs::create_dir(aside("rpmrebuilddb.7")).unwrap();
     std::fs::rename(root.dbpath(), aside("rpmold.7")).unwrap();
-    let impatient = Request {
+    let impatient = ScanRequest {
         patience: Duration::ZERO,
         ..request(root.path())
     };

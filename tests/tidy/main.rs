@@ -1,4 +1,5 @@
-//! The tree checks itself: who may import whom, and who alone may name what.
+//! The tree checks itself: who may import whom, who alone may name what, which files are pure, and which
+//! names are no longer used.
 //!
 //! Layers are what lets a reader change one folder without reading the others. When a rule here
 //! stands in the way of a better shape, change the rule in the same commit.
@@ -8,9 +9,13 @@
     reason = "a tree that cannot be read fails the test"
 )]
 
+mod circles;
+mod names;
+mod purity;
+mod sources;
+
+use sources::{has_name, sources};
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
 
 /// Folder of `src/`, and the folders that it may import.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -149,7 +154,7 @@ fn what_belongs_to_one_place_is_named_only_there() {
     for source in sources() {
         for (name, places) in ONLY_IN {
             let allowed = places.iter().any(|place| source.name.starts_with(place));
-            if !allowed && source.code().any(|line| names(line, name)) {
+            if !allowed && source.code().any(|line| has_name(line, name)) {
                 wrong.push(format!("{} names {name}", source.name));
             }
         }
@@ -190,59 +195,4 @@ fn nothing_is_left_for_later_in_the_code() {
         .map(|source| source.name)
         .collect();
     assert!(left.is_empty(), "{left:#?}");
-}
-
-/// Whether `line` has `name` as a name of its own, not as the end of another.
-fn names(line: &str, name: &str) -> bool {
-    line.match_indices(name).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
-    })
-}
-
-struct Source {
-    /// Below `src/`.
-    name: String,
-    text: String,
-}
-
-impl Source {
-    fn folder(&self) -> &str {
-        self.name.split('/').next().unwrap_or_default()
-    }
-
-    /// Lines before the tests, without comments.
-    fn code(&self) -> impl Iterator<Item = &str> {
-        let code = self
-            .text
-            .split("#[cfg(test)]\nmod tests")
-            .next()
-            .unwrap_or_default();
-        code.lines()
-            .filter(|line| !line.trim_start().starts_with("//"))
-    }
-}
-
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut sources = Vec::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path: PathBuf = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                let name = path
-                    .strip_prefix(&root)
-                    .unwrap()
-                    .to_string_lossy()
-                    .into_owned();
-                let text = fs::read_to_string(&path).unwrap();
-                sources.push(Source { name, text });
-            }
-        }
-    }
-    assert!(sources.len() > 30);
-    sources
 }

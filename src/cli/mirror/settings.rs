@@ -3,9 +3,9 @@
 use super::Stop;
 use crate::cli::native;
 use crate::cli::options::{
-    ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Origin, Setting, Settings, parse,
+    ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Setting, SettingOrigin, Settings, parse,
 };
-use crate::http::{Client, Options, check_base};
+use crate::http::{Client, HttpOptions, check_base};
 use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::retention::AuditBounds;
@@ -205,7 +205,7 @@ pub(super) struct Config {
     org: Option<String>,
     site: Option<String>,
     token_file: Option<PathBuf>,
-    http: Options,
+    http: HttpOptions,
     observed: Option<String>,
     observe: Observe,
     all_lists: Duration,
@@ -240,11 +240,11 @@ impl Config {
         approve_deletes: Option<u32>,
     ) -> Result<Self, ConfigError> {
         let seconds = |from, to| Duration::from_secs(from)..=Duration::from_secs(to);
-        let http = Options {
+        let http = HttpOptions {
             connect: settings.one("connect-timeout", parse::duration(seconds(1, 60)))?,
             deadline: settings.one("request-deadline", parse::duration(seconds(1, 600)))?,
             ca_file: settings.optional("ca-file", parse::path)?,
-            ..Options::default()
+            ..HttpOptions::default()
         };
         let text = |text: &str| Ok(text.to_owned()).and_then(not_empty);
         Ok(Self {
@@ -326,7 +326,7 @@ impl Config {
         if setting == "core" && (self.site.is_some() || self.token_file.is_some()) {
             return Err(wrong("org", "is needed with --site-id and --token-file"));
         }
-        let client = Client::new(Options {
+        let client = Client::new(HttpOptions {
             body_cap: FileCore::document_cap(self.list_cap),
             ..self.http.clone()
         });
@@ -353,7 +353,7 @@ impl Config {
 }
 
 fn wrong(setting: &str, why: &str) -> Stop {
-    Stop::from(ConfigError::new(Origin::Flag, setting, why))
+    Stop::from(ConfigError::new(SettingOrigin::Flag, setting, why))
 }
 
 /// An http or https address without a user name.

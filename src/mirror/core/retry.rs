@@ -1,7 +1,7 @@
 //! Asking again, as often and as long as makes sense.
 
 use crate::clock::{self, backoff::Backoff};
-use crate::http::{Response, retry_after};
+use crate::http::{HttpResponse, retry_after};
 use std::time::{Duration, Instant};
 
 /// Times one thing is asked for.
@@ -50,6 +50,6 @@ pub(super) fn passes(status: u16) -> bool {
 }
 
 /// How long the server wants to be left alone.
-pub(super) fn asked_to_wait(response: &Response) -> Option<Duration> {
+pub(super) fn asked_to_wait(response: &HttpResponse) -> Option<Duration> {
     retry_after(response, Duration::from_millis(clock::wall_now().unix_ms()))
 }

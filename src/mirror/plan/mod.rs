@@ -28,9 +28,9 @@ pub use rack::plan_racks;
 
 use super::approval::Approval;
 use super::change::Change;
-use super::diagnostics::{Counters, Diagnostic, Withheld};
+use super::diagnostics::{Diagnostic, TypeCounters, Withheld};
 use super::policy::Policy;
-use super::spec::Skipped;
+use super::spec::SkippedEntry;
 use crate::inventory::{Kind, Mac, Pair};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -41,7 +41,7 @@ pub struct Given<'a> {
     /// Which type.
     pub kind: Kind,
     /// Entries that lack something.
-    pub skipped: &'a [Skipped],
+    pub skipped: &'a [SkippedEntry],
     /// Whether the response is all there is, so that absence means something.
     pub complete: bool,
     /// In how many complete pulls in a row a row was missing.
@@ -64,7 +64,7 @@ pub struct Plan {
     /// Rows to write, by key.
     pub changes: Vec<Change>,
     /// What they amount to.
-    pub counters: Counters,
+    pub counters: TypeCounters,
     /// Worth a look.
     pub warnings: Vec<Diagnostic>,
     /// Refused.
@@ -84,7 +84,7 @@ impl Plan {
         Self {
             kind,
             changes: Vec::new(),
-            counters: Counters::default(),
+            counters: TypeCounters::default(),
             warnings: Vec::new(),
             errors: Vec::new(),
             withheld: Vec::new(),

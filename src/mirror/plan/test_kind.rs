@@ -4,7 +4,7 @@ use super::reconcile::{Entity, Match, Work};
 use super::{Given, Plan};
 use crate::inventory::{Component, ComponentType, Kind, Pair};
 use crate::mirror::policy::{Policy, Profile};
-use crate::mirror::spec::{Sighting, Skipped, WantedRow};
+use crate::mirror::spec::{Sighting, SkippedEntry, WantedRow};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -69,7 +69,12 @@ struct Table {
 }
 
 impl Table {
-    fn cycle(&mut self, serials: &[(&str, &str)], skipped: &[Skipped], complete: bool) -> Plan {
+    fn cycle(
+        &mut self,
+        serials: &[(&str, &str)],
+        skipped: &[SkippedEntry],
+        complete: bool,
+    ) -> Plan {
         let wanted = serials.iter().map(|(serial, name)| WantedCdu {
             serial: (*serial).to_owned(),
             name: (!name.is_empty()).then(|| (*name).to_owned()),
@@ -156,7 +161,7 @@ fn a_new_kind_is_protected_by_guard_grace_and_what_was_seen() {
     table.cycle(&[("a", ""), ("b", ""), ("c", "")], &[], true);
     // Half an answer says nothing about the rest, and an entry that lacks something is still there.
     assert!(table.cycle(&[], &[], false).changes.is_empty());
-    let skipped = Skipped {
+    let skipped = SkippedEntry {
         reasons: Vec::new(),
         sighting: Sighting {
             serial: Some("b".into()),

@@ -3,7 +3,7 @@
 
 use super::identity::{halves, report_duplicate_labels};
 use super::named::NamedBytes;
-use super::{Sighting, Skipped, WantedRow, owned};
+use super::{Sighting, SkippedEntry, WantedRow, owned};
 use crate::inventory::{Kind, Mac, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{CoreEntry, NumberText};
@@ -118,7 +118,7 @@ pub fn wanted(
     entry: &CoreEntry,
     kind: Kind,
     policy: &Policy,
-) -> Result<(WantedComponent, Vec<Diagnostic>), Skipped> {
+) -> Result<(WantedComponent, Vec<Diagnostic>), SkippedEntry> {
     let sent_manufacturer = own_or_label(entry.manufacturer.as_deref(), entry, "manufacturer");
     let sent_serial = crate::mirror::entry::present(entry.serial_number.as_deref());
     let address = entry.bmc_mac_address.as_deref().map(str::trim);
@@ -171,7 +171,7 @@ pub fn wanted(
             serial: owned(serial),
             mac,
         };
-        return Err(Skipped {
+        return Err(SkippedEntry {
             reasons: reports,
             sighting,
         });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! page::CoreEntry -> Wanted   all that identifies it is there
-//!             -> Skipped  something is missing; it is still *present*: its row is never deleted
+//!             -> SkippedEntry  something is missing; it is still *present*: its row is never deleted
 //! ```
 
 pub mod component;
@@ -18,7 +18,7 @@ use std::collections::HashSet;
 
 /// An entry that cannot be mirrored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedEntry {
     /// Why, at least one reason.
     pub reasons: Vec<Diagnostic>,
     /// Everything that could recognise its row.

@@ -2,7 +2,7 @@
 
 use super::identity::{halves, is_invalid, report_duplicate_labels};
 use super::named::NamedBytes;
-use super::{Sighting, Skipped, WantedRow, owned};
+use super::{Sighting, SkippedEntry, WantedRow, owned};
 use crate::inventory::{Json, Kind, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{CoreEntry, present};
@@ -92,7 +92,7 @@ impl WantedRow for WantedRack {
 pub fn wanted(
     entry: &CoreEntry,
     policy: &Policy,
-) -> Result<(WantedRack, Vec<Diagnostic>), Skipped> {
+) -> Result<(WantedRack, Vec<Diagnostic>), SkippedEntry> {
     let rack_id = entry
         .rack_id
         .as_ref()
@@ -142,7 +142,7 @@ pub fn wanted(
             serial: owned(serial),
             mac: None,
         };
-        return Err(Skipped { reasons, sighting });
+        return Err(SkippedEntry { reasons, sighting });
     }
     let wanted = WantedRack {
         no_rack_id: rack_id.is_none(),

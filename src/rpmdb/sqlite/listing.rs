@@ -11,14 +11,14 @@
 use super::btree::walk;
 use super::pager::Encoding;
 use super::record::{self, varint};
-use super::{Database, MAX_VALUE, Table, bad_record};
+use super::{MAX_VALUE, SqliteDatabase, Table, bad_record};
 use crate::rpmdb::error::Error;
 use crate::rpmdb::header::Blob as _;
 use crate::rpmdb::source::ReadAt;
 use crate::rpmdb::{Listed, MAX_HEADERS, check};
 use std::ops::ControlFlow;
 
-impl<S: ReadAt> Database<S> {
+impl<S: ReadAt> SqliteDatabase<S> {
     /// The headers, sorted by number; `None` when the indexes are missing or contradict themselves.
     pub(in crate::rpmdb) fn listing(&mut self) -> Result<Option<Vec<Listed>>, Error> {
         let (Some(names), Some(times)) = (

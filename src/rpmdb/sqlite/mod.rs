@@ -38,7 +38,7 @@ use std::ops::ControlFlow;
 
 /// Longest record header that is looked at; tables here have a handful of columns.
 const MAX_RECORD_HEADER: u64 = 64 * 1024;
-/// Longest single value that [`Database::rows`] returns; longer ones come as NULL.
+/// Longest single value that [`SqliteDatabase::rows`] returns; longer ones come as NULL.
 const MAX_VALUE: u64 = 1024 * 1024;
 
 /// What counts beside the main file of a database.
@@ -54,12 +54,12 @@ pub enum Beside<S> {
 
 /// A sqlite database over a byte source.
 #[derive(Debug)]
-pub struct Database<S> {
+pub struct SqliteDatabase<S> {
     pager: Pager<S>,
     tables: Vec<Table>,
 }
 
-impl<S: ReadAt> Database<S> {
+impl<S: ReadAt> SqliteDatabase<S> {
     /// Reads the file header and the schema, with what is `beside` the file laid over it.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! <https://sqlite.org/lang_createtable.html#rowid>
 
 use super::sql::{Token, tokens};
-use super::{Database, Value};
+use super::{SqliteDatabase, Value};
 use crate::rpmdb::error::Error;
 use crate::rpmdb::source::ReadAt;
 use std::ops::ControlFlow;
@@ -34,7 +34,7 @@ impl Table {
     }
 }
 
-pub(super) fn read<S: ReadAt>(database: &mut Database<S>) -> Result<Vec<Table>, Error> {
+pub(super) fn read<S: ReadAt>(database: &mut SqliteDatabase<S>) -> Result<Vec<Table>, Error> {
     // type, name, tbl_name, rootpage, sql
     let wanted = [Some(0), Some(1), Some(3), Some(4)];
     let mut tables = Vec::new();

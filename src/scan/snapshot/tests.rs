@@ -71,7 +71,7 @@ impl Root {
         patience: Duration,
         mut read: impl FnMut() -> Result<T, rpmdb::Error>,
     ) -> Result<Taken, ScanError> {
-        let request = Request {
+        let request = ScanRequest {
             root: self.0.path(),
             dbpath: None,
             patience,
@@ -230,7 +230,7 @@ fn a_database_that_changes_all_the_time_is_given_up_when_the_patience_is_over_an
 #[test]
 fn a_root_without_a_database_is_not_waited_for() {
     let root = tempfile::tempdir().unwrap();
-    let request = Request {
+    let request = ScanRequest {
         root: root.path(),
         dbpath: None,
         patience: Duration::from_secs(600),

@@ -22,7 +22,7 @@ use crate::clock::WallTime;
 use crate::report::{
     Digest, Envelope, FactsHash, GuestId, ReportKey, ReportSummary, Trigger, VmId,
 };
-use crate::store::row::{Row, second_version};
+use crate::store::codec::{Row, second_version};
 use crate::store::{Blobs, CodecError, OpenBlobs, Sealed, Store, StoreError, TxError, codec};
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 use serde::{Deserialize, Serialize};

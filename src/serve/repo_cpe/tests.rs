@@ -59,7 +59,7 @@ fn a_cpe_that_is_none_is_left_out_and_told_once_for_one_content() {
     };
     assert_eq!(apply(&[]), ["baseos"]);
     assert!(apply(&[]).is_empty());
-    assert_eq!(apply(&["late"]), ["late"], "nobody wanted it before");
+    assert_eq!(apply(&["late"]), ["late"], "nobody requested it before");
     assert!(apply(&[]).is_empty());
     mapping.write(bad);
     assert!(apply(&[]).is_empty(), "another file of the same content");

@@ -110,7 +110,7 @@ fn a_scan_wanted_during_a_scan_begins_after_it() {
     let mut now = crate::clock::now();
     let mut rescan = Rescan::new(PACE, now);
     step_to_scan(&mut rescan, &mut now);
-    rescan.wanted(now);
+    rescan.request_scan(now);
     assert_eq!(rescan.next(now), Next::WaitForScan);
     rescan.ended(now, Ended::Done);
     assert_eq!(step_to_scan(&mut rescan, &mut now), Duration::ZERO);

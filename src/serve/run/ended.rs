@@ -2,10 +2,10 @@
 
 use super::{Agent, locked};
 use crate::clock;
-use crate::serve::keep::Recorded;
 use crate::serve::mapping::{MappingState, UpdatePath};
 use crate::serve::refusal::NotReady;
 use crate::serve::renewal::Renewed;
+use crate::serve::report_store::Recorded;
 use crate::serve::rescan::Ended;
 use crate::serve::respond::Published;
 use crate::serve::status;

@@ -55,7 +55,7 @@ impl Agent {
                 let state = *self.mapping_state.borrow();
                 let hash = Some(*hash);
                 self.set_mapping(MappingState { hash, ..state });
-                self.rescan.wanted(clock::now());
+                self.rescan.request_scan(clock::now());
             }
             Pushed::Same(_) => {}
             Pushed::Malformed(error) => tracing::warn!(error, "a pushed mapping was refused"),

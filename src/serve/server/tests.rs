@@ -51,12 +51,12 @@ async fn a_peer_that_never_reads_is_told_busy_no_longer_than_until_its_deadline(
     let mut waiting = Vec::new();
     for _ in 0..MAX_WAITS {
         let (mut place, taken_away) = server.admission.enter().await;
-        assert!(place.spoke(clock::now()) && place.wait());
+        assert!(place.request_received(clock::now()) && place.wait());
         waiting.push((place, taken_away));
     }
     let (mut stream, _peer) = clogged();
     let (mut place, _taken_away) = server.admission.enter().await;
-    assert!(place.spoke(clock::now()));
+    assert!(place.request_received(clock::now()));
     let asked = asked();
     let began = clock::now();
     let time = Duration::from_secs(3600);
@@ -72,7 +72,7 @@ async fn a_peer_that_never_reads_is_told_busy_no_longer_than_until_its_deadline(
 async fn a_peer_that_never_reads_is_given_its_answer_no_longer_than_until_its_deadline() {
     let server = server();
     let (mut place, _taken_away) = server.admission.enter().await;
-    assert!(place.spoke(clock::now()));
+    assert!(place.request_received(clock::now()));
     let asked = asked();
     let began = clock::now();
     let deadline = Instant::from_std(began + Duration::from_secs(30));
@@ -84,7 +84,7 @@ async fn a_peer_that_never_reads_is_given_its_answer_no_longer_than_until_its_de
     let (mut stream, _peer) = clogged();
     let refusal = Refusal::new(ErrorCode::MalformedRequest, "no request");
     let began = clock::now();
-    turn_away(
+    reject_and_drain(
         &mut stream,
         &respond::refuse(&refusal, &MAPPING),
         Instant::from_std(began + Duration::from_secs(30)),

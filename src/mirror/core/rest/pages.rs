@@ -7,7 +7,7 @@
 
 use super::RestOptions;
 use crate::clock;
-use crate::http::{Bearer, Client, HttpError, Response};
+use crate::http::{Bearer, Client, HttpError, HttpResponse};
 use crate::inventory::Kind;
 use crate::mirror::core::retry::{RetryBudget, asked_to_wait, passes};
 use crate::mirror::core::{Pulled, decode, shorten};
@@ -197,7 +197,7 @@ impl Pages {
         Ok(Pass { pulled: all, torn })
     }
 
-    fn page<T>(&mut self, list: &List<'_, T>, number: u64) -> Result<Response, Refused> {
+    fn page<T>(&mut self, list: &List<'_, T>, number: u64) -> Result<HttpResponse, Refused> {
         let number = number.to_string();
         let size = PAGE_SIZE.to_string();
         let mut query = vec![("pageNumber", number.as_str()), ("pageSize", size.as_str())];
@@ -206,7 +206,7 @@ impl Pages {
     }
 
     /// One answer with status 200, asked for as often as makes sense within both deadlines.
-    fn ask(&mut self, path: &str, query: &[(&str, &str)]) -> Result<Response, Refused> {
+    fn ask(&mut self, path: &str, query: &[(&str, &str)]) -> Result<HttpResponse, Refused> {
         let url = self.url(path, query);
         let left = self.until.saturating_duration_since(clock::now());
         if left.is_zero() {
@@ -286,7 +286,7 @@ impl Pages {
 
     /// What a status means, with what Core says about it. A server that repeats the token in its
     /// message does not get it into ours.
-    fn refusal(&self, response: &Response) -> String {
+    fn refusal(&self, response: &HttpResponse) -> String {
         #[derive(Deserialize)]
         struct Message {
             message: String,

@@ -24,7 +24,7 @@ impl HttpSink {
 
     /// Delivers below `base`. The token is read anew for every delivery, so that it can be changed
     /// without a restart.
-    pub(super) fn new(base: &str, options: http::Options, token_file: Option<PathBuf>) -> Self {
+    pub(super) fn new(base: &str, options: http::HttpOptions, token_file: Option<PathBuf>) -> Self {
         Self {
             url: format!("{base}/v1/reports"),
             client: Client::new(options),

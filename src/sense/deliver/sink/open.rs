@@ -74,11 +74,11 @@ pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Arc<dyn Sink
             Arc::new(OnThreads(Arc::new(sink)))
         }
         SinkAddress::Http(base) => {
-            let client = http::Options {
+            let client = http::HttpOptions {
                 deadline: HttpSink::DEADLINE,
                 body_cap: HttpSink::MAX_ANSWER,
                 ca_file: options.ca_file.clone(),
-                ..http::Options::default()
+                ..http::HttpOptions::default()
             };
             let sink = HttpSink::new(base, client, options.token_file.clone());
             Arc::new(OnThreads(Arc::new(sink)))

@@ -5,10 +5,10 @@
 //! state directory that cannot be used at all does not stop the agent: it then serves under an
 //! epoch of its own from memory, and goes on trying.
 
-use super::worker::Scan;
+use super::scanned::Scan;
 use crate::report::{DIGEST_FORM, Epoch, Generation, GuestId, Report, ReportKey, Trigger};
 use crate::store::report_table::{self, Identity, ReportRow, StoredReport};
-use crate::store::{Limits, Options, Store, StoreError};
+use crate::store::{Limits, Store, StoreError, StoreOptions};
 use std::path::{Path, PathBuf};
 
 /// redb's page cache: one report is read once, at start.
@@ -35,16 +35,16 @@ pub enum Recorded {
 }
 
 /// Keeps the newest report.
-pub struct Keeper {
+pub struct ReportStore {
     state_dir: PathBuf,
-    options: Options,
+    options: StoreOptions,
     store: Option<Store>,
     identity: Identity,
     newest: Option<ReportRow>,
     moved_aside: Option<PathBuf>,
 }
 
-impl Keeper {
+impl ReportStore {
     /// Opens the state directory and gives the report kept there, if it is this machine's.
     ///
     /// Fails only where going on would be wrong: another agent has the file, or a newer one wrote
@@ -56,11 +56,11 @@ impl Keeper {
         draw: impl FnOnce() -> Epoch,
     ) -> Result<(Self, Option<StoredReport>), StoreError> {
         let is_readable = machine != Machine::Unreadable;
-        let options = Options {
+        let options = StoreOptions {
             aside: damaged,
-            ..Options::new(CACHE_BYTES)
+            ..StoreOptions::new(CACHE_BYTES)
         };
-        let mut keeper = Self {
+        let mut report_store = Self {
             state_dir: state_dir.to_owned(),
             options,
             store: None,
@@ -81,19 +81,19 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::error!(%error, "reports are kept in memory only until this is mended");
-                return Ok((keeper, None));
+                return Ok((report_store, None));
             }
         };
-        keeper.moved_aside = opened.moved_aside;
-        match keeper.take_over(&opened.store, is_readable) {
+        report_store.moved_aside = opened.moved_aside;
+        match report_store.take_over(&opened.store, is_readable) {
             Ok(loaded) => {
-                keeper.newest = loaded.as_ref().map(|stored| stored.row.clone());
-                keeper.store = Some(opened.store);
-                Ok((keeper, loaded))
+                report_store.newest = loaded.as_ref().map(|stored| stored.row.clone());
+                report_store.store = Some(opened.store);
+                Ok((report_store, loaded))
             }
             Err(error) => {
                 tracing::error!(%error, "reports are kept in memory only until this is mended");
-                Ok((keeper, None))
+                Ok((report_store, None))
             }
         }
     }
@@ -319,51 +319,51 @@ mod tests {
     #[test]
     fn equal_content_keeps_its_generation_and_other_content_gets_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, loaded) = open(&dir, "m");
+        let (mut report_store, loaded) = open(&dir, "m");
         assert_eq!(loaded, None);
-        assert_eq!(generation(record(&mut keeper, "a")), Some(1));
-        assert_eq!(record(&mut keeper, "a"), Recorded::Same);
-        assert_eq!(generation(record(&mut keeper, "b")), Some(2));
-        assert_eq!(generation(record(&mut keeper, "a")), Some(3));
+        assert_eq!(generation(record(&mut report_store, "a")), Some(1));
+        assert_eq!(record(&mut report_store, "a"), Recorded::Same);
+        assert_eq!(generation(record(&mut report_store, "b")), Some(2));
+        assert_eq!(generation(record(&mut report_store, "a")), Some(3));
     }
 
     #[test]
     fn a_restart_goes_on_where_it_stopped() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, _) = open(&dir, "m");
-        record(&mut keeper, "a");
-        let epoch = keeper.epoch();
-        drop(keeper);
-        let (mut keeper, loaded) = open(&dir, "m");
-        assert_eq!(keeper.epoch(), epoch);
+        let (mut report_store, _) = open(&dir, "m");
+        record(&mut report_store, "a");
+        let epoch = report_store.epoch();
+        drop(report_store);
+        let (mut report_store, loaded) = open(&dir, "m");
+        assert_eq!(report_store.epoch(), epoch);
         assert_eq!(loaded.unwrap().row.key.generation.get(), 1);
-        assert_eq!(record(&mut keeper, "a"), Recorded::Same);
-        assert_eq!(generation(record(&mut keeper, "b")), Some(2));
+        assert_eq!(record(&mut report_store, "a"), Recorded::Same);
+        assert_eq!(generation(record(&mut report_store, "b")), Some(2));
     }
 
     #[test]
     fn a_renewed_epoch_begins_with_the_same_report_also_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, _) = open(&dir, "m");
-        record(&mut keeper, "a");
-        record(&mut keeper, "b");
-        let before = keeper.newest.clone().unwrap();
-        let row = keeper.renew(epoch()).unwrap().unwrap();
+        let (mut report_store, _) = open(&dir, "m");
+        record(&mut report_store, "a");
+        record(&mut report_store, "b");
+        let before = report_store.newest.clone().unwrap();
+        let row = report_store.renew(epoch()).unwrap().unwrap();
         assert_ne!(row.key.epoch, before.key.epoch);
         assert_eq!((row.key.generation.get(), row.digest), (1, before.digest));
-        assert_eq!(record(&mut keeper, "b"), Recorded::Same);
-        drop(keeper);
-        let (mut keeper, loaded) = open(&dir, "m");
+        assert_eq!(record(&mut report_store, "b"), Recorded::Same);
+        drop(report_store);
+        let (mut report_store, loaded) = open(&dir, "m");
         assert_eq!(loaded.unwrap().row, row);
-        assert_eq!(generation(record(&mut keeper, "c")), Some(2));
+        assert_eq!(generation(record(&mut report_store, "c")), Some(2));
     }
 
     /// The loss: a sensor that is told other facts whenever an agent starts.
     #[test]
     fn facts_about_the_newest_scan_are_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, _) = open(&dir, "m");
-        record(&mut keeper, "a");
+        let (mut report_store, _) = open(&dir, "m");
+        record(&mut report_store, "a");
         let report = Report {
             packages: vec![Package {
                 name: "a".into(),
@@ -372,9 +372,9 @@ mod tests {
             ..Report::default()
         };
         let other = scan(&[("provenance", "ok")]);
-        let recorded = keeper.record(&report, Trigger::Scheduled, &other, epoch);
+        let recorded = report_store.record(&report, Trigger::Scheduled, &other, epoch);
         assert_eq!(recorded.unwrap(), Recorded::Same);
-        drop(keeper);
+        drop(report_store);
         let (_, loaded) = open(&dir, "m");
         assert_eq!(loaded.unwrap().row.scan_facts, other.facts);
     }
@@ -382,20 +382,20 @@ mod tests {
     #[test]
     fn a_digest_of_another_form_takes_the_next_generation_with_the_same_content() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, _) = open(&dir, "m");
-        record(&mut keeper, "a");
-        keeper.newest.as_mut().unwrap().digest_form = 1;
-        assert_eq!(generation(record(&mut keeper, "a")), Some(2));
-        assert_eq!(record(&mut keeper, "a"), Recorded::Same);
+        let (mut report_store, _) = open(&dir, "m");
+        record(&mut report_store, "a");
+        report_store.newest.as_mut().unwrap().digest_form = 1;
+        assert_eq!(generation(record(&mut report_store, "a")), Some(2));
+        assert_eq!(record(&mut report_store, "a"), Recorded::Same);
     }
 
     #[test]
     fn a_clone_begins_an_epoch_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, _) = open(&dir, "original");
-        record(&mut keeper, "a");
-        let epoch = keeper.epoch();
-        drop(keeper);
+        let (mut report_store, _) = open(&dir, "original");
+        record(&mut report_store, "a");
+        let epoch = report_store.epoch();
+        drop(report_store);
         let (mut clone, loaded) = open(&dir, "clone");
         assert_ne!(clone.epoch(), epoch);
         assert_eq!(loaded, None);
@@ -406,36 +406,36 @@ mod tests {
     #[test]
     fn a_machine_id_that_cannot_be_read_is_the_one_from_before() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, _) = open(&dir, "m");
-        record(&mut keeper, "a");
-        let (epoch_before, guest_id) = (keeper.epoch(), keeper.guest_id().cloned());
-        drop(keeper);
-        let opened = Keeper::open(dir.path(), Limits::default(), Machine::Unreadable, epoch);
-        let (keeper, loaded) = opened.unwrap();
-        assert_eq!(keeper.epoch(), epoch_before);
-        assert_eq!(keeper.guest_id(), guest_id.as_ref());
+        let (mut report_store, _) = open(&dir, "m");
+        record(&mut report_store, "a");
+        let (epoch_before, guest_id) = (report_store.epoch(), report_store.guest_id().cloned());
+        drop(report_store);
+        let opened = ReportStore::open(dir.path(), Limits::default(), Machine::Unreadable, epoch);
+        let (report_store, loaded) = opened.unwrap();
+        assert_eq!(report_store.epoch(), epoch_before);
+        assert_eq!(report_store.guest_id(), guest_id.as_ref());
         assert!(loaded.is_some());
     }
 
     #[test]
     fn a_damaged_file_is_kept_aside_and_a_new_epoch_begins() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, _) = open(&dir, "m");
-        record(&mut keeper, "a");
-        let epoch = keeper.epoch();
-        drop(keeper);
+        let (mut report_store, _) = open(&dir, "m");
+        record(&mut report_store, "a");
+        let epoch = report_store.epoch();
+        drop(report_store);
         std::fs::write(dir.path().join(FILE), b"garbage").unwrap();
-        let (mut keeper, loaded) = open(&dir, "m");
-        assert!(loaded.is_none() && keeper.moved_aside().is_some());
-        assert_ne!(keeper.epoch(), epoch);
-        assert_eq!(generation(record(&mut keeper, "a")), Some(1));
+        let (mut report_store, loaded) = open(&dir, "m");
+        assert!(loaded.is_none() && report_store.moved_aside().is_some());
+        assert_ne!(report_store.epoch(), epoch);
+        assert_eq!(generation(record(&mut report_store, "a")), Some(1));
     }
 
     // The loss: an agent that reports nothing until somebody restarts it.
     #[test]
     fn a_file_that_is_damaged_while_it_is_used_is_begun_anew() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, _) = open(&dir, "m");
+        let (mut report_store, _) = open(&dir, "m");
         // Longer than what redb keeps in memory.
         let long = |_| Package {
             name: std::iter::repeat_with(fastrand::alphanumeric)
@@ -448,22 +448,22 @@ mod tests {
             ..Report::default()
         };
         report.normalize();
-        let record = |keeper: &mut Keeper, report: &Report| {
-            keeper.record(report, Trigger::Reactive, &scan(&[]), epoch)
+        let record = |report_store: &mut ReportStore, report: &Report| {
+            report_store.record(report, Trigger::Reactive, &scan(&[]), epoch)
         };
-        record(&mut keeper, &report).unwrap();
-        let before = keeper.epoch();
+        record(&mut report_store, &report).unwrap();
+        let before = report_store.epoch();
         let path = dir.path().join(FILE);
         let length = std::fs::metadata(&path).unwrap().len();
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         let garbage = vec![7; usize::try_from(length).unwrap() - 4096];
         std::os::unix::fs::FileExt::write_all_at(&file, &garbage, 4096).unwrap();
         report.packages.truncate(20_000);
-        record(&mut keeper, &report).unwrap_err();
-        let recorded = record(&mut keeper, &report).unwrap();
+        record(&mut report_store, &report).unwrap_err();
+        let recorded = record(&mut report_store, &report).unwrap();
         assert_eq!(generation(recorded), Some(1));
-        assert_ne!(keeper.epoch(), before);
-        assert!(keeper.moved_aside().is_some());
+        assert_ne!(report_store.epoch(), before);
+        assert!(report_store.moved_aside().is_some());
     }
 
     #[test]
@@ -471,18 +471,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let blocked = dir.path().join("state");
         std::fs::write(&blocked, "a file where the directory should be").unwrap();
-        let (mut keeper, _) =
-            Keeper::open(&blocked, Limits::default(), Machine::Known(None), epoch).unwrap();
-        assert_eq!(generation(record(&mut keeper, "a")), Some(1));
-        assert!(!keeper.is_durable());
-        let in_memory = keeper.epoch();
+        let (mut report_store, _) =
+            ReportStore::open(&blocked, Limits::default(), Machine::Known(None), epoch).unwrap();
+        assert_eq!(generation(record(&mut report_store, "a")), Some(1));
+        assert!(!report_store.is_durable());
+        let in_memory = report_store.epoch();
         std::fs::remove_file(&blocked).unwrap();
-        assert_eq!(record(&mut keeper, "a"), Recorded::Same);
-        assert!(keeper.is_durable());
-        drop(keeper);
-        let (keeper, loaded) =
-            Keeper::open(&blocked, Limits::default(), Machine::Known(None), epoch).unwrap();
-        assert_eq!(keeper.epoch(), in_memory);
+        assert_eq!(record(&mut report_store, "a"), Recorded::Same);
+        assert!(report_store.is_durable());
+        drop(report_store);
+        let (report_store, loaded) =
+            ReportStore::open(&blocked, Limits::default(), Machine::Known(None), epoch).unwrap();
+        assert_eq!(report_store.epoch(), in_memory);
         assert_eq!(loaded.unwrap().row.key.generation.get(), 1);
     }
 
@@ -490,12 +490,12 @@ mod tests {
     #[test]
     fn a_flipped_bit_anywhere_gives_the_newest_report_or_a_new_epoch() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut keeper, _) = open(&dir, "m");
+        let (mut report_store, _) = open(&dir, "m");
         for package in ["a", "b", "c", "d"] {
-            record(&mut keeper, package);
+            record(&mut report_store, package);
         }
-        let written = keeper.newest.clone().unwrap();
-        drop(keeper);
+        let written = report_store.newest.clone().unwrap();
+        drop(report_store);
         let whole = std::fs::read(dir.path().join(FILE)).unwrap();
         let scratch = tempfile::tempdir().unwrap();
         // redb's header, all of the byte that says which of its two halves counts, then the rest.
@@ -509,7 +509,7 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << bit;
             std::fs::write(scratch.path().join(FILE), damaged).unwrap();
-            let Ok((keeper, loaded)) = open_at(scratch.path(), "m") else {
+            let Ok((report_store, loaded)) = open_at(scratch.path(), "m") else {
                 panic!("bit {bit} of byte {at}: it does not start");
             };
             match loaded {
@@ -519,14 +519,14 @@ mod tests {
                 }
                 None => {
                     assert_ne!(
-                        keeper.epoch(),
+                        report_store.epoch(),
                         written.key.epoch.unwrap(),
                         "bit {bit} of byte {at}"
                     );
                     anew += 1;
                 }
             }
-            drop(keeper);
+            drop(report_store);
             for entry in std::fs::read_dir(scratch.path()).unwrap() {
                 std::fs::remove_file(entry.unwrap().path()).unwrap();
             }
@@ -534,20 +534,23 @@ mod tests {
         assert!(kept > 0 && anew > 0, "{kept} kept, {anew} begun anew");
     }
 
-    fn open(dir: &tempfile::TempDir, machine: &str) -> (Keeper, Option<StoredReport>) {
+    fn open(dir: &tempfile::TempDir, machine: &str) -> (ReportStore, Option<StoredReport>) {
         open_at(dir.path(), machine).unwrap()
     }
 
-    fn open_at(dir: &Path, machine: &str) -> Result<(Keeper, Option<StoredReport>), StoreError> {
+    fn open_at(
+        dir: &Path,
+        machine: &str,
+    ) -> Result<(ReportStore, Option<StoredReport>), StoreError> {
         let machine = Machine::Known(Some(GuestId::of_machine(machine)));
-        Keeper::open(dir, Limits::default(), machine, epoch)
+        ReportStore::open(dir, Limits::default(), machine, epoch)
     }
 
     fn epoch() -> Epoch {
         Epoch::new(fastrand::u32(1..)).unwrap()
     }
 
-    fn record(keeper: &mut Keeper, package: &str) -> Recorded {
+    fn record(report_store: &mut ReportStore, package: &str) -> Recorded {
         let report = Report {
             packages: vec![Package {
                 name: package.into(),
@@ -555,7 +558,7 @@ mod tests {
             }],
             ..Report::default()
         };
-        keeper
+        report_store
             .record(&report, Trigger::Reactive, &scan(&[]), epoch)
             .unwrap()
     }
