@@ -1,4 +1,4 @@
-//! Sinks: where documents go. One file per kind, [addresses] for their addresses.
+//! Sinks: where documents go. One file per kind, `open.rs` for their addresses.
 
 mod file;
 mod gzip;
