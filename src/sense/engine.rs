@@ -147,11 +147,12 @@ impl Engine {
     }
 
     /// Waits for a part that must never end to end.
-    pub async fn failed(&mut self) -> Result<(), JoinError> {
+    /// Gives its name, and how it ended.
+    pub async fn failed(&mut self) -> (&'static str, Result<(), JoinError>) {
         tokio::select! {
-            ended = &mut self.pulling => ended,
-            ended = &mut self.delivering => ended,
-            ended = &mut self.writing => ended,
+            ended = &mut self.pulling => ("pulling", ended),
+            ended = &mut self.delivering => ("delivery", ended),
+            ended = &mut self.writing => ("the writer of sense.redb", ended),
         }
     }
 

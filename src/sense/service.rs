@@ -90,8 +90,11 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        result = engine.failed() => return Err(stopped_early(result)),
-        Some(result) = beside.join_next() => return Err(stopped_early(result)),
+        (what, result) = engine.failed() => return Err(ended_early(what, result)),
+        Some(result) = beside.join_next() => {
+            let what = "a task of the roster, the control socket, metrics or the watchdog";
+            return Err(ended_early(what, result));
+        }
     }
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -112,8 +115,9 @@ fn open_store(config: &SenseConfig, metrics: &Metrics) -> Result<Arc<Store>, Sen
     Ok(Arc::new(store))
 }
 
-fn stopped_early(result: Result<(), JoinError>) -> SenseError {
-    SenseError::Stopped(result.map_or_else(|error| error.to_string(), |()| "a loop ended".into()))
+fn ended_early(what: &str, result: Result<(), JoinError>) -> SenseError {
+    let why = result.map_or_else(|error| error.to_string(), |()| "it returned".into());
+    SenseError::Stopped(format!("{what} ended: {why}"))
 }
 
 /// Answers `afferent status`.

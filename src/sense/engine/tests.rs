@@ -21,12 +21,12 @@ impl Sink for Accepting {
 async fn the_end_of_any_loop_is_noticed_and_nothing_else_is() {
     let hour = Duration::from_secs(3600);
     type Choose = fn(&Engine) -> &JoinHandle<()>;
-    let chosen: [Choose; 3] = [
-        |engine| &engine.pulling,
-        |engine| &engine.delivering,
-        |engine| &engine.writing,
+    let chosen: [(Choose, &str); 3] = [
+        (|engine| &engine.pulling, "pulling"),
+        (|engine| &engine.delivering, "delivery"),
+        (|engine| &engine.writing, "the writer of sense.redb"),
     ];
-    for task in chosen {
+    for (task, name) in chosen {
         let dir = tempfile::tempdir().unwrap();
         let (_roster, roster) = watch::channel(KnownGuests::default());
         let mut engine = Engine::start(Parts {
@@ -46,6 +46,7 @@ async fn the_end_of_any_loop_is_noticed_and_nothing_else_is() {
         assert!(waited.is_err(), "nothing ended");
         task(&engine).abort();
         let waited = tokio::time::timeout(hour, engine.failed()).await;
-        assert!(waited.unwrap().unwrap_err().is_cancelled());
+        let (what, ended) = waited.unwrap();
+        assert!(what == name && ended.unwrap_err().is_cancelled(), "{what}");
     }
 }

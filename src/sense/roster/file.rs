@@ -65,6 +65,14 @@ pub fn in_one_line(text: &str, error: &toml::de::Error) -> String {
 
 /// Reads the guests in the `vm` table of another file.
 pub fn from_table(table: &toml::Value) -> Result<Vec<RosterEntry>, String> {
+    let is_table = |entry: &toml::Value| entry.is_table();
+    if table
+        .as_array()
+        .is_some_and(|all| !all.iter().all(is_table))
+    {
+        let said = "`vm` is a list of strings (\"ID=ADDR\") or of tables ([[vm]]), not of both";
+        return Err(said.into());
+    }
     let vms = Vec::<Vm>::deserialize(table.clone()).map_err(|error| in_one_line("", &error))?;
     checked(vms)
 }
@@ -112,6 +120,14 @@ mod tests {
         assert_eq!(entries[0].address.to_string(), "unix:/a");
         let machine = entries[1].guest_id.as_ref().unwrap();
         assert_eq!(machine.as_str(), "0123456789abcdef0123456789abcdef");
+    }
+
+    #[test]
+    fn a_list_of_strings_and_tables_is_refused_in_words_of_the_file() {
+        let mixed = "vm = ['a=unix:/a', { id = 'b', address = 'unix:/b' }]";
+        let table: toml::Value = toml::from_str::<toml::Table>(mixed).unwrap()["vm"].clone();
+        let error = from_table(&table).unwrap_err();
+        assert!(error.contains("not of both"), "{error}");
     }
 
     #[test]
