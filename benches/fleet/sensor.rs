@@ -149,7 +149,10 @@ fn spawn(command: &[String], durable: &Durable) -> Child {
     let mut child = Command::new("sh")
         .args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""])
         .args(command)
-        .env("AFFERENT_LOG", "error,afferent::sense::pull::run=debug")
+        .env(
+            "AFFERENT_LOG",
+            "error,afferent::sense::pull=debug,afferent::sense::queue=debug",
+        )
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
