@@ -260,7 +260,7 @@ fn rescan(root: &Path) {
     let request = ScanRequest {
         root: copy.path(),
         dbpath: None,
-        patience: Duration::from_secs(10),
+        retry_for: Duration::from_secs(10),
         on_lock: OnLock::Wait,
     };
     let mut scanner = Scanner::new();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a scan by hand waits for a running transaction.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RETRY_FOR: Duration = Duration::from_secs(30);
 
 /// List what is installed, read from the rpm database without touching it.
 #[derive(argh::FromArgs, Debug)]
@@ -60,7 +60,7 @@ pub(super) fn run(args: &ScanArgs) -> u8 {
     let request = ScanRequest {
         root: &args.root,
         dbpath: args.dbpath.as_deref(),
-        patience: PATIENCE,
+        retry_for: RETRY_FOR,
         on_lock: OnLock::Wait,
     };
     let scanned = match Scanner::new().scan(&request, Mode::Once) {

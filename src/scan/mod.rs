@@ -9,7 +9,7 @@
 //!   -> Report, sorted, with its content facts
 //! ```
 //!
-//! Blocking: a scan reads files and may sleep up to [`ScanRequest::patience`]. Nothing here opens a file
+//! Blocking: a scan reads files and may sleep up to [`ScanRequest::retry_for`]. Nothing here opens a file
 //! for writing, creates one or takes a lock.
 
 mod cache;
@@ -46,7 +46,7 @@ pub struct ScanRequest<'a> {
     /// Directory of the database below `root`, instead of the standard places.
     pub dbpath: Option<&'a Path>,
     /// How long to wait for a moment in which nothing is written.
-    pub patience: Duration,
+    pub retry_for: Duration,
     /// What to do while an rpm transaction runs.
     pub on_lock: OnLock,
 }
@@ -54,7 +54,7 @@ pub struct ScanRequest<'a> {
 /// What to do while an rpm transaction runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLock {
-    /// Wait for its end, up to [`ScanRequest::patience`]: a transaction half done is never reported.
+    /// Wait for its end, up to [`ScanRequest::retry_for`]: a transaction half done is never reported.
     Wait,
     /// Take what is committed so far, and mark the report with the fact `mid_transaction`.
     ScanAnyway,

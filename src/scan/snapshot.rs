@@ -67,7 +67,7 @@ pub(super) fn take<T>(
         attempts += 1;
         let located = match locate() {
             Err(ScanError::NoDatabase { .. })
-                if clock::now().duration_since(begun) < request.patience
+                if clock::now().duration_since(begun) < request.retry_for
                     && database::moved_away(request.root, request.dbpath) =>
             {
                 thread::sleep(pause);
@@ -78,7 +78,7 @@ pub(super) fn take<T>(
         };
         let attempt = attempt(request, &located, &mut read)?;
         let waited = clock::now().duration_since(begun);
-        let late = waited >= request.patience;
+        let late = waited >= request.retry_for;
         match attempt {
             Attempt::Done((value, lock)) => {
                 return Ok((value, located, Taken { attempts, lock }));

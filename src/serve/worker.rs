@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How long one scan tries to find a quiet moment before the decision is made anew.
-const PATIENCE: Duration = Duration::from_millis(500);
+const RETRY_FOR: Duration = Duration::from_millis(500);
 
 /// How a scan ended.
 pub(super) enum Outcome {
@@ -190,7 +190,7 @@ impl Worker {
             let request = scan::ScanRequest {
                 root: &root,
                 dbpath: dbpath.as_deref(),
-                patience: PATIENCE,
+                retry_for: RETRY_FOR,
                 on_lock: if mid_transaction {
                     OnLock::ScanAnyway
                 } else {

@@ -17,8 +17,8 @@ struct Systemd {
 impl Systemd {
     fn at(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).unwrap();
-        let patience = Some(Duration::from_secs(60));
-        socket.set_read_timeout(patience).unwrap();
+        let timeout = Some(Duration::from_secs(60));
+        socket.set_read_timeout(timeout).unwrap();
         Self {
             socket,
             name: path.display().to_string(),

@@ -89,7 +89,7 @@ fn scan(root: &Path) -> Result<Scanned, ScanError> {
     let request = ScanRequest {
         root,
         dbpath: None,
-        patience: Duration::from_secs(5),
+        retry_for: Duration::from_secs(5),
         on_lock: OnLock::Wait,
     };
     Scanner::new().scan(&request, Mode::Full)

@@ -16,7 +16,7 @@ pub fn request(root: &Path) -> ScanRequest<'_> {
     ScanRequest {
         root,
         dbpath: None,
-        patience: Duration::from_secs(20),
+        retry_for: Duration::from_secs(20),
         on_lock: OnLock::Wait,
     }
 }
@@ -180,7 +180,7 @@ fn a_scan_waits_for_a_running_transaction_or_says_that_it_did_not() {
         "{running:?}"
     );
     let impatient = ScanRequest {
-        patience: Duration::ZERO,
+        retry_for: Duration::ZERO,
         ..request(root.path())
     };
     let error = Scanner::new().scan(&impatient, Mode::Full).unwrap_err();
@@ -313,7 +313,7 @@ fn a_directory_that_a_rebuild_has_moved_aside_is_waited_for() {
     std::fs::create_dir(aside("rpmrebuilddb.7")).unwrap();
     std::fs::rename(root.dbpath(), aside("rpmold.7")).unwrap();
     let impatient = ScanRequest {
-        patience: Duration::ZERO,
+        retry_for: Duration::ZERO,
         ..request(root.path())
     };
     let error = Scanner::new().scan(&impatient, Mode::Full).unwrap_err();

@@ -68,13 +68,13 @@ impl Root {
 
     fn take<T>(
         &self,
-        patience: Duration,
+        retry_for: Duration,
         mut read: impl FnMut() -> Result<T, rpmdb::Error>,
     ) -> Result<Taken, ScanError> {
         let request = ScanRequest {
             root: self.0.path(),
             dbpath: None,
-            patience,
+            retry_for,
             on_lock: OnLock::Wait,
         };
         let locate = || crate::scan::locate(self.0.path(), None);
@@ -204,7 +204,7 @@ fn a_transaction_that_begins_before_or_while_the_log_is_read_ends_the_attempt() 
 }
 
 #[test]
-fn a_database_that_changes_all_the_time_is_given_up_when_the_patience_is_over_and_one_that_stops_is_read()
+fn a_database_that_changes_all_the_time_is_given_up_when_its_time_is_over_and_one_that_stops_is_read()
  {
     let root = Root::new();
     let never = root.take(Duration::ZERO, || {
@@ -233,7 +233,7 @@ fn a_root_without_a_database_is_not_waited_for() {
     let request = ScanRequest {
         root: root.path(),
         dbpath: None,
-        patience: Duration::from_secs(600),
+        retry_for: Duration::from_secs(600),
         on_lock: OnLock::Wait,
     };
     let locate = || crate::scan::locate(root.path(), None);
