@@ -4,6 +4,7 @@
 //! there is, so it is spoken here, on top of h2.
 
 use crate::transport::{DialAddress, Stream, dial};
+use crate::visible::visible;
 use crate::wire::ca_bundle::{self, MAX_ANSWER};
 use http::{HeaderMap, Method, Request, Version};
 
@@ -106,9 +107,26 @@ fn check_status(headers: &HeaderMap) -> Result<(), String> {
     };
     match text(STATUS) {
         Some(status) if status != OK => Err(format!(
-            "the service answered with grpc-status {status}: {}",
-            text("grpc-message").unwrap_or_default()
+            "the service answered with grpc-status {}: {}",
+            visible(&status),
+            visible(&text("grpc-message").unwrap_or_default())
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loss prevented: the service that is asked for authorities writes lines into the guest's journal.
+    #[test]
+    fn no_text_of_the_service_reaches_the_log_as_it_is() {
+        let mut headers = HeaderMap::new();
+        let text = http::HeaderValue::from_bytes("no\u{202e}".as_bytes()).unwrap();
+        headers.insert(STATUS, http::HeaderValue::from_static("14"));
+        headers.insert("grpc-message", text);
+        let error = check_status(&headers).unwrap_err();
+        assert_eq!(error, "the service answered with grpc-status 14: no\\u202e");
     }
 }
