@@ -1,9 +1,9 @@
 //! The mapping that a sensor pushed: on disk where that can be, else in memory until it can.
 
+use super::mapping_table::{self, MappingRow};
 use super::repo_cpe::{self, RepoCpeError};
 use crate::clock;
 use crate::report::MappingHash;
-use crate::store::mapping_table::{self, MappingRow};
 use crate::store::{Store, StoreError};
 
 /// Longest mapping that is taken, in bytes. The real one has some 2 MB.

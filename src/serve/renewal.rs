@@ -4,8 +4,8 @@
 //! earlier state. A scan that is under way would give its report a key of the old epoch, so a new epoch
 //! waits for its end, and the next scan for the new epoch.
 
+use super::report_table::ReportRow;
 use crate::store::StoreError;
-use crate::store::report_table::ReportRow;
 use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinHandle};
 

@@ -10,10 +10,10 @@
 
 use super::mapping::MappingState;
 use super::refusal::Refusal;
+use super::report_table::{ReportRow, StoredReport};
 use super::scanned::Scan;
 use crate::clock::WallTime;
 use crate::report::{Digest, Facts, GuestId, Report, ReportKey, Token, Trigger, facts};
-use crate::store::report_table::{ReportRow, StoredReport};
 use crate::wire::message::{
     self as wire, ErrorCode, REASON, ResponseMeta, VmServiceResponse, response,
 };

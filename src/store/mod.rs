@@ -1,10 +1,11 @@
 //! The databases of the three services: one redb file each, and what may be relied on.
 //!
 //! ```text
-//! serve.redb    report_table      the guest's own report: what `serve` answers from
-//! sense.redb    sense/queue/table newest undelivered envelope of each guest
-//! mirror.redb   inventory_table   mirrored records and their indexes
-//!               audit_table       what the mirror did and why
+//! serve.redb    serve/report_table   the guest's own report: what `serve` answers from
+//!               serve/mapping_table  the mapping that a sensor pushed
+//! sense.redb    sense/queue/table    newest undelivered envelope of each guest
+//! mirror.redb   inventory_table      mirrored records and their indexes
+//!               audit_table          what the mirror did and why
 //! ```
 //!
 //! - A write that returned is on disk: every commit is `Durability::Immediate`.
@@ -29,9 +30,7 @@ mod compact;
 mod error;
 mod inventory_index;
 pub mod inventory_table;
-pub mod mapping_table;
 mod marker;
-pub mod report_table;
 pub(crate) mod row;
 pub mod schema;
 mod snapshot;

@@ -14,14 +14,10 @@
 //! version.
 
 use super::audit_table::AuditRun;
-use super::codec::{self, CodecError, Row, second_version};
-use super::mapping_table::MappingRow;
-use super::report_table::{Identity, ReportRow};
+use super::codec::{Row, second_version};
 use crate::inventory::{Bmc, Component, Domain, Drift, Rack};
-use crate::report::Report;
 
 pub(super) mod v1;
-mod v2;
 
 /// Rows that are still of their first version.
 macro_rules! first_version {
@@ -33,11 +29,6 @@ macro_rules! first_version {
 }
 
 first_version!(
-    // serve.redb
-    Identity,
-    MappingRow,
-    // The mapping that was pushed.
-    String,
     // mirror.redb
     Bmc,
     Drift,
@@ -49,24 +40,10 @@ first_version!(
 );
 
 second_version!(
-    // serve.redb
-    Report: v1::Report,
     // mirror.redb
     Rack: v1::Rack,
     Component: v1::Component,
 );
-
-impl Row<'_> for ReportRow {
-    const VERSION: u8 = 3;
-
-    fn read_old(version: u8, fields: &[u8]) -> Result<Self, CodecError> {
-        match version {
-            1 => codec::fields::<v1::ReportRow>(fields).map(Into::into),
-            2 => codec::fields::<v2::ReportRow>(fields).map(Into::into),
-            other => Err(CodecError::UnknownVersion(Some(other))),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

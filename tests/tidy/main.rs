@@ -91,7 +91,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// A name, and the files (or folders) that alone may have it.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("bincode::", &["store/codec.rs"]),
-    ("redb::", &["store/", "sense/queue/table.rs"]),
+    (
+        "redb::",
+        &[
+            "store/",
+            "serve/report_table",
+            "serve/mapping_table.rs",
+            "sense/queue/table.rs",
+        ],
+    ),
     ("notify::", &["watch/"]),
     ("tokio_vsock", &["transport/"]),
     ("h2::", &["transport/kubevirt/"]),

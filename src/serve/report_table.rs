@@ -3,13 +3,15 @@
 //! Report, generation and digest change in one transaction: what was once served under a key is
 //! never served with other content, also after a kill at any instruction.
 
-use super::blob::{Blobs, Sealed};
-use super::error::{Doing, explain};
-use super::{Store, StoreError, codec};
+mod v1;
+mod v2;
+
 use crate::clock::WallTime;
 use crate::report::{
     DIGEST_FORM, Digest, Epoch, Facts, GuestId, MappingHash, Report, ReportKey, Trigger,
 };
+use crate::store::codec::{Row, second_version};
+use crate::store::{Blobs, CodecError, Sealed, Store, StoreError, codec};
 use redb::{TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,24 @@ const BLOBS: Blobs = Blobs {
 };
 const IDENTITY: &str = "identity";
 const NEWEST: &str = "newest";
+
+second_version!(Report: v1::Report);
+
+impl Row<'_> for Identity {
+    const VERSION: u8 = 1;
+}
+
+impl Row<'_> for ReportRow {
+    const VERSION: u8 = 3;
+
+    fn read_old(version: u8, fields: &[u8]) -> Result<Self, CodecError> {
+        match version {
+            1 => codec::fields::<v1::ReportRow>(fields).map(Into::into),
+            2 => codec::fields::<v2::ReportRow>(fields).map(Into::into),
+            other => Err(CodecError::UnknownVersion(Some(other))),
+        }
+    }
+}
 
 /// Whose reports these are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,8 +169,7 @@ fn put(
     identity: Option<&Identity>,
     stored: &StoredReport,
 ) -> Result<(), StoreError> {
-    let sealed =
-        Sealed::new(&stored.report).map_err(|error| explain(store.path(), error, Doing::Work))?;
+    let sealed = Sealed::new(&stored.report).map_err(|error| error.in_file(store.path()))?;
     store.write(|tx| {
         let mut rows = tx.open_table(ROWS)?;
         if let Some(identity) = identity {
@@ -163,90 +182,4 @@ fn put(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::{Generation, Package};
-    use redb::ReadableTable;
-
-    #[test]
-    fn a_report_is_there_after_a_restart_with_the_same_key() {
-        let dir = tempfile::tempdir().unwrap();
-        let stored = sample(3, 5000);
-        {
-            let store = open(&dir);
-            assert_eq!(load(&store).unwrap(), (None, None));
-            begin_epoch(&store, &identity()).unwrap();
-            replace(&store, &sample(2, 1)).unwrap();
-            replace(&store, &stored).unwrap();
-        }
-        assert_eq!(load(&open(&dir)).unwrap(), (Some(identity()), Some(stored)));
-    }
-
-    #[test]
-    fn a_new_epoch_forgets_the_report_of_the_old_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
-        replace(&store, &sample(1, 3)).unwrap();
-        begin_epoch(&store, &identity()).unwrap();
-        assert_eq!(load(&store).unwrap(), (Some(identity()), None));
-    }
-
-    #[test]
-    fn a_damaged_chunk_is_never_read_as_a_report() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
-        replace(&store, &sample(1, 3000)).unwrap();
-        store
-            .write(|tx| {
-                let mut chunks = tx.open_table(BLOBS.chunks)?;
-                let mut bytes = chunks.get((NEWEST, 0))?.unwrap().value().to_vec();
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= 1;
-                chunks.insert((NEWEST, 0), bytes.as_slice())?;
-                Ok(())
-            })
-            .unwrap();
-        assert!(load(&store).unwrap_err().is_corrupt());
-    }
-
-    fn open(dir: &tempfile::TempDir) -> Store {
-        Store::open(dir.path(), "serve.redb", 1 << 20)
-            .unwrap()
-            .store
-    }
-
-    fn identity() -> Identity {
-        Identity {
-            epoch: Epoch::new(77).unwrap(),
-            guest_id: Some(GuestId::of_machine("m")),
-        }
-    }
-
-    fn sample(generation: u32, packages: usize) -> StoredReport {
-        let mut report = Report {
-            packages: (0..packages)
-                .map(|n| Package {
-                    name: format!("package-{}", n * 7919 % 100_003),
-                    ..Package::default()
-                })
-                .collect(),
-            ..Report::default()
-        };
-        report.normalize();
-        StoredReport {
-            row: ReportRow {
-                key: ReportKey {
-                    epoch: Epoch::new(77),
-                    generation: Generation::new(generation).unwrap(),
-                },
-                digest: report.digest(),
-                digest_form: DIGEST_FORM,
-                trigger: Trigger::Reactive,
-                generated_at: WallTime::from_unix_ms(5),
-                scan_facts: Facts::new(),
-                mapping: Some(MappingHash::of(b"m")),
-            },
-            report,
-        }
-    }
-}
+mod tests;

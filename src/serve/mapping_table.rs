@@ -8,11 +8,10 @@
 //!
 //! Row and content change in one transaction. The mapping is no machine's own: it outlives epochs and clones.
 
-use super::blob::{Blobs, Sealed};
-use super::error::{Doing, explain};
-use super::{Store, StoreError, codec};
 use crate::clock::WallTime;
 use crate::report::MappingHash;
+use crate::store::codec::Row;
+use crate::store::{Blobs, Sealed, Store, StoreError, codec};
 use redb::{TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
@@ -23,17 +22,26 @@ const BLOBS: Blobs = Blobs {
 };
 const NEWEST: &str = "newest";
 
+impl Row<'_> for MappingRow {
+    const VERSION: u8 = 1;
+}
+
+/// The JSON of a mapping.
+impl Row<'_> for String {
+    const VERSION: u8 = 1;
+}
+
 /// What is kept of a mapping beside its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MappingRow {
+pub(super) struct MappingRow {
     /// Over the content.
-    pub hash: MappingHash,
+    pub(super) hash: MappingHash,
     /// When it was pushed.
-    pub received_at: WallTime,
+    pub(super) received_at: WallTime,
 }
 
 /// The row of the stored mapping, if there is one.
-pub fn load_row(store: &Store) -> Result<Option<MappingRow>, StoreError> {
+pub(super) fn load_row(store: &Store) -> Result<Option<MappingRow>, StoreError> {
     store.read(|tx| {
         let rows = match tx.open_table(ROWS) {
             Ok(rows) => rows,
@@ -49,7 +57,7 @@ pub fn load_row(store: &Store) -> Result<Option<MappingRow>, StoreError> {
 ///
 /// # Errors
 /// It cannot be read, or its content is not that of its row.
-pub fn load(store: &Store) -> Result<Option<(MappingRow, String)>, StoreError> {
+pub(super) fn load(store: &Store) -> Result<Option<(MappingRow, String)>, StoreError> {
     let Some(row) = load_row(store)? else {
         return Ok(None);
     };
@@ -70,8 +78,8 @@ pub fn load(store: &Store) -> Result<Option<(MappingRow, String)>, StoreError> {
 }
 
 /// Stores a mapping in place of the one before.
-pub fn replace(store: &Store, row: &MappingRow, json: &String) -> Result<(), StoreError> {
-    let sealed = Sealed::new(json).map_err(|error| explain(store.path(), error, Doing::Work))?;
+pub(super) fn replace(store: &Store, row: &MappingRow, json: &String) -> Result<(), StoreError> {
+    let sealed = Sealed::new(json).map_err(|error| error.in_file(store.path()))?;
     store.write(|tx| {
         let mut rows = tx.open_table(ROWS)?;
         rows.insert(NEWEST, codec::encode(row)?.as_slice())?;
@@ -110,5 +118,16 @@ mod tests {
         }
         assert_eq!(load(&open()).unwrap(), Some(mapping(&long)));
         assert_eq!(load_row(&open()).unwrap(), Some(mapping(&long).0));
+    }
+
+    #[test]
+    fn the_bytes_of_a_mapping_row_never_change() {
+        let row = MappingRow {
+            hash: "0123456789abcdef".parse().unwrap(),
+            received_at: WallTime::from_unix_ms(1),
+        };
+        let expected = [1, 0xfd, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 1, 1];
+        assert_eq!(codec::encode(&row).unwrap(), expected);
+        assert_eq!(codec::encode(&"ab".to_owned()).unwrap(), [1, 2, b'a', b'b']);
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::clock::WallTime;
 use crate::report::{Digest, Facts, ReportKey, Trigger};
-use crate::store::report_table;
 use serde::Deserialize;
 
 /// What was kept of an agent's newest report before it was known with which mapping it was made.
@@ -16,7 +15,7 @@ pub(super) struct ReportRow {
     scan_facts: Facts,
 }
 
-impl From<ReportRow> for report_table::ReportRow {
+impl From<ReportRow> for super::ReportRow {
     fn from(row: ReportRow) -> Self {
         Self {
             key: row.key,
