@@ -14,9 +14,11 @@
 //! Plain values: no IO, no clock, no knowledge of any format on disk or wire.
 
 pub mod cpe;
+pub mod diff;
 mod digest;
 mod envelope;
 pub mod escape;
+pub mod evr;
 pub mod facts;
 mod generation;
 mod mapping;

@@ -29,6 +29,7 @@ mod mirror_rest;
 mod mirror_scenarios;
 mod mirror_survives;
 mod private_authority;
+mod rpm_order;
 mod rpmdb_chains;
 mod rpmdb_nasty;
 mod rpmdb_real;
