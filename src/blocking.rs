@@ -3,7 +3,7 @@
 //! Glue never calls `spawn_blocking` itself: it is given a [`Blocking`], so that a test can run the same
 //! glue on one thread, in virtual time.
 
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 
 /// How work that blocks is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +25,18 @@ impl Blocking {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
+        self.spawn(work).await
+    }
+
+    /// Starts `work`. It runs to its end, also when the handle is dropped.
+    pub fn spawn<T, F>(self, work: F) -> JoinHandle<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
         match self {
-            Self::Threads => tokio::task::spawn_blocking(work).await,
-            Self::Inline => tokio::spawn(async move { work() }).await,
+            Self::Threads => tokio::task::spawn_blocking(work),
+            Self::Inline => tokio::spawn(async move { work() }),
         }
     }
 }

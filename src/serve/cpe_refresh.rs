@@ -2,9 +2,10 @@
 
 use super::Config;
 use super::repo_cpe::{self, FetchOptions, RepoCpeError, Source};
+use super::timer::Task;
+use crate::blocking::Blocking;
 use crate::clock;
 use std::path::PathBuf;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 /// Keeps the copy of a mapping that is a URL fresh.
@@ -14,11 +15,12 @@ pub(super) struct Mapping {
     state_dir: PathBuf,
     next: Instant,
     failures: u32,
-    fetch: Option<JoinHandle<Result<bool, RepoCpeError>>>,
+    fetch: Task<Result<bool, RepoCpeError>>,
+    blocking: Blocking,
 }
 
 impl Mapping {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, blocking: Blocking) -> Self {
         let url = match &config.repo_cpe {
             Source::Url(url) => Some(url.clone()),
             Source::File(_) | Source::Sensor => None,
@@ -29,7 +31,8 @@ impl Mapping {
             state_dir: config.state_dir.clone(),
             next: clock::now().into(),
             failures: 0,
-            fetch: None,
+            fetch: Task::default(),
+            blocking,
         }
     }
 
@@ -39,18 +42,14 @@ impl Mapping {
         let Some(url) = &self.url else {
             return std::future::pending().await;
         };
-        let fetch = match &mut self.fetch {
-            Some(fetch) => fetch,
-            None => {
-                sleep_until(self.next).await;
-                let (url, options) = (url.clone(), self.options.clone());
-                let state_dir = self.state_dir.clone();
-                let fetch = move || repo_cpe::fetch(&url, &options, &state_dir);
-                self.fetch.insert(tokio::task::spawn_blocking(fetch))
-            }
-        };
-        let fetched = fetch.await;
-        self.fetch = None;
+        if !self.fetch.is_running() {
+            sleep_until(self.next).await;
+            let (url, options) = (url.clone(), self.options.clone());
+            let state_dir = self.state_dir.clone();
+            let fetch = move || repo_cpe::fetch(&url, &options, &state_dir);
+            self.fetch.start(self.blocking.spawn(fetch));
+        }
+        let fetched = self.fetch.joined().await;
         let (wait, is_new) = match fetched {
             Ok(Ok(is_new)) => {
                 self.failures = 0;

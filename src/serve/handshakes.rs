@@ -4,7 +4,7 @@
 //! without a word. This is the only place where the reason is known.
 
 use super::rate_limited_log::RateLimitedLog;
-use crate::transport::{ListenAddress, Peer, Reason, Refused};
+use crate::transport::{Peer, Reason, Refused};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,13 +21,13 @@ struct Counter {
 
 impl Handshakes {
     /// Counts a handshake that failed, and logs it if its reason was not logged in the last minute.
-    pub(super) fn refused(&self, address: &ListenAddress, peer: Peer, refused: &Refused) {
+    pub(super) fn refused(&self, address: &str, peer: Peer, refused: &Refused) {
         let mut counters = self.lock();
         let counter = counters.entry(refused.reason).or_default();
         counter.count += 1;
         if counter.log.is_due() {
             let (reason, count) = (refused.reason.as_str(), counter.count);
-            tracing::warn!(%address, %peer, reason, count, error = %refused, "TLS handshake refused");
+            tracing::warn!(address, %peer, reason, count, error = %refused, "TLS handshake refused");
         }
     }
 

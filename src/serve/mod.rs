@@ -1,20 +1,22 @@
-//! In the guest: watch, scan, keep, answer.
+//! The agent in the guest: it watches the RPM database, scans it, stores the report and serves it.
 //!
 //! ```text
-//! watch ──Touch──► rescan ──Scan──► scan (a thread) ──Report──► keep ──► published
-//!                     ▲                                                     │
-//!                  the clock                    server: get_report ◄────────┤
-//!                                                       wait_report ◄───────┘
+//! machine ──Touch──► rescan ──Scan──► worker (a thread) ──Report──► report_store ──► published
+//!                      ▲                                                                 │
+//!                   the clock                          server: get_report ◄──────────────┤
+//!                                                              wait_report ◄─────────────┘
 //! ```
 //!
-//! One thread runs everything but scans and writes to disk, which take one hop to a thread of
-//! their own. What is published is on disk already.
+//! One thread runs everything but scans and writes to disk, which run where
+//! [`Blocking`](crate::blocking::Blocking) says. What is published is on disk already.
 
 mod admission;
 mod cpe_refresh;
+pub mod engine;
 mod error;
 mod handshakes;
 mod listen;
+pub mod machine;
 pub mod mapping;
 mod mapping_table;
 mod pushed_mapping;
@@ -30,6 +32,7 @@ pub mod respond;
 mod run;
 mod scanned;
 mod server;
+mod service;
 mod status;
 mod timer;
 mod worker;
@@ -37,8 +40,9 @@ mod worker;
 pub use error::ServeError;
 pub use listen::{Listen, TlsConfig, TlsMode};
 pub use rescan::Pace;
-pub use run::{Reread, run};
+pub use run::Reread;
 pub use scanned::Scan;
+pub use service::run;
 
 use crate::store::Limits;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use super::mapping_table::{self, MappingRow};
 use super::repo_cpe::{self, RepoCpeError};
-use crate::clock;
+use crate::clock::WallTime;
 use crate::report::MappingHash;
 use crate::store::{Store, StoreError};
 
@@ -53,7 +53,11 @@ impl PushedMapping {
     }
 
     /// Whether `json` is to be kept: gives what it is kept as, or what is answered at once. Takes a while.
-    pub(super) fn check(&self, json: Vec<u8>) -> Result<(MappingRow, String), Pushed> {
+    pub(super) fn check(
+        &self,
+        json: Vec<u8>,
+        received_at: WallTime,
+    ) -> Result<(MappingRow, String), Pushed> {
         if json.len() > LONGEST {
             let why = format!(
                 "a mapping of {} bytes, at most {LONGEST} are taken",
@@ -69,7 +73,6 @@ impl PushedMapping {
             .map_err(|_| Pushed::Malformed("the mapping is not UTF-8".into()))?;
         repo_cpe::check_pushed(&json)
             .map_err(|error| Pushed::Malformed(format!("not a mapping: {error}")))?;
-        let received_at = clock::wall_now();
         Ok((MappingRow { hash, received_at }, json))
     }
 
@@ -137,11 +140,13 @@ mod tests {
     #[test]
     fn a_mapping_that_could_not_be_stored_is_used_and_stored_later() {
         let mut pushed = PushedMapping::load(None);
-        let (row, json) = pushed.check(MAPPING.into()).unwrap();
+        let (row, json) = pushed
+            .check(MAPPING.into(), WallTime::from_unix_ms(1))
+            .unwrap();
         pushed.keep(None, row, json).unwrap();
         assert_eq!(pushed.read(None).unwrap(), MAPPING);
         assert_eq!(
-            pushed.check(MAPPING.into()),
+            pushed.check(MAPPING.into(), WallTime::from_unix_ms(1)),
             Err(Pushed::Same(MappingHash::of(MAPPING.as_bytes())))
         );
         let dir = tempfile::tempdir().unwrap();
@@ -159,7 +164,9 @@ mod tests {
         let [old, new] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let disk = store(&old);
         let mut pushed = PushedMapping::load(Some(&disk));
-        let (row, json) = pushed.check(MAPPING.into()).unwrap();
+        let (row, json) = pushed
+            .check(MAPPING.into(), WallTime::from_unix_ms(1))
+            .unwrap();
         pushed.keep(Some(&disk), row, json).unwrap();
         pushed.follow(Some(&disk));
         assert_eq!(pushed.hash(), Some(row.hash));

@@ -5,9 +5,10 @@
 //! waits for its end, and the next scan for the new epoch.
 
 use super::report_table::ReportRow;
+use super::timer::Task;
 use crate::store::StoreError;
 use std::time::{Duration, Instant};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
 
 /// Between two new epochs.
 const PACE: Duration = Duration::from_secs(60);
@@ -18,7 +19,7 @@ pub(super) type Renewed = Result<Result<Option<ReportRow>, StoreError>, JoinErro
 /// Whether a new epoch is due, and the task that begins it.
 #[derive(Default)]
 pub(super) struct Renewal {
-    pub(super) running: Option<JoinHandle<Result<Option<ReportRow>, StoreError>>>,
+    pub(super) running: Task<Result<Option<ReportRow>, StoreError>>,
     requested: bool,
     last: Option<Instant>,
 }
@@ -40,7 +41,7 @@ impl Renewal {
 
     /// Whether no scan may begin.
     pub(super) fn is_under_way(&self) -> bool {
-        self.running.is_some() || self.requested
+        self.running.is_running() || self.requested
     }
 }
 

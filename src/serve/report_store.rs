@@ -16,6 +16,9 @@ const CACHE_BYTES: usize = 1 << 20;
 
 const FILE: &str = "serve.redb";
 
+/// Gives a random epoch: two machines that begin at the same moment must differ.
+pub type DrawEpoch = fn() -> Epoch;
+
 /// Which machine this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Machine {

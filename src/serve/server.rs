@@ -11,7 +11,7 @@ use super::refusal::{NotReady, Refusal};
 use super::requests::{NoRequest, Received, ReceivedPush, Requests};
 use super::respond::{self, Asked, Published, Verdict};
 use crate::clock;
-use crate::transport::{ListenAddress, Listener, Peer, Refused, Stream, write_frame};
+use crate::transport::{Listener, Peer, Refused, Stream, write_frame};
 use crate::wire::message::ErrorCode;
 use std::io;
 use std::sync::Arc;
@@ -100,14 +100,14 @@ impl Server {
     }
 
     /// Accepts until the service stops, then until all that was asked is answered.
-    pub(super) async fn accept_from(self: Arc<Self>, listener: Listener, door: Door) {
+    pub(super) async fn accept_from(self: Arc<Self>, mut incoming: Incoming, door: Door) {
         let door = Arc::new(door);
         let mut stopping = self.shared.stopping.clone();
         let mut connections = JoinSet::new();
         let (mut strangers, mut failures) = (RateLimitedLog::default(), RateLimitedLog::default());
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = incoming.accept() => accepted,
                 Some(ended) = connections.join_next() => {
                     tell_panic(ended);
                     continue;
@@ -141,7 +141,7 @@ impl Server {
                 }
             }
         }
-        drop(listener);
+        drop(incoming);
         while let Some(ended) = connections.join_next().await {
             tell_panic(ended);
         }
@@ -247,18 +247,14 @@ impl Server {
         let mut stream = match accepted.unwrap_or_else(|_| Err(Refused::timed_out())) {
             Ok(stream) => stream,
             Err(refused) => {
-                self.shared
-                    .handshakes
-                    .refused(&door.address, peer, &refused);
+                self.shared.handshakes.refused(&door.name, peer, &refused);
                 return None;
             }
         };
         let received = self.requests.read(&mut stream, &self.mapping()).await;
         if let Err(NoRequest::Tls) = received {
             let refused = Refused::tls_on_plaintext();
-            self.shared
-                .handshakes
-                .refused(&door.address, peer, &refused);
+            self.shared.handshakes.refused(&door.name, peer, &refused);
             return None;
         }
         Some((stream, received))
@@ -429,9 +425,31 @@ fn tell_panic(ended: Result<(), JoinError>) {
     }
 }
 
+/// Where connections come from.
+pub(super) enum Incoming {
+    /// A socket.
+    Listener(Listener),
+    /// Pipes in memory, each to the owner of this service.
+    Memory(mpsc::Receiver<Stream>),
+}
+
+impl Incoming {
+    /// The next connection. Safe to drop and call again.
+    async fn accept(&mut self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Listener(listener) => listener.accept().await,
+            Self::Memory(pipes) => match pipes.recv().await {
+                Some(stream) => Ok((stream, Peer::Uid(nix::unistd::geteuid().as_raw()))),
+                None => std::future::pending().await,
+            },
+        }
+    }
+}
+
 /// An address that peers connect to.
 pub(super) struct Door {
-    pub(super) address: ListenAddress,
+    /// The address, for messages.
+    pub(super) name: String,
     pub(super) acceptor: Arc<Acceptor>,
 }
 

@@ -4,7 +4,7 @@ use super::handshakes::Handshakes;
 use super::listen::Acceptors;
 use super::mapping::{MappingState, UpdatePath};
 use super::respond::Published;
-use crate::clock::{self, WallTime};
+use crate::clock::{self, WallClock, WallTime};
 use crate::report::{Epoch, GuestId};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ pub(super) const MANY: u32 = 3;
 
 /// The state of an agent, as its loop last left it.
 pub(super) struct Status {
+    pub(super) wall: WallClock,
     pub(super) started_at: WallTime,
     pub(super) guest_id: Option<GuestId>,
     pub(super) epoch: Epoch,
@@ -97,7 +98,7 @@ impl Status {
         let served = published.map_or_else(
             || "no report yet".to_owned(),
             |published| {
-                let age = clock::wall_now().since(published.last_scan_at());
+                let age = self.wall.now().since(published.last_scan_at());
                 // Whole minutes, once there are some.
                 let unit = if age.as_secs() < 120 { 1 } else { 60 };
                 let age = Duration::from_secs(age.as_secs() / unit * unit);
@@ -118,7 +119,7 @@ impl Status {
     /// The object that answers a question for the status.
     pub(super) fn show(&self, published: Option<&Arc<Published>>) -> Value {
         let reasons = self.reasons(published.map(Arc::as_ref));
-        let now = clock::wall_now();
+        let now = self.wall.now();
         let report = published.map(|p| {
             json!({
                 "epoch": p.key().epoch_or_zero(),

@@ -1,25 +1,22 @@
 //! What takes a thread of its own: scanning, and keeping what was found.
 
 use super::Config;
+use super::machine::PackageSource;
 use super::mapping::{MappingState, UpdatePath};
 use super::pushed_mapping::{Pushed, PushedMapping};
 use super::repo_cpe::{Content, Rejected, RepoCpe, RepoCpeError, Source};
-use super::report_store::{Machine, Recorded, ReportStore};
+use super::report_store::{DrawEpoch, Machine, Recorded, ReportStore};
 use super::report_table::ReportRow;
 use super::respond::Published;
 use super::scanned::Scan;
-use crate::clock;
+use crate::clock::WallClock;
 use crate::report::{Epoch, Facts, GuestId, MappingHash, Report, Trigger, facts};
 use crate::root::{is_absent, read_text};
-use crate::scan::{self, Mode, OnLock, ScanError, Scanner, Skipped};
+use crate::scan::{Mode, OnLock, ScanError, Skipped};
 use crate::store::StoreError;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
-
-/// How long one scan tries to find a quiet moment before the decision is made anew.
-const RETRY_FOR: Duration = Duration::from_millis(500);
 
 /// How a scan ended.
 pub(super) enum Outcome {
@@ -35,6 +32,18 @@ pub(super) enum Outcome {
     ScanFailed(String),
     /// It could be read but not kept.
     StoreFailed(String),
+}
+
+/// What a worker is given.
+pub(super) struct WorkerParts {
+    /// What is installed.
+    pub(super) packages: Box<dyn PackageSource>,
+    /// Which machine this is, and why that is not known where it could be.
+    pub(super) machine: (Machine, Option<String>),
+    /// Time of day.
+    pub(super) wall: WallClock,
+    /// New epochs.
+    pub(super) draw_epoch: DrawEpoch,
 }
 
 /// Scans and keeps, one at a time.
@@ -58,7 +67,9 @@ pub(super) struct Kept {
 }
 
 struct Inner {
-    scanner: Scanner,
+    packages: Box<dyn PackageSource>,
+    wall: WallClock,
+    draw_epoch: DrawEpoch,
     report_store: ReportStore,
     repo_cpe: RepoCpe,
     /// Where the mapping is, if it is a file.
@@ -81,8 +92,16 @@ struct Told {
 
 impl Worker {
     /// Opens the state directory; gives the report kept there, ready for being served.
-    pub(super) fn open(config: &Config) -> Result<(Self, Option<Published>), StoreError> {
-        let (machine, machine_trouble) = machine(&config.root);
+    pub(super) fn open(
+        config: &Config,
+        parts: WorkerParts,
+    ) -> Result<(Self, Option<Published>), StoreError> {
+        let WorkerParts {
+            packages,
+            machine: (machine, machine_trouble),
+            wall,
+            draw_epoch,
+        } = parts;
         if let Some(trouble) = &machine_trouble {
             tracing::warn!(
                 trouble,
@@ -110,7 +129,9 @@ impl Worker {
             Source::File(_) | Source::Url(_) => PushedMapping::default(),
         };
         let inner = Inner {
-            scanner: Scanner::new(),
+            packages,
+            wall,
+            draw_epoch,
             report_store,
             repo_cpe: RepoCpe::default(),
             mapping_file: config.repo_cpe.file(&config.state_dir),
@@ -158,7 +179,7 @@ impl Worker {
 
     /// Counts what scans have looked at: it stands still only when a scan hangs, or there is none.
     pub(super) fn progress(&self) -> Arc<AtomicU64> {
-        locked(&self.inner).scanner.progress()
+        locked(&self.inner).packages.progress()
     }
 
     /// Begins a new epoch, to be run on a thread of its own; see [`ReportStore::renew`].
@@ -166,51 +187,37 @@ impl Worker {
         &self,
     ) -> impl FnOnce() -> Result<Option<ReportRow>, StoreError> + Send + use<> {
         let inner = Arc::clone(&self.inner);
-        move || locked(&inner).report_store.renew(draw_epoch())
-    }
-
-    /// The process that runs an rpm transaction now, if one does. Cheap enough for the loop.
-    pub(super) fn transaction_running(&self, config: &Config) -> Option<i32> {
-        let located = scan::locate(&config.root, config.dbpath.as_deref()).ok()?;
-        scan::transaction_running(&config.root, &located.directory)
-            .ok()
-            .flatten()
+        move || {
+            let mut inner = locked(&inner);
+            let epoch = (inner.draw_epoch)();
+            inner.report_store.renew(epoch)
+        }
     }
 
     /// A scan, to be run on a thread of its own.
     pub(super) fn scan(
         &self,
-        config: &Config,
         trigger: Trigger,
         mid_transaction: bool,
     ) -> impl FnOnce() -> Outcome + Send + use<> {
         let inner = Arc::clone(&self.inner);
-        let (root, dbpath) = (config.root.clone(), config.dbpath.clone());
-        move || {
-            let request = scan::ScanRequest {
-                root: &root,
-                dbpath: dbpath.as_deref(),
-                retry_for: RETRY_FOR,
-                on_lock: if mid_transaction {
-                    OnLock::ScanAnyway
-                } else {
-                    OnLock::Wait
-                },
-            };
-            locked(&inner).scan(&request, trigger)
-        }
+        let on_lock = match mid_transaction {
+            true => OnLock::ScanAnyway,
+            false => OnLock::Wait,
+        };
+        move || locked(&inner).scan(on_lock, trigger)
     }
 }
 
 impl Inner {
-    fn scan(&mut self, request: &scan::ScanRequest<'_>, trigger: Trigger) -> Outcome {
+    fn scan(&mut self, on_lock: OnLock, trigger: Trigger) -> Outcome {
         // A scheduled scan is a full one: it depends on nothing that an earlier one remembered.
         let mode = match trigger {
             Trigger::Reactive => Mode::Incremental,
             Trigger::Scheduled | Trigger::Unknown => Mode::Full,
         };
-        let at = clock::wall_now();
-        let scanned = match self.scanner.scan(request, mode) {
+        let at = self.wall.now();
+        let scanned = match self.packages.scan(mode, on_lock) {
             Ok(scanned) => scanned,
             Err(ScanError::TransactionRunning { .. }) => return Outcome::Overtaken,
             Err(error @ ScanError::KeepsChanging { .. }) => {
@@ -255,7 +262,7 @@ impl Inner {
         let scan = Scan { at, facts, mapping };
         let recorded = self
             .report_store
-            .record(&report, trigger, &scan, draw_epoch);
+            .record(&report, trigger, &scan, self.draw_epoch);
         self.pushed.follow(self.report_store.store());
         match recorded {
             Ok(recorded) => Outcome::Found(recorded, scan),
@@ -291,14 +298,14 @@ impl Inner {
     }
 
     fn keep_mapping(&mut self, json: Vec<u8>) -> Pushed {
-        let (row, json) = match self.pushed.check(json) {
+        let (row, json) = match self.pushed.check(json, self.wall.now()) {
             Ok(checked) => checked,
             Err(answer) => return answer,
         };
         match self.pushed.keep(self.report_store.store(), row, json) {
             Ok(()) => Pushed::Updated(row.hash),
             Err(error) => {
-                let error = self.report_store.recover(error, draw_epoch());
+                let error = self.report_store.recover(error, (self.draw_epoch)());
                 self.pushed.follow(self.report_store.store());
                 Pushed::Failed(error.to_string())
             }
@@ -335,7 +342,7 @@ impl Inner {
 fn locked(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(|poisoned| {
         let mut guard = poisoned.into_inner();
-        guard.scanner = Scanner::counting(guard.scanner.progress());
+        guard.packages.reset();
         inner.clear_poison();
         guard
     })
@@ -356,7 +363,7 @@ fn tell_rejected(rejected: &[Rejected]) {
 }
 
 /// Which machine this is, and why that is not known.
-fn machine(root: &Path) -> (Machine, Option<String>) {
+pub(super) fn machine(root: &Path) -> (Machine, Option<String>) {
     const FILE: &str = "etc/machine-id";
     let text = match read_text(root, FILE) {
         Ok(text) => text,
@@ -372,7 +379,7 @@ fn machine(root: &Path) -> (Machine, Option<String>) {
 }
 
 /// From the system's own randomness: two machines that begin at the same moment must differ.
-fn draw_epoch() -> Epoch {
+pub(super) fn draw_epoch() -> Epoch {
     loop {
         let [a, b, c, d, ..] = uuid::Uuid::new_v4().into_bytes();
         if let Some(epoch) = Epoch::new(u32::from_be_bytes([a, b, c, d])) {

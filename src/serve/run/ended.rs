@@ -1,6 +1,6 @@
 //! What becomes of a scan that has ended, and of a new epoch.
 
-use super::{Agent, locked};
+use super::{AgentLoop, locked};
 use crate::clock;
 use crate::serve::mapping::{MappingState, UpdatePath};
 use crate::serve::refusal::NotReady;
@@ -12,7 +12,7 @@ use crate::serve::status;
 use crate::serve::worker::{Kept, Outcome};
 use std::sync::Arc;
 
-impl Agent {
+impl AgentLoop {
     /// Takes the outcome into the status; gives whether it is the same trouble as before.
     fn remember(&self, outcome: &Outcome) -> bool {
         let mut status = locked(&self.status);
@@ -57,10 +57,10 @@ impl Agent {
     /// Begins a new epoch, when no scan is under way whose report would get a key of the old one, and no
     /// mapping is being kept.
     pub(super) fn renew(&mut self) {
-        let is_free = self.scan.is_none() && self.pushes.running.is_none();
+        let is_free = !self.scan.is_running() && !self.pushes.running.is_running();
         if is_free && self.renewal.take() {
             let renew = self.worker.renew();
-            self.renewal.running = Some(tokio::task::spawn_blocking(renew));
+            self.renewal.running.start(self.blocking.spawn(renew));
         }
     }
 
@@ -151,7 +151,7 @@ impl Agent {
             Outcome::ScanFailed(error) => {
                 self.not_ready.send_replace(NotReady::ScanFailed);
                 self.published.send_if_modified(|published| {
-                    let at = clock::wall_now();
+                    let at = self.wall.now();
                     *published = published
                         .as_ref()
                         .map(|p| Arc::new(p.not_scanned(&error, at)));

@@ -3,19 +3,20 @@
 //! One is kept at a time, and never during a scan or while a new epoch begins: what the loop asks the worker
 //! then would have to wait for the disk. A scan that is under way is not interrupted.
 
-use super::{Agent, locked};
+use super::{AgentLoop, locked};
 use crate::clock;
 use crate::serve::mapping::MappingState;
 use crate::serve::pushed_mapping::Pushed;
 use crate::serve::server::Push;
+use crate::serve::timer::Task;
 use tokio::sync::oneshot;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
 
 /// The push that waits for its turn, and the one that is being kept.
 #[derive(Default)]
-pub(super) struct Pushes {
+pub(in crate::serve) struct Pushes {
     waiting: Option<Push>,
-    pub(super) running: Option<JoinHandle<Pushed>>,
+    pub(super) running: Task<Pushed>,
     reply: Option<oneshot::Sender<Pushed>>,
 }
 
@@ -26,15 +27,16 @@ impl Pushes {
     }
 }
 
-impl Agent {
+impl AgentLoop {
     pub(super) fn push_arrived(&mut self, push: Push) {
         self.pushes.waiting = Some(push);
     }
 
     /// Begins to keep the waiting push, when nothing else is under way.
     pub(super) fn begin_push(&mut self) {
-        let is_busy =
-            self.scan.is_some() || self.renewal.running.is_some() || self.pushes.running.is_some();
+        let is_busy = self.scan.is_running()
+            || self.renewal.running.is_running()
+            || self.pushes.running.is_running();
         if is_busy {
             return;
         }
@@ -42,7 +44,7 @@ impl Agent {
         let waiting = self.pushes.waiting.take();
         if let Some(Push { mapping, reply }) = waiting.filter(|push| !push.reply.is_closed()) {
             let keep = self.worker.keep_mapping(mapping);
-            self.pushes.running = Some(tokio::task::spawn_blocking(keep));
+            self.pushes.running.start(self.blocking.spawn(keep));
             self.pushes.reply = Some(reply);
         }
     }

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::serve::Pace;
+use crate::serve::machine::ScannedRoot;
 use crate::store::Limits;
+use std::time::Duration;
 
 pub(in crate::serve) fn config(root: &Path, state_dir: &Path) -> Config {
     let hour = Duration::from_secs(3600);
@@ -39,12 +41,21 @@ pub(in crate::serve) fn config(root: &Path, state_dir: &Path) -> Config {
     }
 }
 
+pub(in crate::serve) fn parts(config: &Config) -> WorkerParts {
+    WorkerParts {
+        packages: Box::new(ScannedRoot::new(config)),
+        machine: machine(&config.root),
+        wall: WallClock::default(),
+        draw_epoch,
+    }
+}
+
 // The loss: an agent that scans nothing any more because one scan met what nobody had thought of.
 #[test]
 fn after_a_scan_that_panicked_the_next_one_begins_with_a_new_scanner() {
     let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let config = config(root.path(), state.path());
-    let (worker, _) = Worker::open(&config).unwrap();
+    let (worker, _) = Worker::open(&config, parts(&config)).unwrap();
     let before = worker.progress();
     let inner = Arc::clone(&worker.inner);
     let scan = std::thread::spawn(move || {
@@ -52,7 +63,7 @@ fn after_a_scan_that_panicked_the_next_one_begins_with_a_new_scanner() {
         std::panic::resume_unwind(Box::new("as in a scan"));
     });
     assert!(scan.join().is_err() && worker.inner.is_poisoned());
-    let outcome = worker.scan(&config, Trigger::Reactive, false)();
+    let outcome = worker.scan(Trigger::Reactive, false)();
     assert!(
         matches!(outcome, Outcome::ScanFailed(_)),
         "there is nothing to scan"
@@ -88,9 +99,9 @@ fn what_was_found_is_new_once_and_then_the_same_and_a_database_without_packages_
     let state = tempfile::tempdir().unwrap();
     let root = root_with("fedora-33-subset-sqlite");
     let config = config(root.path(), state.path());
-    let (worker, kept) = Worker::open(&config).unwrap();
+    let (worker, kept) = Worker::open(&config, parts(&config)).unwrap();
     assert!(kept.is_none());
-    let scan = |trigger| worker.scan(&config, trigger, false)();
+    let scan = |trigger| worker.scan(trigger, false)();
     let first = scan(Trigger::Scheduled);
     assert!(matches!(first, Outcome::Found(Recorded::New(_), _)));
     for trigger in [Trigger::Scheduled, Trigger::Reactive] {
@@ -98,7 +109,7 @@ fn what_was_found_is_new_once_and_then_the_same_and_a_database_without_packages_
     }
     drop(worker);
     // What was kept is served before anything is scanned again.
-    let (_, kept) = Worker::open(&config).unwrap();
+    let (_, kept) = Worker::open(&config, parts(&config)).unwrap();
     assert!(kept.is_some());
 
     // The database of a system into which nothing was installed yet.
@@ -112,8 +123,8 @@ fn what_was_found_is_new_once_and_then_the_same_and_a_database_without_packages_
     made.execute_batch(table).unwrap();
     drop(made);
     let config = self::config(root.path(), state.path());
-    let (worker, _) = Worker::open(&config).unwrap();
-    match worker.scan(&config, Trigger::Scheduled, false)() {
+    let (worker, _) = Worker::open(&config, parts(&config)).unwrap();
+    match worker.scan(Trigger::Scheduled, false)() {
         Outcome::Empty(why) => assert!(why.contains("holds no package yet"), "{why}"),
         Outcome::ScanFailed(why) => panic!("{why}"),
         _ => panic!("there is no package"),
@@ -154,8 +165,8 @@ fn each_thing_that_makes_a_report_poorer_is_told_and_the_fact_names_the_first() 
             repo_cpe: Source::File(map.clone()),
             ..config(root.path(), state.path())
         };
-        let (worker, _) = Worker::open(&config).unwrap();
-        let Outcome::Found(_, scan) = worker.scan(&config, Trigger::Scheduled, false)() else {
+        let (worker, _) = Worker::open(&config, parts(&config)).unwrap();
+        let Outcome::Found(_, scan) = worker.scan(Trigger::Scheduled, false)() else {
             panic!("nothing was found");
         };
         assert_eq!(scan.facts[facts::PROVENANCE], fact, "{said:?}");
