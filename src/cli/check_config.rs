@@ -57,8 +57,7 @@ fn check(command: Command, file: &Path) -> Result<Settings, ConfigError> {
         Command::Sense => (sense::SETTINGS, sense::TABLES),
         Command::Mirror => (mirror::SETTINGS, &[]),
     };
-    let environment = |name: &str| native::variable(name);
-    let settings = Settings::gather(list, Vec::new(), environment, Some(file), tables)?;
+    let settings = Settings::gather(list, Vec::new(), native::variable, Some(file), tables)?;
     match command {
         Command::Serve => serve::config(&settings).map(drop),
         Command::Sense => sense::configure(&settings).map(drop),

@@ -3,13 +3,11 @@
 //! Exit codes: 0 converged, 1 a type failed or was pulled in part only, 2 usage or configuration, 3
 //! deletes were withheld.
 
-#[macro_use]
-mod asking;
+mod args;
 mod read;
 mod settings;
 mod summary;
 
-use super::native;
 use super::options::ConfigError;
 use super::{DONE, FAILED, USAGE, complain, print_with, write_lines};
 use crate::mirror::diagnostics::{Diagnostic, Summary};
@@ -21,9 +19,10 @@ use crate::mirror::{Store, lost};
 use crate::telemetry::start_log;
 use crate::visible::visible;
 use argh::FromArgs;
-pub(super) use settings::SETTINGS;
-use settings::{Config, Flags};
-use std::path::{Path, PathBuf};
+pub(super) use args::SETTINGS;
+use args::{ApplyArgs, ExplainArgs, PlanArgs, RunArgs};
+use settings::Config;
+use std::path::Path;
 use summary::{exit_code, print_diagnostics, print_summary};
 
 /// Keep a local copy of Core's expected inventory, and say how reality differs from it.
@@ -53,85 +52,6 @@ enum Command {
     Approve(read::ApproveArgs),
 }
 
-asking! {
-    /// Mirror once or at intervals, then look at drift.
-    #[argh(subcommand, name = "run")]
-    RunArgs {
-        /// one cycle, then exit
-        #[argh(switch)]
-        once: bool,
-        /// time between cycles (default 5m)
-        #[argh(option, arg_name = "DURATION")]
-        interval: Option<String>,
-        /// where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT
-        #[argh(option, arg_name = "ADDR")]
-        metrics: Option<String>,
-        /// longest time that a row of the audit log is kept (default: for ever)
-        #[argh(option, arg_name = "DURATION")]
-        audit_max_age: Option<String>,
-        /// most room for the rows of the audit log, in MiB (default: no bound)
-        #[argh(option, arg_name = "MIB")]
-        audit_max_size: Option<String>,
-        /// print what would be done instead of doing it
-        #[argh(switch)]
-        plan: bool,
-        /// save the plan to this file; implies --plan
-        #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
-        plan_out: Option<PathBuf>,
-        /// carry out this saved plan if it still holds
-        #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
-        apply: Option<PathBuf>,
-    }
-}
-
-asking! {
-    /// Print what a run would do now, without doing it.
-    #[argh(subcommand, name = "plan")]
-    PlanArgs {
-        /// save the plan to this file, the whole of it
-        #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
-        plan_out: Option<PathBuf>,
-        /// only changes and warnings of this type
-        #[argh(option, arg_name = "TYPE")]
-        kind: Option<String>,
-        /// only changes of this sort, such as soft_delete, and warnings of this code
-        #[argh(option, arg_name = "CODE")]
-        code: Option<String>,
-        /// at most as many changes
-        #[argh(option, arg_name = "NUMBER")]
-        limit: Option<usize>,
-        /// only changes behind the one with this number
-        #[argh(option, arg_name = "NUMBER")]
-        cursor: Option<usize>,
-    }
-}
-
-asking! {
-    /// Carry out a saved plan, if neither the tables nor Core changed since.
-    #[argh(subcommand, name = "apply")]
-    ApplyArgs {
-        /// the saved plan
-        #[argh(positional, from_str_fn(native::path))]
-        file: PathBuf,
-    }
-}
-
-asking! {
-    /// Say which rule decides about an entry or row: why it matched, was skipped, deleted, withheld or evicted.
-    #[argh(subcommand, name = "explain")]
-    ExplainArgs {
-        /// a rack_id, serial number, MANUFACTURER/SERIAL, MAC address, name or id
-        #[argh(positional)]
-        key: String,
-        /// at most as many lines
-        #[argh(option, arg_name = "NUMBER")]
-        limit: Option<usize>,
-        /// only lines behind the one with this number
-        #[argh(option, arg_name = "NUMBER")]
-        cursor: Option<usize>,
-    }
-}
-
 /// Whether settings make a configuration.
 pub(super) fn check(settings: &super::options::Settings) -> Result<(), ConfigError> {
     Config::of(settings, None).map(drop)
@@ -141,24 +61,13 @@ pub(super) fn run(args: MirrorArgs) -> u8 {
     start_log();
     let done = match args.command {
         Command::Run(args) => run_command(&args),
-        Command::Plan(args) => args
-            .config(Vec::new())
-            .map_err(Stop::from)
-            .and_then(|config| {
-                let filter = PlanFilter {
-                    kind: args.kind.clone(),
-                    code: args.code.clone(),
-                    limit: args.limit,
-                    cursor: args.cursor,
-                };
-                plan(&config, args.plan_out.as_deref(), &filter, args.json)
-            }),
+        Command::Plan(args) => plan_command(&args),
         Command::Apply(args) => args
-            .config(Vec::new())
+            .configuration()
             .map_err(Stop::from)
             .and_then(|config| apply(&config, &args.file, args.json)),
         Command::Explain(args) => args
-            .config(Vec::new())
+            .configuration()
             .map_err(Stop::from)
             .and_then(|config| explain(&config, &args)),
         Command::Dump(args) => read::dump(&args),
@@ -214,21 +123,7 @@ impl From<ConfigError> for Stop {
 }
 
 fn run_command(args: &RunArgs) -> Result<u8, Stop> {
-    let own = || {
-        vec![
-            ("interval", args.interval.iter().cloned().collect()),
-            ("metrics", args.metrics.iter().cloned().collect()),
-            (
-                "audit-max-age",
-                args.audit_max_age.iter().cloned().collect(),
-            ),
-            (
-                "audit-max-size",
-                args.audit_max_size.iter().cloned().collect(),
-            ),
-        ]
-    };
-    let config = args.config(own())?;
+    let config = args.configuration()?;
     if let Some(file) = &args.apply {
         return apply(&config, file, args.json);
     }
@@ -271,7 +166,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
     if let Some(host) = host {
         let reread = || {
             let said = |stop: Stop| stop.why;
-            let config = args.config(own()).map_err(Stop::from).map_err(said)?;
+            let config = args.configuration().map_err(Stop::from).map_err(said)?;
             Ok(service::Reloaded {
                 interval: config.interval,
                 core: config.core().map_err(said)?,
@@ -296,6 +191,17 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
     }
     let summary = mirror.once();
     Ok(print_summary(&summary, args.json))
+}
+
+fn plan_command(args: &PlanArgs) -> Result<u8, Stop> {
+    let filter = PlanFilter {
+        kind: args.kind.clone(),
+        code: args.code.clone(),
+        limit: args.limit,
+        cursor: args.cursor,
+    };
+    let out = args.plan_out.as_deref();
+    plan(&args.configuration()?, out, &filter, args.json)
 }
 
 fn plan(config: &Config, out: Option<&Path>, filter: &PlanFilter, json: bool) -> Result<u8, Stop> {

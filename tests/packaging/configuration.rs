@@ -1,6 +1,5 @@
 //! The configuration files that are installed: every setting, its default, and a word about it.
 
-use crate::help::pages;
 use crate::{read, root};
 use afferent::cli::{options::Setting, settings};
 use std::collections::BTreeMap;
@@ -12,19 +11,19 @@ fn the_shipped_configuration_shows_every_setting_with_its_default() {
         let text = read(&format!("packaging/config/{mode}.toml"));
         let shown = shown(&text);
         for setting in settings(mode) {
-            let key = setting.key();
+            let key = setting.key;
             let values = shown
-                .get(&key)
+                .get(key)
                 .unwrap_or_else(|| panic!("{mode}.toml does not show {key}"));
             // Its value there was an example: 0.1.0 had no default, which is what `sensor` does unless one pushes.
             let is_example = key == "repo_cpe";
-            let is_default = is_comment(&text, &key) && !is_example;
+            let is_default = is_comment(&text, key) && !is_example;
             if let (Some(default), true) = (setting.default, is_default) {
                 assert_eq!(values.join(","), default, "{mode}.toml: default of {key}");
             }
         }
         for key in shown.keys() {
-            let known = |setting: &Setting| setting.key() == *key;
+            let known = |setting: &Setting| setting.key == key;
             assert!(
                 settings(mode).is_empty() || settings(mode).iter().any(known),
                 "{mode}.toml shows {key}, which is no setting"
@@ -72,30 +71,6 @@ fn the_drop_in_that_messages_name_is_shipped_and_not_active() {
 }
 
 #[test]
-fn the_help_calls_values_what_the_settings_call_them() {
-    let pages = pages();
-    for (mode, words) in [
-        ("serve", "serve"),
-        ("sense", "sense"),
-        ("mirror", "mirror run"),
-    ] {
-        let page = pages.iter().find(|page| page.words.join(" ") == words);
-        let flags = &page.unwrap().flags;
-        for setting in settings(mode) {
-            let name = format!("--{}", setting.name);
-            let flag = flags.iter().find(|flag| flag.name == name);
-            let value = flag.and_then(|flag| flag.value.as_deref());
-            // What is off unless it is asked for may be asked for by its name alone.
-            let may_be_switch = setting.value == "on|off" && setting.default == Some("off");
-            let is_switch = may_be_switch && value.is_none();
-            let expected = (!is_switch).then_some(setting.value);
-            assert!(flag.is_some(), "afferent {words} {name}");
-            assert_eq!(value, expected, "afferent {words} {name}");
-        }
-    }
-}
-
-#[test]
 fn check_config_accepts_the_shipped_configuration() {
     for mode in ["serve", "sense", "mirror"] {
         let file = root().join(format!("packaging/config/{mode}.toml"));
@@ -137,7 +112,7 @@ fn settings_of_0_1_0_keep_their_names_and_defaults() {
         let before = shown(&text);
         assert!(before.len() > 10, "{mode}: {before:?}");
         for (key, values) in before {
-            let setting = settings(mode).iter().find(|setting| setting.key() == key);
+            let setting = settings(mode).iter().find(|setting| setting.key == key);
             let setting = setting.unwrap_or_else(|| panic!("{mode}: {key} is no setting any more"));
             // Its value there was an example: 0.1.0 had no default, and did what "sensor" does while nobody pushes.
             let is_default = is_comment(&text, &key) && key != "repo_cpe";
@@ -168,9 +143,9 @@ fn the_changelog_is_shipped_and_names_each_setting_added_since_0_1_0() {
         });
         let added = added.unwrap_or_else(|| panic!("CHANGELOG.md has no {of_mode}"));
         for setting in settings(mode) {
-            let key = setting.key();
+            let key = setting.key;
             let is_named = added.contains(&format!("`{key}`"));
-            assert_eq!(is_named, !before.contains_key(&key), "{mode}: {key}");
+            assert_eq!(is_named, !before.contains_key(key), "{mode}: {key}");
         }
     }
 }

@@ -14,6 +14,7 @@ mod completions;
 mod configuration;
 mod help;
 mod manual;
+mod settings;
 
 use std::path::{Path, PathBuf};
 

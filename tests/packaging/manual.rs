@@ -42,12 +42,18 @@ fn keys(settings: &[Setting]) -> String {
     let mut text = String::new();
     for setting in settings {
         let many = if setting.many { ", or a list" } else { "" };
-        let default = match setting.default {
-            Some(default) => format!("default {default}"),
-            None => "no default".to_owned(),
+        let default = match (setting.default, setting.otherwise) {
+            (Some(default), _) => format!("default {default}"),
+            (None, Some(otherwise)) => format!("default: {otherwise}"),
+            (None, None) => "no default".to_owned(),
         };
-        let (key, value) = (roff(&setting.key()), roff(setting.value));
-        let help = format!("{} ({default}{many}).", sentence(setting.help));
+        let range = setting.range;
+        let range = range.map_or(String::new(), |(from, to)| format!(", {from} to {to}"));
+        let (key, value) = (roff(setting.key), roff(setting.value));
+        let help = format!(
+            "{}{range} ({default}{many}).",
+            sentence(setting.help.trim())
+        );
         writeln!(text, ".TP\n.B {key} = {value}\n{}", roff(&help)).unwrap();
     }
     text

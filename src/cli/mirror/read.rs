@@ -1,49 +1,50 @@
 //! Commands that need the tables only.
 
+use super::args::SETTINGS;
 use super::settings::{look, open_store};
 use super::{DONE, FAILED, Stop, USAGE, complain, print_while_read, print_with};
 use crate::cli::native;
+use crate::cli::options::{ConfigError, Settings, settings};
 use crate::clock;
 use crate::mirror::policy::Profile;
 use crate::mirror::query::{self, AuditFilter, AuditView, DriftFilter};
 use crate::mirror::{self, dump::LoadError, lost};
 use crate::telemetry::control;
-use argh::FromArgs;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
 use uuid::Uuid;
-
-const STATE_DIR: &str = "/var/lib/afferent";
 
 /// Commands over the tables have the same two flags, beside their own. The profile is taken too, so
 /// that one set of flags serves `run` and what is asked before and after it; tables are the same
 /// under every profile.
 macro_rules! reading {
     ($(#[$meta:meta])* $name:ident { $($own:tt)* }) => {
-        #[derive(FromArgs)]
-        $(#[$meta])*
-        pub(super) struct $name {
-            $($own)*
-            /// directory of mirror.redb (default /var/lib/afferent)
-            #[argh(option, arg_name = "DIR", from_str_fn(native::path))]
-            state_dir: Option<PathBuf>,
-            /// print JSON
-            #[argh(switch)]
-            json: bool,
-            /// natural-key or host-mac; both show the same tables
-            #[argh(option, hidden_help)]
-            #[allow(dead_code, reason = "checked when it is parsed, and of no further use")]
-            profile: Option<Profile>,
+        settings! {
+            common {
+                settings { include mirror_state_dir; }
+                flags {
+                    /// print JSON
+                    #[argh(switch)]
+                    json: bool,
+                    /// natural-key or host-mac; both show the same tables
+                    #[argh(option, hidden_help)]
+                    #[allow(dead_code, reason = "checked when it is parsed, and of no further use")]
+                    profile: Option<Profile>,
+                }
+            }
+            $(#[$meta])*
+            pub(super) struct $name {
+                before { $($own)* }
+                settings {}
+            }
         }
 
         impl $name {
             /// The flag, else the environment, else the default.
-            fn state_dir(&self) -> PathBuf {
-                let given = self.state_dir.clone();
-                given
-                    .or_else(|| std::env::var_os("AFFERENT_STATE_DIR").map(PathBuf::from))
-                    .unwrap_or_else(|| STATE_DIR.into())
+            fn state_dir(&self) -> Result<PathBuf, ConfigError> {
+                let given = self.given();
+                Settings::gather(SETTINGS, given, native::variable, None, &[])?.path("state_dir")
             }
         }
     };
@@ -167,7 +168,7 @@ reading! {
 }
 
 pub(super) fn dump(args: &DumpArgs) -> Result<u8, Stop> {
-    let snapshot = look(&args.state_dir())?;
+    let snapshot = look(&args.state_dir()?)?;
     let (cursor, limit) = (args.cursor.as_deref(), args.limit);
     let page = mirror::dump::page(&snapshot, cursor, limit).map_err(Stop::failed)?;
     let page = page.ok_or_else(|| Stop {
@@ -187,7 +188,7 @@ pub(super) fn dump(args: &DumpArgs) -> Result<u8, Stop> {
 }
 
 pub(super) fn begin_anew(args: &BeginAnewArgs) -> Result<u8, Stop> {
-    let state_dir = args.state_dir();
+    let state_dir = args.state_dir()?;
     let aside = lost::begin_anew(&state_dir).map_err(Stop::failed)?;
     let aside = aside.map(|aside| aside.display().to_string());
     Ok(print_with(|out| {
@@ -206,7 +207,7 @@ pub(super) fn begin_anew(args: &BeginAnewArgs) -> Result<u8, Stop> {
 const RUNTIME: &str = "/run/afferent/mirror";
 
 pub(super) fn approve(args: &ApproveArgs) -> Result<u8, Stop> {
-    let own = control::socket_of(&args.state_dir());
+    let own = control::socket_of(&args.state_dir()?);
     let socket = match own.exists() {
         true => own,
         false => PathBuf::from(RUNTIME).join(control::SOCKET),
@@ -248,7 +249,7 @@ pub(super) fn load(args: &LoadArgs) -> Result<u8, Stop> {
     };
     let text = text.map_err(|error| wrong(error.to_string()))?;
     let document: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    let store = open_store(&args.state_dir())?;
+    let store = open_store(&args.state_dir()?)?;
     let now = clock::wall_now().to_string();
     let source = format!("load {name}");
     let loaded = mirror::dump::load(&store, document, source, now, &mut Uuid::new_v4);
@@ -297,7 +298,7 @@ pub(super) fn drift(args: &DriftArgs) -> Result<u8, Stop> {
         cursor: args.cursor,
         limit: args.limit,
     };
-    let snapshot = look(&args.state_dir())?;
+    let snapshot = look(&args.state_dir()?)?;
     let rows = query::drifts(&snapshot, &filter).map_err(Stop::failed)?;
     let printed = print_with(|out| {
         if args.json {
@@ -350,7 +351,7 @@ pub(super) fn audit(args: &AuditArgs) -> Result<u8, Stop> {
 }
 
 fn checkpoint(args: &AuditArgs) -> Result<u8, Stop> {
-    let snapshot = look(&args.state_dir())?;
+    let snapshot = look(&args.state_dir()?)?;
     let found = query::checkpoint(&snapshot).map_err(Stop::failed)?;
     let Some((from, rows)) = found else {
         return Err(Stop::failed(
@@ -369,7 +370,7 @@ fn checkpoint(args: &AuditArgs) -> Result<u8, Stop> {
 }
 
 pub(super) fn compact(args: &CompactArgs) -> Result<u8, Stop> {
-    let store = open_store(&args.state_dir())?;
+    let store = open_store(&args.state_dir()?)?;
     let [before, after] = mirror::compact(&store).map_err(Stop::failed)?;
     Ok(print_with(|out| {
         if args.json {
@@ -388,7 +389,7 @@ pub(super) fn compact(args: &CompactArgs) -> Result<u8, Stop> {
 }
 
 fn audit_rows(args: &AuditArgs, filter: &AuditFilter) -> Result<Vec<AuditView>, Stop> {
-    let snapshot = look(&args.state_dir())?;
+    let snapshot = look(&args.state_dir()?)?;
     query::audit(&snapshot, filter).map_err(Stop::failed)
 }
 
@@ -418,7 +419,7 @@ fn follow(args: &AuditArgs, filter: &mut AuditFilter) -> Result<u8, Stop> {
 }
 
 pub(super) fn check(args: &CheckArgs) -> Result<u8, Stop> {
-    let snapshot = look(&args.state_dir())?;
+    let snapshot = look(&args.state_dir()?)?;
     let problems = mirror::check(&snapshot).map_err(Stop::failed)?;
     let printed = print_with(|out| {
         if args.json {

@@ -1,10 +1,9 @@
 //! Settings of the mirror: one list, and what they become.
 
 use super::Stop;
+use super::args::{ApplyArgs, ExplainArgs, PlanArgs, RunArgs, SETTINGS};
 use crate::cli::native;
-use crate::cli::options::{
-    ConfigError, DAMAGED_MAX_AGE, DAMAGED_MAX_COUNT, Setting, SettingOrigin, Settings, parse,
-};
+use crate::cli::options::{ConfigError, SettingOrigin, Settings, parse};
 use crate::http::{Client, HttpOptions, check_base};
 use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
@@ -15,187 +14,29 @@ use crate::store::Limits;
 use crate::telemetry::{scrape, support};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
-
-/// Flags as typed: name and values.
-pub(super) type Flags = Vec<(&'static str, Vec<String>)>;
-
-/// Longest bound of the audit log's age, in seconds.
-const TEN_YEARS: u64 = 10 * 365 * 86_400;
 
 /// Set, it decides whether `run` mirrors.
 const GATE: &str = "AFFERENT_EXPECTED_INVENTORY_SYNC_ENABLED";
 
-const fn setting(
-    name: &'static str,
-    value: &'static str,
-    default: Option<&'static str>,
-    help: &'static str,
-) -> Setting {
-    Setting {
-        name,
-        value,
-        default,
-        many: false,
-        help,
-    }
+/// Gives a command that asks Core its configuration.
+macro_rules! configured {
+    ($($args:ident)+) => {$(
+        impl $args {
+            /// From what was typed, the environment and the file.
+            pub(super) fn configuration(&self) -> Result<Config, ConfigError> {
+                let (given, file) = (self.given(), self.config.as_deref());
+                let settings = Settings::gather(SETTINGS, given, native::variable, file, &[])?;
+                let config = Config::of(&settings, self.approve_deletes)?;
+                support::set_configuration(settings.effective());
+                Ok(config)
+            }
+        }
+    )+};
 }
 
-/// Every setting of `afferent mirror`.
-pub(in crate::cli) const SETTINGS: &[Setting] = &[
-    setting(
-        "state-dir",
-        "DIR",
-        Some("/var/lib/afferent"),
-        "directory of mirror.redb",
-    ),
-    setting("core", "file:PATH|URL", None, "where inventory comes from"),
-    setting(
-        "org",
-        "NAME",
-        None,
-        "organisation; with it the address speaks REST",
-    ),
-    setting("site-id", "UUID", None, "the one site whose entries count"),
-    setting("token-file", "FILE", None, "file with a bearer token"),
-    setting(
-        "ca-file",
-        "FILE",
-        None,
-        "PEM file with the only certificate authorities to trust",
-    ),
-    setting(
-        "connect-timeout",
-        "DURATION",
-        Some("5s"),
-        "longest time until there is a connection",
-    ),
-    setting(
-        "request-deadline",
-        "DURATION",
-        Some("60s"),
-        "longest time for one answer, retries included",
-    ),
-    setting(
-        "core-deadline",
-        "DURATION",
-        Some("10m"),
-        "longest time for all lists of a cycle together, over REST",
-    ),
-    setting(
-        "core-list-cap",
-        "MIB",
-        Some("128"),
-        "longest list, in MiB; a document may be eleven times as long",
-    ),
-    setting(
-        "observed",
-        "file:PATH|URL",
-        None,
-        "where observed devices come from, if not from --core",
-    ),
-    setting(
-        "observe-dpus",
-        "on|off",
-        Some("off"),
-        "REST: ask for the DPUs of each host, one request per host",
-    ),
-    setting(
-        "observe-trays",
-        "on|off",
-        Some("off"),
-        "REST: read switches, shelves and power states from Flow's trays",
-    ),
-    setting(
-        "observe-endpoints",
-        "on|off",
-        Some("off"),
-        "REST: read power states from the site explorer",
-    ),
-    setting("interval", "DURATION", Some("5m"), "time between cycles"),
-    setting(
-        "metrics",
-        "ADDR",
-        None,
-        "where Prometheus reads metrics; a bare port is one on 127.0.0.1",
-    ),
-    setting(
-        "audit-max-age",
-        "DURATION",
-        None,
-        "longest time that a row of the audit log is kept",
-    ),
-    setting(
-        "audit-max-size",
-        "MIB",
-        None,
-        "most room for the rows of the audit log",
-    ),
-    setting(
-        "profile",
-        "natural-key|host-mac",
-        Some("natural-key"),
-        "presets for all that follow",
-    ),
-    setting(
-        "identity",
-        "pair|host-mac",
-        None,
-        "how a component is recognised",
-    ),
-    setting(
-        "empty",
-        "skip|authoritative|guarded",
-        None,
-        "what a complete but empty response means",
-    ),
-    setting(
-        "legacy",
-        "exempt|delete",
-        None,
-        "live racks that Core never knew",
-    ),
-    setting(
-        "labels",
-        "required|optional",
-        None,
-        "chassis labels of racks",
-    ),
-    setting("names", "unique|free", None, "rack names"),
-    setting("duplicates", "last|both", None, "two entries with one pair"),
-    setting(
-        "unknown-position",
-        "INTEGER",
-        None,
-        "what an absent position is stored as",
-    ),
-    setting(
-        "clear",
-        "clear|preserve",
-        None,
-        "what an absent description does",
-    ),
-    setting(
-        "max-deletes",
-        "NUMBER",
-        Some("10"),
-        "deletes of one type that are always allowed",
-    ),
-    setting(
-        "max-delete-percent",
-        "NUMBER",
-        Some("10"),
-        "the same in percent of its live rows",
-    ),
-    setting(
-        "delete-grace",
-        "NUMBER",
-        Some("1"),
-        "complete pulls in a row that must lack a row before it is deleted",
-    ),
-    DAMAGED_MAX_AGE,
-    DAMAGED_MAX_COUNT,
-];
+configured!(RunArgs PlanArgs ApplyArgs ExplainArgs);
 
 /// What a command that asks Core needs.
 pub(super) struct Config {
@@ -221,55 +62,40 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// From what was typed, the environment and the file.
-    pub(super) fn gather(
-        flags: Flags,
-        file: Option<&Path>,
-        approve_deletes: Option<u32>,
-    ) -> Result<Self, ConfigError> {
-        let environment = |name: &str| native::variable(name);
-        let settings = Settings::gather(SETTINGS, flags, environment, file, &[])?;
-        let config = Self::of(&settings, approve_deletes)?;
-        support::set_configuration(settings.effective());
-        Ok(config)
-    }
-
     /// From settings that were gathered.
     pub(super) fn of(
         settings: &Settings,
         approve_deletes: Option<u32>,
     ) -> Result<Self, ConfigError> {
-        let seconds = |from, to| Duration::from_secs(from)..=Duration::from_secs(to);
         let http = HttpOptions {
-            connect: settings.one("connect-timeout", parse::duration(seconds(1, 60)))?,
-            deadline: settings.one("request-deadline", parse::duration(seconds(1, 600)))?,
-            ca_file: settings.optional("ca-file", parse::path)?,
+            connect: settings.duration("connect_timeout")?,
+            deadline: settings.duration("request_deadline")?,
+            ca_file: settings.optional_path("ca_file")?,
             ..HttpOptions::default()
         };
         let text = |text: &str| Ok(text.to_owned()).and_then(not_empty);
         Ok(Self {
-            state_dir: settings.one("state-dir", parse::path)?,
+            state_dir: settings.path("state_dir")?,
             damaged: settings.damaged()?,
             core: settings.optional("core", text)?,
             org: settings.optional("org", text)?,
-            site: settings.optional("site-id", site_id)?,
-            token_file: settings.optional("token-file", parse::path)?,
+            site: settings.optional("site_id", site_id)?,
+            token_file: settings.optional_path("token_file")?,
             observed: settings.optional("observed", text)?,
             observe: Observe {
-                dpus: settings.one("observe-dpus", parse::on_off)?,
-                trays: settings.one("observe-trays", parse::on_off)?,
-                endpoints: settings.one("observe-endpoints", parse::on_off)?,
+                dpus: settings.on_off("observe_dpus")?,
+                trays: settings.on_off("observe_trays")?,
+                endpoints: settings.on_off("observe_endpoints")?,
             },
-            all_lists: settings.one("core-deadline", parse::duration(seconds(1, 86_400)))?,
-            list_cap: u64::from(settings.one("core-list-cap", parse::number(1..=4096))?) << 20,
+            all_lists: settings.duration("core_deadline")?,
+            list_cap: u64::from(settings.number("core_list_cap")?) << 20,
             http,
             metrics: settings.optional("metrics", scrape::address)?,
-            interval: settings.one("interval", parse::duration(seconds(1, 86_400)))?,
+            interval: settings.duration("interval")?,
             audit: AuditBounds {
-                max_age: settings
-                    .optional("audit-max-age", parse::duration(seconds(1, TEN_YEARS)))?,
+                max_age: settings.optional_duration("audit_max_age")?,
                 max_bytes: settings
-                    .optional("audit-max-size", parse::number(1..=1 << 20))?
+                    .optional_number("audit_max_size")?
                     .map(|mib| u64::from(mib) << 20),
             },
             policy: Policy {
@@ -426,36 +252,29 @@ pub(super) fn not_opened(error: &StoreError) -> Stop {
 fn policy(settings: &Settings) -> Result<Policy, ConfigError> {
     let profile = settings.one("profile", parse::any::<Profile>)?;
     let preset = Policy::of(profile);
-    let number = |name, most| settings.one(name, parse::number(0..=most));
     Ok(Policy {
         profile,
-        identity: settings
-            .optional("identity", parse::any)?
-            .unwrap_or(preset.identity),
-        empty: settings
-            .optional("empty", parse::any)?
-            .unwrap_or(preset.empty),
-        legacy: settings
-            .optional("legacy", parse::any)?
-            .unwrap_or(preset.legacy),
-        labels: settings
-            .optional("labels", parse::any)?
-            .unwrap_or(preset.labels),
-        names: settings
-            .optional("names", parse::any)?
-            .unwrap_or(preset.names),
-        duplicates: settings
-            .optional("duplicates", parse::any)?
-            .unwrap_or(preset.duplicates),
-        unknown_position: settings
-            .optional("unknown-position", parse::any)?
-            .unwrap_or(preset.unknown_position),
-        clear: settings
-            .optional("clear", parse::any)?
-            .unwrap_or(preset.clear),
-        max_deletes: number("max-deletes", u32::MAX)?,
-        max_delete_percent: number("max-delete-percent", 100)?,
+        identity: or(settings, "identity", preset.identity)?,
+        empty: or(settings, "empty", preset.empty)?,
+        legacy: or(settings, "legacy", preset.legacy)?,
+        labels: or(settings, "labels", preset.labels)?,
+        names: or(settings, "names", preset.names)?,
+        duplicates: or(settings, "duplicates", preset.duplicates)?,
+        unknown_position: or(settings, "unknown_position", preset.unknown_position)?,
+        clear: or(settings, "clear", preset.clear)?,
+        max_deletes: settings.number("max_deletes")?,
+        max_delete_percent: settings.number("max_delete_percent")?,
         approve_deletes: None,
-        delete_grace: number("delete-grace", 1_000_000)?,
+        delete_grace: settings.number("delete_grace")?,
     })
+}
+
+/// What was set, or what the profile says.
+fn or<T: FromStr<Err: ToString>>(
+    settings: &Settings,
+    key: &str,
+    preset: T,
+) -> Result<T, ConfigError> {
+    let given = settings.optional(key, parse::any)?;
+    Ok(given.unwrap_or(preset))
 }
