@@ -4,6 +4,7 @@ use super::native;
 use super::options::{ConfigError, SettingOrigin, Settings, parse, settings};
 use crate::report::VmId;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
+use crate::sense::fleet::FleetLimits;
 use crate::sense::queue::policy::Rate;
 use crate::sense::roster::{RosterEntry, RosterSource, file};
 use crate::sense::{self, SenseConfig};
@@ -47,6 +48,12 @@ settings! {
             sensor_id: one "ID" or "this machine's name";
             /// where the queue is kept
             state_dir: one "DIR" = "/var/lib/afferent";
+            /// keep the last report of every guest and what changed, for questions about the fleet
+            fleet: on_off = "on";
+            /// longest a change is kept
+            fleet_history: duration from "1h" to "3650d" = "30d";
+            /// room for changes, with its unit, MiB or GiB; beyond it the oldest go
+            fleet_history_size: one "SIZE" = "256MiB";
             include damaged;
             /// time between two questions to a guest that cannot be waited on
             poll_interval: duration from "1s" to "24h" = "5m";
@@ -145,6 +152,7 @@ pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError>
             .optional("sensor_id", sensor_id)?
             .unwrap_or_else(host_name),
         state_dir: settings.path("state_dir")?,
+        fleet: fleet_limits(settings)?,
         damaged: settings.damaged()?,
         poll_interval: settings.duration("poll_interval")?,
         refresh_interval: settings.duration("refresh_interval")?,
@@ -155,6 +163,37 @@ pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError>
         }),
         metrics: settings.optional("metrics", scrape::address)?,
     })
+}
+
+/// How much of the fleet's history is kept; `None` without a fleet store.
+fn fleet_limits(settings: &Settings) -> Result<Option<FleetLimits>, ConfigError> {
+    let limits = FleetLimits {
+        age: settings.duration("fleet_history")?,
+        bytes: settings.one("fleet_history_size", size)?,
+    };
+    Ok(settings.on_off("fleet")?.then_some(limits))
+}
+
+/// A number of bytes with its unit.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size from 1MiB to 1024GiB, such as 256MiB");
+    let units = [("MiB", 20), ("GiB", 30)];
+    let cut = units.iter().find_map(|(unit, shift)| {
+        let number = text.strip_suffix(unit)?;
+        Some((number, shift))
+    });
+    let (number, shift) = cut.ok_or_else(wrong)?;
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = number
+        .parse()
+        .ok()
+        .filter(|_| is_number)
+        .ok_or_else(wrong)?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(wrong)?;
+    match (1 << 20..=1 << 40).contains(&bytes) {
+        true => Ok(bytes),
+        false => Err(wrong()),
+    }
 }
 
 /// The same letters as a guest's id.
@@ -260,6 +299,33 @@ mod tests {
         };
         let shown = entries.iter().map(|e| format!("{}={}", e.vm, e.address));
         assert_eq!(shown.collect::<Vec<_>>(), ["web-1=vsock:3:818"]);
+    }
+
+    #[test]
+    fn a_size_is_a_number_with_a_unit() {
+        for (text, bytes) in [
+            ("1MiB", Some(1 << 20)),
+            ("256MiB", Some(256 << 20)),
+            ("2GiB", Some(2 << 30)),
+            ("1024GiB", Some(1 << 40)),
+            ("1025GiB", None),
+            ("0MiB", None),
+            ("256", None),
+            ("256MB", None),
+            ("+1MiB", None),
+            ("99999999999999999999GiB", None),
+            ("18446744073709551615GiB", None),
+        ] {
+            assert_eq!(size(text).ok(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_fleet_store_is_kept_for_a_month_unless_it_is_off() {
+        let given = ["--vm", "a=unix:/a", "--deliver", "file:/o"];
+        let fleet = |more: &[&str]| configured(&[&given, more].concat()).unwrap().fleet;
+        assert_eq!(fleet(&[]), Some(FleetLimits::default()));
+        assert_eq!(fleet(&["--fleet", "off"]), None);
     }
 
     fn configured(args: &[&str]) -> Result<SenseConfig, ConfigError> {

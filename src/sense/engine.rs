@@ -7,12 +7,13 @@
 use super::deliver::breaker::Breaker;
 use super::deliver::run::DeliveryLoop;
 use super::deliver::sink::Sink;
+use super::fleet::{Fleet, FleetLimits};
 use super::limits::ConcurrencyLimits;
 use super::metrics::Metrics;
 use super::pull::dial::Dial;
 use super::pull::guests::GuestTable;
 use super::pull::job::Shared;
-use super::pull::run::{Inbox, PullLoop};
+use super::pull::run::{Inbox, PullLoop, StoredGuests};
 use super::pull::schedule::Timing;
 use super::queue::Pending;
 use super::queue::policy::QueuePolicy;
@@ -40,6 +41,8 @@ pub struct Parts {
     pub dial: Arc<dyn Dial>,
     /// The guests, whenever they change.
     pub roster: watch::Receiver<KnownGuests>,
+    /// How much of the fleet's history is kept; `None`: there is no fleet store.
+    pub fleet: Option<FleetLimits>,
     /// The policy of the queue.
     pub policy: QueuePolicy,
     /// The numbers of the schedule.
@@ -60,6 +63,8 @@ pub struct Engine {
     pub guests: Arc<Mutex<GuestTable>>,
     /// Pending documents.
     pub pending: Arc<Pending>,
+    /// The fleet store, if there is one.
+    pub fleet: Option<Arc<Fleet>>,
     /// State of Central.
     pub breaker: Arc<Mutex<Breaker>>,
     /// Number of documents that were pending when it started.
@@ -81,6 +86,7 @@ impl Engine {
             sink,
             dial,
             roster,
+            fleet,
             policy,
             timing,
             sensor_id,
@@ -89,6 +95,8 @@ impl Engine {
             metrics,
         } = parts;
         let loaded = load(&store, &metrics)?;
+        let fleet = fleet.and_then(|limits| load_fleet(&store, limits, &loaded, &metrics));
+        let unknown = fleet.as_ref().map(|fleet| fleet.missing());
         let (lost_tx, lost) = mpsc::unbounded_channel();
         let counters = metrics.clone();
         let on_loss: OnLoss = Box::new(move || {
@@ -96,7 +104,7 @@ impl Engine {
             // Fails only while stopping.
             let _ = lost_tx.send(());
         });
-        let (writer, writing) = StoreWriter::start(store.clone(), blocking, on_loss);
+        let (writer, writing) = StoreWriter::start(store.clone(), fleet.clone(), blocking, on_loss);
         let queue = Pending::new(policy, store, writer, wall.clone(), &loaded);
         let (pending, restored) = (Arc::new(queue), loaded.slots.len());
         let guests = Arc::new(Mutex::new(GuestTable::new(timing)));
@@ -120,6 +128,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 dial,
                 pending: pending.clone(),
+                fleet: fleet.clone(),
                 limits,
                 metrics,
                 seen: Arc::new(SeenClock::new(loaded.seen_at)),
@@ -133,15 +142,19 @@ impl Engine {
             lost,
             stop: stop.clone(),
         };
-        let known = loaded.guests.into_iter().collect();
+        let stored = StoredGuests {
+            rows: loaded.guests.into_iter().collect(),
+            not_in_fleet: unknown.unwrap_or_default(),
+        };
         Ok(Self {
             guests,
             pending,
+            fleet,
             breaker,
             restored,
             stop: stop_tx,
             delivering: tokio::spawn(delivery.run(stop)),
-            pulling: tokio::spawn(pull.run(known, inbox)),
+            pulling: tokio::spawn(pull.run(stored, inbox)),
             writing,
         })
     }
@@ -181,6 +194,25 @@ fn load(store: &Store, metrics: &Metrics) -> Result<StoredPending, StoreError> {
         metrics.moved_aside.inc();
         Ok(StoredPending::default())
     })
+}
+
+/// Opens the fleet store. Without it the sensor does its work all the same.
+fn load_fleet(
+    store: &Store,
+    limits: FleetLimits,
+    loaded: &StoredPending,
+    metrics: &Metrics,
+) -> Option<Arc<Fleet>> {
+    let known = loaded.guests.iter();
+    let known = known.filter_map(|(vm, row)| Some((vm.clone(), row.known?.digest)));
+    match Fleet::load(store, limits, &known.collect()) {
+        Ok(fleet) => Some(Arc::new(fleet)),
+        Err(error) => {
+            metrics.fleet_unusable.inc();
+            tracing::error!(%error, "no fleet store until the next start: reports are delivered, and questions about the fleet are not answered");
+            None
+        }
+    }
 }
 
 #[cfg(test)]

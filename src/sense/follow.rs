@@ -115,6 +115,7 @@ fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &
         ("tls_*", old.tls != new.tls || old.tls_name != new.tls_name),
         ("sensor_id", old.sensor_id != new.sensor_id),
         ("state_dir", old.state_dir != new.state_dir),
+        ("fleet*", old.fleet != new.fleet),
         ("damaged_*", old.damaged != new.damaged),
         ("metrics", old.metrics != new.metrics),
     ];

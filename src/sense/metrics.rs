@@ -48,6 +48,8 @@ pub struct Metrics {
     pub went_back: Counter,
     /// Damaged databases that were replaced.
     pub moved_aside: Counter,
+    /// Times that the fleet store could not be opened.
+    pub fleet_unusable: Counter,
 }
 
 impl Metrics {
@@ -68,6 +70,7 @@ impl Metrics {
             machine_changes: Counter::default(),
             went_back: Counter::default(),
             moved_aside: Counter::default(),
+            fleet_unusable: Counter::default(),
         }
     }
 
@@ -135,6 +138,11 @@ impl Metrics {
             "afferent_store_moved_aside_total",
             "Damaged databases that were moved aside.",
             self.moved_aside.get(),
+        );
+        page.counter(
+            "afferent_fleet_unusable_total",
+            "Starts at which the fleet store could not be opened, so that there is none.",
+            self.fleet_unusable.get(),
         );
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod deliver;
 pub mod engine;
+pub mod fleet;
 mod follow;
 pub mod limits;
 pub mod metrics;
@@ -24,6 +25,7 @@ pub mod status;
 use crate::store::{Limits, StoreError};
 use crate::transport::{AgentName, TlsError, TlsFiles};
 use deliver::sink::{SinkAddress, SinkOptions};
+use fleet::FleetLimits;
 pub use follow::ReadConfig;
 use queue::policy::Rate;
 use roster::RosterSource;
@@ -57,6 +59,8 @@ pub struct SenseConfig {
     pub sensor_id: String,
     /// Directory of the database.
     pub state_dir: PathBuf,
+    /// How much of the fleet's history is kept; `None`: there is no fleet store.
+    pub fleet: Option<FleetLimits>,
     /// What is kept of databases that were moved aside because they were damaged.
     pub damaged: Limits,
     /// Between two polls of a guest that cannot hold a wait.

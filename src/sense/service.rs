@@ -44,6 +44,7 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
             tls: tls.transpose()?,
         }),
         roster: roster_rx,
+        fleet: config.fleet,
         policy: QueuePolicy {
             rate: config.rate,
             ..QueuePolicy::default()
@@ -59,6 +60,7 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
         pending: engine.pending.clone(),
         breaker: engine.breaker.clone(),
         metrics,
+        fleet: engine.fleet.clone(),
         named: named.clone(),
         deliver: config.deliver.to_string(),
     });

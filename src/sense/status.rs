@@ -4,6 +4,7 @@
 //! at a time: an answer about ten thousand must not hold up the loop.
 
 use super::deliver::breaker::Breaker;
+use super::fleet::Fleet;
 use super::metrics::Metrics;
 use super::pull::guests::{Guest, GuestTable};
 use super::pull::schedule::Ask;
@@ -34,6 +35,8 @@ pub struct View {
     pub breaker: Arc<Mutex<Breaker>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The fleet store, if there is one.
+    pub fleet: Option<Arc<Fleet>>,
     /// The sources of the roster.
     pub named: Arc<Mutex<Named>>,
     /// Where reports go.
@@ -384,6 +387,9 @@ impl Health for View {
         let totals = self.totals();
         let mut page = Page::new();
         self.metrics.write(&mut page);
+        if let Some(fleet) = &self.fleet {
+            fleet.write_metrics(&mut page);
+        }
         page.gauges(
             "afferent_guests",
             "Guests by state.",

@@ -71,6 +71,17 @@ pub(crate) fn encode<'a, T: Row<'a>>(value: &T) -> Result<Vec<u8>, CodecError> {
     encode_version(T::VERSION, value)
 }
 
+/// Writes the bytes of a row into `bytes`, in place of what is there: for many short rows.
+pub(crate) fn encode_to<'a, T: Row<'a>>(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+    bytes.clear();
+    bytes.push(T::VERSION);
+    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())?;
+    match bytes.len() {
+        len if len > MAX_ROW => Err(CodecError::TooLarge { bytes: len }),
+        _ => Ok(()),
+    }
+}
+
 /// The bytes of a value that is not shared between files of different programs: it has one version.
 pub(super) fn encode_version(version: u8, value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
     let mut bytes = vec![version];

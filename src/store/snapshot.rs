@@ -83,6 +83,14 @@ impl Snapshot {
         })
     }
 
+    /// Reads tables of a product.
+    pub(crate) fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, TxError>,
+    ) -> Result<T, StoreError> {
+        guard(&self.path, Doing::Work, || read(&self.tx))
+    }
+
     /// Reads the inventory.
     pub(crate) fn view<T>(
         &self,

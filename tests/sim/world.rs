@@ -8,6 +8,7 @@ use afferent::blocking::Blocking;
 use afferent::clock::{WallClock, WallTime};
 use afferent::report::VmId;
 use afferent::sense::engine::{Engine, Parts};
+use afferent::sense::fleet::FleetLimits;
 use afferent::sense::metrics::Metrics;
 use afferent::sense::pull::dial::{Dial, Dialing};
 use afferent::sense::pull::failure::Failure;
@@ -250,6 +251,7 @@ impl World {
                 trace: self.trace.clone(),
             }),
             roster: self.roster.subscribe(),
+            fleet: Some(FleetLimits::default()),
             policy: QueuePolicy::default(),
             timing: Timing::new(5 * minute, REFRESH),
             sensor_id: "sim".into(),

@@ -13,6 +13,8 @@ const PURE: &[&str] = &[
     "report/",
     "sense/deliver/breaker.rs",
     "sense/deliver/outcome.rs",
+    "sense/fleet/ids.rs",
+    "sense/fleet/query/find.rs",
     "sense/pull/answer.rs",
     "sense/pull/schedule.rs",
     "sense/queue/budgets.rs",

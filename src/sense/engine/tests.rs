@@ -34,6 +34,7 @@ async fn the_end_of_any_loop_is_noticed_and_nothing_else_is() {
             sink: Arc::new(Accepting),
             dial: Arc::new(Dialer { tls: None }),
             roster,
+            fleet: None,
             policy: QueuePolicy::default(),
             timing: Timing::new(hour, hour),
             sensor_id: "s".into(),

@@ -8,6 +8,7 @@ use super::schedule::Ask;
 use crate::blocking::Blocking;
 use crate::clock::{self, WallClock};
 use crate::report::{FactsHash, GuestId, ReportSummary, VmId};
+use crate::sense::fleet::{Fleet, FleetDocument};
 use crate::sense::limits::{ConcurrencyLimits, Transfer};
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::slot::Class;
@@ -24,6 +25,8 @@ pub struct Shared {
     pub dial: Arc<dyn Dial>,
     /// Where documents are put.
     pub pending: Arc<Pending>,
+    /// Where each guest's last report is kept for questions, if it is.
+    pub fleet: Option<Arc<Fleet>>,
     /// Concurrency limits, shared with delivery.
     pub limits: Arc<ConcurrencyLimits>,
     /// Counters.
@@ -81,10 +84,17 @@ pub(super) struct PullJob {
     pub(super) shared: Arc<Shared>,
 }
 
+/// A document, ready to be stored.
+struct DecodedDocument {
+    summary: ReportSummary,
+    sealed: SealedReport,
+    fleet: Option<FleetDocument>,
+}
+
 /// An answer, decoded.
 struct Decoded {
     learned: Learned,
-    document: Option<(ReportSummary, SealedReport)>,
+    document: Option<DecodedDocument>,
 }
 
 impl PullJob {
@@ -124,8 +134,13 @@ impl PullJob {
             metrics,
             ..
         } = &*self.shared;
-        let document = document.filter(|(summary, _)| !self.defers(summary, pending));
-        let Some((summary, sealed)) = document else {
+        let document = document.filter(|document| !self.defers(&document.summary, pending));
+        let Some(DecodedDocument {
+            summary,
+            sealed,
+            fleet,
+        }) = document
+        else {
             return Ok(PullResult::Unchanged { learned });
         };
         if let Some(transfer) = &mut transfer {
@@ -145,6 +160,7 @@ impl PullJob {
             summary,
             sealed,
             guest: row.clone(),
+            fleet,
         };
         let stored = pending.clone().arrived(arrived).await;
         drop(transfer);
@@ -168,6 +184,7 @@ impl PullJob {
     ) -> Result<Decoded, Failure> {
         let (entry, row, ask) = (self.entry.clone(), self.row.clone(), self.ask);
         let (seen, now) = (self.shared.seen.clone(), self.shared.wall.now());
+        let fleet = self.shared.fleet.clone();
         let demands_name = self.shared.dial.demands_guest_name();
         let work = move || {
             let context = Context {
@@ -186,7 +203,11 @@ impl PullJob {
             let document = match &answer.document {
                 Some(envelope) => {
                     let sealed = SealedReport::new(envelope).map_err(Failure::NotStored)?;
-                    Some((envelope.summary(), sealed))
+                    Some(DecodedDocument {
+                        summary: envelope.summary(),
+                        sealed,
+                        fleet: fleet.and_then(|fleet| fleet.prepare(envelope)),
+                    })
                 }
                 None => None,
             };

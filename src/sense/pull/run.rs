@@ -8,7 +8,7 @@ use crate::clock::{self, WallTime};
 use crate::report::VmId;
 use crate::sense::queue::table::GuestRow;
 use crate::sense::roster::{Guests, KnownGuests};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -26,6 +26,15 @@ pub struct PullLoop {
     pub shared: Arc<Shared>,
 }
 
+/// What earlier runs knew of guests.
+#[derive(Default)]
+pub struct StoredGuests {
+    /// Rows of guests that no source named since the start.
+    pub rows: HashMap<VmId, GuestRow>,
+    /// Guests whose last report the fleet store does not have: they are asked for a full one.
+    pub not_in_fleet: HashSet<VmId>,
+}
+
 /// What reaches the loop from outside.
 pub struct Inbox {
     /// The roster, whenever it changed.
@@ -39,8 +48,8 @@ pub struct Inbox {
 }
 
 impl PullLoop {
-    /// Pulls until told to stop. `stored` is what earlier runs knew of guests.
-    pub async fn run(self, mut stored: HashMap<VmId, GuestRow>, mut inbox: Inbox) {
+    /// Pulls until told to stop.
+    pub async fn run(self, mut stored: StoredGuests, mut inbox: Inbox) {
         let mut exchanges = JoinSet::new();
         let first = inbox.roster.borrow_and_update().clone();
         self.take_over(first, &mut stored);
@@ -193,7 +202,7 @@ impl PullLoop {
     ///
     /// `stored` is what is known of guests that no source named since the start. They are gone once all
     /// sources were read: one that cannot be read yet may name them.
-    fn take_over(&self, roster: KnownGuests, stored: &mut HashMap<VmId, GuestRow>) {
+    fn take_over(&self, roster: KnownGuests, stored: &mut StoredGuests) {
         let KnownGuests {
             guests: roster,
             is_complete,
@@ -202,13 +211,13 @@ impl PullLoop {
         if is_complete {
             let present = self.guests().guests.keys().cloned().collect();
             self.shared.pending.set_present(present);
-            for (vm, _) in stored.drain() {
+            for (vm, _) in stored.rows.drain() {
                 self.shared.pending.forget(&vm);
             }
         }
     }
 
-    fn take_over_guests(&self, roster: Guests, stored: &mut HashMap<VmId, GuestRow>) {
+    fn take_over_guests(&self, roster: Guests, stored: &mut StoredGuests) {
         let mut table = self.guests();
         let all = table.guests.keys();
         let gone: Vec<VmId> = all
@@ -224,7 +233,7 @@ impl PullLoop {
             let (mut row, mut before) = match table.guests.get(&vm) {
                 Some(guest) if guest.entry == entry => continue,
                 Some(_) => table.remove(&vm).map(|guest| (guest.row, guest.before)),
-                None => stored.remove(&vm).map(|row| (Arc::new(row), None)),
+                None => stored.rows.remove(&vm).map(|row| (Arc::new(row), None)),
             }
             .unwrap_or_default();
             if let Some(domain) = entry.domain {
@@ -233,7 +242,10 @@ impl PullLoop {
             let memory = Memory {
                 knows_report: row.known.is_some(),
                 waits: row.waits,
-                full_age: wall.since(row.full_at),
+                full_age: match stored.not_in_fleet.remove(&vm) {
+                    true => Duration::MAX,
+                    false => wall.since(row.full_at),
+                },
             };
             let jitter = fastrand::f64();
             table.schedule.add(vm.clone(), memory, now, jitter);

@@ -28,7 +28,7 @@ pub(crate) fn stored(dir: &Path) -> StoredPending {
 pub(crate) fn pending(dir: &Path, policy: QueuePolicy) -> (Arc<Pending>, JoinHandle<()>) {
     let store = store(dir);
     let loaded = table::load(&store).unwrap();
-    let (writer, task) = StoreWriter::start(store.clone(), Blocking::Inline, Box::new(|| ()));
+    let (writer, task) = StoreWriter::start(store.clone(), None, Blocking::Inline, Box::new(|| ()));
     let pending = Pending::new(policy, store, writer, WallClock::default(), &loaded);
     (Arc::new(pending), task)
 }
@@ -70,5 +70,6 @@ pub(crate) fn arrived(vm: &str, generation: u32, package: &str) -> ArrivedDocume
         sealed: SealedReport::new(&envelope).unwrap(),
         summary,
         guest,
+        fleet: None,
     }
 }

@@ -20,6 +20,7 @@ use super::table::{
 use super::writer::{StoreWriter, WriteError};
 use crate::clock::{self, WallClock, WallTime};
 use crate::report::{ReportSummary, VmId};
+use crate::sense::fleet::FleetDocument;
 use crate::store::{Store, StoreError};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +49,8 @@ pub struct ArrivedDocument {
     pub sealed: SealedReport,
     /// What is known of the guest once the document is durable.
     pub guest: GuestRow,
+    /// The document for the fleet store, where there is one.
+    pub fleet: Option<FleetDocument>,
 }
 
 /// What delivery does now.
@@ -138,6 +141,7 @@ impl Pending {
                 class,
                 sealed,
                 guest,
+                fleet,
             } = document;
             let (arrival, slot) = self.admit(&vm, &summary, class);
             let put = PendingChange::Put {
@@ -145,6 +149,7 @@ impl Pending {
                 slot: slot.clone(),
                 guest,
                 report: sealed,
+                fleet,
                 seen_at: summary.seen_at,
             };
             self.writer.write(put).await?;

@@ -22,6 +22,7 @@ use crate::clock::WallTime;
 use crate::report::{
     Digest, Envelope, FactsHash, GuestId, ReportKey, ReportSummary, Trigger, VmId,
 };
+use crate::sense::fleet::{Fleet, FleetDocument, FleetTx};
 use crate::store::codec::{Row, second_version};
 use crate::store::{Blobs, CodecError, OpenBlobs, Sealed, Store, StoreError, TxError, codec};
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
@@ -210,6 +211,8 @@ pub enum PendingChange {
         guest: GuestRow,
         /// The report.
         report: SealedReport,
+        /// The same for the fleet store, where there is one.
+        fleet: Option<FleetDocument>,
         /// When it was seen.
         seen_at: WallTime,
     },
@@ -261,19 +264,43 @@ pub struct StoredPending {
     pub seen_at: WallTime,
 }
 
-/// Applies all of `changes` in one transaction: all of them are on disk, or none.
-pub fn apply(store: &Store, changes: &[PendingChange]) -> Result<(), StoreError> {
-    store.write(|tx| {
+/// Applies all of `changes` in one transaction: all of them are on disk, or none. The fleet store changes in
+/// the same one.
+pub fn apply(
+    store: &Store,
+    fleet: Option<&Fleet>,
+    changes: &[PendingChange],
+) -> Result<(), StoreError> {
+    let staged = store.write(|tx| {
         let mut tables = Tables {
             guests: tx.open_table(GUESTS)?,
             slots: tx.open_table(SLOTS)?,
             blobs: BLOBS.open(tx)?,
+            fleet: match fleet {
+                Some(fleet) if changes.iter().any(concerns_fleet) => {
+                    Some(FleetTx::begin(fleet, tx)?)
+                }
+                _ => None,
+            },
         };
         for change in changes {
             tables.apply(change)?;
         }
-        raise_seen_at(tx, changes)
-    })
+        let staged = tables.fleet.map(FleetTx::end).transpose()?;
+        raise_seen_at(tx, changes)?;
+        Ok(staged)
+    })?;
+    if let (Some(fleet), Some(staged)) = (fleet, staged) {
+        fleet.committed(staged);
+    }
+    Ok(())
+}
+
+fn concerns_fleet(change: &PendingChange) -> bool {
+    matches!(
+        change,
+        PendingChange::Put { fleet: Some(_), .. } | PendingChange::Forget { .. }
+    )
 }
 
 /// The mark is as high as the documents of this transaction, whatever it was.
@@ -293,18 +320,20 @@ fn raise_seen_at(tx: &WriteTransaction, changes: &[PendingChange]) -> Result<(),
 type Rows<'tx> = Table<'tx, &'static str, &'static [u8]>;
 
 /// The tables, open to be written.
-struct Tables<'tx> {
+struct Tables<'f, 'tx> {
     guests: Rows<'tx>,
     slots: Rows<'tx>,
     blobs: OpenBlobs<'tx>,
+    fleet: Option<FleetTx<'f, 'tx>>,
 }
 
-impl Tables<'_> {
+impl Tables<'_, '_> {
     fn apply(&mut self, change: &PendingChange) -> Result<(), TxError> {
         let Self {
             guests,
             slots,
             blobs,
+            fleet: fleet_tx,
         } = self;
         match change {
             PendingChange::Put {
@@ -312,11 +341,16 @@ impl Tables<'_> {
                 slot,
                 guest,
                 report,
+                fleet,
                 seen_at: _,
             } => {
                 put(slots, vm, slot)?;
                 learn(guests, vm, guest)?;
-                blobs.put(vm.as_str(), &report.0)
+                blobs.put(vm.as_str(), &report.0)?;
+                match (fleet_tx, fleet) {
+                    (Some(tables), Some(document)) => tables.put(vm, document),
+                    _ => Ok(()),
+                }
             }
             PendingChange::Move { vm, slot } => match get::<SlotRow>(slots, vm)? {
                 Some(held) if held.report == slot.report => put(slots, vm, slot),
@@ -339,6 +373,9 @@ impl Tables<'_> {
                     // What is there all the same cannot be read.
                     if slots.remove(vm.as_str())?.is_some() {
                         blobs.remove(vm.as_str())?;
+                    }
+                    if let Some(tables) = fleet_tx {
+                        tables.forget(vm)?;
                     }
                 }
                 Ok(())

@@ -18,6 +18,7 @@ use super::refusal::LastRefusal;
 use super::table::{self, PendingChange};
 use crate::blocking::Blocking;
 use crate::clock;
+use crate::sense::fleet::Fleet;
 use crate::store::Store;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,11 +68,16 @@ struct Job {
 
 impl StoreWriter {
     /// Starts the writer. Its task panics where it cannot go on: the sensor must end then.
-    pub fn start(store: Arc<Store>, blocking: Blocking, on_loss: OnLoss) -> (Self, JoinHandle<()>) {
+    pub fn start(
+        store: Arc<Store>,
+        fleet: Option<Arc<Fleet>>,
+        blocking: Blocking,
+        on_loss: OnLoss,
+    ) -> (Self, JoinHandle<()>) {
         let (jobs, inbox) = mpsc::unbounded_channel();
         let last_refusal = Arc::new(LastRefusal::default());
         let writer = Writer {
-            write: Arc::new(move |changes| write(&store, changes)),
+            write: Arc::new(move |changes| write(&store, fleet.as_deref(), changes)),
             blocking,
             on_loss,
             owed: None,
@@ -224,19 +230,22 @@ impl Owed {
 }
 
 /// Writes all of `changes`; where the disk refuses, those that carry no report.
-fn write(store: &Store, mut changes: Vec<PendingChange>) -> Written {
-    let Err(error) = table::apply(store, &changes) else {
+fn write(store: &Store, fleet: Option<&Fleet>, mut changes: Vec<PendingChange>) -> Written {
+    let Err(error) = table::apply(store, fleet, &changes) else {
         return Written::Durable;
     };
     let said = error.to_string();
     let error = match store.recover(error) {
-        Ok(_) => return Written::Lost(said),
+        Ok(_) => {
+            fleet.inspect(|fleet| fleet.lost());
+            return Written::Lost(said);
+        }
         Err(error) => error,
     };
     // They need little room, and may make some.
     let all = changes.len();
     changes.retain(|change| !matches!(change, PendingChange::Put { .. }));
-    if changes.len() < all && table::apply(store, &changes).is_ok() {
+    if changes.len() < all && table::apply(store, fleet, &changes).is_ok() {
         changes.clear();
     }
     bound(&mut changes);

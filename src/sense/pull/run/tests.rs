@@ -27,7 +27,8 @@ fn pull_loop(dir: &Path) -> PullLoop {
 fn pull_loop_after(dir: &Path, stored: &StoredPending) -> (PullLoop, JoinHandle<()>) {
     let opened = Store::open(dir, "sense.redb", 1 << 20).unwrap();
     let (store, wall) = (Arc::new(opened.store), WallClock::default());
-    let (writer, written) = StoreWriter::start(store.clone(), Blocking::Inline, Box::new(|| ()));
+    let (writer, written) =
+        StoreWriter::start(store.clone(), None, Blocking::Inline, Box::new(|| ()));
     let pending = Pending::new(QueuePolicy::default(), store, writer, wall.clone(), stored);
     let minute = Duration::from_secs(60);
     let timing = Timing::new(minute, 60 * minute);
@@ -36,6 +37,7 @@ fn pull_loop_after(dir: &Path, stored: &StoredPending) -> (PullLoop, JoinHandle<
         shared: Arc::new(Shared {
             dial: Arc::new(Dialer { tls: None }),
             pending: Arc::new(pending),
+            fleet: None,
             limits: Arc::new(ConcurrencyLimits::new(2)),
             metrics: Arc::new(Metrics::new()),
             seen: Arc::new(SeenClock::new(WallTime::default())),
@@ -64,7 +66,7 @@ async fn a_panic_over_one_guest_is_its_failure_and_the_others_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let pulling = pull_loop(dir.path());
     let known = roster(&["a=unix:/a", "b=unix:/b"], None);
-    pulling.take_over(known, &mut HashMap::new());
+    pulling.take_over(known, &mut StoredGuests::default());
     let vm: VmId = "a".parse().unwrap();
     let mut exchanges = JoinSet::new();
     {
@@ -129,7 +131,10 @@ async fn a_domain_of_the_same_name_and_another_uuid_is_another_machine() {
         ..StoredPending::default()
     };
     let (pulling, written) = pull_loop_after(dir.path(), &loaded);
-    let mut stored = HashMap::from([(vm.clone(), row.clone())]);
+    let mut stored = StoredGuests {
+        rows: HashMap::from([(vm.clone(), row.clone())]),
+        ..StoredGuests::default()
+    };
     let mut named = |domain| {
         pulling.take_over(roster(&["a=unix:/a"], domain), &mut stored);
         let mut guests = pulling.guests();

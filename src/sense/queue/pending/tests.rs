@@ -132,7 +132,7 @@ async fn a_report_that_returns_to_an_older_key_is_told_from_a_new_and_from_the_s
 async fn a_stored_deadline_is_no_farther_than_any_that_can_be_set() {
     let dir = tempfile::tempdir().unwrap();
     let store = fixture::store(dir.path());
-    let (writer, _) = StoreWriter::start(store.clone(), Blocking::Inline, Box::new(|| ()));
+    let (writer, _) = StoreWriter::start(store.clone(), None, Blocking::Inline, Box::new(|| ()));
     let years = Duration::from_secs(10 * 365 * 86_400);
     let policy = QueuePolicy::default();
     let deferred = QueuePlace {

@@ -3,10 +3,11 @@
 
 use super::tests::{arrival, clear, content, envelope, open, report, slot, vm};
 use super::*;
+use crate::sense::fleet::FleetLimits;
 use crate::store::torn_disk::TornDisk;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 const GUESTS: u8 = 3;
 
@@ -39,16 +40,19 @@ fn random_changes_with_crashes_leave_what_a_simple_model_says() {
     proptest!(config, |(steps in vec(step, 1..20))| {
         let dir = tempfile::tempdir().unwrap();
         let mut store = open(&dir);
+        let mut fleet = fleet_of(&store);
         let mut generations = Generations::default();
         let mut model = Model::default();
         for step in steps {
             match step {
                 Step::Commit(ops) => {
-                    apply(&store, &model.batch(ops, &mut generations)).unwrap();
+                    let batch = with_fleet(model.batch(ops, &mut generations), &fleet);
+                    apply(&store, Some(&fleet), &batch).unwrap();
                 }
                 Step::Crash => {
                     drop(store);
                     store = open(&dir);
+                    fleet = fleet_of(&store);
                 }
             }
             prop_assert!(model.is_in(&store));
@@ -97,10 +101,11 @@ fn live(
     let mut model = possible
         .pop()
         .expect("neither with the last batch nor without it");
+    let fleet = fleet_of(&store);
     for ops in batches {
         let before = model.clone();
-        let batch = model.batch(ops, generations);
-        if apply(&store, &batch).is_err() {
+        let batch = with_fleet(model.batch(ops, generations), &fleet);
+        if apply(&store, Some(&fleet), &batch).is_err() {
             assert!(disk.is_dark());
             disk.fail_after(0);
             return vec![before, model];
@@ -109,6 +114,38 @@ fn live(
     }
     disk.fail_after(0);
     vec![model]
+}
+
+/// The fleet store as a sensor opens it. It has the last report of every guest of which one is known, and of
+/// no other: both were written together.
+fn fleet_of(store: &Store) -> Fleet {
+    let loaded = load(store).unwrap();
+    let known = loaded.guests.iter();
+    let known = known.filter_map(|(vm, row)| Some((vm.clone(), row.known?.digest)));
+    let known: HashMap<VmId, Digest> = known.collect();
+    let fleet = Fleet::load(store, FleetLimits::default(), &known).unwrap();
+    assert_eq!(fleet.missing(), HashSet::new());
+    assert_eq!(fleet.counts().guests, known.len() as u64);
+    fleet
+}
+
+/// The same changes, whose reports enter the fleet store too.
+fn with_fleet(changes: Vec<PendingChange>, fleet: &Fleet) -> Vec<PendingChange> {
+    let changes = changes.into_iter().map(|mut change| {
+        if let PendingChange::Put {
+            vm,
+            slot,
+            fleet: document,
+            ..
+        } = &mut change
+        {
+            let generation = slot.report.key.generation.get();
+            let content = content(generation);
+            *document = fleet.prepare(&envelope(&content, vm.as_str(), generation));
+        }
+        change
+    });
+    changes.collect()
 }
 
 /// The newest generation of each guest, whether it was written or lost.

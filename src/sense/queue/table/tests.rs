@@ -17,7 +17,12 @@ fn a_report_its_slot_and_the_known_generation_arrive_together() {
     {
         let store = open(&dir);
         assert!(load(&store).unwrap().slots.is_empty());
-        apply(&store, &[arrival("a", 1), arrival("b", 1), arrival("a", 2)]).unwrap();
+        apply(
+            &store,
+            None,
+            &[arrival("a", 1), arrival("b", 1), arrival("a", 2)],
+        )
+        .unwrap();
     }
     let store = open(&dir);
     let loaded = load(&store).unwrap();
@@ -38,9 +43,14 @@ fn a_report_its_slot_and_the_known_generation_arrive_together() {
 fn an_answer_to_an_older_report_leaves_the_newer_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    apply(&store, &[arrival("a", 1), arrival("a", 2), clear("a", 1)]).unwrap();
+    apply(
+        &store,
+        None,
+        &[arrival("a", 1), arrival("a", 2), clear("a", 1)],
+    )
+    .unwrap();
     assert!(read(&store, &vm("a")).unwrap().is_some());
-    apply(&store, &[clear("a", 2)]).unwrap();
+    apply(&store, None, &[clear("a", 2)]).unwrap();
     assert!(read(&store, &vm("a")).unwrap().is_none());
     let loaded = load(&store).unwrap();
     assert!(loaded.slots.is_empty());
@@ -61,7 +71,7 @@ fn moving_a_slot_that_holds_another_report_by_now_changes_nothing() {
             slot: late,
         },
     ];
-    apply(&store, &changes).unwrap();
+    apply(&store, None, &changes).unwrap();
     assert_eq!(load(&store).unwrap().slots[0].1, slot("a", 2));
 }
 
@@ -70,9 +80,9 @@ fn a_guest_with_something_pending_is_not_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     let forget = || PendingChange::Forget { vm: vm("a") };
-    apply(&store, &[arrival("a", 1), forget()]).unwrap();
+    apply(&store, None, &[arrival("a", 1), forget()]).unwrap();
     assert_eq!(load(&store).unwrap().guests.len(), 1);
-    apply(&store, &[clear("a", 1), forget()]).unwrap();
+    apply(&store, None, &[clear("a", 1), forget()]).unwrap();
     assert!(load(&store).unwrap().guests.is_empty());
 }
 
@@ -80,13 +90,14 @@ fn a_guest_with_something_pending_is_not_forgotten() {
 fn the_highest_time_of_all_documents_stays_whatever_becomes_of_its_guest() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    apply(&store, &[arrival("a", 5), arrival("b", 2)]).unwrap();
+    apply(&store, None, &[arrival("a", 5), arrival("b", 2)]).unwrap();
     apply(
         &store,
+        None,
         &[clear("a", 5), PendingChange::Forget { vm: vm("a") }],
     )
     .unwrap();
-    apply(&store, &[arrival("b", 3)]).unwrap();
+    apply(&store, None, &[arrival("b", 3)]).unwrap();
     assert_eq!(load(&store).unwrap().seen_at, WallTime::from_unix_ms(1005));
 }
 
@@ -95,7 +106,12 @@ fn the_highest_time_of_all_documents_stays_whatever_becomes_of_its_guest() {
 fn a_row_that_cannot_be_read_is_its_guests_failure_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    apply(&store, &[arrival("a", 1), arrival("b", 1), arrival("c", 1)]).unwrap();
+    apply(
+        &store,
+        None,
+        &[arrival("a", 1), arrival("b", 1), arrival("c", 1)],
+    )
+    .unwrap();
     let spoil = |table: TableDefinition<&str, &[u8]>, vm: &str| {
         store
             .write(|tx| Ok(tx.open_table(table)?.insert(vm, &[2, 0xff][..]).map(drop)?))
@@ -113,10 +129,10 @@ fn a_row_that_cannot_be_read_is_its_guests_failure_alone() {
     let slots: Vec<_> = loaded.slots.iter().map(|(vm, _)| vm.as_str()).collect();
     assert_eq!(slots, ["b", "c"]);
     // Both go on as if the row had not been there.
-    apply(&store, &[arrival("a", 2), clear("b", 1)]).unwrap();
+    apply(&store, None, &[arrival("a", 2), clear("b", 1)]).unwrap();
     assert_eq!(load(&store).unwrap().slots.len(), 2);
     spoil(SLOTS, "a");
-    apply(&store, &[PendingChange::Forget { vm: vm("a") }]).unwrap();
+    apply(&store, None, &[PendingChange::Forget { vm: vm("a") }]).unwrap();
     assert!(read(&store, &vm("a")).unwrap().is_none());
 }
 
@@ -131,10 +147,11 @@ fn the_report_of_another_guest_is_never_given_out() {
         vm: vm("a"),
         slot,
         guest,
+        fleet: None,
         report: SealedReport::new(&envelope(&content(1), "b", 1)).unwrap(),
         seen_at: WallTime::default(),
     };
-    apply(&store, &[mixed_up]).unwrap();
+    apply(&store, None, &[mixed_up]).unwrap();
     let read = read(&store, &vm("a")).unwrap().unwrap();
     assert!(read.open(&vm("a")).unwrap_err().is_corrupt());
 }
@@ -167,6 +184,7 @@ pub(super) fn arrival(id: &str, generation: u32) -> PendingChange {
             known: Some(report(id, generation)),
             ..GuestRow::default()
         },
+        fleet: None,
         report: SealedReport::new(&envelope).unwrap(),
         seen_at: envelope.seen_at,
     }
@@ -356,12 +374,12 @@ fn what_was_accepted_of_another_domain_is_not_kept_for_the_new_one() {
     };
     let accepted = || load(&store).unwrap().guests[0].1.accepted.is_some();
     // Of a guest from a file nobody knows what domain it is.
-    apply(&store, &[arrival("a", 1), clear("a", 1)]).unwrap();
-    apply(&store, &[learn(domain(DOMAIN))]).unwrap();
+    apply(&store, None, &[arrival("a", 1), clear("a", 1)]).unwrap();
+    apply(&store, None, &[learn(domain(DOMAIN))]).unwrap();
     assert!(accepted());
-    apply(&store, &[learn(domain(DOMAIN))]).unwrap();
+    apply(&store, None, &[learn(domain(DOMAIN))]).unwrap();
     assert!(accepted());
-    apply(&store, &[learn(domain(&DOMAIN.replace('0', "1")))]).unwrap();
+    apply(&store, None, &[learn(domain(&DOMAIN.replace('0', "1")))]).unwrap();
     assert!(!accepted());
 }
 

@@ -1,0 +1,195 @@
+//! The fleet store: the last report of every guest, and a log of what changed, for questions.
+//!
+//! ```text
+//! packages   id -> StoredPackage        each distinct package once
+//! guests     vm id -> GuestState        its last report: facts, and a sorted list of package ids
+//! changes    number -> ChangeRow        one a guest and change, oldest first, linked to the guest's row before
+//! meta       next_package, change_bytes
+//! ```
+//!
+//! - A report enters the store in the transaction that makes it pending: what is asked and what is delivered
+//!   cannot differ.
+//! - A row that cannot be read counts as absent, and its guest is asked for a full report. Nothing here ever
+//!   costs a pending report.
+//! - A package is kept while a guest has it or a row of the change log names it.
+//! - A guest's first report is a baseline row in the log, not a change.
+
+mod document;
+#[cfg(test)]
+mod fixture;
+mod ids;
+mod index;
+mod package;
+pub mod query;
+mod row;
+mod table;
+
+pub use document::FleetDocument;
+pub use package::StoredPackage;
+pub(crate) use table::FleetTx;
+
+use crate::report::{Digest, Envelope, VmId};
+use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::Page;
+use index::{PackageIndex, Staged};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How much of the change log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetLimits {
+    /// Rows that are older go.
+    pub age: Duration,
+    /// Bytes of all rows together; beyond it the oldest go.
+    pub bytes: u64,
+}
+
+impl Default for FleetLimits {
+    fn default() -> Self {
+        Self {
+            age: Duration::from_secs(30 * 24 * 3600),
+            bytes: 256 << 20,
+        }
+    }
+}
+
+/// How much is in the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FleetCounts {
+    /// Guests whose report is known.
+    pub guests: u64,
+    /// Distinct packages.
+    pub packages: u64,
+    /// Rows of the change log.
+    pub changes: u64,
+    /// Bytes of these rows.
+    pub change_bytes: u64,
+    /// Guests whose row was missing or could not be read and came again.
+    pub rebuilt: u64,
+}
+
+/// The store, as the sensor holds it. Its tables are written by one writer, see [`FleetTx`].
+pub struct Fleet {
+    index: Mutex<PackageIndex>,
+    state: Mutex<FleetState>,
+    limits: FleetLimits,
+}
+
+/// What the writer knows of the tables.
+#[derive(Default)]
+struct FleetState {
+    counts: FleetCounts,
+    next_change: u64,
+    /// Guests that have to be asked again.
+    missing: HashSet<VmId>,
+    /// Rows that are of no use and could not be removed.
+    missing_rows: HashSet<String>,
+}
+
+/// What a transaction did: takes effect in memory once it is on disk, with [`Fleet::committed`].
+pub(crate) struct FleetStaged {
+    index: Staged,
+    counts: FleetCounts,
+    next_change: u64,
+    /// Guests that were missing and no longer are.
+    found: Vec<VmId>,
+}
+
+impl Fleet {
+    /// Reads what is stored. `known` are the guests of which the sensor knows a report, with its digest.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn load(
+        store: &Store,
+        limits: FleetLimits,
+        known: &HashMap<VmId, Digest>,
+    ) -> Result<Self, StoreError> {
+        let (index, state) = table::load(store, known)?;
+        Ok(Self {
+            index: Mutex::new(index),
+            state: Mutex::new(state),
+            limits,
+        })
+    }
+
+    /// Guests whose last report is not here, although the sensor knows one.
+    pub fn missing(&self) -> HashSet<VmId> {
+        self.state().missing.clone()
+    }
+
+    /// How much is in the store.
+    pub fn counts(&self) -> FleetCounts {
+        FleetCounts {
+            packages: self.index().len() as u64,
+            ..self.state().counts
+        }
+    }
+
+    /// Writes how much is in the store.
+    pub fn write_metrics(&self, page: &mut Page) {
+        let counts = self.counts();
+        page.gauges(
+            "afferent_fleet_rows",
+            "Rows of the fleet store, by table.",
+            &[
+                (&[("table", "guests")], counts.guests as f64),
+                (&[("table", "packages")], counts.packages as f64),
+                (&[("table", "changes")], counts.changes as f64),
+            ],
+        );
+        page.gauge(
+            "afferent_fleet_change_bytes",
+            "Bytes of the change log of the fleet store.",
+            counts.change_bytes as f64,
+        );
+        page.counter(
+            "afferent_fleet_rebuilt_total",
+            "Guests that were missing in the fleet store and came again.",
+            counts.rebuilt,
+        );
+    }
+
+    /// Makes a document ready to be stored.
+    pub fn prepare(&self, envelope: &Envelope<'_>) -> Option<FleetDocument> {
+        let document = FleetDocument::new(&self.index, envelope);
+        if document.is_none() {
+            tracing::error!(vm = %envelope.vm, "the packages of this guest cannot be numbered: it is left out of the fleet store");
+        }
+        document
+    }
+
+    /// The transaction is on disk.
+    pub(crate) fn committed(&self, staged: FleetStaged) {
+        self.index().commit(staged.index);
+        let mut state = self.state();
+        (state.counts, state.next_change) = (staged.counts, staged.next_change);
+        for vm in &staged.found {
+            state.missing.remove(vm);
+            state.missing_rows.remove(vm.as_str());
+        }
+    }
+
+    /// A new file was begun: nothing is stored any more.
+    pub(crate) fn lost(&self) {
+        let mut index = self.index();
+        let next_id = index.next_id();
+        *index = PackageIndex::new(next_id);
+        drop(index);
+        *self.state() = FleetState::default();
+    }
+
+    fn index(&self) -> MutexGuard<'_, PackageIndex> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, FleetState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

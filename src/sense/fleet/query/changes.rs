@@ -1,0 +1,239 @@
+//! Answers from the change log.
+
+use super::FleetAnswer;
+use super::view::FleetView;
+use crate::clock::WallTime;
+use crate::report::diff::{ChangeSet, Replacement};
+use crate::sense::fleet::package::StoredPackage;
+use crate::sense::fleet::row::{ChangeEvent, ChangeRow};
+use crate::store::TxError;
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+
+/// Changes in one answer.
+const MOST_CHANGES: usize = 1000;
+
+/// Which changes are asked for; `None` is all.
+pub(super) struct ChangeFilter<'a> {
+    pub(super) since: Option<WallTime>,
+    pub(super) vm: Option<&'a str>,
+    pub(super) package: Option<&'a str>,
+    pub(super) after: Option<u64>,
+}
+
+/// A package that came or is gone.
+#[derive(Serialize)]
+pub(super) struct ChangedPackage {
+    name: String,
+    arch: String,
+    version: String,
+}
+
+/// A package in place of another one.
+#[derive(Serialize)]
+pub(super) struct ReplacedPackage {
+    name: String,
+    arch: String,
+    from: String,
+    to: String,
+    /// What else differs: `module`, `repo`, `source`, `vendor`, `license`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    differs: Vec<&'static str>,
+}
+
+/// A row of the change log.
+#[derive(Serialize)]
+pub struct ChangeLine {
+    /// Behind this number the next page begins.
+    number: u64,
+    at: String,
+    vm: String,
+    report: String,
+    /// The report before; absent in a baseline.
+    from: Option<String>,
+    trigger: &'static str,
+    /// Packages of a first report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<u32>,
+    added: Vec<ChangedPackage>,
+    removed: Vec<ChangedPackage>,
+    upgraded: Vec<ReplacedPackage>,
+    downgraded: Vec<ReplacedPackage>,
+    changed: Vec<ReplacedPackage>,
+}
+
+/// Rows of the change log, oldest first.
+#[derive(Serialize)]
+pub struct ChangesAnswer {
+    changes: Vec<ChangeLine>,
+    /// Behind this number there is more, or will be.
+    next: Option<u64>,
+    /// Whether there is more now.
+    more: bool,
+}
+
+/// A row whose packages are not looked up yet.
+pub(super) struct Raw {
+    number: u64,
+    at: WallTime,
+    vm: String,
+    report: String,
+    from: Option<String>,
+    trigger: &'static str,
+    event: ChangeEvent,
+}
+
+impl Raw {
+    pub(super) fn new(number: u64, row: ChangeRow<'_>) -> Self {
+        Self {
+            number,
+            at: row.at,
+            vm: row.vm.to_owned(),
+            report: row.key.to_string(),
+            from: row.from.map(|from| from.to_string()),
+            trigger: row.trigger.as_str(),
+            event: row.event,
+        }
+    }
+}
+
+pub(super) fn list(view: &FleetView, wanted: &ChangeFilter<'_>) -> Result<FleetAnswer, TxError> {
+    let after = match (wanted.after, wanted.since) {
+        (None, Some(since)) => view.first_change_since(since)?,
+        (after, _) => after,
+    };
+    let named: Option<HashSet<u32>> = match wanted.package {
+        None => None,
+        Some(name) => {
+            let mut ids = HashSet::new();
+            view.packages(|id, package| {
+                if package.name == name {
+                    ids.insert(id);
+                }
+            })?;
+            Some(ids)
+        }
+    };
+    let (mut rows, mut next, mut more) = (Vec::new(), after, false);
+    view.changes(after, |number, row| {
+        if rows.len() == MOST_CHANGES {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        next = Some(number);
+        let is_wanted = is_change(&row.event)
+            && wanted.since.is_none_or(|since| row.at >= since)
+            && wanted.vm.is_none_or(|vm| row.vm == vm)
+            && named.as_ref().is_none_or(|ids| touches(&row.event, ids));
+        if is_wanted {
+            rows.push(Raw::new(number, row));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(FleetAnswer::Changes(ChangesAnswer {
+        changes: resolve(view, rows)?,
+        next,
+        more,
+    }))
+}
+
+/// A baseline is none, nor a report with the same packages as the one before.
+fn is_change(event: &ChangeEvent) -> bool {
+    matches!(event, ChangeEvent::Changes { .. }) && *event != ChangeEvent::default()
+}
+
+fn touches(event: &ChangeEvent, ids: &HashSet<u32>) -> bool {
+    let set = event.clone().set();
+    set.is_some_and(|set| set.gone().chain(set.came()).any(|id| ids.contains(id)))
+}
+
+/// Looks up the packages of all rows, each once.
+pub(super) fn resolve(view: &FleetView, rows: Vec<Raw>) -> Result<Vec<ChangeLine>, TxError> {
+    let mut ids: Vec<u32> = Vec::new();
+    for row in &rows {
+        if let Some(set) = row.event.clone().set() {
+            ids.extend(set.gone().chain(set.came()));
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    let packages: HashMap<u32, Vec<u8>> = view.package_rows(&ids)?.into_iter().collect();
+    let package = |id: u32| {
+        let bytes = packages.get(&id)?;
+        StoredPackage::read(bytes).ok()
+    };
+    Ok(rows.into_iter().map(|row| line(row, &package)).collect())
+}
+
+fn line<'p>(row: Raw, package: &impl Fn(u32) -> Option<StoredPackage<'p>>) -> ChangeLine {
+    let baseline = match row.event {
+        ChangeEvent::Baseline(packages) => Some(packages),
+        ChangeEvent::Changes { .. } => None,
+    };
+    let set: ChangeSet<u32> = row.event.set().unwrap_or_default();
+    let one = |ids: Vec<u32>| {
+        let packages = ids.into_iter().filter_map(package);
+        packages.map(|package| ChangedPackage::new(&package))
+    };
+    let pair = |pairs: Vec<Replacement<u32>>| -> Vec<ReplacedPackage> {
+        let pairs = pairs.into_iter().filter_map(|pair| {
+            let (from, to) = (package(pair.from)?, package(pair.to)?);
+            Some(ReplacedPackage::new(&from, &to))
+        });
+        pairs.collect()
+    };
+    ChangeLine {
+        number: row.number,
+        at: row.at.to_string(),
+        vm: row.vm,
+        report: row.report,
+        from: row.from,
+        trigger: row.trigger,
+        baseline,
+        added: one(set.added).collect(),
+        removed: one(set.removed).collect(),
+        upgraded: pair(set.upgraded),
+        downgraded: pair(set.downgraded),
+        changed: pair(set.changed),
+    }
+}
+
+impl ReplacedPackage {
+    pub(super) fn new(from: &StoredPackage<'_>, to: &StoredPackage<'_>) -> Self {
+        let differs = [
+            ("module", from.module != to.module),
+            (
+                "repo",
+                (from.is_recorded, from.repo) != (to.is_recorded, to.repo),
+            ),
+            // A version has a source of its own.
+            (
+                "source",
+                from.version == to.version && from.source != to.source,
+            ),
+            ("vendor", from.vendor != to.vendor),
+            ("license", from.license != to.license),
+        ];
+        Self {
+            name: from.name.to_owned(),
+            arch: from.arch.to_owned(),
+            from: from.version.to_owned(),
+            to: to.version.to_owned(),
+            differs: differs
+                .into_iter()
+                .filter_map(|(name, differs)| differs.then_some(name))
+                .collect(),
+        }
+    }
+}
+
+impl ChangedPackage {
+    pub(super) fn new(package: &StoredPackage<'_>) -> Self {
+        Self {
+            name: package.name.to_owned(),
+            arch: package.arch.to_owned(),
+            version: package.version.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Questions about the fleet, and their answers.
+//!
+//! ```text
+//! FleetQuery ──► one snapshot of sense.redb ──► FleetAnswer, as JSON
+//! ```
+//!
+//! The running service answers on its control socket, beside its loop; where none runs the same code reads the
+//! file. Every answer is of one commit and bounded: what is longer comes in pages, of which each is of a commit
+//! of its own.
+
+mod changes;
+pub mod find;
+mod guests;
+mod show;
+mod view;
+
+use super::row::GuestState;
+use crate::clock::WallTime;
+use crate::store::{Snapshot, Store, StoreError, TxError};
+pub use changes::{ChangeLine, ChangesAnswer};
+pub use guests::{FindAnswer, GuestLine, GuestsAnswer, VersionsAnswer};
+use redb::ReadTransaction;
+use serde::{Deserialize, Serialize};
+pub use show::{DiffAnswer, ExportAnswer, ShowAnswer};
+use view::FleetView;
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FleetQuery {
+    /// One line a guest.
+    Guests {
+        /// Only guests of this OS.
+        os: Option<String>,
+    },
+    /// Guests with a package.
+    Find {
+        /// See [`find::PackageFilter`].
+        package: String,
+        /// Only packages of this architecture.
+        arch: Option<String>,
+        /// Only guests of this OS.
+        os: Option<String>,
+        /// The guests of which no package matches.
+        not: bool,
+        /// Only guests that run another kernel than the newest of those packages.
+        running: bool,
+    },
+    /// Every version of a package.
+    Versions {
+        /// Its name.
+        name: String,
+    },
+    /// A guest with its packages and history.
+    Show {
+        /// Its id.
+        vm: String,
+        /// The packages as they were then, in milliseconds since 1970.
+        at: Option<u64>,
+    },
+    /// The change log, oldest first.
+    Changes {
+        /// From this time on, in milliseconds since 1970.
+        since: Option<u64>,
+        /// Only of this guest.
+        vm: Option<String>,
+        /// Only with a package of this name in it.
+        package: Option<String>,
+        /// Only rows behind this number.
+        after: Option<u64>,
+    },
+    /// How the packages of two guests differ.
+    Diff {
+        /// Ids of the two.
+        vms: (String, String),
+    },
+    /// Guests with all their packages, in pages.
+    Export {
+        /// Only this guest.
+        vm: Option<String>,
+        /// Only guests behind this one.
+        after: Option<String>,
+    },
+}
+
+/// An answer.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum FleetAnswer {
+    /// To [`FleetQuery::Guests`].
+    Guests(GuestsAnswer),
+    /// To [`FleetQuery::Find`].
+    Find(FindAnswer),
+    /// To [`FleetQuery::Versions`].
+    Versions(VersionsAnswer),
+    /// To [`FleetQuery::Show`].
+    Show(Box<ShowAnswer>),
+    /// To [`FleetQuery::Changes`].
+    Changes(ChangesAnswer),
+    /// To [`FleetQuery::Diff`].
+    Diff(DiffAnswer),
+    /// To [`FleetQuery::Export`].
+    Export(ExportAnswer),
+    /// There is none.
+    Error {
+        /// What is wrong, in words.
+        error: String,
+        /// Whether the question is at fault.
+        is_usage: bool,
+    },
+}
+
+/// What the sensor knows of a guest beside its report: its state, if it runs.
+pub type States<'s> = &'s dyn Fn(&str) -> Option<&'static str>;
+
+impl FleetQuery {
+    /// One word, for the control socket.
+    pub fn to_word(&self) -> String {
+        let json = serde_json::to_string(self).unwrap_or_default();
+        // Spaces are within strings only.
+        json.replace(' ', "\\u0020")
+    }
+
+    /// The question in such a word.
+    ///
+    /// # Errors
+    /// It is none that this version knows.
+    pub fn from_word(word: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(word)
+    }
+
+    /// The answer of a running service.
+    pub fn ask(&self, store: &Store, states: States<'_>) -> FleetAnswer {
+        answered(store.read(|tx| self.answer(tx, states)))
+    }
+
+    /// The answer of a file that no service writes to.
+    pub fn ask_snapshot(&self, snapshot: &Snapshot) -> FleetAnswer {
+        answered(snapshot.read(|tx| self.answer(tx, &|_| None)))
+    }
+
+    fn answer(&self, tx: &ReadTransaction, states: States<'_>) -> Result<FleetAnswer, TxError> {
+        let view = FleetView::open(tx)?;
+        match self {
+            Self::Guests { os } => guests::list(&view, os.as_deref(), states),
+            Self::Find {
+                package,
+                arch,
+                os,
+                not,
+                running,
+            } => match package.parse() {
+                Ok(package) => guests::find(
+                    &view,
+                    &guests::Wanted {
+                        package,
+                        arch: arch.as_deref(),
+                        os: os.as_deref(),
+                        not: *not,
+                        running: *running,
+                    },
+                ),
+                Err(error) => Ok(FleetAnswer::usage(&error)),
+            },
+            Self::Versions { name } => guests::versions(&view, name),
+            Self::Show { vm, at } => show::show(&view, vm, at.map(WallTime::from_unix_ms), states),
+            Self::Changes {
+                since,
+                vm,
+                package,
+                after,
+            } => {
+                let wanted = changes::ChangeFilter {
+                    since: since.map(WallTime::from_unix_ms),
+                    vm: vm.as_deref(),
+                    package: package.as_deref(),
+                    after: *after,
+                };
+                changes::list(&view, &wanted)
+            }
+            Self::Diff { vms } => show::diff(&view, &vms.0, &vms.1),
+            Self::Export { vm, after } => show::export(&view, vm.as_deref(), after.as_deref()),
+        }
+    }
+}
+
+fn answered(answer: Result<FleetAnswer, StoreError>) -> FleetAnswer {
+    answer.unwrap_or_else(|error| FleetAnswer::Error {
+        error: error.to_string(),
+        is_usage: false,
+    })
+}
+
+impl FleetAnswer {
+    /// The question is at fault.
+    pub fn usage(what: &impl ToString) -> Self {
+        Self::Error {
+            error: what.to_string(),
+            is_usage: true,
+        }
+    }
+
+    /// A guest that is asked for is not here.
+    fn unknown(vm: &str) -> Self {
+        Self::Error {
+            error: format!(
+                "no report of a guest {vm:?} is stored; `afferent fleet` lists those that are"
+            ),
+            is_usage: false,
+        }
+    }
+}
+
+/// `ID-VERSION_ID`, as `--os` takes it.
+fn os_of(state: &GuestState<'_>) -> String {
+    match (state.os_id, state.os_version) {
+        (id, "") => id.to_owned(),
+        (id, version) => format!("{id}-{version}"),
+    }
+}
+
+fn is_of_os(wanted: Option<&str>, state: &GuestState<'_>) -> bool {
+    wanted.is_none_or(|wanted| find::matches_os(wanted, state.os_id, state.os_version))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! Tests of the fleet store.
+
+use super::fixture::{Rig, envelope, report, second};
+use super::query::FleetQuery;
+use super::table::{CHANGES, GUESTS};
+use super::*;
+use crate::report::GuestId;
+use redb::{ReadableTableMetadata, TableDefinition};
+use serde_json::{Value, json};
+
+fn ask(rig: &Rig, query: &FleetQuery) -> Value {
+    serde_json::to_value(query.ask(&rig.store, &|_| None)).unwrap()
+}
+
+fn changes(rig: &Rig) -> Vec<Value> {
+    let all = FleetQuery::Changes {
+        since: None,
+        vm: None,
+        package: None,
+        after: None,
+    };
+    ask(rig, &all)["changes"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_first_report_is_a_baseline_and_the_next_one_a_change() {
+    let mut rig = Rig::new(FleetLimits::default());
+    rig.put(&envelope(
+        "a",
+        1,
+        1,
+        &report(&["openssl 1:3.0.7-27.el9", "vim 9-1"]),
+    ));
+    assert_eq!(changes(&rig), [] as [Value; 0]);
+    rig.put(&envelope(
+        "a",
+        2,
+        5,
+        &report(&["openssl 1:3.0.7-28.el9_4", "vim 9-1"]),
+    ));
+    let found = changes(&rig);
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found[0],
+        json!({
+            "number": 1, "at": "1970-01-01T00:00:05.000Z", "vm": "a", "report": "7:2", "from": "7:1",
+            "trigger": "reactive", "added": [], "removed": [], "downgraded": [], "changed": [],
+            "upgraded": [{"name": "openssl", "arch": "x86_64", "from": "1:3.0.7-27.el9", "to": "1:3.0.7-28.el9_4"}],
+        })
+    );
+    let show = ask(
+        &rig,
+        &FleetQuery::Show {
+            vm: "a".into(),
+            at: None,
+        },
+    );
+    assert_eq!(show["history"][1]["baseline"], 2);
+    assert_eq!(show["changed_at"], "1970-01-01T00:00:05.000Z");
+}
+
+#[test]
+fn kernels_of_which_several_are_installed_are_added_and_removed() {
+    let mut rig = Rig::new(FleetLimits::default());
+    rig.put(&envelope("a", 1, 1, &report(&["kernel 5-1", "kernel 5-2"])));
+    rig.put(&envelope("a", 2, 2, &report(&["kernel 5-2", "kernel 5-3"])));
+    let found = changes(&rig);
+    let kernel = |version: &str| json!([{"name": "kernel", "arch": "x86_64", "version": version}]);
+    assert_eq!(
+        (&found[0]["added"], &found[0]["removed"]),
+        (&kernel("5-3"), &kernel("5-1"))
+    );
+    assert_eq!(found[0]["upgraded"], json!([]));
+}
+
+/// The same report again, as it comes every few hours, is no row of the log.
+#[test]
+fn a_refresh_notes_when_it_was_seen_and_nothing_else() {
+    let mut rig = Rig::new(FleetLimits::default());
+    let report = report(&["a 1-1"]);
+    rig.put(&envelope("a", 1, 1, &report));
+    rig.put(&envelope("a", 1, 9, &report));
+    assert_eq!(rig.fleet.counts().changes, 1);
+    let guest = &ask(&rig, &FleetQuery::Guests { os: None })["guests"][0];
+    assert_eq!(guest["seen_at"], "1970-01-01T00:00:09.000Z");
+    assert_eq!(guest["changed_at"], "1970-01-01T00:00:01.000Z");
+}
+
+#[test]
+fn facts_alone_replace_the_facts() {
+    let mut rig = Rig::new(FleetLimits::default());
+    let report = report(&["a 1-1"]);
+    rig.put(&envelope("a", 1, 1, &report));
+    let mut facts = envelope("a", 1, 4, &report);
+    facts.report = None;
+    facts.facts = [("kernel_running".to_owned(), "6".to_owned())].into();
+    rig.put(&facts);
+    let show = ask(
+        &rig,
+        &FleetQuery::Show {
+            vm: "a".into(),
+            at: None,
+        },
+    );
+    assert_eq!(show["facts"], json!({"kernel_running": "6"}));
+    assert_eq!(show["installed"][0]["name"], "a");
+}
+
+/// Otherwise the software of one machine would look upgraded to that of another.
+#[test]
+fn another_machine_under_the_same_name_begins_with_a_baseline() {
+    let mut rig = Rig::new(FleetLimits::default());
+    rig.put(&envelope("a", 1, 1, &report(&["a 1-1"])));
+    let other = report(&["b 1-1"]);
+    let mut other = envelope("a", 1, 2, &other);
+    other.guest_id = Some(GuestId::of_machine("other"));
+    rig.put(&other);
+    assert_eq!(changes(&rig), [] as [Value; 0]);
+    let at = Some(second(1).unix_ms());
+    let then = ask(&rig, &FleetQuery::Show { vm: "a".into(), at });
+    assert!(
+        then["error"]
+            .as_str()
+            .unwrap()
+            .contains("its first report is of"),
+        "{then}"
+    );
+}
+
+#[test]
+fn rows_that_are_too_old_or_too_many_go_and_what_only_they_named_with_them() {
+    let limits = FleetLimits {
+        age: Duration::from_secs(100),
+        ..FleetLimits::default()
+    };
+    let mut rig = Rig::new(limits);
+    rig.put(&envelope("a", 1, 1, &report(&["a 1-1"])));
+    rig.put(&envelope("a", 2, 50, &report(&["a 2-1"])));
+    assert_eq!(
+        (rig.fleet.counts().changes, rig.fleet.counts().packages),
+        (2, 2)
+    );
+    rig.put(&envelope("a", 3, 200, &report(&["a 3-1"])));
+    // The row of second 200 still names `a 2-1`; only a later transaction finds that nothing names `a 1-1`.
+    rig.put(&envelope("b", 1, 201, &report(&["a 3-1"])));
+    assert_eq!(
+        (rig.fleet.counts().changes, rig.fleet.counts().packages),
+        (2, 2)
+    );
+    let show = ask(
+        &rig,
+        &FleetQuery::Show {
+            vm: "a".into(),
+            at: Some(second(60).unix_ms()),
+        },
+    );
+    let said = show["error"].as_str().unwrap();
+    assert!(
+        said.contains("reaches back to 1970-01-01T00:03:20.000Z only"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_guest_that_is_forgotten_leaves_its_history() {
+    let mut rig = Rig::new(FleetLimits::default());
+    rig.put(&envelope("a", 1, 1, &report(&["a 1-1"])));
+    rig.put(&envelope("a", 2, 2, &report(&["a 2-1"])));
+    rig.forget("a");
+    assert_eq!((rig.fleet.counts().guests, changes(&rig).len()), (0, 1));
+    let show = ask(
+        &rig,
+        &FleetQuery::Show {
+            vm: "a".into(),
+            at: None,
+        },
+    );
+    assert!(
+        show["error"]
+            .as_str()
+            .unwrap()
+            .contains("no report of a guest")
+    );
+}
+
+/// Loss prevented: the sensor goes on with a store that nobody else wrote, and never knows better.
+#[test]
+fn a_guest_whose_row_is_not_of_its_known_report_is_asked_again() {
+    let mut rig = Rig::new(FleetLimits::default());
+    rig.put(&envelope("a", 1, 1, &report(&["a 1-1"])));
+    rig.put(&envelope("b", 1, 1, &report(&["a 1-1"])));
+    // As if version 0.1, or `--fleet off`, had run meanwhile.
+    let (a, c) = ("a".parse::<VmId>().unwrap(), "c".parse::<VmId>().unwrap());
+    rig.known.insert(a.clone(), report(&["a 2-1"]).digest());
+    rig.known.insert(c.clone(), report(&["a 2-1"]).digest());
+    rig.restart();
+    assert_eq!(rig.fleet.missing(), [a, c].into());
+    rig.put(&envelope("a", 3, 3, &report(&["a 2-1"])));
+    assert_eq!(changes(&rig)[0]["from"], "7:1", "its history goes on");
+    assert_eq!(
+        (rig.fleet.counts().rebuilt, rig.fleet.missing().len()),
+        (1, 1)
+    );
+}
+
+/// Loss prevented: a pending report, with the file that is moved aside.
+#[test]
+fn tables_of_another_kind_are_begun_anew() {
+    let mut rig = Rig::new(FleetLimits::default());
+    rig.put(&envelope("a", 1, 1, &report(&["a 1-1"])));
+    let other: TableDefinition<'_, u64, u64> = TableDefinition::new("fleet_guests");
+    rig.store
+        .write(|tx| {
+            tx.delete_table(GUESTS)?;
+            tx.open_table(other)?.insert(1, 1)?;
+            Ok(())
+        })
+        .unwrap();
+    rig.restart();
+    assert_eq!(rig.fleet.missing().len(), 1);
+    rig.put(&envelope("a", 1, 2, &report(&["a 1-1"])));
+    assert_eq!(rig.fleet.counts().guests, 1);
+    let rows = rig.store.read(|tx| Ok(tx.open_table(CHANGES)?.len()?));
+    assert_eq!(rows.unwrap(), 1);
+}
+
+#[test]
+fn rows_of_guests_that_nobody_knows_any_more_are_removed() {
+    let mut rig = Rig::new(FleetLimits::default());
+    rig.put(&envelope("a", 1, 1, &report(&["a 1-1"])));
+    rig.known.clear();
+    rig.restart();
+    let rows = rig.store.read(|tx| Ok(tx.open_table(GUESTS)?.len()?));
+    assert_eq!((rows.unwrap(), rig.fleet.counts().guests), (0, 0));
+}
+
+#[test]
+fn a_new_file_begins_empty_and_takes_reports() {
+    let mut rig = Rig::new(FleetLimits::default());
+    rig.put(&envelope("a", 1, 1, &report(&["a 1-1"])));
+    rig.store.begin_anew().unwrap();
+    rig.fleet.lost();
+    rig.put(&envelope("a", 1, 2, &report(&["a 1-1"])));
+    let show = ask(
+        &rig,
+        &FleetQuery::Show {
+            vm: "a".into(),
+            at: None,
+        },
+    );
+    assert_eq!(show["installed"][0]["name"], "a");
+}
