@@ -10,11 +10,11 @@ mod summary;
 
 use super::options::ConfigError;
 use super::{DONE, FAILED, USAGE, complain, print_with, write_lines};
+use crate::blocking::Blocking;
 use crate::mirror::diagnostics::{Diagnostic, Summary};
 use crate::mirror::planfile::{PlanFile, PlanFilter, PlanSnapshot, PlanView, preview, show};
 use crate::mirror::run::{self, Mirror};
 use crate::mirror::service;
-use crate::mirror::skip_unchanged::SkipUnchanged;
 use crate::mirror::{Store, lost};
 use crate::telemetry::start_log;
 use crate::visible::visible;
@@ -155,13 +155,8 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
         (opened, _) => opened.map_err(|error| settings::not_opened(&error))?,
     };
     let mut mirror = Mirror {
-        store,
-        core,
-        policy: config.policy,
-        gate: settings::gate(&config.policy),
         audit: config.audit,
-        skip_unchanged: SkipUnchanged::default(),
-        approval: None,
+        ..Mirror::new(store, core, config.policy, settings::gate(&config.policy))
     };
     if let Some(host) = host {
         let reread = || {
@@ -183,6 +178,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
             state_dir: config.state_dir(),
             metrics: config.metrics,
             damaged: config.damaged(),
+            blocking: Blocking::Threads,
             reread: &reread,
         };
         return service::run(host, mirror, options)
@@ -262,13 +258,8 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
     // What was looked at is the plan: now its deletes may be approved, too.
     policy.approve_deletes = config.policy.approve_deletes.or(policy.approve_deletes);
     let mut mirror = Mirror {
-        store,
-        core: Box::new(snapshot),
-        policy,
-        gate: run::Gate::Unset,
         audit: config.audit,
-        skip_unchanged: SkipUnchanged::default(),
-        approval: None,
+        ..Mirror::new(store, Box::new(snapshot), policy, run::Gate::Unset)
     };
     let summary = mirror.once();
     Ok(print_summary(&summary, json))

@@ -97,6 +97,19 @@ pub struct HttpResponse {
 }
 
 impl HttpResponse {
+    /// An answer of a server that is simulated. Headers that are none are left out.
+    pub fn new(status: u16, headers: &[(&str, &str)], body: Vec<u8>) -> Self {
+        let headers = headers.iter().filter_map(|(name, value)| {
+            let name = ureq::http::HeaderName::try_from(*name).ok()?;
+            Some((name, ureq::http::HeaderValue::try_from(*value).ok()?))
+        });
+        Self {
+            status,
+            headers: headers.collect(),
+            body,
+        }
+    }
+
     /// The first header of this name, in any case; `None` also when it is not text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

@@ -72,7 +72,7 @@ impl AuditBounds {
     }
 }
 
-/// Removes what is beyond the bounds, and writes a checkpoint where it does. `run` names the removal.
+/// Removes what is beyond the bounds, and writes a checkpoint where it does. `run` draws the id of the removal.
 ///
 /// # Errors
 /// The store failed; then nothing was removed.
@@ -80,7 +80,7 @@ pub fn keep(
     store: &Store,
     bounds: AuditBounds,
     now: WallTime,
-    run: Uuid,
+    run: &mut dyn FnMut() -> Uuid,
 ) -> Result<Option<Removed>, InventoryError> {
     if bounds == AuditBounds::default() {
         return Ok(None);
@@ -91,7 +91,7 @@ pub fn keep(
     };
     store.inventory_without_count(|tables| {
         let run = AuditRun {
-            id: run,
+            id: run(),
             time: now.to_string(),
             source: "retention".into(),
         };

@@ -2,19 +2,20 @@
 
 use super::approval::Approval;
 use super::core::Core;
-use super::cycle::{Cycle, Gatekeeper};
+use super::cycle::{AlwaysOpen, Cycle, Gatekeeper};
 use super::diagnostics::{Diagnostic, Summary};
 use super::policy::{Policy, Profile};
 use super::retention::{self, AuditBounds};
 use super::skip_unchanged::SkipUnchanged;
-use crate::clock;
+use crate::clock::WallClock;
 use crate::store::Store;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// What a cycle needs.
 pub struct Mirror {
-    /// The tables.
-    pub store: Store,
+    /// The tables; others may take snapshots of them at any time.
+    pub store: Arc<Store>,
     /// Where inventory comes from.
     pub core: Box<dyn Core + Send>,
     /// The knobs.
@@ -27,6 +28,10 @@ pub struct Mirror {
     pub audit: AuditBounds,
     /// Deletes that an operator approved, for the next cycle.
     pub approval: Option<Approval>,
+    /// Gives the time of runs.
+    pub clock: WallClock,
+    /// Draws ids of runs and of new rows.
+    pub new_id: Box<dyn FnMut() -> Uuid + Send>,
 }
 
 /// Whether expected inventory is mirrored at all.
@@ -62,20 +67,37 @@ impl Gate {
 }
 
 impl Mirror {
-    /// One cycle now.
-    pub fn once(&mut self) -> Summary {
-        self.cycle(&super::cycle::AlwaysOpen)
+    /// That has not run yet, with the time of this machine and random ids. Nothing is removed from its audit
+    /// log.
+    pub fn new(store: Store, core: Box<dyn Core + Send>, policy: Policy, gate: Gate) -> Self {
+        Self {
+            store: Arc::new(store),
+            core,
+            policy,
+            gate,
+            skip_unchanged: SkipUnchanged::default(),
+            audit: AuditBounds::default(),
+            approval: None,
+            clock: WallClock::default(),
+            new_id: Box::new(Uuid::new_v4),
+        }
     }
 
-    /// One cycle, whose commits `gatekeeper` may refuse.
-    pub(super) fn cycle(&mut self, gatekeeper: &dyn Gatekeeper) -> Summary {
+    /// One cycle now.
+    pub fn once(&mut self) -> Summary {
+        self.cycle(&AlwaysOpen)
+    }
+
+    /// One cycle, whose commits `gatekeeper` may refuse. It runs to its end on the caller's thread, reads no
+    /// other clock than that of the mirror and waits for nothing but Core.
+    pub fn cycle(&mut self, gatekeeper: &dyn Gatekeeper) -> Summary {
         let approval = self.approval.take();
         let cycle = Cycle {
             policy: &self.policy,
             approval: approval.as_ref(),
             mirror: self.gate.is_open(),
-            now: clock::wall_now().to_string(),
-            new_id: &mut Uuid::new_v4,
+            now: self.clock.now().to_string(),
+            new_id: &mut self.new_id,
             gatekeeper,
         };
         let mut summary = self
@@ -95,8 +117,9 @@ impl Mirror {
 }
 
 impl Mirror {
-    fn keep_audit_bounds(&self, summary: &mut Summary) {
-        match retention::keep(&self.store, self.audit, clock::wall_now(), Uuid::new_v4()) {
+    fn keep_audit_bounds(&mut self, summary: &mut Summary) {
+        let (now, run) = (self.clock.now(), &mut self.new_id);
+        match retention::keep(&self.store, self.audit, now, run) {
             Ok(None) => {}
             Ok(Some(removed)) => {
                 let (rows, from) = (removed.rows, removed.from);

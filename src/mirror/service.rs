@@ -1,13 +1,19 @@
 //! The service: a cycle every interval until told to stop.
 //!
 //! ```text
-//! event loop    timer, signals, control socket, metrics, watchdog
-//! cycle         on a thread of its own, one at a time; tells of every step it makes
+//! process       signals, control socket, metrics
+//! event loop    timer, orders, approvals, watchdog
+//! cycle         where `Blocking` says, one at a time; tells of every step it makes
 //! ```
 //!
 //! The watchdog of systemd is fed while no cycle runs, and while the one that runs makes steps: a hung one is
 //! killed and started again, which loses nothing, because a type is one transaction. A cycle that
 //! panics is a failed cycle: `afferent status` and a counter say so, and the next one is tried.
+
+mod host;
+
+pub(super) use host::Signals;
+pub use host::{Order, ServiceHost};
 
 use super::approval::Approval;
 use super::core::Core;
@@ -19,7 +25,8 @@ use super::retention::AuditBounds;
 use super::run::{Gate, Mirror, log};
 use super::skip_unchanged::SkipUnchanged;
 use super::status::Status;
-use crate::clock;
+use crate::blocking::Blocking;
+use crate::clock::{self, WallClock};
 use crate::store::Limits;
 use crate::telemetry;
 use crate::telemetry::control::Control;
@@ -32,8 +39,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
@@ -52,6 +57,8 @@ pub struct ServiceOptions<'a> {
     pub metrics: Option<SocketAddr>,
     /// What is kept of tables that were moved aside.
     pub damaged: Limits,
+    /// Where cycles run.
+    pub blocking: Blocking,
     /// Reads the configuration again, or says what is wrong with it.
     pub reread: &'a dyn Fn() -> Result<Reloaded, String>,
 }
@@ -76,55 +83,6 @@ pub struct Reloaded {
     pub damaged: Limits,
 }
 
-/// The signals of the service.
-pub(super) struct Signals {
-    pub(super) hang_up: Signal,
-    pub(super) terminate: Signal,
-    pub(super) interrupt: Signal,
-}
-
-/// The runtime of the service, and its signals: caught before anything that takes time, since an unhandled
-/// SIGHUP would end the process.
-pub struct ServiceHost {
-    runtime: Runtime,
-    signals: Signals,
-    /// SIGHUP came while there was no store.
-    owes_reload: bool,
-}
-
-impl ServiceHost {
-    /// From now on SIGHUP ends nothing.
-    ///
-    /// # Errors
-    /// The system refused something basic.
-    pub fn start() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let signals = runtime.block_on(async {
-            Ok::<_, std::io::Error>(Signals {
-                hang_up: signal(SignalKind::hangup())?,
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            })
-        })?;
-        Ok(Self {
-            runtime,
-            signals,
-            owes_reload: false,
-        })
-    }
-
-    /// Runs `wait` to its end, which reads SIGHUP and says whether the configuration is to be read again.
-    pub(super) fn wait<T>(
-        &mut self,
-        wait: impl AsyncFnOnce(&mut Signals, &mut bool) -> std::io::Result<T>,
-    ) -> std::io::Result<T> {
-        let waiting = wait(&mut self.signals, &mut self.owes_reload);
-        self.runtime.block_on(waiting)
-    }
-}
-
 /// Set once, when the service is to stop; then nothing more is committed. Every commit is a step.
 #[derive(Clone)]
 struct Stop {
@@ -145,6 +103,8 @@ impl Gatekeeper for Stop {
 /// What runs, and what is known of it.
 struct Service {
     mirror: Arc<Mutex<Mirror>>,
+    clock: WallClock,
+    blocking: Blocking,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
     progress: Progress,
@@ -172,19 +132,41 @@ pub fn run(host: ServiceHost, mirror: Mirror, options: ServiceOptions<'_>) -> st
         signals,
         owes_reload,
     } = host;
-    let service = Service::new(mirror);
+    let service = Service::new(mirror, options.blocking);
     let done = runtime.block_on(service.serve(options, signals, owes_reload));
     // A cycle that waits for Core is not waited for: nothing of it is committed any more.
     runtime.shutdown_timeout(LAST_CYCLE);
     done
 }
 
+/// The event loop alone, without a process around it: no signals, no sockets. It takes orders from
+/// `next_order`, which must be safe to drop between two orders, and returns after [`Order::Stop`]. With
+/// [`Blocking::Inline`] it runs on one thread in virtual time. Whoever keeps a clone of the mirror's store
+/// may take snapshots meanwhile.
+///
+/// # Errors
+/// None: a task that answers could end, but none is there.
+pub async fn run_loop(
+    mirror: Mirror,
+    options: &ServiceOptions<'_>,
+    next_order: impl AsyncFnMut() -> Order,
+) -> std::io::Result<()> {
+    let mut service = Service::new(mirror, options.blocking);
+    let ended = service
+        .live(options, next_order, options.interval, &mut JoinSet::new())
+        .await;
+    service.stop.is_set.store(true, Ordering::Relaxed);
+    ended
+}
+
 impl Service {
-    fn new(mut mirror: Mirror) -> Self {
+    fn new(mut mirror: Mirror, blocking: Blocking) -> Self {
         let progress = Progress::default();
         mirror.core.report_to(progress.clone());
         Self {
             status: Arc::new(Status::new(mirror.core.source(), progress.clone())),
+            clock: mirror.clock.clone(),
+            blocking,
             mirror: Arc::new(Mutex::new(mirror)),
             metrics: Arc::default(),
             stop: Stop {
@@ -200,7 +182,7 @@ impl Service {
     async fn serve(
         mut self,
         options: ServiceOptions<'_>,
-        signals: Signals,
+        mut signals: Signals,
         owes_reload: bool,
     ) -> std::io::Result<()> {
         let mut answering = self.answer(options.state_dir);
@@ -213,7 +195,10 @@ impl Service {
             interval = self.reload(&options, interval).unwrap_or(interval);
         }
         tracing::info!(interval = %clock::show_duration(interval), "mirror started");
-        let ended = self.live(&options, signals, interval, &mut answering).await;
+        let next_order = async || signals.next().await;
+        let ended = self
+            .live(&options, next_order, interval, &mut answering)
+            .await;
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         self.stop.is_set.store(true, Ordering::Relaxed);
         answering.shutdown().await;
@@ -225,15 +210,10 @@ impl Service {
     async fn live(
         &mut self,
         options: &ServiceOptions<'_>,
-        signals: Signals,
+        mut next_order: impl AsyncFnMut() -> Order,
         mut interval: Duration,
         answering: &mut JoinSet<()>,
     ) -> std::io::Result<()> {
-        let Signals {
-            mut hang_up,
-            mut terminate,
-            mut interrupt,
-        } = signals;
         let mut beat = tokio::time::interval(watchdog_interval());
         let mut watchdog = Watchdog::new(HUNG, clock::now());
         let approved = Arc::clone(&self.approved);
@@ -241,16 +221,17 @@ impl Service {
         next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = hang_up.recv() => telemetry::reload(|| {
-                    if let Some(changed) = self.reload(options, interval) {
-                        interval = changed;
-                        next = tokio::time::interval(interval);
-                        next.reset();
-                        next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-                    }
-                }),
+                order = next_order() => match order {
+                    Order::Stop => return Ok(()),
+                    Order::Reload => telemetry::reload(|| {
+                        if let Some(changed) = self.reload(options, interval) {
+                            interval = changed;
+                            next = tokio::time::interval(interval);
+                            next.reset();
+                            next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                        }
+                    }),
+                },
                 _ = beat.tick() => {
                     let (is_running, steps) = (self.status.is_running(), self.progress.steps());
                     if watchdog.is_well(clock::now(), is_running, steps) {
@@ -279,7 +260,8 @@ impl Service {
         let (mirror, stop) = (Arc::clone(&self.mirror), self.stop.clone());
         let approved = Arc::clone(&self.approved);
         let (status, metrics) = (Arc::clone(&self.status), Arc::clone(&self.metrics));
-        self.running = Some(tokio::task::spawn_blocking(move || {
+        let clock = self.clock.clone();
+        let work = move || {
             let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
             let mut approval = approved
                 .approval
@@ -287,8 +269,19 @@ impl Service {
                 .unwrap_or_else(PoisonError::into_inner);
             mirror.approval = approval.take();
             drop(approval);
-            cycle(&mut mirror, &stop, &status, &metrics);
-        }));
+            cycle(&mut mirror, &clock, &stop, (&status, &metrics));
+        };
+        self.running = Some(self.spawn(work));
+    }
+
+    /// Runs `work`, which takes the mirror, where it may block.
+    fn spawn(&self, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+        let blocking = self.blocking;
+        tokio::spawn(async move {
+            if let Err(error) = blocking.run(work).await {
+                tracing::error!(%error, "a task of the mirror ended early");
+            }
+        })
     }
 
     /// Takes over a new configuration; gives the interval if that changed.
@@ -314,7 +307,7 @@ impl Service {
         new.core.report_to(self.progress.clone());
         let mirror = Arc::clone(&self.mirror);
         // A cycle that runs ends as it began.
-        tokio::task::spawn_blocking(move || {
+        self.spawn(move || {
             let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
             (mirror.core, mirror.policy, mirror.gate) = (new.core, new.policy, new.gate);
             mirror.audit = new.audit;
@@ -379,9 +372,14 @@ impl Approved {
 }
 
 /// One cycle, which may panic without taking the service with it.
-fn cycle(mirror: &mut Mirror, stop: &Stop, status: &Status, metrics: &Metrics) {
+fn cycle(
+    mirror: &mut Mirror,
+    clock: &WallClock,
+    stop: &Stop,
+    (status, metrics): (&Status, &Metrics),
+) {
     let began = clock::now();
-    status.begin(clock::wall_now());
+    status.begin(clock.now());
     let done = catch_unwind(AssertUnwindSafe(|| mirror.cycle(stop)));
     let summary = done.map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -403,8 +401,9 @@ fn cycle(mirror: &mut Mirror, stop: &Stop, status: &Status, metrics: &Metrics) {
             Outcome::Panicked
         }
     };
-    status.end(clock::wall_now(), summary);
-    metrics.note(outcome, began.elapsed(), &mirror.store);
+    status.end(clock.now(), summary);
+    let took = clock::now().saturating_duration_since(began);
+    metrics.note(outcome, took, &mirror.store);
 }
 
 /// Nobody could ask the service any more: the process ends, and whoever started it starts it again.
@@ -425,114 +424,4 @@ fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::inventory::Kind;
-    use crate::mirror::core::{Device, Pull};
-    use crate::mirror::entry::CoreEntry;
-    use crate::mirror::policy::Profile;
-    use crate::telemetry::scrape::Health;
-
-    /// A Core whose answers meet a defect of this program now and then.
-    struct Panicking(bool);
-
-    impl Core for Panicking {
-        fn begin(&mut self) {}
-
-        fn expected(&mut self, _kind: Kind) -> Pull<CoreEntry> {
-            assert!(!self.0, "a defect");
-            Pull::Absent
-        }
-
-        fn observed(&mut self, _kind: Kind) -> Pull<Device> {
-            Pull::Absent
-        }
-
-        fn source(&self) -> String {
-            "a test".into()
-        }
-    }
-
-    fn service(directory: &Path, core: Panicking) -> Service {
-        Service::new(Mirror {
-            store: crate::mirror::open(directory).unwrap(),
-            core: Box::new(core),
-            policy: Policy::of(Profile::NaturalKey),
-            gate: Gate::Unset,
-            audit: AuditBounds::default(),
-            skip_unchanged: SkipUnchanged::default(),
-            approval: None,
-        })
-    }
-
-    /// The loss: a service that mirrors, and that nobody can ask any more: its alerts stay as they were.
-    #[test]
-    fn the_end_of_a_task_that_answers_is_the_end_of_the_service() {
-        let ends: [fn(); 2] = [|| {}, || panic!("a defect")];
-        for (end, said) in ends.into_iter().zip(["it returned", "a defect"]) {
-            let directory = tempfile::tempdir().unwrap();
-            let host = ServiceHost::start().unwrap();
-            let ended = host.runtime.block_on(async {
-                let mut answering = JoinSet::new();
-                answering.spawn(async move { end() });
-                let options = ServiceOptions {
-                    interval: Duration::from_secs(3600),
-                    state_dir: directory.path(),
-                    metrics: None,
-                    damaged: Limits::default(),
-                    reread: &|| Err("nothing to read".into()),
-                };
-                let interval = options.interval;
-                service(directory.path(), Panicking(false))
-                    .live(&options, host.signals, interval, &mut answering)
-                    .await
-            });
-            let why = ended.unwrap_err().to_string();
-            assert!(
-                why.contains("control socket") && why.contains(said),
-                "{why}"
-            );
-        }
-    }
-
-    /// The loss: a service that is up, and whose cycles are not.
-    #[test]
-    fn a_cycle_that_panics_is_told_of_until_one_does_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let service = service(directory.path(), Panicking(true));
-        let view = View {
-            status: Arc::clone(&service.status),
-            metrics: Arc::clone(&service.metrics),
-            progress: service.progress.clone(),
-        };
-        let run = || {
-            let mut mirror = service.mirror.lock().unwrap();
-            cycle(
-                &mut mirror,
-                &service.stop,
-                &service.status,
-                &service.metrics,
-            );
-        };
-        run();
-        let status = service.status.show();
-        assert_eq!(status["state"], "degraded");
-        let reason = status["reasons"][0].as_str().unwrap();
-        assert!(
-            reason.contains("panicked") && reason.contains("a defect"),
-            "{reason}"
-        );
-        assert!(view.ready().unwrap_err().contains("panicked"));
-        let counted = r#"afferent_mirror_cycles_total{outcome="panicked"} 1"#;
-        assert!(view.metrics().contains(counted), "{}", view.metrics());
-        assert!(!service.status.is_running());
-        service.mirror.lock().unwrap().core = Box::new(Panicking(false));
-        run();
-        assert_eq!(service.status.show()["state"], "ok");
-        assert_eq!(view.ready(), Ok(()));
-        assert!(
-            view.metrics()
-                .contains(r#"afferent_mirror_cycles_total{outcome="converged"} 1"#)
-        );
-    }
-}
+mod tests;

@@ -3,7 +3,6 @@
 use crate::support::mirror::{Mirror, finish, without_times};
 use afferent::mirror::core::FileCore;
 use afferent::mirror::policy::{Policy, Profile};
-use afferent::mirror::retention::AuditBounds;
 use afferent::mirror::run::{Gate, Mirror as Service};
 use serde_json::{Value, json};
 
@@ -399,15 +398,9 @@ fn an_approval_ends_with_the_cycle_it_was_given_for() {
     };
     let mut policy = Policy::of(Profile::NaturalKey);
     policy.approve_deletes = Some(50);
-    let mut service = Service {
-        store: afferent::mirror::open(&directory.path().join("state")).unwrap(),
-        core: Box::new(FileCore::at_path(path.clone(), None)),
-        policy,
-        gate: Gate::Unset,
-        approval: None,
-        audit: AuditBounds::default(),
-        skip_unchanged: afferent::mirror::skip_unchanged::SkipUnchanged::default(),
-    };
+    let store = afferent::mirror::open(&directory.path().join("state")).unwrap();
+    let core = Box::new(FileCore::at_path(path.clone(), None));
+    let mut service = Service::new(store, core, policy, Gate::Unset);
     write(0..100);
     assert_eq!(service.once().types["Compute"].inserted, 100);
     write(0..60);

@@ -6,8 +6,8 @@ use super::device::DevicePosition;
 use super::kinds::names;
 use super::retry::{RetryBudget, asked_to_wait, passes};
 use super::topology::{Topology, whole};
-use super::{Core, Device, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
-use crate::http::{Client, HttpError};
+use super::{Core, Device, Exchange, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
+use crate::http::HttpError;
 use crate::inventory::Kind;
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{self, CoreEntry};
@@ -30,7 +30,7 @@ const LISTS: u64 = 11;
 /// Where the document is.
 enum Place {
     File(PathBuf),
-    Url(String, Client, Duration),
+    Url(String, Box<dyn Exchange>, Duration),
 }
 
 /// Core as one document, read once per cycle.
@@ -56,10 +56,10 @@ impl FileCore {
         Self::new(Place::File(path), site)
     }
 
-    /// The document that `client` finds at `url` before the deadline. The cap of the client's answers is
-    /// that of the document: see [`FileCore::document_cap`].
-    pub fn at_url(url: String, client: Client, deadline: Duration) -> Self {
-        Self::new(Place::Url(url, client, deadline), None)
+    /// The document that `exchange` finds at `url` before the deadline. The cap of its answers is that of
+    /// the document: see [`FileCore::document_cap`].
+    pub fn at_url(url: String, exchange: impl Exchange + 'static, deadline: Duration) -> Self {
+        Self::new(Place::Url(url, Box::new(exchange), deadline), None)
     }
 
     /// The same with another cap for a list, in bytes.
@@ -245,7 +245,7 @@ fn read(place: &Place, list_cap: u64) -> Result<Document, String> {
             }
             body
         }
-        Place::Url(url, client, deadline) => fetch(url, client, *deadline)?,
+        Place::Url(url, exchange, deadline) => fetch(url, exchange.as_ref(), *deadline)?,
     };
     Ok(Document {
         body,
@@ -262,10 +262,10 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn fetch(url: &str, client: &Client, deadline: Duration) -> Result<Vec<u8>, String> {
+fn fetch(url: &str, exchange: &dyn Exchange, deadline: Duration) -> Result<Vec<u8>, String> {
     let mut budget = RetryBudget::new(deadline);
     loop {
-        let (why, wait) = match client.get_within(url, &[], budget.left()) {
+        let (why, wait) = match exchange.get(url, &[], budget.left()) {
             Ok(answer) if answer.status == 200 => return Ok(answer.body),
             Ok(answer) if passes(answer.status) => {
                 (format!("status {}", answer.status), asked_to_wait(&answer))
@@ -277,7 +277,7 @@ fn fetch(url: &str, client: &Client, deadline: Duration) -> Result<Vec<u8>, Stri
             }
             Err(error) => return Err(error.to_string()),
         };
-        if !budget.wait(wait) {
+        if !budget.wait(exchange, wait) {
             return Err(why);
         }
     }

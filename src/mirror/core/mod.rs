@@ -5,10 +5,12 @@
 //! rest/         one paged list per type, with a token
 //! topology.rs   rack groups, NVLink domains, health of racks
 //! mixed.rs      expected inventory from one source, observed devices from another
+//! exchange.rs   one question and its answer, and the wait before the next
 //! retry.rs      attempts and time that are left for one answer
 //! ```
 
 mod device;
+mod exchange;
 mod file;
 mod kinds;
 mod mixed;
@@ -17,6 +19,7 @@ mod retry;
 mod topology;
 
 pub use device::{Device, DevicePosition, ObservedNumber};
+pub use exchange::Exchange;
 pub use file::FileCore;
 pub use mixed::MixedCore;
 pub use rest::{RestCore, RestOptions};

@@ -1,5 +1,6 @@
 //! Asking again, as often and as long as makes sense.
 
+use super::Exchange;
 use crate::clock::{self, backoff::Backoff};
 use crate::http::{HttpResponse, retry_after};
 use std::time::{Duration, Instant};
@@ -29,16 +30,17 @@ impl RetryBudget {
 
     /// Time that is left.
     pub(super) fn left(&self) -> Duration {
-        self.deadline.saturating_sub(self.begin.elapsed())
+        let passed = clock::now().saturating_duration_since(self.begin);
+        self.deadline.saturating_sub(passed)
     }
 
-    /// Waits as long as was `asked`, else a while; false when there is nothing to wait for.
-    pub(super) fn wait(&mut self, asked: Option<Duration>) -> bool {
+    /// Lets `exchange` wait as long as was `asked`, else a while; false when there is nothing to wait for.
+    pub(super) fn wait(&mut self, exchange: &dyn Exchange, asked: Option<Duration>) -> bool {
         let wait = asked.unwrap_or_else(|| BETWEEN.half_jitter(self.attempt, fastrand::f64()));
         if self.attempt == ATTEMPTS || wait >= self.left() {
             return false;
         }
-        std::thread::sleep(wait);
+        exchange.pause(wait);
         self.attempt += 1;
         true
     }

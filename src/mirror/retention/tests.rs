@@ -173,7 +173,7 @@ fn last_copies_of_rows_outlive_all_others_and_go_only_for_the_size() {
         max_bytes: None,
     };
     let later = crate::clock::wall_now().after(Duration::from_secs(3600));
-    keep(&store, bounds, later, Uuid::new_v4())
+    keep(&store, bounds, later, &mut Uuid::new_v4)
         .unwrap()
         .unwrap();
     let left = numbers(&store);
@@ -184,14 +184,17 @@ fn last_copies_of_rows_outlive_all_others_and_go_only_for_the_size() {
     // The copies, the row that was the last, and the checkpoint's.
     assert!(left.len() <= copies.len() + 2, "{copies:?} {left:?}");
     // The row that was the last is not any more; then nothing is left to do.
-    let again = keep(&store, bounds, later, Uuid::new_v4()).unwrap();
+    let again = keep(&store, bounds, later, &mut Uuid::new_v4).unwrap();
     assert_eq!(again.map(|removed| removed.rows), Some(1));
-    assert_eq!(keep(&store, bounds, later, Uuid::new_v4()).unwrap(), None);
+    assert_eq!(
+        keep(&store, bounds, later, &mut Uuid::new_v4).unwrap(),
+        None
+    );
     let bounds = AuditBounds {
         max_age: None,
         max_bytes: Some(1),
     };
-    keep(&store, bounds, later, Uuid::new_v4())
+    keep(&store, bounds, later, &mut Uuid::new_v4)
         .unwrap()
         .unwrap();
     let left = numbers(&store);
@@ -239,7 +242,7 @@ fn bounds_that_hold_write_nothing() {
         max_bytes: Some(1 << 20),
     };
     let now = crate::clock::wall_now();
-    assert_eq!(keep(&store, bounds, now, Uuid::new_v4()).unwrap(), None);
+    assert_eq!(keep(&store, bounds, now, &mut Uuid::new_v4).unwrap(), None);
     assert_eq!((generation(), numbers(&store)), (before, known));
     assert!(dump::dump(&store.snapshot().unwrap()).is_ok());
 }

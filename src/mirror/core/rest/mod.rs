@@ -9,8 +9,7 @@ mod extra;
 mod pages;
 
 use super::kinds::names;
-use super::{Core, Device, Observe, Pull, Pulled, Site, from_result};
-use crate::http::Client;
+use super::{Core, Device, Exchange, Observe, Pull, Pulled, Site, from_result};
 use crate::inventory::Kind;
 use crate::mirror::entry::CoreEntry;
 use crate::mirror::progress::Progress;
@@ -49,11 +48,11 @@ pub struct RestCore {
 }
 
 impl RestCore {
-    /// Asks with `client`, whose limits are those of one exchange.
-    pub fn new(options: RestOptions, client: Client) -> Self {
+    /// Asks with `exchange`, whose limits are those of one answer.
+    pub fn new(options: RestOptions, exchange: impl Exchange + 'static) -> Self {
         Self {
             site: Site::new(options.site.clone()),
-            pages: Pages::new(options, client),
+            pages: Pages::new(options, Box::new(exchange)),
             trays: None,
         }
     }

@@ -7,10 +7,10 @@
 
 use super::RestOptions;
 use crate::clock;
-use crate::http::{Bearer, Client, HttpError, HttpResponse};
+use crate::http::{Bearer, HttpError, HttpResponse};
 use crate::inventory::Kind;
 use crate::mirror::core::retry::{RetryBudget, asked_to_wait, passes};
-use crate::mirror::core::{Pulled, decode, shorten};
+use crate::mirror::core::{Exchange, Pulled, decode, shorten};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{self, Pagination};
 use crate::mirror::progress::Progress;
@@ -29,7 +29,7 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// Reads lists with one token, within one deadline for all of them.
 pub(super) struct Pages {
     options: RestOptions,
-    client: Client,
+    exchange: Box<dyn Exchange>,
     bearer: Option<Bearer>,
     /// When the time for all lists of this cycle is over.
     until: Instant,
@@ -69,11 +69,11 @@ struct Pass<T> {
 }
 
 impl Pages {
-    pub(super) fn new(options: RestOptions, client: Client) -> Self {
+    pub(super) fn new(options: RestOptions, exchange: Box<dyn Exchange>) -> Self {
         Self {
             until: clock::now(),
             options,
-            client,
+            exchange,
             bearer: None,
             progress: Progress::default(),
         }
@@ -171,7 +171,7 @@ impl Pages {
                 ended = true;
                 break;
             }
-            if told.elapsed() >= PROGRESS {
+            if clock::now().saturating_duration_since(told) >= PROGRESS {
                 told = clock::now();
                 tracing::info!(list = list.name, read, total, "reading from Core");
             }
@@ -217,7 +217,7 @@ impl Pages {
         loop {
             let bearer = self.bearer()?;
             let headers: Vec<(&str, &str)> = bearer.iter().map(Bearer::header).collect();
-            let answer = self.client.get_within(&url, &headers, budget.left());
+            let answer = self.exchange.get(&url, &headers, budget.left());
             let (refused, wait) = match answer {
                 Ok(response) if response.status == 200 => {
                     self.progress.page(path, response.body.len());
@@ -247,7 +247,7 @@ impl Pages {
                 }
                 Err(error) => return Err(error.to_string().into()),
             };
-            if !budget.wait(wait) {
+            if !budget.wait(self.exchange.as_ref(), wait) {
                 return Err(refused);
             }
             self.progress.retry(path);
