@@ -10,7 +10,7 @@
 //! sense   schedule: guest is due -> transport -> exchange -> Envelope -> queue::table, durable
 //!         queue::table -> queue -> http or nats -> outcome: taken -> remove, if still that generation
 //!                                               refused or lost -> stays, backoff
-//! mirror  http -> page -> spec -> Records -> plan against inventory_table -> apply -> audit_table
+//! mirror  http -> page -> spec -> Records -> plan against table -> apply -> table::audit
 //! ```
 
 // values: no IO, no clock reads, no async

@@ -12,9 +12,9 @@ use super::plan::{Earlier, Plan};
 use super::policy::Policy;
 use super::topology;
 use crate::inventory::Kind;
+use crate::mirror::table::audit::AuditRun;
+use crate::mirror::table::{Ending, Fault, InventoryError};
 use crate::store::Store;
-use crate::store::audit_table::AuditRun;
-use crate::store::inventory_table::{Ending, Fault, InventoryError};
 use std::collections::HashSet;
 use uuid::Uuid;
 

@@ -10,8 +10,8 @@
 use super::apply::write_changes;
 use super::change::{Change, Op};
 use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Rack, Row, RowKey};
-use crate::store::audit_table::AuditRun;
-use crate::store::inventory_table::{Ending, InventoryError, TABLES};
+use crate::mirror::table::audit::AuditRun;
+use crate::mirror::table::{Ending, InventoryError, TABLES};
 use crate::store::{Snapshot, Store};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -159,7 +159,7 @@ pub fn load(
             };
             if changes.insert(key, change).is_some() {
                 let why = format!("{} {key} is there twice", key.table());
-                return Err(crate::store::inventory_table::Fault::GiveUp(why));
+                return Err(crate::mirror::table::Fault::GiveUp(why));
             }
         }
         changes.retain(|_, change| change.before != change.after);

@@ -4,8 +4,8 @@ use super::cycle::Planned;
 use super::diagnostics::Diagnostic;
 use super::planfile::{PlanView, mentions};
 use crate::inventory::{Mac, Row};
+use crate::mirror::table::InventoryError;
 use crate::store::Snapshot;
-use crate::store::inventory_table::InventoryError;
 
 /// An address is found in whatever spelling.
 fn canonical(key: &str) -> String {

@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::status::Status;
 use super::topology;
 use crate::inventory::{Kind, Row};
-use crate::store::inventory_table::{InventoryError, TABLES};
+use crate::mirror::table::{InventoryError, TABLES};
 use crate::store::{Snapshot, Store};
 use crate::telemetry::metrics::{Counters, Histogram, Page};
 use crate::telemetry::scrape::Health;

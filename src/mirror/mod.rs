@@ -51,12 +51,14 @@ pub mod skip_unchanged;
 mod snapshot;
 pub mod spec;
 pub mod status;
+mod table;
 pub mod topology;
 
 pub use crate::store::{Snapshot, Store, StoreError};
+pub use table::InventoryError;
 
-use crate::store::inventory_table::Ending;
-pub use crate::store::inventory_table::InventoryError;
+use table::Ending;
+
 use crate::store::{Limits, OnDamage, Opening, StoreOptions, check_kept};
 use std::path::Path;
 

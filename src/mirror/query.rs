@@ -4,8 +4,8 @@
 
 use crate::clock::WallTime;
 use crate::inventory::{Component, Drift, Row};
+use crate::mirror::table::InventoryError;
 use crate::store::Snapshot;
-use crate::store::inventory_table::InventoryError;
 use crate::visible::visible;
 use serde::Serialize;
 use serde_json::Value;

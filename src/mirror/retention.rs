@@ -11,10 +11,10 @@
 
 use crate::clock::WallTime;
 use crate::inventory::Row;
+use crate::mirror::table::audit::AuditHead;
+use crate::mirror::table::audit::{AuditRow, AuditRun};
+use crate::mirror::table::{Ending, Fault, InventoryError, TABLES, Tables};
 use crate::store::Store;
-use crate::store::audit_table::AuditHead;
-use crate::store::audit_table::{AuditRow, AuditRun};
-use crate::store::inventory_table::{Ending, Fault, InventoryError, TABLES, Tables};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::time::Duration;

@@ -30,7 +30,7 @@ impl Access for Reading {
 }
 
 /// Opens one table.
-pub(super) trait Open<A: Access> {
+pub(crate) trait Open<A: Access> {
     fn table<K: Key + 'static, V: Value + 'static>(
         &self,
         name: TableDefinition<'static, K, V>,

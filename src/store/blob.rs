@@ -143,13 +143,13 @@ impl OpenBlobs<'_> {
 }
 
 /// The same bytes in fewer, at most those that [`decompress`] takes back; `None` where that is not possible.
-pub(super) fn pack(plain: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn pack(plain: &[u8]) -> Option<Vec<u8>> {
     let fits = plain.len() <= MAX_UNPACKED;
     fits.then(|| compress(plain).ok()).flatten()
 }
 
 /// What [`pack`] made of `length` bytes.
-pub(super) fn unpack(packed: &[u8], length: usize) -> Result<Vec<u8>, TxError> {
+pub(crate) fn unpack(packed: &[u8], length: usize) -> Result<Vec<u8>, TxError> {
     let damaged = || TxError::Corrupt("rows that are packed together do not unpack".into());
     if length > MAX_UNPACKED {
         return Err(damaged());

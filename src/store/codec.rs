@@ -49,6 +49,16 @@ pub(crate) trait Row<'a>: Serialize + Deserialize<'a> {
     }
 }
 
+/// Rows that are still of their first version.
+macro_rules! first_version {
+    ($($row:ty),* $(,)?) => { $(
+        impl $crate::store::codec::Row<'_> for $row {
+            const VERSION: u8 = 1;
+        }
+    )* };
+}
+pub(crate) use first_version;
+
 /// Rows with a second version, and the type of their first one.
 macro_rules! second_version {
     ($($row:ty: $old:ty),* $(,)?) => { $(
@@ -83,7 +93,7 @@ pub(crate) fn encode_to<'a, T: Row<'a>>(value: &T, bytes: &mut Vec<u8>) -> Resul
 }
 
 /// The bytes of a value that is not shared between files of different programs: it has one version.
-pub(super) fn encode_version(version: u8, value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
+pub(crate) fn encode_version(version: u8, value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
     let mut bytes = vec![version];
     bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())?;
     match bytes.len() {

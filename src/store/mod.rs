@@ -4,8 +4,7 @@
 //! serve.redb    serve/report_table   the guest's own report: what `serve` answers from
 //!               serve/mapping_table  the mapping that a sensor pushed
 //! sense.redb    sense/queue/table    newest undelivered envelope of each guest
-//! mirror.redb   inventory_table      mirrored records and their indexes
-//!               audit_table          what the mirror did and why
+//! mirror.redb   mirror/table         mirrored records, their indexes, what the mirror did and why
 //! ```
 //!
 //! - A write that returned is on disk: every commit is `Durability::Immediate`.
@@ -21,15 +20,12 @@
 //! - `mirror.redb` is shared: while the service writes, other processes read snapshots of it
 //!   ([`Snapshot`]). The other two belong to one process.
 
-mod access;
+pub(crate) mod access;
 mod aside;
-pub mod audit_table;
 mod blob;
 pub(crate) mod codec;
 mod compact;
 mod error;
-mod inventory_index;
-pub mod inventory_table;
 mod marker;
 pub(crate) mod row;
 pub mod schema;
@@ -40,7 +36,7 @@ mod snapshot;
 pub(crate) mod torn_disk;
 
 pub use aside::Limits;
-pub(crate) use blob::{Blobs, OpenBlobs, Sealed};
+pub(crate) use blob::{Blobs, OpenBlobs, Sealed, pack, unpack};
 pub use codec::CodecError;
 pub use error::StoreError;
 pub(crate) use error::TxError;
@@ -97,6 +93,15 @@ impl StoreOptions {
             false => ConcurrencyMode::ExclusiveWriter,
         }
     }
+}
+
+/// Whether a transaction is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It is on disk when the call returns.
+    Commit,
+    /// Nothing was written.
+    Discard,
 }
 
 /// A redb database that reopens itself after a failed write.
@@ -278,6 +283,14 @@ impl Store {
         &self,
         write: impl FnOnce(&redb::WriteTransaction) -> Result<T, TxError>,
     ) -> Result<T, StoreError> {
+        self.write_or_discard(|tx| Ok((write(tx)?, Ending::Commit)))
+    }
+
+    /// The same, and `write` says whether anything is kept: a transaction that is not costs no write at all.
+    pub(crate) fn write_or_discard<T>(
+        &self,
+        write: impl FnOnce(&redb::WriteTransaction) -> Result<(T, Ending), TxError>,
+    ) -> Result<T, StoreError> {
         self.reopen_if_failed()?;
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let Some(handle) = state.as_ref() else {
@@ -285,8 +298,11 @@ impl Store {
         };
         let result = self.guard(|| {
             let transaction = handle.db.begin_write()?;
-            let value = write(&transaction)?;
-            transaction.commit()?;
+            let (value, ending) = write(&transaction)?;
+            match ending {
+                Ending::Commit => transaction.commit()?,
+                Ending::Discard => transaction.abort()?,
+            }
             Ok(value)
         });
         drop(state);

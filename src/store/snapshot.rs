@@ -3,10 +3,7 @@
 //!
 //! A snapshot holds up nobody; pages that it reads are not used again before it is dropped.
 
-use super::access::Reading;
-use super::audit_table::Audit;
 use super::error::{Doing, corrupt, explain};
-use super::inventory_table::{Ending, Fault, InventoryError, View};
 use super::{Handle, Store, StoreError, StoreOptions, TxError, builder, schema};
 use redb::{ConcurrencyMode, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -90,26 +87,6 @@ impl Snapshot {
     ) -> Result<T, StoreError> {
         guard(&self.path, Doing::Work, || read(&self.tx))
     }
-
-    /// Reads the inventory.
-    pub(crate) fn view<T>(
-        &self,
-        read: impl FnOnce(&View) -> Result<T, Fault>,
-    ) -> Result<T, InventoryError> {
-        let mut refused = None;
-        let value = guard(&self.path, Doing::Work, || {
-            let view = View::open(&self.tx)?;
-            match read(&view) {
-                Ok(value) => Ok(Some(value)),
-                Err(Fault::Tx(error)) => Err(error),
-                Err(other) => {
-                    refused = Some(other);
-                    Ok(None)
-                }
-            }
-        })?;
-        value.ok_or_else(|| InventoryError::from_fault(refused))
-    }
 }
 
 impl Store {
@@ -138,27 +115,6 @@ impl Store {
             backend: None,
             state: RwLock::new(Some(Handle { db, failed: false })),
         })
-    }
-
-    /// A store in memory with the inventory of a snapshot in it, but not its audit log: to find out what
-    /// would become of it.
-    pub fn copy_of(snapshot: &Snapshot) -> Result<Self, InventoryError> {
-        let store = Self::in_memory()?;
-        snapshot.view(|view| {
-            // The counter of commits is copied like everything else, and is not to go on.
-            let copied = store.inventory_without_count(|tables| {
-                view.copy_to(tables)?;
-                Ok(((), Ending::Commit))
-            });
-            copied.map_err(|error| Fault::GiveUp(error.to_string()))
-        })?;
-        Ok(store)
-    }
-}
-
-impl View {
-    fn open(tx: &ReadTransaction) -> Result<Self, TxError> {
-        Self::open_all(&tx, Audit::<Reading>::open(&tx)?)
     }
 }
 

@@ -18,7 +18,7 @@ fn audited(mut columns: Map<String, Value>) -> Map<String, Value> {
 }
 
 fn stored(store: &Store) -> Tables {
-    let read = |tables: &crate::store::inventory_table::View| {
+    let read = |tables: &crate::mirror::table::View| {
         let mut rows = Tables::new();
         for table in TABLES {
             for row in tables.rows_of(table)? {

@@ -1,4 +1,5 @@
-//! Mirrored rows and the indexes beside them.
+//! The tables of `mirror.redb`: mirrored rows, the indexes beside them ([`index`]), and the log of what was
+//! done ([`audit`]).
 //!
 //! ```text
 //! rack             id            -> Rack
@@ -16,19 +17,22 @@
 //! Every row is written by [`Tables::apply`], which keeps the indexes; two rows that may not be
 //! there together end the transaction. [`Tables::check`] builds the indexes again and compares.
 
-use super::access::{Access, Open, Reading, Writing};
-use super::audit_table::{Audit, AuditHead, AuditRow, AuditRun};
-use super::codec::Row as Stored;
-use super::codec::decode;
-use super::inventory_index::{Index, index_entries};
-use super::{Store, StoreError, TxError};
-use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Pair, Rack, Row};
-use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
-use uuid::Uuid;
-
+pub(super) mod audit;
+mod index;
+mod row;
+mod v1;
 mod write;
+
+use crate::inventory::{Bmc, Component, ComponentType, Domain, Drift, Pair, Rack, Row};
+pub(crate) use crate::store::Ending;
+use crate::store::access::{Access, Open, Reading, Writing};
+use crate::store::codec::{Row as Stored, decode};
+use crate::store::{Snapshot, Store, StoreError, TxError};
+use audit::{Audit, AuditHead, AuditRow, AuditRun};
+use index::{Index, index_entries};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
+use std::collections::BTreeMap;
+use uuid::Uuid;
 
 const RACK: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rack");
 const COMPONENT: TableDefinition<&[u8], &[u8]> = TableDefinition::new("component");
@@ -61,11 +65,11 @@ pub enum InventoryError {
 
 impl InventoryError {
     /// Of a fault that is not the store's.
-    pub(super) fn from_fault(fault: Option<Fault>) -> Self {
+    fn from_fault(fault: Fault) -> Self {
         match fault {
-            Some(Fault::NotUnique(what)) => Self::NotUnique(what),
-            Some(Fault::GiveUp(why)) => Self::GivenUp(why),
-            Some(Fault::Tx(_)) | None => Self::GivenUp("nothing came of it".into()),
+            Fault::NotUnique(what) => Self::NotUnique(what),
+            Fault::GiveUp(why) => Self::GivenUp(why),
+            Fault::Tx(error) => Self::GivenUp(error.to_string()),
         }
     }
 }
@@ -95,15 +99,6 @@ impl<E: Into<TxError>> From<E> for Fault {
     }
 }
 
-/// Whether a transaction is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// It is on disk when the call returns.
-    Commit,
-    /// Nothing was written.
-    Discard,
-}
-
 impl Store {
     /// Runs `work` in one write transaction: what it reads is what it changes. `work` says
     /// whether anything is kept; a transaction that is not costs no write at all.
@@ -125,45 +120,50 @@ impl Store {
         &self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<(T, Ending), Fault>,
     ) -> Result<T, InventoryError> {
-        self.reopen_if_failed()?;
-        let mut refused = None;
-        let result = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            let Some(handle) = state.as_ref() else {
-                return Err(self.closed().into());
-            };
-            self.guard(|| {
-                let transaction = handle.db.begin_write()?;
-                let mut tables = Tables::open_all(&&transaction, Audit::open(&&transaction)?)?;
-                let worked = work(&mut tables);
-                match worked {
-                    Ok((value, ending)) => {
-                        if ending == Ending::Commit {
-                            drop(tables);
-                            transaction.commit()?;
-                        } else {
-                            drop(tables);
-                            transaction.abort()?;
-                        }
-                        Ok(Some(value))
-                    }
-                    Err(Fault::Tx(error)) => Err(error),
-                    Err(other) => {
-                        drop(tables);
-                        transaction.abort()?;
-                        refused = Some(other);
-                        Ok(None)
-                    }
-                }
-            })
-        };
-        if matches!(result, Err(StoreError::Full { .. } | StoreError::Io { .. })) {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(handle) = state.as_mut() {
-                handle.failed = true;
+        let done = self.write_or_discard(|tx| {
+            let mut tables = Tables::open_all(&tx, Audit::open(&tx)?)?;
+            match work(&mut tables) {
+                Ok((value, ending)) => Ok((Ok(value), ending)),
+                Err(Fault::Tx(error)) => Err(error),
+                Err(other) => Ok((Err(other), Ending::Discard)),
             }
-        }
-        result?.ok_or_else(|| InventoryError::from_fault(refused))
+        });
+        done?.map_err(InventoryError::from_fault)
+    }
+}
+
+impl Snapshot {
+    /// Reads the inventory.
+    pub(crate) fn view<T>(
+        &self,
+        read: impl FnOnce(&View) -> Result<T, Fault>,
+    ) -> Result<T, InventoryError> {
+        let done = self.read(|tx| {
+            let view = View::open(tx)?;
+            match read(&view) {
+                Ok(value) => Ok(Ok(value)),
+                Err(Fault::Tx(error)) => Err(error),
+                Err(other) => Ok(Err(other)),
+            }
+        });
+        done?.map_err(InventoryError::from_fault)
+    }
+}
+
+impl Store {
+    /// A store in memory with the inventory of a snapshot in it, but not its audit log: to find out what
+    /// would become of it.
+    pub fn copy_of(snapshot: &Snapshot) -> Result<Self, InventoryError> {
+        let store = Self::in_memory()?;
+        snapshot.view(|view| {
+            // The counter of commits is copied like everything else, and is not to go on.
+            let copied = store.inventory_without_count(|tables| {
+                view.copy_to(tables)?;
+                Ok(((), Ending::Commit))
+            });
+            copied.map_err(|error| Fault::GiveUp(error.to_string()))
+        })?;
+        Ok(store)
     }
 }
 
@@ -189,7 +189,7 @@ pub(crate) type Tables<'tx> = Inventory<Writing<'tx>>;
 pub(crate) type View = Inventory<Reading>;
 
 impl<A: Access> Inventory<A> {
-    pub(super) fn open_all(tx: &impl Open<A>, audit: Audit<A>) -> Result<Self, TxError> {
+    fn open_all(tx: &impl Open<A>, audit: Audit<A>) -> Result<Self, TxError> {
         Ok(Self {
             rack: tx.table(RACK)?,
             component: tx.table(COMPONENT)?,
@@ -383,8 +383,12 @@ impl<A: Access> Inventory<A> {
 }
 
 impl View {
+    fn open(tx: &ReadTransaction) -> Result<Self, TxError> {
+        Self::open_all(&tx, Audit::<Reading>::open(&tx)?)
+    }
+
     /// Copies everything but the audit log into empty tables.
-    pub(super) fn copy_to(&self, tables: &mut Tables<'_>) -> Result<(), Fault> {
+    fn copy_to(&self, tables: &mut Tables<'_>) -> Result<(), Fault> {
         for (from, to) in [
             (&self.rack, &mut tables.rack),
             (&self.component, &mut tables.component),

@@ -1,12 +1,12 @@
 //! Writing rows, their indexes, and what stands beside them.
 
+use super::audit::{AuditRow, AuditRun};
+use super::index::{Index, index_entries, key_bytes};
 use super::{Bytes, Fault, GENERATION, NotUnique, Tables, absent_tag};
 use crate::inventory::{ComponentType, Row, RowKey};
 use crate::store::TxError;
 use crate::store::access::Writing;
-use crate::store::audit_table::{AuditRow, AuditRun};
 use crate::store::codec::{decode, encode};
-use crate::store::inventory_index::{Index, index_entries, key_bytes};
 use redb::ReadableTable;
 use uuid::Uuid;
 

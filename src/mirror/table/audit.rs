@@ -11,11 +11,9 @@
 //! Numbers only grow. A row that is removed for good is in `old` as a whole, so that it can be put
 //! back. Rows that are written together are packed together: a row alone takes 400 bytes, among others 30.
 
-use super::TxError;
-use super::access::{Access, Open, Writing};
-use super::blob::{pack, unpack};
-use super::codec::Row;
-use super::codec::{self, CodecError, decode, encode, encode_version};
+use crate::store::access::{Access, Open, Writing};
+use crate::store::codec::{self, CodecError, Row, decode, encode, encode_version};
+use crate::store::{TxError, pack, unpack};
 use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -31,7 +29,7 @@ const CHUNK_ROWS: usize = 500;
 
 /// One run that changed something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditRun {
+pub(crate) struct AuditRun {
     /// Names the run.
     pub id: Uuid,
     /// RFC 3339.
@@ -42,7 +40,7 @@ pub struct AuditRun {
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditRow {
+pub(crate) struct AuditRow {
     /// Type the change was made for.
     pub kind: String,
     /// Table of the row.
@@ -65,7 +63,7 @@ pub struct AuditRow {
 
 impl AuditRow {
     /// Whether it holds the last copy of a row that is gone for good.
-    pub fn is_hard_delete(&self) -> bool {
+    pub(crate) fn is_hard_delete(&self) -> bool {
         self.field.is_none()
             && self.old.is_some()
             && self.new.is_none()
@@ -383,150 +381,4 @@ impl<A: Access> Audit<A> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Store;
-    use crate::store::inventory_table::{Ending, Fault};
-
-    fn row(n: usize) -> AuditRow {
-        AuditRow {
-            kind: "Compute".into(),
-            table: "component".into(),
-            op: "insert".into(),
-            row: n.to_string(),
-            key: format!("M/{n}"),
-            field: None,
-            old: None,
-            new: Some(format!(r#"{{"id":"{n}","type":"Compute"}}"#)),
-            reason: "Core lists it".into(),
-        }
-    }
-
-    fn run(n: u128) -> AuditRun {
-        AuditRun {
-            id: Uuid::from_u128(n),
-            time: "t".into(),
-            source: "test".into(),
-        }
-    }
-
-    fn all(store: &Store, from: u64) -> Vec<(u64, String)> {
-        let mut rows = Vec::new();
-        let read = |view: &crate::store::inventory_table::View| {
-            view.audit_rows(from, |number, _, row| {
-                rows.push((number, row.row));
-                true
-            })
-        };
-        store.snapshot().unwrap().view(read).unwrap();
-        rows
-    }
-
-    fn write(store: &Store, run: &AuditRun, rows: std::ops::Range<usize>) {
-        let rows: Vec<AuditRow> = rows.map(row).collect();
-        let written = store.inventory(|tables| Ok((tables.audit(run, &rows)?, Ending::Commit)));
-        written.unwrap();
-    }
-
-    /// Rows as version 0.1 wrote them, which were one by one.
-    fn of_the_first_version(store: &Store, rows: std::ops::Range<u64>) {
-        let written = store.write(|tx| {
-            tx.open_table(RUNS)?
-                .insert(0, encode(&run(1))?.as_slice())?;
-            let mut table = tx.open_table(ROWS)?;
-            for n in rows {
-                let row = row(usize::try_from(n).unwrap());
-                table.insert(n, encode_version(1, &(0_u64, row))?.as_slice())?;
-            }
-            Ok(())
-        });
-        written.unwrap();
-    }
-
-    /// Whoever adds a field in place finds that this fails: see `row.rs`.
-    #[test]
-    fn the_bytes_of_rows_that_are_not_packed_never_change() {
-        let row = AuditRow {
-            kind: "k".into(),
-            table: "t".into(),
-            op: "o".into(),
-            row: "r".into(),
-            key: String::new(),
-            field: None,
-            old: None,
-            new: Some("n".into()),
-            reason: String::new(),
-        };
-        let chunk = AuditChunk::new(3, &[(0, row)]).unwrap();
-        // Version, run, distance of the last row, not packed, length; version, count, distance, fields.
-        let expected =
-            b"\x02\x03\x00\x00\x12\x01\x01\x00\x01k\x01t\x01o\x01r\x00\x00\x00\x01\x01n\x00";
-        assert_eq!(encode(&chunk).unwrap(), expected);
-        assert_eq!(decode::<AuditChunk<'_>>(expected).unwrap(), chunk);
-    }
-
-    /// The loss: a log that begins anew, or lies, because the program that reads it is newer.
-    #[test]
-    fn rows_of_the_first_version_are_read_continued_and_packed() {
-        let store = Store::in_memory().unwrap();
-        of_the_first_version(&store, 0..1200);
-        let expected = |range: std::ops::Range<u64>| -> Vec<(u64, String)> {
-            range.map(|n| (n, n.to_string())).collect()
-        };
-        assert_eq!(all(&store, 0), expected(0..1200));
-        write(&store, &run(2), 1200..1800);
-        assert_eq!(all(&store, 0), expected(0..1800));
-        let heads = |store: &Store| {
-            let heads = store.snapshot().unwrap().view(|view| view.audit_heads());
-            heads.unwrap()
-        };
-        let bytes = |store: &Store| heads(store).iter().map(|head| head.bytes).sum::<u64>();
-        let before = bytes(&store);
-        let packed = store.inventory(|tables| Ok((tables.pack_audit()?, Ending::Commit)));
-        assert_eq!(packed.unwrap(), 1197);
-        assert_eq!(heads(&store).len(), 5);
-        assert!(bytes(&store) * 5 < before, "{} of {before}", bytes(&store));
-        for from in [0, 1, 499, 500, 1199, 1200, 1799] {
-            assert_eq!(all(&store, from), expected(from..1800));
-        }
-        let again = store.inventory(|tables| Ok((tables.pack_audit()?, Ending::Discard)));
-        assert_eq!(again.unwrap(), 0);
-    }
-
-    #[test]
-    fn numbers_go_on_growing_after_a_removal() {
-        let store = Store::in_memory().unwrap();
-        write(&store, &run(1), 0..700);
-        let removed = store.inventory(|tables| {
-            let keep = |number: u64, _: &AuditRow| number.is_multiple_of(100);
-            Ok((tables.remove_audit(u64::MAX, keep)?, Ending::Commit))
-        });
-        // The last row stays as well.
-        assert_eq!(removed.unwrap(), 692);
-        let numbers = || all(&store, 0).into_iter().map(|(number, _)| number);
-        let left = [0, 100, 200, 300, 400, 500, 600, 699];
-        assert_eq!(numbers().collect::<Vec<_>>(), left);
-        write(&store, &run(2), 700..702);
-        assert_eq!(numbers().skip(8).collect::<Vec<_>>(), [700, 701]);
-    }
-
-    #[test]
-    fn a_pack_that_is_damaged_is_an_error_and_no_panic() {
-        let store = Store::in_memory().unwrap();
-        write(&store, &run(1), 0..300);
-        let damaged = store.write(|tx| {
-            let mut table = tx.open_table(ROWS)?;
-            let mut bytes = table.get(0)?.map(|value| value.value().to_vec()).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[middle..].fill(0xa5);
-            table.insert(0, bytes.as_slice())?;
-            Ok(())
-        });
-        damaged.unwrap();
-        let read = |view: &crate::store::inventory_table::View| {
-            view.audit_rows(0, |_, _, _| true)?;
-            Ok::<_, Fault>(())
-        };
-        assert!(store.snapshot().unwrap().view(read).is_err());
-    }
-}
+mod tests;

@@ -1,7 +1,4 @@
 //! Version 1 of rows that have a newer one: what afferent 0.1 wrote. Only read, never changed.
-//!
-//! Values that are a field of several rows (keys, digests, times, facts) have one encoding in every
-//! version and are not repeated here.
 
 use crate::inventory::{self, ComponentType, Json, Others};
 use serde::Deserialize;

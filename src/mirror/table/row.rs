@@ -1,0 +1,68 @@
+//! Versions of the rows of the mirror: `store/row.rs` says how a row gets another one.
+
+use super::audit::AuditRun;
+use super::v1;
+use crate::inventory::{Bmc, Component, Domain, Drift, Rack};
+use crate::store::codec::{first_version, second_version};
+
+first_version!(Bmc, Drift, Domain, AuditRun);
+
+second_version!(
+    Rack: v1::Rack,
+    Component: v1::Component,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::codec;
+
+    /// A row of a table of the mirror in its first version, ended by columns of other owners.
+    fn with_others(mut row: Vec<u8>, others: &str) -> Vec<u8> {
+        row.extend([1, u8::try_from(others.len()).unwrap()]);
+        row.extend(others.as_bytes());
+        row
+    }
+
+    const ROW_ID: &str = "6c1a0a3e-0000-4000-8000-000000000001";
+
+    /// In the first version `status` and `health` were columns of other owners.
+    #[test]
+    fn a_component_of_the_first_version_keeps_its_status_and_health() {
+        let others = r#"{"health":{"alerts":[]},"leak_status":"NONE","status":"Ready"}"#;
+        let mut row = vec![1, 0x10];
+        row.extend(uuid::Uuid::parse_str(ROW_ID).unwrap().as_bytes());
+        // Compute; neither name, model nor manufacturer; the serial number; no rack.
+        row.extend([1, 0, 0, 0, 1, 1, b'S', 0]);
+        // Positions 0; no runtime id, firmware, power state, description nor end.
+        row.extend([0; 8]);
+        let read = codec::decode::<Component>(&with_others(row, others)).unwrap();
+        let columns = serde_json::json!({"id": ROW_ID, "type": "Compute", "serial_number": "S", "status": "Ready",
+            "health": {"alerts": []}, "leak_status": "NONE"});
+        assert_eq!(read, Component::from_columns(columns).unwrap());
+        assert_eq!(read.status.as_deref(), Some("Ready"));
+        let again = codec::encode(&read).unwrap();
+        assert_eq!(again[0], 2);
+        assert_eq!(codec::decode::<Component>(&again).unwrap(), read);
+    }
+
+    /// In the first version the domain of a rack was a column of another owner.
+    #[test]
+    fn a_rack_of_the_first_version_keeps_its_domain() {
+        let others = r#"{"ingested_at":"t","nvldomain_id":"d-1"}"#;
+        let mut row = vec![1, 0x10];
+        row.extend(uuid::Uuid::parse_str(ROW_ID).unwrap().as_bytes());
+        // The name; neither pair, external_id, description, location nor profile; a status; no times.
+        row.extend([1, b'n', 0, 0, 0, 0, 0, 0, 3]);
+        row.extend(b"new");
+        row.extend([0; 3]);
+        let read = codec::decode::<Rack>(&with_others(row, others)).unwrap();
+        let columns = serde_json::json!({"id": ROW_ID, "name": "n", "nvldomain_id": "d-1", "ingested_at": "t"});
+        assert_eq!(read, Rack::from_columns(columns).unwrap());
+        assert_eq!(read.nvldomain_id.as_deref(), Some("d-1"));
+        assert_eq!(
+            codec::decode::<Rack>(&codec::encode(&read).unwrap()).unwrap(),
+            read
+        );
+    }
+}
