@@ -5,6 +5,7 @@
 
 mod bundle;
 mod check_config;
+mod columns;
 pub mod format;
 mod mask;
 mod mirror;
@@ -130,6 +131,16 @@ fn print_data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
     match io::stdout().is_terminal() {
         true => print_with(write),
         false => exit_code(write_out(write)),
+    }
+}
+
+/// The same as [`print_with`], with colours where standard output is a terminal and NO_COLOR does not forbid them.
+/// With colours the text goes out as it is: `write` makes everything visible that is not its own.
+fn print_coloured(write: impl FnOnce(bool, &mut dyn Write) -> io::Result<()>) -> u8 {
+    let is_forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match io::stdout().is_terminal() && !is_forbidden {
+        true => exit_code(write_out(|out| write(true, out))),
+        false => print_with(|out| write(false, out)),
     }
 }
 

@@ -1,0 +1,388 @@
+//! What people read of a service: one screen, with what is wrong first and what to do about it.
+//!
+//! Every text of a guest, of Central or of a file passes `visible` here: on a terminal the screen has colours, so
+//! that nothing behind it could tell our escapes from theirs.
+
+use crate::cli::columns;
+use crate::visible::visible;
+use serde_json::Value;
+use std::io::{self, Write};
+
+/// Guests in the table, unless some were asked for: a screen has few lines.
+const MOST_GUESTS: usize = 20;
+
+/// Characters of an error in the table.
+const SHOWN: usize = 60;
+
+/// What a reason begins with, and what to do about it.
+const ADVICE: [(&str, &str); 10] = [
+    (
+        "Central is unreachable",
+        "check its address (`deliver`) and the way to it; reports wait meanwhile",
+    ),
+    (
+        "Central is unauthorized",
+        "renew the secret in the file of `token_file`; it is read again by itself",
+    ),
+    (
+        "Central is busy",
+        "nothing: it takes reports again later; `rate` and `burst` may be set to its limits",
+    ),
+    (
+        "Central is failing",
+        "look into Central's log; reports wait meanwhile",
+    ),
+    (
+        "Central forbids",
+        "allow this sensor to report for them; `afferent status --json` names them",
+    ),
+    (
+        "reports cannot be kept",
+        "make room on the disk of the state directory; it goes on by itself",
+    ),
+    (
+        "the store cannot be read",
+        "look into the log; a damaged file is moved aside by itself",
+    ),
+    (
+        "roster:",
+        "correct the source of guests that is named; it is read again by itself",
+    ),
+    ("the first cycle", "wait until it has ended"),
+    (
+        "Core",
+        "check the address of Core and the way to it; rows stay as they are meanwhile",
+    ),
+];
+
+/// The same for reasons that begin with a number.
+const ADVICE_OF_COUNTS: [(&str, &str); 2] = [
+    (
+        "dead letters",
+        "`afferent status --dead` lists them, `--retry VM` sends one again, `--drop VM` gives it up",
+    ),
+    (
+        "silent",
+        "`afferent status --state silent` lists them; does the agent run there, and is it reached?",
+    ),
+];
+
+/// Whether a screen has colours.
+#[derive(Clone, Copy)]
+pub(super) enum Palette {
+    /// For terminals.
+    Coloured,
+    /// For everything else, and where NO_COLOR is set.
+    Plain,
+}
+
+impl Palette {
+    fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
+            Self::Plain => text.to_owned(),
+        }
+    }
+
+    fn state(self, state: &str) -> String {
+        let code = match state {
+            "ok" => "32",
+            _ => "1;31",
+        };
+        self.paint(code, state)
+    }
+}
+
+/// Writes the screen of one service. `is_asked`: the guests were asked for, so that all are shown.
+pub(super) fn write(
+    answer: &Value,
+    is_asked: bool,
+    palette: Palette,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut answer = answer.clone();
+    let mut take = |key: &str| {
+        let fields = answer.as_object_mut();
+        fields
+            .and_then(|fields| fields.remove(key))
+            .unwrap_or_default()
+    };
+    let [service, version, state, reasons] =
+        ["service", "version", "state", "reasons"].map(&mut take);
+    let (guests, states, pending) = (take("guests"), take("guest_states"), take("pending"));
+    if let Some(state) = state.as_str() {
+        let name = palette.paint("1", &shown(&service));
+        writeln!(
+            out,
+            "{name} {}  {}",
+            shown(&version),
+            palette.state(&shown(&state.into()))
+        )?;
+    }
+    for reason in reasons.as_array().into_iter().flatten() {
+        let reason = shown(reason);
+        writeln!(
+            out,
+            "  {} {}",
+            palette.paint("1;31", "!"),
+            palette.paint("31", &reason)
+        )?;
+        if let Some(advice) = advice(&reason) {
+            writeln!(out, "    {advice}")?;
+        }
+    }
+    let mut rows = Vec::new();
+    if states.is_object() {
+        rows.push(("guests".to_owned(), counts(&states)));
+    }
+    if pending.is_object() {
+        rows.push(("pending".to_owned(), pending_line(&pending)));
+    }
+    flatten("", &answer, &mut rows);
+    let width = rows
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or(0);
+    for (name, value) in rows {
+        writeln!(out, "  {name:<width$}  {value}")?;
+    }
+    match guests.as_array() {
+        Some(guests) if !guests.is_empty() => guest_table(guests, is_asked, out),
+        _ => Ok(()),
+    }
+}
+
+fn advice(reason: &str) -> Option<&'static str> {
+    let first = reason.split(' ').next().unwrap_or_default();
+    let is_count = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
+    let found = match is_count {
+        true => ADVICE_OF_COUNTS
+            .iter()
+            .find(|(word, _)| reason.contains(word)),
+        false => ADVICE.iter().find(|(begin, _)| reason.starts_with(begin)),
+    };
+    found.map(|(_, advice)| *advice)
+}
+
+/// `240: 238 waiting, 2 silent`; what there is none of is left out.
+fn counts(states: &Value) -> String {
+    let states = states.as_object().into_iter().flatten();
+    let states: Vec<(&String, u64)> = states
+        .filter_map(|(name, count)| Some((name, count.as_u64()?)))
+        .collect();
+    let all: u64 = states.iter().map(|(_, count)| count).sum();
+    let some = states.iter().filter(|(_, count)| *count > 0);
+    let some: Vec<String> = some
+        .map(|(name, count)| format!("{count} {}", visible(name)))
+        .collect();
+    match some.is_empty() {
+        true => "0".into(),
+        false => format!("{all}: {}", some.join(", ")),
+    }
+}
+
+fn pending_line(pending: &Value) -> String {
+    let count = |key: &str| pending[key].as_u64().unwrap_or(0);
+    let mut parts: Vec<String> = ["reactive", "routine", "in_flight", "dead"]
+        .iter()
+        .filter(|key| count(key) > 0)
+        .map(|key| format!("{} {}", count(key), key.replace('_', " ")))
+        .collect();
+    if parts.is_empty() {
+        parts.push("nothing".into());
+    } else {
+        parts.push(format!("the oldest for {}", seconds(&pending["oldest_s"])));
+    }
+    if pending["worst_case_wait_s"].is_u64() {
+        let wait = seconds(&pending["worst_case_wait_s"]);
+        parts.push(format!("a new routine report waits at most {wait}"));
+    }
+    parts.join(", ")
+}
+
+/// One row a value; objects within objects are written with their path.
+fn flatten(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let name = visible(name);
+                let path = match path {
+                    "" => name.into_owned(),
+                    path => format!("{path}.{name}"),
+                };
+                flatten(&path, value, rows);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| flatten(path, item, rows)),
+        Value::Null => rows.push((path.to_owned(), "-".into())),
+        other => rows.push((path.to_owned(), shown(other))),
+    }
+}
+
+fn guest_table(guests: &[Value], is_asked: bool, out: &mut dyn Write) -> io::Result<()> {
+    // Those with something wrong first, in the order of names.
+    let (mut shown, fine): (Vec<&Value>, Vec<&Value>) =
+        guests.iter().partition(|guest| is_wrong(guest));
+    shown.extend(fine);
+    let left = match is_asked {
+        true => 0,
+        false => shown.len().saturating_sub(MOST_GUESTS),
+    };
+    shown.truncate(shown.len() - left);
+    if is_asked {
+        shown = guests.iter().collect();
+    }
+    writeln!(out)?;
+    let head = [
+        "GUEST", "STATE", "REPORT", "AGE", "ACCEPTED", "PENDING", "TRIGGER", "SINCE", "ERROR",
+    ];
+    columns::write(&head, shown.into_iter().map(row), out)?;
+    match left {
+        0 => Ok(()),
+        left => writeln!(
+            out,
+            "... and {left} more; --vm TEXT or --state STATE lists those that are meant"
+        ),
+    }
+}
+
+fn is_wrong(guest: &Value) -> bool {
+    let is_fine = matches!(guest["state"].as_str(), Some("waiting" | "polled" | "new"));
+    !is_fine || !guest["error"].is_null() || !guest["pending"]["error"].is_null()
+}
+
+fn row(guest: &Value) -> [String; 9] {
+    let or_dash = |value: &Value| match shown(value) {
+        text if text.is_empty() => "-".to_owned(),
+        text => text,
+    };
+    let pending = &guest["pending"];
+    let before = shown(&guest["machine_before"]["until"]);
+    let error = [
+        shown(&guest["error"]),
+        shown(&pending["error"]),
+        format!("another machine since {before}"),
+    ];
+    let wrong = if before.is_empty() { 2 } else { 3 };
+    let error = error.iter().take(wrong).find(|text| !text.is_empty());
+    [
+        or_dash(&guest["vm"]),
+        or_dash(&guest["state"]),
+        or_dash(&guest["known"]),
+        seconds(&guest["reported_ago_s"]),
+        or_dash(&guest["accepted"]["key"]),
+        or_dash(&pending["state"]),
+        or_dash(&pending["trigger"]),
+        seconds(&pending["since_s"]),
+        error
+            .into_iter()
+            .flat_map(|text| text.chars())
+            .take(SHOWN)
+            .collect(),
+    ]
+}
+
+fn seconds(value: &Value) -> String {
+    match value.as_u64() {
+        None => "-".into(),
+        Some(s @ 0..120) => format!("{s}s"),
+        Some(s @ 120..7200) => format!("{}m", s / 60),
+        Some(s) => format!("{}h", s / 3600),
+    }
+}
+
+/// A value on one line; what a peer said must not speak to the terminal.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => visible(text).into_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn screen(answer: &Value, is_asked: bool, palette: Palette) -> String {
+        let mut out = Vec::new();
+        write(answer, is_asked, palette, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn degraded() -> Value {
+        json!({
+            "service": "sense", "version": "0.2.0", "state": "degraded",
+            "reasons": ["Central is busy: 429", "2 dead letters (status --dead)", "x\u{1b}[31m"],
+            "deliver": "http://c", "sources": [{"name": "r\u{1b}", "error": null}],
+            "guest_states": {"waiting": 1, "silent": 1, "new": 0},
+            "pending": {"reactive": 1, "routine": 0, "in_flight": 0, "dead": 2, "oldest_s": 300, "worst_case_wait_s": null},
+            "guests": [
+                {"vm": "a", "state": "waiting", "known": "7:2", "reported_ago_s": 4000, "accepted": {"key": "7:1"},
+                 "pending": {"state": "queued", "trigger": "reactive", "since_s": 5, "error": null}, "error": null},
+                {"vm": "bb", "state": "silent", "known": null, "reported_ago_s": null, "accepted": null, "pending": null, "error": "no answer\u{1b}[1m"},
+            ],
+        })
+    }
+
+    #[test]
+    fn what_is_wrong_stands_first_with_what_to_do() {
+        assert_eq!(
+            screen(&degraded(), false, Palette::Plain),
+            "sense 0.2.0  degraded\n\
+             \x20 ! Central is busy: 429\n\
+             \x20   nothing: it takes reports again later; `rate` and `burst` may be set to its limits\n\
+             \x20 ! 2 dead letters (status --dead)\n\
+             \x20   `afferent status --dead` lists them, `--retry VM` sends one again, `--drop VM` gives it up\n\
+             \x20 ! x\\x1b[31m\n\
+             \x20 guests         2: 1 silent, 1 waiting\n\
+             \x20 pending        1 reactive, 2 dead, the oldest for 5m\n\
+             \x20 deliver        http://c\n\
+             \x20 sources.error  -\n\
+             \x20 sources.name   r\\x1b\n\n\
+             GUEST  STATE    REPORT  AGE  ACCEPTED  PENDING  TRIGGER   SINCE  ERROR\n\
+             bb     silent   -       -    -         -        -         -      no answer\\x1b[1m\n\
+             a      waiting  7:2     66m  7:1       queued   reactive  5s\n"
+        );
+    }
+
+    /// Otherwise a guest could write onto the terminal of an operator, between our own colours.
+    #[test]
+    fn with_colours_no_escape_is_theirs() {
+        let text = screen(&degraded(), false, Palette::Coloured);
+        assert!(
+            text.starts_with("\x1b[1msense\x1b[0m 0.2.0  \x1b[1;31mdegraded\x1b[0m\n"),
+            "{text}"
+        );
+        let ours = ["\x1b[1m", "\x1b[0m", "\x1b[1;31m", "\x1b[31m"];
+        let rest = ours.iter().fold(text, |text, code| text.replace(code, ""));
+        assert!(!rest.contains('\x1b'), "{rest}");
+        let well = json!({"service": "serve", "version": "1", "state": "ok", "reasons": []});
+        assert!(screen(&well, false, Palette::Coloured).contains("\x1b[32mok\x1b[0m"));
+    }
+
+    #[test]
+    fn a_screen_has_few_guests_unless_they_are_asked_for() {
+        let guests: Vec<Value> = (0..50)
+            .map(|n| json!({"vm": format!("g{n:02}"), "state": "waiting"}))
+            .collect();
+        let answer = json!({"service": "sense", "version": "1", "state": "ok", "guests": guests});
+        let few = screen(&answer, false, Palette::Plain);
+        assert!(
+            few.contains("g19") && !few.contains("g20") && few.contains("... and 30 more"),
+            "{few}"
+        );
+        let all = screen(&answer, true, Palette::Plain);
+        assert!(all.contains("g49") && !all.contains("more"), "{all}");
+    }
+
+    #[test]
+    fn an_answer_to_a_wish_is_shown_as_it_is() {
+        assert_eq!(
+            screen(&json!({"retried": 2}), false, Palette::Plain),
+            "  retried  2\n"
+        );
+    }
+}
