@@ -20,12 +20,20 @@ _afferent() {
         " mirror compact") path=" mirror compact" ;;
         " mirror begin-anew") path=" mirror begin-anew" ;;
         " mirror approve") path=" mirror approve" ;;
+        " fleet") path=" fleet" ;;
+        " fleet find") path=" fleet find" ;;
+        " fleet versions") path=" fleet versions" ;;
+        " fleet show") path=" fleet show" ;;
+        " fleet changes") path=" fleet changes" ;;
+        " fleet diff") path=" fleet diff" ;;
+        " fleet export") path=" fleet export" ;;
+        " rescan") path=" rescan" ;;
         " status") path=" status" ;;
         " check-config") path=" check-config" ;;
         esac
     done
     case $path in
-    "") offers="scan serve pull sense mirror status check-config --version --help" ;;
+    "") offers="scan serve pull sense mirror fleet rescan status check-config --version --help" ;;
     " scan") offers="--root --dbpath --format --help" ;;
     " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --repo-cpe-token-file --repo-cpe-ca-file --require-mapping --tls --tls-cert --tls-key --tls-client-ca --tls-name-from --tls-ca-source --tls-ca-timeout --tls-client-cn --safety-poll --damaged-max-age --damaged-max-count --config --help" ;;
     " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --tls-name-from --format --help" ;;
@@ -43,6 +51,14 @@ _afferent() {
     " mirror compact") offers="--state-dir --json --help" ;;
     " mirror begin-anew") offers="--state-dir --json --help" ;;
     " mirror approve") offers="--state-dir --json --help" ;;
+    " fleet") offers="find versions show changes diff export --sort --state --os --state-dir --json --help" ;;
+    " fleet find") offers="--arch --os --not --running --state-dir --json --help" ;;
+    " fleet versions") offers="--state-dir --json --help" ;;
+    " fleet show") offers="--at --state-dir --json --help" ;;
+    " fleet changes") offers="--since --vm --package --follow --state-dir --json --help" ;;
+    " fleet diff") offers="--state-dir --json --help" ;;
+    " fleet export") offers="--format --vm --state-dir --json --help" ;;
+    " rescan") offers="--vm --state-dir --json --help" ;;
     " status") offers="--state-dir --json --dead --vm --state --retry --drop --bundle --help" ;;
     " check-config") offers="--show serve sense mirror --help" ;;
     esac
@@ -85,6 +101,7 @@ _afferent() {
     " mirror explain --names") offers="unique free" ;;
     " mirror explain --duplicates") offers="last both" ;;
     " mirror explain --clear") offers="clear preserve" ;;
+    " fleet export --format") offers="json csv" ;;
     esac
     # The value of a flag, and any other word, is a file for all that is known here.
     mapfile -t COMPREPLY < <(compgen -W "$offers" -- "$word")

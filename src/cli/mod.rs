@@ -6,12 +6,14 @@
 mod bundle;
 mod check_config;
 mod columns;
+mod fleet;
 pub mod format;
 mod mask;
 mod mirror;
 mod native;
 pub mod options;
 mod pull;
+mod rescan;
 mod scan;
 mod sense;
 mod serve;
@@ -57,6 +59,8 @@ enum Command {
     Pull(pull::PullArgs),
     Sense(sense::SenseArgs),
     Mirror(mirror::MirrorArgs),
+    Fleet(fleet::FleetArgs),
+    Rescan(rescan::RescanArgs),
     Status(status::StatusArgs),
     CheckConfig(check_config::CheckConfigArgs),
 }
@@ -89,6 +93,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         Some(Command::Pull(args)) => pull::run(&args),
         Some(Command::Sense(args)) => sense::run(args),
         Some(Command::Mirror(args)) => mirror::run(args),
+        Some(Command::Fleet(args)) => fleet::run(&args),
+        Some(Command::Rescan(args)) => rescan::run(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         None => complain(USAGE, "a command is needed; see afferent --help"),
@@ -128,9 +134,14 @@ fn write_lines(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Resu
 /// Lets `write` write data for programs to standard output, byte for byte unless that is a terminal;
 /// gives the exit code.
 fn print_data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> u8 {
+    exit_code(write_data(write))
+}
+
+/// The same, and gives what became of it.
+fn write_data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     match io::stdout().is_terminal() {
-        true => print_with(write),
-        false => exit_code(write_out(write)),
+        true => write_lines(write),
+        false => write_out(write),
     }
 }
 

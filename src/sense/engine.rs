@@ -23,6 +23,7 @@ use super::roster::KnownGuests;
 use super::seen::SeenClock;
 use crate::blocking::Blocking;
 use crate::clock::WallClock;
+use crate::report::VmId;
 use crate::store::{Store, StoreError};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
@@ -69,6 +70,8 @@ pub struct Engine {
     pub breaker: Arc<Mutex<Breaker>>,
     /// Number of documents that were pending when it started.
     pub restored: usize,
+    /// Guests to be asked for a full report now.
+    pub full_pulls: mpsc::UnboundedSender<VmId>,
     stop: watch::Sender<bool>,
     pulling: JoinHandle<()>,
     delivering: JoinHandle<()>,
@@ -121,7 +124,7 @@ impl Engine {
             sensor: sensor_id,
             blocking,
             wall: wall.clone(),
-            full_pulls: full_pulls_tx,
+            full_pulls: full_pulls_tx.clone(),
         };
         let pull = PullLoop {
             guests: guests.clone(),
@@ -152,6 +155,7 @@ impl Engine {
             fleet,
             breaker,
             restored,
+            full_pulls: full_pulls_tx,
             stop: stop_tx,
             delivering: tokio::spawn(delivery.run(stop)),
             pulling: tokio::spawn(pull.run(stored, inbox)),

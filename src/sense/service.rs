@@ -1,6 +1,7 @@
 //! The sensor as a service: signals, sources of the roster, the control socket, metrics and systemd around
 //! the [`Engine`].
 
+use super::control::ControlRoom;
 use super::deliver::sink;
 use super::engine::{Engine, Parts};
 use super::follow::Follow;
@@ -38,7 +39,7 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     let tls = config.tls.clone();
     let tls = tls.map(|files| ClientTls::load_for(files, config.tls_name));
     let mut engine = Engine::start(Parts {
-        store,
+        store: store.clone(),
         sink: sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?,
         dial: Arc::new(Dialer {
             tls: tls.transpose()?,
@@ -77,7 +78,14 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     beside.spawn(follow.run(hang_up));
     beside.spawn(heartbeat(engine.pending.clone()));
     match Control::bind(&config.state_dir) {
-        Ok(control) => drop(beside.spawn(answer(control, view.clone()))),
+        Ok(control) => {
+            let room = ControlRoom {
+                view: view.clone(),
+                store,
+                full_pulls: engine.full_pulls.clone(),
+            };
+            beside.spawn(answer(control, room));
+        }
         Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
     }
     if let Some(address) = config.metrics {
@@ -122,10 +130,10 @@ fn ended_early(what: &str, result: Result<(), JoinError>) -> SenseError {
     SenseError::Stopped(format!("{what} ended: {why}"))
 }
 
-/// Answers `afferent status`.
-async fn answer(control: Control, view: Arc<View>) {
-    let control = control.with_metrics(view.clone());
-    control.answer(move |words, _| view.answer(words)).await;
+/// Answers `afferent status`, `fleet` and `rescan`.
+async fn answer(control: Control, room: ControlRoom) {
+    let control = control.with_metrics(room.view.clone());
+    control.answer(move |words, _| room.answer(words)).await;
 }
 
 /// Tells systemd that the loop turns, and what it does.

@@ -270,7 +270,7 @@ fn source_json(source: &SourceStatus) -> Value {
 }
 
 /// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not answered yet).
-fn state_of(guests: &GuestTable, vm: &VmId, guest: &Guest) -> &'static str {
+pub(super) fn state_of(guests: &GuestTable, vm: &VmId, guest: &Guest) -> &'static str {
     let failures = match guest.failure {
         Some(_) => guests.schedule.look(vm).map_or(0, |(failures, _)| failures),
         None => 0,
@@ -376,7 +376,9 @@ impl View {
                 Ok(vm) => json!({ "dropped": usize::from(self.drop_letter(&vm)) }),
                 Err(error) => json!({ "error": error.to_string() }),
             },
-            _ => json!({ "error": "sense answers: status, status dead, retry, retry VM, drop VM" }),
+            _ => {
+                json!({ "error": "sense answers: status, status dead, retry, retry VM, drop VM, rescan, rescan VM, fleet QUESTION" })
+            }
         };
         said.into()
     }

@@ -8,6 +8,8 @@ use crate::support::program::Program;
 use crate::support::rpm_root::{RpmRoot, Spec};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,11 +126,49 @@ fn whatever_is_killed_what_was_shown_is_delivered_and_the_last_state_arrives() {
             "{epoch}:{generation} was shown and never delivered"
         );
     }
+    check_fleet(&launch.home().join("sense"), &delivered);
     println!(
         "{kills} kills of each: {} generations shown, {} lines delivered, the last is {newest}",
         shown.len(),
         delivered.len()
     );
+}
+
+/// The loss: what is asked about the fleet is not what was delivered. The change log, taken back to the time of
+/// any document, gives the packages of that document.
+fn check_fleet(state: &Path, delivered: &[Value]) {
+    let whole = |line: &&Value| line["report"]["packages"].is_array();
+    let documents: Vec<&Value> = delivered.iter().filter(whole).collect();
+    let step = documents.len().div_ceil(30);
+    for document in documents.iter().rev().step_by(step) {
+        let at = document["meta"]["seen_at"].as_str().unwrap();
+        let out = Command::new(env!("CARGO_BIN_EXE_afferent"))
+            .args([
+                "fleet",
+                "show",
+                "web-1",
+                "--json",
+                "--at",
+                at,
+                "--state-dir",
+            ])
+            .arg(state)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "at {at}: {said}");
+        let answer: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let list = |packages: &Value| -> BTreeSet<String> {
+            let packages = packages.as_array().unwrap().iter();
+            let text = |package: &Value| format!("{} {}", package["name"], package["version"]);
+            packages.map(text).collect()
+        };
+        assert_eq!(
+            list(&answer["installed"]),
+            list(&document["report"]["packages"]),
+            "at {at}"
+        );
+    }
 }
 
 fn key(line: &Value) -> (u32, u32) {

@@ -17,6 +17,7 @@ mod conformance;
 mod documents_contract;
 mod documents_rule;
 mod everything_killed;
+mod fleet_commands;
 mod hang_up;
 mod mirror_beside;
 mod mirror_commands;

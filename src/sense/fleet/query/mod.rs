@@ -16,12 +16,14 @@ mod view;
 
 use super::row::GuestState;
 use crate::clock::WallTime;
-use crate::store::{Snapshot, Store, StoreError, TxError};
+use crate::sense::{CACHE, DATABASE};
+use crate::store::{Opening, Snapshot, Store, StoreError, TxError};
 pub use changes::{ChangeLine, ChangesAnswer};
 pub use guests::{FindAnswer, GuestLine, GuestsAnswer, VersionsAnswer};
 use redb::ReadTransaction;
 use serde::{Deserialize, Serialize};
 pub use show::{DiffAnswer, ExportAnswer, ShowAnswer};
+use std::path::Path;
 use view::FleetView;
 
 /// A question.
@@ -129,6 +131,11 @@ impl FleetQuery {
         serde_json::from_str(word)
     }
 
+    /// Whether the answer has the state of guests.
+    pub fn shows_states(&self) -> bool {
+        matches!(self, Self::Guests { .. } | Self::Show { .. })
+    }
+
     /// The answer of a running service.
     pub fn ask(&self, store: &Store, states: States<'_>) -> FleetAnswer {
         answered(store.read(|tx| self.answer(tx, states)))
@@ -184,11 +191,31 @@ impl FleetQuery {
     }
 }
 
-fn answered(answer: Result<FleetAnswer, StoreError>) -> FleetAnswer {
-    answer.unwrap_or_else(|error| FleetAnswer::Error {
-        error: error.to_string(),
-        is_usage: false,
+/// The answer of the file in this directory, which no service writes to.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn look(state_dir: &Path, query: &FleetQuery) -> Result<FleetAnswer, StoreError> {
+    let opening = || Snapshot::open(&state_dir.join(DATABASE), CACHE);
+    let opened = match opening()? {
+        Opening::NotClosed => {
+            // A sensor was killed: opening the file for writing closes it as it should have been.
+            drop(Store::open(state_dir, DATABASE, CACHE)?);
+            opening()?
+        }
+        other => other,
+    };
+    Ok(match opened {
+        Opening::Snapshot(snapshot) => query.ask_snapshot(&snapshot),
+        Opening::Absent | Opening::NotClosed => {
+            let path = state_dir.join(DATABASE);
+            FleetAnswer::failed(format!("{}: cannot be read", path.display()))
+        }
     })
+}
+
+fn answered(answer: Result<FleetAnswer, StoreError>) -> FleetAnswer {
+    answer.unwrap_or_else(|error| FleetAnswer::failed(error.to_string()))
 }
 
 impl FleetAnswer {
@@ -200,14 +227,19 @@ impl FleetAnswer {
         }
     }
 
-    /// A guest that is asked for is not here.
-    fn unknown(vm: &str) -> Self {
+    /// There is no answer.
+    pub fn failed(error: String) -> Self {
         Self::Error {
-            error: format!(
-                "no report of a guest {vm:?} is stored; `afferent fleet` lists those that are"
-            ),
+            error,
             is_usage: false,
         }
+    }
+
+    /// A guest that is asked for is not here.
+    fn unknown(vm: &str) -> Self {
+        Self::failed(format!(
+            "no report of a guest {vm:?} is stored; `afferent fleet` lists those that are"
+        ))
     }
 }
 

@@ -1,0 +1,404 @@
+//! `afferent fleet`: questions about the packages of all guests.
+//!
+//! The running sensor answers on its control socket; where none runs, the same is read from `sense.redb`.
+
+mod asking;
+mod print;
+
+use super::{DONE, FAILED, USAGE, complain, native, print_data, write_data, write_lines};
+use crate::clock::{self, WallTime};
+use crate::sense::fleet::query::FleetQuery;
+use crate::sense::fleet::query::find::PackageFilter;
+use argh::FromArgs;
+use asking::Fleet;
+use serde_json::Value;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Between two looks of `changes --follow`.
+const FOLLOW: Duration = Duration::from_secs(1);
+
+/// Every command has the same two flags, beside its own.
+macro_rules! asking {
+    ($(#[$meta:meta])* $name:ident { $($own:tt)* }) => {
+        #[derive(FromArgs)]
+        $(#[$meta])*
+        pub(super) struct $name {
+            $($own)*
+            /// directory of sense.redb (default /var/lib/afferent)
+            #[argh(option, arg_name = "DIR", from_str_fn(native::path))]
+            state_dir: Option<PathBuf>,
+            /// print JSON
+            #[argh(switch)]
+            json: bool,
+        }
+
+        impl $name {
+            fn fleet(&self) -> Fleet {
+                Fleet::of(self.state_dir.clone(), self.json)
+            }
+        }
+    };
+}
+
+asking! {
+    /// Say what is installed in which guest, and what changed when; without a command, one line a guest.
+    #[argh(subcommand, name = "fleet", example = "afferent fleet find 'openssl < 1:3.0.7-28.el9_4'")]
+    FleetArgs {
+        #[argh(subcommand)]
+        command: Option<Command>,
+        /// order of the list: name (default), os, packages, agent or changed, the newest first
+        #[argh(option, arg_name = "COLUMN")]
+        sort: Option<SortColumn>,
+        /// only guests in this state: waiting, polled, new, failing, silent or departed
+        #[argh(option, arg_name = "STATE")]
+        state: Option<String>,
+        /// only guests of this OS, such as rhel, rhel-9 or rhel-9.4
+        #[argh(option, arg_name = "OS")]
+        os: Option<String>,
+    }
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Find(FindArgs),
+    Versions(VersionsArgs),
+    Show(ShowArgs),
+    Changes(ChangesArgs),
+    Diff(DiffArgs),
+    Export(ExportArgs),
+}
+
+asking! {
+    /// List guests with a package, and the version that each has.
+    #[argh(subcommand, name = "find", example = "afferent fleet find 'kernel' --running")]
+    FindArgs {
+        /// NAME [OP [EPOCH:]VERSION[-RELEASE]], OP one of < <= = >= > !=, in quotes
+        #[argh(positional, arg_name = "package")]
+        package: Vec<String>,
+        /// only packages of this architecture
+        #[argh(option, arg_name = "ARCH")]
+        arch: Option<String>,
+        /// only guests of this OS, such as rhel, rhel-9 or rhel-9.4
+        #[argh(option, arg_name = "OS")]
+        os: Option<String>,
+        /// the guests of which no package matches
+        #[argh(switch)]
+        not: bool,
+        /// only guests whose running kernel is not the newest of these packages
+        #[argh(switch)]
+        running: bool,
+    }
+}
+
+asking! {
+    /// List every version of a package with the number of guests.
+    #[argh(subcommand, name = "versions")]
+    VersionsArgs {
+        /// name of the package
+        #[argh(positional)]
+        name: String,
+    }
+}
+
+asking! {
+    /// Show a guest: its facts, history and packages.
+    #[argh(subcommand, name = "show")]
+    ShowArgs {
+        /// id of the guest
+        #[argh(positional)]
+        vm: String,
+        /// its packages at this time, such as 2026-11-21T10:00:00Z
+        #[argh(option, arg_name = "TIME")]
+        at: Option<WallTime>,
+    }
+}
+
+asking! {
+    /// List what changed, the oldest first.
+    #[argh(subcommand, name = "changes", example = "afferent fleet changes --since 1h --follow")]
+    ChangesArgs {
+        /// only from this time on, such as 2026-11-21T10:00:00Z, or for this long, such as 1h
+        #[argh(option, arg_name = "TIME|DURATION")]
+        since: Option<Since>,
+        /// only of this guest
+        #[argh(option, arg_name = "VM")]
+        vm: Option<String>,
+        /// only of this package
+        #[argh(option, arg_name = "NAME")]
+        package: Option<String>,
+        /// go on with what comes
+        #[argh(switch)]
+        follow: bool,
+    }
+}
+
+asking! {
+    /// Show how the packages of two guests differ.
+    #[argh(subcommand, name = "diff")]
+    DiffArgs {
+        /// id of the first guest
+        #[argh(positional)]
+        from: String,
+        /// id of the second guest
+        #[argh(positional)]
+        to: String,
+    }
+}
+
+asking! {
+    /// Write all guests with their packages, for programs.
+    #[argh(subcommand, name = "export")]
+    ExportArgs {
+        /// json (default) or csv
+        #[argh(option, arg_name = "json|csv")]
+        format: Option<ExportFormat>,
+        /// only this guest
+        #[argh(option, arg_name = "VM")]
+        vm: Option<String>,
+    }
+}
+
+/// A column of the list of guests.
+#[derive(Clone, Copy, Default)]
+enum SortColumn {
+    #[default]
+    Name,
+    Os,
+    Packages,
+    Agent,
+    Changed,
+}
+
+impl std::str::FromStr for SortColumn {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "name" => Self::Name,
+            "os" => Self::Os,
+            "packages" => Self::Packages,
+            "agent" => Self::Agent,
+            "changed" => Self::Changed,
+            _ => return Err("a column is name, os, packages, agent or changed".into()),
+        })
+    }
+}
+
+/// From when on.
+struct Since(WallTime);
+
+impl std::str::FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(at) = text.parse() {
+            return Ok(Self(at));
+        }
+        let time = clock::parse_duration(text)
+            .map_err(|_| format!("{text:?} is neither a time nor a duration such as 1h"))?;
+        Ok(Self(clock::wall_now().before(time)))
+    }
+}
+
+/// How an export is written.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum ExportFormat {
+    #[default]
+    Json,
+    Csv,
+}
+
+impl std::str::FromStr for ExportFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => Ok(Self::Json),
+            "csv" => Ok(Self::Csv),
+            _ => Err("a format is json or csv".into()),
+        }
+    }
+}
+
+/// Ends the command with a code after its message.
+pub(super) struct Complaint {
+    code: u8,
+    what: String,
+}
+
+impl Complaint {
+    fn failed(what: &(impl ToString + ?Sized)) -> Self {
+        Self {
+            code: FAILED,
+            what: what.to_string(),
+        }
+    }
+
+    fn usage(what: &(impl ToString + ?Sized)) -> Self {
+        Self {
+            code: USAGE,
+            what: what.to_string(),
+        }
+    }
+}
+
+pub(super) fn run(args: &FleetArgs) -> u8 {
+    let of_list = args.sort.is_some() || args.state.is_some() || args.os.is_some();
+    if args.command.is_some() && (of_list || args.json || args.state_dir.is_some()) {
+        return complain(
+            USAGE,
+            "flags of a command of `fleet` stand behind the command",
+        );
+    }
+    let done = match &args.command {
+        None => list(args),
+        Some(Command::Find(args)) => find(args),
+        Some(Command::Versions(args)) => {
+            let name = args.name.clone();
+            args.fleet()
+                .tell(&FleetQuery::Versions { name }, print::versions)
+        }
+        Some(Command::Show(args)) => {
+            let query = FleetQuery::Show {
+                vm: args.vm.clone(),
+                at: args.at.map(WallTime::unix_ms),
+            };
+            args.fleet().tell(&query, print::show)
+        }
+        Some(Command::Changes(args)) => changes(args),
+        Some(Command::Diff(args)) => {
+            let vms = (args.from.clone(), args.to.clone());
+            args.fleet().tell(&FleetQuery::Diff { vms }, print::diff)
+        }
+        Some(Command::Export(args)) => export(args),
+    };
+    done.unwrap_or_else(|complaint| complain(complaint.code, &complaint.what))
+}
+
+fn list(args: &FleetArgs) -> Result<u8, Complaint> {
+    let query = FleetQuery::Guests {
+        os: args.os.clone(),
+    };
+    let mut fleet = args.fleet();
+    let mut answer = fleet.ask(&query)?;
+    if args.state.is_some() && !fleet.is_running() {
+        let what = "no sensor runs here, so that guests have no state; leave --state away";
+        return Err(Complaint::failed(what));
+    }
+    if let Some(guests) = answer["guests"].as_array_mut() {
+        guests.retain(|guest| {
+            let state = guest["state"].as_str();
+            args.state
+                .as_deref()
+                .is_none_or(|wanted| state == Some(wanted))
+        });
+        let text = |guest: &Value, key: &str| guest[key].as_str().unwrap_or_default().to_owned();
+        match args.sort.unwrap_or_default() {
+            SortColumn::Name => {}
+            SortColumn::Os => guests.sort_by_key(|guest| text(guest, "os")),
+            SortColumn::Packages => {
+                guests.sort_by_key(|guest| std::cmp::Reverse(guest["packages"].as_u64()));
+            }
+            SortColumn::Agent => guests.sort_by_key(|guest| text(guest, "agent")),
+            SortColumn::Changed => {
+                guests.sort_by_key(|guest| std::cmp::Reverse(text(guest, "changed_at")));
+            }
+        }
+    }
+    Ok(fleet.print(&answer, print::guests))
+}
+
+fn find(args: &FindArgs) -> Result<u8, Complaint> {
+    let text = args.package.join(" ");
+    let package: PackageFilter = text.parse().map_err(|error| Complaint::usage(&error))?;
+    let query = FleetQuery::Find {
+        package: package.to_string(),
+        arch: args.arch.clone(),
+        os: args.os.clone(),
+        not: args.not,
+        running: args.running,
+    };
+    args.fleet().tell(&query, print::found)
+}
+
+fn changes(args: &ChangesArgs) -> Result<u8, Complaint> {
+    let mut fleet = args.fleet();
+    if args.follow && !fleet.reaches_service() {
+        let what = "no sensor runs here, so that nothing can change; leave --follow away";
+        return Err(Complaint::failed(what));
+    }
+    let mut after = None;
+    loop {
+        let query = FleetQuery::Changes {
+            since: args.since.as_ref().map(|since| since.0.unix_ms()),
+            vm: args.vm.clone(),
+            package: args.package.clone(),
+            after,
+        };
+        let answer = fleet.ask(&query)?;
+        for change in answer["changes"].as_array().into_iter().flatten() {
+            let written = match args.json {
+                true => write_data(|out| writeln!(out, "{change}")),
+                false => write_lines(|out| print::change(change, out)),
+            };
+            match written {
+                Ok(()) => {}
+                // Nobody reads any more.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(DONE),
+                Err(error) => {
+                    let what = format!("cannot write the output: {error}");
+                    return Err(Complaint::failed(&what));
+                }
+            }
+        }
+        after = answer["next"].as_u64().or(after);
+        if answer["more"] == true {
+            continue;
+        }
+        if !args.follow {
+            return Ok(DONE);
+        }
+        std::thread::sleep(FOLLOW);
+    }
+}
+
+/// One guest a line, within one array or below one head.
+fn export(args: &ExportArgs) -> Result<u8, Complaint> {
+    let (mut fleet, mut after, mut is_first) = (args.fleet(), None, true);
+    let format = args.format.unwrap_or_default();
+    loop {
+        let query = FleetQuery::Export {
+            vm: args.vm.clone(),
+            after,
+        };
+        let answer = fleet.ask(&query)?;
+        after = answer["next"].as_str().map(str::to_owned);
+        let is_last = after.is_none();
+        let written = print_data(|out| {
+            let guests = answer["guests"].as_array();
+            match format {
+                ExportFormat::Csv => print::csv(guests, is_first, out)?,
+                ExportFormat::Json => {
+                    for guest in guests.into_iter().flatten() {
+                        let before = if is_first { "[\n" } else { ",\n" };
+                        write!(out, "{before}{guest}")?;
+                        is_first = false;
+                    }
+                    match (is_last, is_first) {
+                        (true, true) => writeln!(out, "[]")?,
+                        (true, false) => writeln!(out, "\n]")?,
+                        (false, _) => {}
+                    }
+                }
+            }
+            is_first = false;
+            Ok(())
+        });
+        if written != DONE || is_last {
+            return Ok(written);
+        }
+    }
+}

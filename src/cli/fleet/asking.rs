@@ -1,0 +1,152 @@
+//! Who is asked: the running sensor, else the file.
+
+use super::Complaint;
+use crate::cli::{is_nobody, print_data, print_with};
+use crate::sense::fleet::query::{FleetQuery, look};
+use crate::telemetry::control;
+use serde_json::Value;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Directories of the database where none is named: that of the package's unit, and the default.
+const USUAL: [(&str, &str); 2] = [
+    (
+        "/run/afferent/sense/control.sock",
+        "/var/lib/afferent/sense",
+    ),
+    ("/var/lib/afferent/control.sock", "/var/lib/afferent"),
+];
+
+/// A socket, and the directory of the database whose sensor it is.
+struct Place {
+    socket: PathBuf,
+    directory: PathBuf,
+}
+
+/// The fleet store of a sensor.
+pub(super) struct Fleet {
+    places: Vec<Place>,
+    is_json: bool,
+    is_running: bool,
+}
+
+impl Fleet {
+    /// The flag, else the environment, else the usual places.
+    pub(super) fn of(state_dir: Option<PathBuf>, is_json: bool) -> Self {
+        let given = state_dir.or_else(|| std::env::var_os("AFFERENT_STATE_DIR").map(PathBuf::from));
+        let places = match given {
+            Some(directory) => vec![Place {
+                socket: control::socket_of(&directory),
+                directory,
+            }],
+            None => {
+                let usual = USUAL.iter().map(|(socket, directory)| Place {
+                    socket: socket.into(),
+                    directory: directory.into(),
+                });
+                usual.collect()
+            }
+        };
+        Self {
+            places,
+            is_json,
+            is_running: false,
+        }
+    }
+
+    /// Whether the running service gave the last answer.
+    pub(super) fn is_running(&self) -> bool {
+        self.is_running
+    }
+
+    /// Whether a service answers.
+    pub(super) fn reaches_service(&self) -> bool {
+        let mut sockets = self.places.iter().map(|place| &place.socket);
+        sockets.any(|socket| control::ask(socket, "status").is_ok())
+    }
+
+    /// The answer to a question.
+    pub(super) fn ask(&mut self, query: &FleetQuery) -> Result<Value, Complaint> {
+        let question = format!("fleet {}", query.to_word());
+        for place in &self.places {
+            match control::ask(&place.socket, &question) {
+                // Another service has its socket there, as where two have one state directory.
+                Ok(answer) if is_of_another(&answer) => {}
+                Ok(answer) => {
+                    self.is_running = true;
+                    return checked(answer);
+                }
+                Err(error) if is_nobody(&error) => {}
+                Err(error) => {
+                    let socket = place.socket.display();
+                    return Err(Complaint::failed(&format!("{socket}: {error}")));
+                }
+            }
+        }
+        self.is_running = false;
+        let mut directories = self.places.iter().map(|place| &place.directory);
+        let held = directories.find(|directory| directory.join(crate::sense::DATABASE).exists());
+        match held {
+            Some(directory) => read(directory, query),
+            None => Err(Complaint::failed(&self.nothing())),
+        }
+    }
+
+    fn nothing(&self) -> String {
+        let shown: Vec<String> = self
+            .places
+            .iter()
+            .map(|place| {
+                place
+                    .directory
+                    .join(crate::sense::DATABASE)
+                    .display()
+                    .to_string()
+            })
+            .collect();
+        let places = shown.join(" nor ");
+        format!(
+            "no sensor runs here, and there is no {places}; name its directory with --state-dir"
+        )
+    }
+
+    /// Asks and prints.
+    pub(super) fn tell(
+        mut self,
+        query: &FleetQuery,
+        lines: fn(&Value, &mut dyn Write) -> io::Result<()>,
+    ) -> Result<u8, Complaint> {
+        let answer = self.ask(query)?;
+        Ok(self.print(&answer, lines))
+    }
+
+    /// Prints an answer for programs or people.
+    pub(super) fn print(
+        &self,
+        answer: &Value,
+        lines: fn(&Value, &mut dyn Write) -> io::Result<()>,
+    ) -> u8 {
+        match self.is_json {
+            true => print_data(|out| writeln!(out, "{answer}")),
+            false => print_with(|out| lines(answer, out)),
+        }
+    }
+}
+
+/// A service that knows no such question says so without naming who is at fault.
+fn is_of_another(answer: &Value) -> bool {
+    answer.get("error").is_some() && answer.get("is_usage").is_none()
+}
+
+fn checked(answer: Value) -> Result<Value, Complaint> {
+    match answer["error"].as_str() {
+        Some(error) if answer["is_usage"] == true => Err(Complaint::usage(error)),
+        Some(error) => Err(Complaint::failed(error)),
+        None => Ok(answer),
+    }
+}
+
+fn read(directory: &Path, query: &FleetQuery) -> Result<Value, Complaint> {
+    let answer = look(directory, query).map_err(|error| Complaint::failed(&error))?;
+    checked(serde_json::to_value(answer).map_err(|error| Complaint::failed(&error))?)
+}
