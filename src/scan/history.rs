@@ -20,6 +20,7 @@
 use super::error::ScanError;
 use super::file::OpenFile;
 use super::snapshot::{self, Attempt};
+use crate::clock;
 use crate::report::Package;
 use crate::report::escape::unescape;
 use crate::rpmdb::sqlite::{SqliteDatabase, Value};
@@ -28,11 +29,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 /// Rows of one table that are remembered; a server of ten years has some ten thousand.
 const MAX_ROWS: usize = 1_000_000;
-/// Attempts at a view in which nothing is written.
-const ATTEMPTS: u32 = 20;
 
 /// What one history says.
 #[derive(Debug, Default)]
@@ -47,8 +47,10 @@ pub(super) struct History {
 /// Why a history gave nothing.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The system refused, or it never was quiet.
+    /// The system refused.
     Unreadable(String),
+    /// It was written to all the time.
+    Busy(String),
     /// It is no history, or a damaged one.
     Damaged(String),
 }
@@ -57,9 +59,12 @@ pub(super) enum Trouble {
 type Key = u64;
 
 impl History {
-    /// Reads the history in this file, a real path below `root`.
-    pub(super) fn read(root: &Path, path: &Path) -> Result<Self, Trouble> {
-        for _ in 0..ATTEMPTS {
+    /// Reads the history in this file, a real path below `root`; tries for as long as `retry_for` to find a
+    /// moment in which nothing is written. dnf4 writes for each package by itself that it is done, so that
+    /// moments are short, and they are many.
+    pub(super) fn read(root: &Path, path: &Path, retry_for: Duration) -> Result<Self, Trouble> {
+        let begun = clock::now();
+        loop {
             let view = snapshot::view::<_, ()>(
                 root,
                 path,
@@ -77,15 +82,22 @@ impl History {
                     let why = "is not a history of dnf: tables are missing";
                     return Err(Trouble::Damaged(format!("{path}: {why}")));
                 }
-                Ok(Attempt::Locked(_) | Attempt::Changed) => snapshot::pause(),
+                Ok(Attempt::Locked(_) | Attempt::Changed)
+                    if clock::now().duration_since(begun) < retry_for =>
+                {
+                    snapshot::pause();
+                }
+                Ok(Attempt::Locked(_) | Attempt::Changed) => {
+                    let time = clock::show_duration(retry_for);
+                    let why = format!("was written to all the time for {time}");
+                    return Err(Trouble::Busy(format!("{path}: {why}")));
+                }
                 Err(ScanError::Damaged { source, .. }) => {
                     return Err(Trouble::Damaged(format!("{path}: {source}")));
                 }
                 Err(error) => return Err(Trouble::Unreadable(error.to_string())),
             }
         }
-        let why = format!("was written to during each of {ATTEMPTS} attempts to read it");
-        Err(Trouble::Unreadable(format!("{}: {why}", path.display())))
     }
 
     /// The repository id in the entry of a package, empty where the entry names none; `None` without

@@ -162,6 +162,16 @@ impl Scanner {
         delta.check(&located, || {
             database::another(request.root, request.dbpath, &located)
         })?;
+        self.provenance.refresh(request.root, request.retry_for);
+        if mode != Mode::Once
+            && let Some(path) = self.provenance.being_written()
+        {
+            return Err(ScanError::KeepsChanging {
+                path: path.to_owned(),
+                attempts: taken.attempts,
+                waited: request.retry_for,
+            });
+        }
         let os_release::Found {
             distribution,
             trouble: distribution_trouble,
@@ -191,7 +201,6 @@ impl Scanner {
         } else {
             self.cache.refresh(delta);
         }
-        self.provenance.refresh(request.root);
         let origins_changed = self.assign_origins();
         let changed = !self.scanned
             || packages_changed

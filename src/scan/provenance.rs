@@ -7,11 +7,13 @@
 use super::database::open_beside;
 use super::file::{OpenFile, Stamps};
 use super::history::{History, Trouble};
+use crate::clock;
 use crate::report::{Origin, Package, Repository};
 use crate::root::{self, is_absent};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Oldest first: dnf4, dnf4 of SUSE, dnf5.
 const PLACES: [&str; 3] = [
@@ -19,6 +21,9 @@ const PLACES: [&str; 3] = [
     "usr/lib/sysimage/dnf/history.sqlite",
     "usr/lib/sysimage/libdnf5/transaction_history.sqlite",
 ];
+
+/// A history that is written to for longer than this is not waited for.
+const LONGEST_WRITE: Duration = Duration::from_secs(10);
 
 /// Where yum keeps its history.
 const YUM: [&str; 1] = ["var/lib/yum/history"];
@@ -66,6 +71,15 @@ pub(super) struct Provenance {
     /// In the order of [`PLACES`].
     known: Vec<Known>,
     state: HistoryState,
+    /// Since when a history could not be read because it was written to all the time.
+    busy: Option<Busy>,
+}
+
+/// A history that was written to all the time.
+#[derive(Debug)]
+struct Busy {
+    since: Instant,
+    path: PathBuf,
 }
 
 /// A history that was read.
@@ -77,16 +91,34 @@ struct Known {
 }
 
 impl Provenance {
-    /// Reads the histories that changed since the last time.
-    pub(super) fn refresh(&mut self, root: &Path) {
+    /// Reads the histories that changed since the last time; tries for as long as `retry_for` each.
+    pub(super) fn refresh(&mut self, root: &Path, retry_for: Duration) {
         let mut before = std::mem::take(&mut self.known);
+        let was_busy = self.busy.take();
         self.state = HistoryState::Absent;
         for place in PLACES {
             let at = before.iter().position(|known| known.place == place);
-            let (known, state) = look(root, place, at.map(|at| before.swap_remove(at)));
+            let look = look(root, place, at.map(|at| before.swap_remove(at)), retry_for);
+            let (known, state) = match look {
+                Look::Done(known, state) => (known, state),
+                Look::Busy(known, why) => {
+                    let since = was_busy.as_ref().map_or_else(clock::now, |busy| busy.since);
+                    let path = root.join(place);
+                    self.busy = Some(Busy { since, path });
+                    (known, HistoryState::Unreadable(why))
+                }
+            };
             self.known.extend(known);
             self.state = std::mem::take(&mut self.state).max(state);
         }
+    }
+
+    /// The history that is being written, if one is: a report without its repositories would be replaced in
+    /// a moment. `None` also when that has gone on for too long to be waited for.
+    pub(super) fn being_written(&self) -> Option<&Path> {
+        let busy = self.busy.as_ref()?;
+        let waited = clock::now().duration_since(busy.since);
+        (waited < LONGEST_WRITE).then_some(&busy.path)
     }
 
     pub(super) fn state(&self) -> &HistoryState {
@@ -139,30 +171,38 @@ impl Provenance {
     }
 }
 
-/// What there is in one place. While it cannot be read, what was known is better than nothing.
-fn look(root: &Path, place: &'static str, before: Option<Known>) -> (Option<Known>, HistoryState) {
+/// What there is in one place.
+enum Look {
+    Done(Option<Known>, HistoryState),
+    /// It is being written; says what was known, and why that did not change.
+    Busy(Option<Known>, String),
+}
+
+/// Looks at one place. While it cannot be read, what was known is better than nothing.
+fn look(root: &Path, place: &'static str, before: Option<Known>, retry_for: Duration) -> Look {
     let (path, stamps) = match find(root, place) {
         Ok(Some(found)) => found,
-        Ok(None) => return (None, HistoryState::Absent),
+        Ok(None) => return Look::Done(None, HistoryState::Absent),
         Err(error) => {
             let why = format!("{}: cannot be read: {error}", root.join(place).display());
-            return (before, HistoryState::Unreadable(why));
+            return Look::Done(before, HistoryState::Unreadable(why));
         }
     };
     if before.as_ref().is_some_and(|known| known.stamps == stamps) {
-        return (before, HistoryState::Read);
+        return Look::Done(before, HistoryState::Read);
     }
-    match History::read(root, &path) {
+    match History::read(root, &path, retry_for) {
         Ok(history) => {
             let known = Known {
                 place,
                 stamps,
                 history,
             };
-            (Some(known), HistoryState::Read)
+            Look::Done(Some(known), HistoryState::Read)
         }
-        Err(Trouble::Damaged(why)) => (before, HistoryState::Damaged(why)),
-        Err(Trouble::Unreadable(why)) => (before, HistoryState::Unreadable(why)),
+        Err(Trouble::Busy(why)) => Look::Busy(before, why),
+        Err(Trouble::Damaged(why)) => Look::Done(before, HistoryState::Damaged(why)),
+        Err(Trouble::Unreadable(why)) => Look::Done(before, HistoryState::Unreadable(why)),
     }
 }
 

@@ -3,12 +3,14 @@
 use crate::scan_live::request;
 use crate::support::rpm_root::{RpmRoot, Spec};
 use afferent::report::Origin;
-use afferent::scan::{Mode, Scanned, Scanner};
+use afferent::scan::{Mode, ScanRequest, Scanned, Scanner};
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 // Tables as libdnf makes them: a comment, with what else it may hold, after nearly every column.
 pub const DNF4_TABLES: &str = "
@@ -344,6 +346,55 @@ fn what_a_history_said_holds_while_it_cannot_be_read() {
     let gone = scan();
     assert_eq!(gone.report.packages[0].origin, Origin::Unrecorded);
     assert!(gone.changed && gone.history_repositories.is_empty());
+}
+
+// The loss: two reports of one transaction of dnf, the first one without repositories, because dnf still writes
+// for each package that it is done when rpm's lock is free.
+#[test]
+fn a_history_that_is_being_written_is_waited_for_and_no_poorer_report_made() {
+    let root = with_packages(&["one"]);
+    let path = root.path().join(DNF4_PLACE);
+    history(root.path(), DNF4_PLACE, &dnf4(&[]));
+    let mut scanner = Scanner::new();
+    let quick = ScanRequest {
+        retry_for: Duration::from_millis(50),
+        ..request(root.path())
+    };
+    scanner.scan(&quick, Mode::Full).unwrap();
+    root.add(&Spec {
+        name: "two",
+        ..Spec::default()
+    });
+    let good = dnf4(&[(1, "two", "baseos", 1, OK4)]);
+    history(root.path(), DNF4_PLACE, &good);
+    // In another process: a lock of our own does not show.
+    let script = "import sqlite3, sys\n\
+        c = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+        c.execute('BEGIN EXCLUSIVE')\n\
+        c.execute(\"INSERT INTO repo VALUES (99, 'half')\")\n\
+        print(flush=True)\n\
+        sys.stdin.read()\n\
+        c.execute('ROLLBACK')\n";
+    let mut writer = Command::new("/usr/bin/python3")
+        .args(["-c", script])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let begun = writer.stdout.take().unwrap();
+    BufReader::new(begun).read_line(&mut line).unwrap();
+    let refused = scanner.scan(&quick, Mode::Incremental);
+    drop(writer.stdin.take());
+    assert!(writer.wait().unwrap().success());
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("history.sqlite: was written to"), "{said}");
+    let scanned = scanner.scan(&request(root.path()), Mode::Incremental);
+    let scanned = scanned.unwrap();
+    assert_eq!(scanned.report.packages[1].origin, from("baseos"));
+    assert_eq!(scanned.report.repositories.len(), 1);
+    assert!(scanned.changed);
 }
 
 // The loss: a report that fails, or changes back and forth, for a file that only adds to it.
