@@ -4,7 +4,9 @@
 //! touched ──► is a transaction running? ── yes ──► wait for its end, at most transaction_timeout
 //!                      │ no
 //!                      ▼
-//!             quiet for debounce, or max_delay since the first change seen without a lock
+//!             leading edge:  the lock file was closed, and before this change it was quiet for debounce:
+//!                            at once
+//!             trailing edge: quiet for debounce, or max_delay since the first change seen without a lock
 //!                      ▼
 //!             a token of the bucket ──► Scan (reactive)
 //!
@@ -12,8 +14,10 @@
 //! ```
 //!
 //! What always holds (the property tests below): every change is followed by a scan that began
-//! after it; no scan begins while a transaction holds the lock, until its timeout; transactions
+//! after it; no scan begins while a transaction holds the lock, until its timeout; changes that follow
+//! one another within `debounce` have at most one scan at the leading edge; transactions
 //! back to back do not postpone a scan beyond `max_delay`; reactive scans keep to the bucket;
+//! looks at the lock are bounded, however many events there are;
 //! without changes there is nothing but scheduled scans.
 
 use crate::clock::backoff::Backoff;
@@ -25,6 +29,13 @@ const LOCK_RECHECK: Duration = Duration::from_secs(1);
 
 /// What was seen of the lock is good for this long when a scan is to begin.
 const LOCK_FRESH: Duration = Duration::from_millis(20);
+
+/// Between two looks at the lock that writes ask for, and between two that a closed lock file asks for.
+const LOOK_PACE: Duration = Duration::from_millis(20);
+
+/// After a reactive scan it is quiet again when so many times the debounce time is over: of transactions
+/// that follow one another slowly, each end would be scanned at once and once more.
+const QUIET_AFTER_SCAN: u32 = 3;
 
 /// Repeats of failed scans; never later than the interval.
 const SCAN_RETRY: Backoff = Backoff {
@@ -105,8 +116,14 @@ pub struct Rescan {
     pace: Pace,
     change: Option<Change>,
     lock: Lock,
-    /// An event asks for a look at the lock, whatever was seen before.
-    look: bool,
+    /// An event asks for a look at the lock at this time, whatever was seen before.
+    look_at: Option<Instant>,
+    /// The last look after the lock file was closed.
+    close_looked: Option<Instant>,
+    /// The last event.
+    last_touch: Option<Instant>,
+    /// When the last reactive scan began.
+    last_reactive: Option<Instant>,
     bucket: Bucket,
     due: Instant,
     /// What the scan at `due` is: scheduled, or the repetition of a failed one.
@@ -125,6 +142,10 @@ pub struct Rescan {
 #[derive(Debug)]
 struct Change {
     last: Instant,
+    /// Before the first event of this change there was none for the debounce time, and no scan for longer.
+    is_after_quiet: bool,
+    /// The last event was the end of a transaction.
+    is_closed: bool,
     /// When it was first known while no lock was held.
     unlocked_since: Option<Instant>,
 }
@@ -143,6 +164,16 @@ enum Lock {
     },
 }
 
+impl Lock {
+    /// When it was looked at.
+    fn seen(self) -> Option<Instant> {
+        match self {
+            Self::Unknown => None,
+            Self::Free { seen } | Self::Held { seen, .. } => Some(seen),
+        }
+    }
+}
+
 impl Rescan {
     /// A first scan is due at once.
     pub fn new(pace: Pace, now: Instant) -> Self {
@@ -150,7 +181,10 @@ impl Rescan {
             pace,
             change: None,
             lock: Lock::Unknown,
-            look: false,
+            look_at: None,
+            close_looked: None,
+            last_touch: None,
+            last_reactive: None,
             bucket: Bucket::full(pace.burst, pace.refill, now),
             due: now,
             due_as: Trigger::Scheduled,
@@ -180,14 +214,28 @@ impl Rescan {
         if !self.pace.reactive {
             return;
         }
-        self.change
-            .get_or_insert(Change {
-                last: now,
-                unlocked_since: None,
-            })
-            .last = now;
+        let debounce = self.pace.debounce;
+        let is_quiet = |since: Option<Instant>, time| since.is_none_or(|since| since + time <= now);
+        let is_after_quiet = is_quiet(self.last_touch, debounce)
+            && is_quiet(self.last_reactive, debounce * QUIET_AFTER_SCAN);
+        self.last_touch = Some(now);
+        let change = self.change.get_or_insert(Change {
+            last: now,
+            is_after_quiet,
+            is_closed: false,
+            unlocked_since: None,
+        });
+        change.last = now;
+        change.is_closed = lock_closed;
         // While a transaction is known to run its writes say nothing new.
-        self.look |= lock_closed || !matches!(self.lock, Lock::Held { .. });
+        if lock_closed || !matches!(self.lock, Lock::Held { .. }) {
+            let last = match lock_closed {
+                true => self.close_looked,
+                false => self.lock.seen(),
+            };
+            let at = last.map_or(now, |last| now.max(last + LOOK_PACE));
+            self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
+        }
     }
 
     /// Something else than packages changed what a report says: scan at the next occasion, with a scan
@@ -204,7 +252,7 @@ impl Rescan {
 
     /// The lock was looked at: the process that holds it, if any.
     pub fn lock_seen(&mut self, now: Instant, holder: Option<i32>) {
-        self.look = false;
+        self.look_at = None;
         self.lock = match (holder, self.lock) {
             (None, _) => Lock::Free { seen: now },
             (Some(holder), Lock::Held { by, since, .. }) if by == holder => Lock::Held {
@@ -218,20 +266,33 @@ impl Rescan {
                 seen: now,
             },
         };
-        if holder.is_none()
-            && let Some(change) = &mut self.change
-        {
-            change.unlocked_since.get_or_insert(now);
+        if let Some(change) = &mut self.change {
+            if change.is_closed {
+                self.close_looked = Some(now);
+            }
+            match holder {
+                None => drop(change.unlocked_since.get_or_insert(now)),
+                // Somebody else has closed the lock file.
+                Some(_) => change.is_closed = false,
+            }
         }
     }
 
     /// What to do now. `Scan` is said once; the scan counts as running from then on.
     pub fn next(&mut self, now: Instant) -> Next {
+        match (self.decide(now), self.look_at) {
+            (Next::WaitForScan, _) => Next::WaitForScan,
+            (Next::WaitUntil(at), Some(look)) if now < look => Next::WaitUntil(at.min(look)),
+            (_, Some(_)) => Next::LookAtLock,
+            (Next::Scan { trigger, .. }, None) => self.begin(now, trigger),
+            (next, None) => next,
+        }
+    }
+
+    /// What would be done if no event had asked for a look at the lock.
+    fn decide(&self, now: Instant) -> Next {
         if self.running.is_some() {
             return Next::WaitForScan;
-        }
-        if self.look {
-            return Next::LookAtLock;
         }
         let (at, trigger) = match self.change_at() {
             Some(at) if at <= self.due_at() => (at, Trigger::Reactive),
@@ -254,8 +315,16 @@ impl Rescan {
         if now > seen + LOCK_FRESH {
             return Next::LookAtLock;
         }
+        Next::Scan {
+            trigger,
+            mid_transaction: matches!(self.lock, Lock::Held { .. }),
+        }
+    }
+
+    fn begin(&mut self, now: Instant, trigger: Trigger) -> Next {
         if trigger == Trigger::Reactive && self.change.is_some() {
             self.bucket.take(now);
+            self.last_reactive = Some(now);
         }
         self.running = Some(trigger);
         self.change = None;
@@ -296,7 +365,7 @@ impl Rescan {
             Ended::ScanFailed => self.failed(SCAN_RETRY),
             Ended::StoreFailed => self.failed(STORE_RETRY),
         };
-        self.look = true;
+        self.look_at = Some(now);
         self.due = now + delay;
         self.due_as = trigger;
     }
@@ -312,6 +381,8 @@ impl Rescan {
         let quiet = change.last + self.pace.debounce;
         let settled = match (self.lock, change.unlocked_since) {
             (Lock::Held { since, .. }, _) => quiet.max(since + self.pace.transaction_timeout),
+            // The leading edge: a transaction has ended, and nothing was going on before it.
+            (_, Some(_)) if change.is_closed && change.is_after_quiet => change.last,
             (_, Some(unlocked)) => quiet.min(unlocked + self.pace.max_delay),
             (_, None) => quiet,
         };

@@ -14,15 +14,83 @@ const PACE: Pace = Pace {
 };
 
 #[test]
-fn a_change_is_scanned_after_the_debounce_time() {
+fn the_end_of_a_transaction_after_quiet_is_scanned_at_once() {
     let mut guest = Guest::after_first_scan(PACE);
-    guest.transaction(ms(50));
-    let end = guest.now;
+    for _ in 0..3 {
+        guest.scans.truncate(guest.first);
+        guest.transaction(ms(50));
+        let end = guest.now;
+        guest.run_for(ms(1000));
+        assert_eq!(
+            guest.scans_since_first(),
+            [(end, Trigger::Reactive, false)],
+            "once, and no second time"
+        );
+    }
+}
+
+#[test]
+fn a_write_without_a_transaction_is_scanned_after_the_debounce_time() {
+    let mut guest = Guest::after_first_scan(PACE);
+    guest.touch(false);
+    guest.run_for(PACE.debounce / 2);
+    guest.touch(false);
+    let last = guest.now;
     guest.run_for(ms(1000));
     assert_eq!(
         guest.scans_since_first(),
-        [(end + PACE.debounce, Trigger::Reactive, false)]
+        [(last + PACE.debounce, Trigger::Reactive, false)]
     );
+}
+
+// As zypper does it: one transaction for each package.
+#[test]
+fn sixty_transactions_in_a_row_have_one_scan_after_the_first_and_one_after_the_last() {
+    let mut guest = Guest::after_first_scan(PACE);
+    guest.transaction(ms(50));
+    let first = guest.now;
+    for _ in 1..60 {
+        guest.run_for(PACE.debounce - ms(1));
+        guest.transaction(ms(50));
+    }
+    let last = guest.now;
+    guest.run_for(ms(1000));
+    let scanned = |at| (at, Trigger::Reactive, false);
+    assert_eq!(
+        guest.scans_since_first(),
+        [scanned(first), scanned(last + PACE.debounce)]
+    );
+}
+
+// A refused installation closes the lock file of a transaction that goes on.
+#[test]
+fn a_lock_file_that_somebody_else_closed_is_no_end_of_a_transaction() {
+    let mut guest = Guest::after_first_scan(PACE);
+    guest.begin();
+    guest.run_for(ms(50));
+    guest.touch(true);
+    guest.run_for(ms(500));
+    assert_eq!(guest.scans_since_first(), []);
+    guest.end();
+    assert_eq!(
+        guest.scans_since_first(),
+        [(guest.now, Trigger::Reactive, false)]
+    );
+}
+
+// The loss: half a processor, for as long as somebody writes to the database without a pause.
+#[test]
+fn looks_at_the_lock_are_bounded_however_many_events_there_are() {
+    for lock_closed in [false, true] {
+        let mut guest = Guest::after_first_scan(PACE);
+        let looks = guest.looks;
+        for _ in 0..10_000 {
+            guest.touch(lock_closed);
+            guest.run_for(ms(1));
+        }
+        let looks = guest.looks - looks;
+        assert!(looks <= 510, "{looks} looks in 10 s");
+    }
 }
 
 #[test]
@@ -31,10 +99,7 @@ fn a_long_transaction_is_waited_for_and_scanned_once() {
     guest.transaction(Duration::from_secs(90));
     let end = guest.now;
     guest.run_for(Duration::from_secs(60));
-    assert_eq!(
-        guest.scans_since_first(),
-        [(end + PACE.debounce, Trigger::Reactive, false)]
-    );
+    assert_eq!(guest.scans_since_first(), [(end, Trigger::Reactive, false)]);
 }
 
 #[test]
@@ -62,8 +127,10 @@ fn back_to_back_transactions_do_not_postpone_a_scan_for_ever() {
         guest.run_for(ms(15));
     }
     let scans = guest.scans_since_first();
-    assert!(scans.len() >= 2, "{scans:?}");
-    assert!(scans[0].0 <= start + PACE.max_delay + ms(200));
+    assert!(scans.len() >= 3, "{scans:?}");
+    for pair in scans.windows(2) {
+        assert!(pair[1].0 <= pair[0].0 + PACE.max_delay + ms(200));
+    }
 }
 
 #[test]
@@ -167,7 +234,7 @@ fn other_knobs_hold_from_now_on() {
         ..PACE
     };
     guest.rescan.set_pace(quick, guest.now);
-    guest.transaction(ms(50));
+    guest.touch(false);
     let end = guest.now;
     guest.run_for(ms(1000));
     assert_eq!(
@@ -237,6 +304,34 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_burst_has_at_most_one_scan_before_it_is_over(events in proptest::collection::vec(event(), 1..80)) {
+        let pace = Pace { burst: 1000, max_delay: Duration::from_secs(3600), ..PACE };
+        let mut guest = Guest::after_first_scan(pace);
+        for event in events {
+            match event {
+                Event::Idle(time) => guest.run_for(ms(time)),
+                Event::Transaction(time) => guest.transaction(ms(time)),
+                Event::TouchWithoutLock => guest.touch(false),
+                Event::Overtake => {}
+            }
+        }
+        guest.run_for(ms(500));
+        let touches = guest.touches.clone();
+        let ends = (1..=touches.len()).filter(|n| touches.get(*n).is_none_or(|next| *next >= touches[n - 1] + pace.debounce));
+        let mut begin = 0;
+        for end in ends {
+            let next = touches.get(end).copied();
+            let during = guest.scans[guest.first..].iter().map(|scan| scan.0)
+                .filter(|at| *at >= touches[begin] && next.is_none_or(|next| *at < next));
+            let (early, late): (Vec<_>, Vec<_>) = during.partition(|at| *at < touches[end - 1] + pace.debounce);
+            prop_assert!(early.len() <= 1 && late.len() <= 1, "{early:?} {late:?}");
+            begin = end;
+        }
+    }
+}
+
 /// A guest in virtual time: transactions take the lock, scans take 5 ms.
 struct Guest {
     rescan: Rescan,
@@ -247,6 +342,7 @@ struct Guest {
     first: usize,
     looks: usize,
     last_change: Option<Instant>,
+    touches: Vec<Instant>,
     overtake_next: bool,
     end_scans_with: Ended,
 }
@@ -263,6 +359,7 @@ impl Guest {
             first: 0,
             looks: 0,
             last_change: None,
+            touches: Vec::new(),
             overtake_next: false,
             end_scans_with: Ended::Done,
         };
@@ -300,6 +397,7 @@ impl Guest {
 
     fn touch(&mut self, lock_closed: bool) {
         self.last_change = Some(self.now);
+        self.touches.push(self.now);
         self.rescan.touched(self.now, lock_closed);
         self.run_for(Duration::ZERO);
     }
