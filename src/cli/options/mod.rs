@@ -17,6 +17,7 @@ use crate::transport::TlsFiles;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -205,8 +206,13 @@ impl Settings {
     }
 
     fn read_file(&mut self, path: &Path, tables: &[&str]) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::in_file(path, error.to_string()))?;
+        // A FIFO would wait for whoever writes to it.
+        let is_file = std::fs::metadata(path).map(|meta| meta.is_file());
+        let text = match is_file {
+            Ok(false) => Err(io::Error::other("is no regular file")),
+            _ => std::fs::read_to_string(path),
+        };
+        let text = text.map_err(|error| ConfigError::in_file(path, error.to_string()))?;
         let table: toml::Table = toml::from_str(&text)
             .map_err(|error| ConfigError::in_file(path, file::in_one_line(&text, &error)))?;
         let origin = SettingOrigin::File(path.to_owned());

@@ -168,3 +168,13 @@ fn file(text: &str) -> tempfile::NamedTempFile {
     std::fs::write(file.path(), text).unwrap();
     file
 }
+
+#[test]
+fn a_configuration_file_that_is_a_fifo_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let gathered = Settings::gather(SETTINGS, Vec::new(), |_| None, Some(&path), &[]);
+    let said = gathered.err().map(|error| error.to_string());
+    assert!(said.is_some_and(|said| said.contains("is no regular file")));
+}
