@@ -23,6 +23,7 @@ pub mod visible;
 
 // bytes: translation to and from values
 pub mod rpmdb;
+pub mod sbom;
 pub mod wire;
 
 // ports: each is the only place that touches one part of the world

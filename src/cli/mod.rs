@@ -3,6 +3,7 @@
 //! Data goes to standard output, diagnostics to standard error, and the exit code says what to do
 //! next: [`DONE`], [`FAILED`], [`USAGE`], [`CONFIGURATION`], [`DEGRADED`].
 
+mod bill_of_materials;
 mod bundle;
 mod check_config;
 mod columns;
@@ -12,6 +13,7 @@ mod mask;
 mod mirror;
 mod native;
 pub mod options;
+mod output;
 mod pull;
 mod rescan;
 mod scan;

@@ -1,10 +1,13 @@
 //! `afferent pull`: one request to an agent, for people.
 
+use super::bill_of_materials;
 use super::native;
 use super::options::parse;
-use super::{FAILED, USAGE, complain, format, print_data, print_with};
+use super::output::Output;
+use super::{CONFIGURATION, FAILED, USAGE, complain, format};
 use crate::clock::WallTime;
 use crate::report::{Epoch, Generation, Report, ReportKey, Token, Trigger, facts};
+use crate::sbom::{BomFormat, Subject};
 use crate::transport::{
     AgentName, ClientTls, DialAddress, ReadError, TlsFiles, dial, read_frame, write_frame,
 };
@@ -55,9 +58,16 @@ pub(super) struct PullArgs {
     /// id: the agent's certificate names the guest (DNS name GUEST_ID.afferent), which must be the one that answers
     #[argh(option, arg_name = "id", from_str_fn(parse::any))]
     tls_name_from: Option<AgentName>,
-    /// table or json (default: table)
-    #[argh(option, arg_name = "table|json", default = "Format::Table")]
+    /// table, json, or a bill of materials: cyclonedx (1.6) or spdx (2.3), both JSON (default: table)
+    #[argh(
+        option,
+        arg_name = "table|json|cyclonedx|spdx",
+        default = "Format::Table"
+    )]
     format: Format,
+    /// write to this file, which is replaced once all is there (default: standard output)
+    #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
+    output: Option<PathBuf>,
 }
 
 /// How long an agent may be asked to wait.
@@ -71,6 +81,7 @@ fn wait(text: &str) -> Result<Duration, String> {
 enum Format {
     Table,
     Json,
+    Bom(BomFormat),
 }
 
 impl FromArgValue for Format {
@@ -78,7 +89,9 @@ impl FromArgValue for Format {
         match value {
             "table" => Ok(Self::Table),
             "json" => Ok(Self::Json),
-            _ => Err("must be table or json".into()),
+            "cyclonedx" => Ok(Self::Bom(BomFormat::CycloneDx)),
+            "spdx" => Ok(Self::Bom(BomFormat::Spdx)),
+            _ => Err("must be table, json, cyclonedx or spdx".into()),
         }
     }
 }
@@ -162,12 +175,43 @@ pub(super) fn run(args: &PullArgs) -> u8 {
         Err(error) => Err(error.to_string()),
     };
     match answer {
-        Ok(answer) => match args.format {
-            Format::Table => print_with(|out| table(&answer, out)),
-            Format::Json => print_data(|out| json(&answer, out)),
-        },
+        Ok(answer) => show(args, &answer),
         Err(error) => complain(FAILED, &format!("{}: {error}", args.address)),
     }
+}
+
+fn show(args: &PullArgs, answer: &Answer) -> u8 {
+    let output = Output::new(args.output.as_deref());
+    match args.format {
+        Format::Table => output.lines(|out| table(answer, out)),
+        Format::Json => output.data(|out| json(answer, out)),
+        Format::Bom(format) => match bill(args, answer, format) {
+            Ok(document) => output.data(|out| out.write_all(&document)),
+            Err((code, error)) => complain(code, &error),
+        },
+    }
+}
+
+/// The bill of materials of the guest, which is called by its id: agents do not say its host name.
+fn bill(args: &PullArgs, answer: &Answer, format: BomFormat) -> Result<Vec<u8>, (u8, String)> {
+    let at = bill_of_materials::time().map_err(|error| (CONFIGURATION, error))?;
+    let Some(report) = &answer.report else {
+        let what = format!("{}: the report is still the known one", args.address);
+        return Err((
+            FAILED,
+            format!("{what}; leave --known out for a bill of materials"),
+        ));
+    };
+    let address = args.address.to_string();
+    let guest_id = answer.meta.facts.get(facts::GUEST_ID);
+    let subject = Subject {
+        report,
+        host: guest_id.unwrap_or(&address),
+        at: at.or(generated_at(&answer.meta)),
+        id_like: &[],
+        details: &[],
+    };
+    Ok(bill_of_materials::write(&subject, format))
 }
 
 async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String> {

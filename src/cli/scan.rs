@@ -1,11 +1,15 @@
 //! `afferent scan`: what is installed here, or below a root, once.
 
+use super::bill_of_materials;
 use super::native;
-use super::{DONE, FAILED, complain, format, print_data, print_with};
-use crate::scan::{Lock, Mode, OnLock, ScanRequest, Scanned, Scanner};
+use super::output::Output;
+use super::{CONFIGURATION, DONE, FAILED, complain, format};
+use crate::clock::{self, WallTime};
+use crate::sbom::{BomFormat, Subject};
+use crate::scan::{self, Lock, Mode, OnLock, ScanRequest, Scanned, Scanner};
 use crate::visible::visible;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a scan by hand waits for a running transaction.
@@ -27,9 +31,16 @@ pub(super) struct ScanArgs {
     /// var/lib/rpm, usr/share/rpm)
     #[argh(option, arg_name = "DIR", from_str_fn(native::path))]
     dbpath: Option<PathBuf>,
-    /// table, json or tsv (default: table)
-    #[argh(option, arg_name = "table|json|tsv", default = "Format::Table")]
+    /// table, json, tsv, or a bill of materials: cyclonedx (1.6) or spdx (2.3), both JSON (default: table)
+    #[argh(
+        option,
+        arg_name = "table|json|tsv|cyclonedx|spdx",
+        default = "Format::Table"
+    )]
     format: Format,
+    /// write to this file, which is replaced once all is there (default: standard output)
+    #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
+    output: Option<PathBuf>,
 }
 
 /// How the packages are written.
@@ -41,6 +52,8 @@ pub(super) enum Format {
     Json,
     /// One line a package, the columns of `rpm -qa --qf`.
     Tsv,
+    /// A bill of materials.
+    Bom(BomFormat),
 }
 
 impl argh::FromArgValue for Format {
@@ -49,21 +62,31 @@ impl argh::FromArgValue for Format {
             "table" => Ok(Self::Table),
             "json" => Ok(Self::Json),
             "tsv" => Ok(Self::Tsv),
-            "cyclonedx" => Err("cyclonedx is not available yet; use json".into()),
-            _ => Err("must be table, json or tsv".into()),
+            "cyclonedx" => Ok(Self::Bom(BomFormat::CycloneDx)),
+            "spdx" => Ok(Self::Bom(BomFormat::Spdx)),
+            _ => Err("must be table, json, tsv, cyclonedx or spdx".into()),
         }
     }
 }
 
-/// Scans once and writes the packages to standard output.
+/// Scans once and writes the packages where they are wanted.
 pub(super) fn run(args: &ScanArgs) -> u8 {
+    let at = match (args.format, bill_of_materials::time()) {
+        (Format::Bom(_), Err(error)) => return complain(CONFIGURATION, &error),
+        (_, at) => at.unwrap_or_default(),
+    };
     let request = ScanRequest {
         root: &args.root,
         dbpath: args.dbpath.as_deref(),
         retry_for: RETRY_FOR,
         on_lock: OnLock::Wait,
     };
-    let scanned = match Scanner::new().scan(&request, Mode::Once) {
+    let mode = match args.format {
+        Format::Bom(_) => Mode::Detailed,
+        _ => Mode::Once,
+    };
+    let begun = clock::wall_now();
+    let scanned = match Scanner::new().scan(&request, mode) {
         Ok(scanned) => scanned,
         Err(error) => return complain(FAILED, &error.to_string()),
     };
@@ -73,23 +96,36 @@ pub(super) fn run(args: &ScanArgs) -> u8 {
         return complain(FAILED, &format!("{path}: {why}"));
     }
     remarks(&scanned);
-    let write = |out: &mut dyn Write| write(&scanned, args.format, out);
+    let output = Output::new(args.output.as_deref());
     let code = match args.format {
-        Format::Table => print_with(write),
-        Format::Tsv | Format::Json => print_data(write),
+        Format::Table => output.lines(|out| format::table(&scanned.report, out)),
+        Format::Tsv => output.data(|out| format::tsv(&scanned.report, out)),
+        Format::Json => output.data(|out| json(&scanned, out)),
+        Format::Bom(bom) => {
+            let document = bill(&scanned, &args.root, at.or(begun), bom);
+            output.data(|out| out.write_all(&document))
+        }
     };
     // The process ends now: nobody needs the memory of thousands of strings given back one by one.
     std::mem::forget(scanned);
     code
 }
 
-fn write(scanned: &Scanned, format: Format, out: &mut dyn Write) -> io::Result<()> {
-    let report = &scanned.report;
-    match format {
-        Format::Table => format::table(report, out),
-        Format::Tsv => format::tsv(report, out),
-        Format::Json => format::json(report, scanned.provenance.fact(), out),
-    }
+fn json(scanned: &Scanned, out: &mut dyn Write) -> io::Result<()> {
+    format::json(&scanned.report, scanned.provenance.fact(), out)
+}
+
+/// The bill of materials of what is below `root`, named after the system there.
+fn bill(scanned: &Scanned, root: &Path, at: WallTime, format: BomFormat) -> Vec<u8> {
+    let name = scan::host_name(root).or_else(|| Some(scan::guest_id(root)?.to_string()));
+    let subject = Subject {
+        report: &scanned.report,
+        host: name.as_deref().unwrap_or(bill_of_materials::NO_NAME),
+        at,
+        id_like: &scanned.id_like,
+        details: &scanned.details,
+    };
+    bill_of_materials::write(&subject, format)
 }
 
 /// What the reader of the list has to know about it.

@@ -14,6 +14,7 @@
 //! Plain values: no IO, no clock, no knowledge of any format on disk or wire.
 
 pub mod cpe;
+mod details;
 pub mod diff;
 mod digest;
 mod envelope;
@@ -26,6 +27,7 @@ mod package;
 mod token;
 mod view;
 
+pub use details::PackageDetails;
 pub use digest::{Digest, DigestError, FORM as DIGEST_FORM};
 pub use envelope::{Envelope, GuestId, IdError, ReportSummary, Trigger, VmId};
 pub use facts::{Facts, FactsHash};

@@ -16,7 +16,7 @@
 use super::error::{Error, Place};
 use super::source::number::be_u32;
 use crate::report::escape::escape;
-use crate::report::{ABSENT, Evr, Origin, Package};
+use crate::report::{ABSENT, Evr, Origin, Package, PackageDetails};
 use std::ffi::CStr;
 
 /// The bytes of one header, wherever in the database they lie.
@@ -97,19 +97,46 @@ const VENDOR: usize = 7;
 const LICENSE: usize = 8;
 const WANTED: usize = 9;
 
-fn slot(tag: u32) -> Option<usize> {
-    Some(match tag {
-        1000 => NAME,
-        1001 => VERSION,
-        1002 => RELEASE,
-        1003 => EPOCH,
-        1011 => VENDOR,
-        1014 => LICENSE,
-        1022 => ARCH,
-        1044 => SOURCERPM,
-        5096 => MODULARITYLABEL,
-        _ => return None,
-    })
+/// What a caller wants of a header: `N` tags, each with a slot.
+trait Wanted<const N: usize> {
+    /// The slot of a tag; `None` for one that is not wanted.
+    fn slot(tag: u32) -> Option<usize>;
+
+    /// Whether what an entry holds can be what `slot` is for; `None` when it can be left out.
+    fn fits(entry: Entry, slot: usize) -> Option<bool>;
+}
+
+/// The tags that a report has.
+struct Content;
+
+impl Wanted<WANTED> for Content {
+    fn slot(tag: u32) -> Option<usize> {
+        Some(match tag {
+            1000 => NAME,
+            1001 => VERSION,
+            1002 => RELEASE,
+            1003 => EPOCH,
+            1011 => VENDOR,
+            1014 => LICENSE,
+            1022 => ARCH,
+            1044 => SOURCERPM,
+            5096 => MODULARITYLABEL,
+            _ => return None,
+        })
+    }
+
+    fn fits(entry: Entry, slot: usize) -> Option<bool> {
+        match (slot, entry.kind) {
+            (EPOCH, TYPE_INT32) => Some(true),
+            (EPOCH, _) => Some(false),
+            (VENDOR | LICENSE, TYPE_STRING | TYPE_I18N) => Some(true),
+            (VENDOR | LICENSE, _) => None,
+            (_, TYPE_STRING | TYPE_STRING_ARRAY | TYPE_I18N) => Some(true),
+            // A number in packages of the last century.
+            (ARCH, 1..TYPE_STRING) => None,
+            _ => Some(false),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -132,18 +159,35 @@ impl Entry {
             // Sizes are powers of two, and 0 divides everything here.
             && self.offset & size.saturating_sub(1) == 0
     }
+}
 
-    /// Whether what it holds can be what `slot` is for; `None` when it can be left out.
-    fn fits(&self, slot: usize) -> Option<bool> {
-        match (slot, self.kind) {
-            (EPOCH, TYPE_INT32) => Some(true),
-            (EPOCH, _) => Some(false),
-            (VENDOR | LICENSE, TYPE_STRING | TYPE_I18N) => Some(true),
-            (VENDOR | LICENSE, _) => None,
-            (_, TYPE_STRING | TYPE_STRING_ARRAY | TYPE_I18N) => Some(true),
-            // A number in packages of the last century.
-            (ARCH, 1..TYPE_STRING) => None,
-            _ => Some(false),
+/// The tags of [`PackageDetails`], none of which a package needs.
+struct Details;
+
+const SUMMARY: usize = 0;
+const URL: usize = 1;
+const PACKAGER: usize = 2;
+const BUILDTIME: usize = 3;
+const INSTALLTIME: usize = 4;
+const DETAILS: usize = 5;
+
+impl Wanted<DETAILS> for Details {
+    fn slot(tag: u32) -> Option<usize> {
+        Some(match tag {
+            1004 => SUMMARY,
+            1006 => BUILDTIME,
+            1008 => INSTALLTIME,
+            1015 => PACKAGER,
+            1020 => URL,
+            _ => return None,
+        })
+    }
+
+    fn fits(entry: Entry, slot: usize) -> Option<bool> {
+        match (slot, entry.kind) {
+            (BUILDTIME | INSTALLTIME, TYPE_INT32) => Some(true),
+            (SUMMARY | URL | PACKAGER, TYPE_STRING | TYPE_I18N) => Some(true),
+            _ => None,
         }
     }
 }
@@ -157,6 +201,18 @@ pub fn read(blob: &mut dyn Blob, hnum: u32, scratch: &mut Scratch) -> Result<Des
     Reader { blob, hnum }.read(scratch)
 }
 
+/// Reads the tags that only a bill of materials shows; a damaged one is left out.
+///
+/// # Errors
+/// The blob is no header, or cannot be reached.
+pub fn details(
+    blob: &mut dyn Blob,
+    hnum: u32,
+    scratch: &mut Scratch,
+) -> Result<PackageDetails, Error> {
+    Reader { blob, hnum }.details(scratch)
+}
+
 fn owned(text: &[u8]) -> String {
     escape(text).into_owned()
 }
@@ -167,13 +223,29 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn details(&mut self, scratch: &mut Scratch) -> Result<PackageDetails, Error> {
+        let (entries, data, data_at) = self.lengths(scratch)?;
+        let wanted: [_; DETAILS] = self.index::<DETAILS, Details>(entries, data, scratch)?;
+        let [summary, url, packager, built_at, installed_at] = wanted;
+        let mut text = |entry: Option<Entry>| {
+            let text = entry.and_then(|e| self.text(e, data_at, data, scratch).unwrap_or(None));
+            text.filter(|text| !text.is_empty())
+        };
+        let (summary, url, packager) = (text(summary), text(url), text(packager));
+        let mut number =
+            |entry: Option<Entry>| entry.and_then(|e| self.int32(e, data_at, data, scratch).ok());
+        Ok(PackageDetails {
+            summary,
+            url,
+            packager,
+            built_at: number(built_at),
+            installed_at: number(installed_at),
+        })
+    }
+
     fn read(&mut self, scratch: &mut Scratch) -> Result<Described, Error> {
-        let (entries, data) = self.lengths(scratch)?;
-        let data_at = 8 + u64::from(entries) * ENTRY;
-        if self.blob.length() != data_at + u64::from(data) {
-            return Err(self.damaged("its length is not that of its parts"));
-        }
-        let wanted = self.index(entries, data, scratch)?;
+        let (entries, data, data_at) = self.lengths(scratch)?;
+        let wanted: [_; WANTED] = self.index::<WANTED, Content>(entries, data, scratch)?;
         // Read in the order in which they lie: the way to a byte leads over the ones before it.
         let mut order: [usize; WANTED] = std::array::from_fn(|slot| slot);
         order.sort_by_key(|slot| wanted.get(*slot).copied().flatten().map(|e| e.offset));
@@ -231,7 +303,8 @@ impl Reader<'_> {
         }))
     }
 
-    fn lengths(&mut self, scratch: &mut Scratch) -> Result<(u32, u32), Error> {
+    /// Entries of the index, bytes of data, and where those begin.
+    fn lengths(&mut self, scratch: &mut Scratch) -> Result<(u32, u32, u64), Error> {
         if self.blob.length() < 8 {
             return Err(self.damaged("it is shorter than a header"));
         }
@@ -243,16 +316,20 @@ impl Reader<'_> {
         if entries == 0 || entries > MAX_ENTRIES || data > MAX_DATA {
             return Err(self.damaged("its counts are out of range"));
         }
-        Ok((entries, data))
+        let data_at = 8 + u64::from(entries) * ENTRY;
+        if self.blob.length() != data_at + u64::from(data) {
+            return Err(self.damaged("its length is not that of its parts"));
+        }
+        Ok((entries, data, data_at))
     }
 
     /// The last entry of each wanted tag, once every entry is found sound.
-    fn index(
+    fn index<const N: usize, W: Wanted<N>>(
         &mut self,
         entries: u32,
         data: u32,
         scratch: &mut Scratch,
-    ) -> Result<[Option<Entry>; WANTED], Error> {
+    ) -> Result<[Option<Entry>; N], Error> {
         let hnum = self.hnum;
         let damaged = |why| Error::damaged(Place::Header(hnum), why);
         let length = usize::try_from(u64::from(entries) * ENTRY).unwrap_or(usize::MAX);
@@ -264,7 +341,7 @@ impl Reader<'_> {
             self.gather(8, length, &mut scratch.index)?;
             &scratch.index
         };
-        let mut wanted = [None; WANTED];
+        let mut wanted = [None; N];
         for entry in index.as_chunks::<16>().0 {
             let word = |at| be_u32(entry, at).unwrap_or(0);
             let tag = word(0);
@@ -276,8 +353,8 @@ impl Reader<'_> {
             if !entry.is_sound(data) {
                 return Err(damaged("an entry of its index is out of range"));
             }
-            let Some(slot) = slot(tag) else { continue };
-            match (entry.fits(slot), wanted.get_mut(slot)) {
+            let Some(slot) = W::slot(tag) else { continue };
+            match (W::fits(entry, slot), wanted.get_mut(slot)) {
                 (Some(true), Some(place)) => *place = Some(entry),
                 (Some(false), _) => return Err(damaged("a wanted tag is of another type")),
                 (None, _) | (_, None) => {}

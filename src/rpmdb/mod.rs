@@ -31,7 +31,7 @@ mod source;
 pub mod sqlite;
 
 pub use error::{Error, Place};
-pub use header::{Blob, Described, Scratch, read};
+pub use header::{Blob, Described, Scratch, details, read};
 pub use source::ReadAt;
 
 use source::number::array;

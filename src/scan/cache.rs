@@ -8,7 +8,7 @@ use super::Mode;
 use super::database::Located;
 use super::error::ScanError;
 use super::file::{OpenFile, Stamps};
-use crate::report::Package;
+use crate::report::{Package, PackageDetails};
 use crate::rpmdb::{self, Backend, Checks, Described, Item, Listed, Place, Scratch};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -75,9 +75,18 @@ pub(super) struct Delta {
     pub(super) headers: usize,
     pub(super) parsed: usize,
     pub(super) skipped: Vec<Skipped>,
+    /// Of new packages by header number, where they were asked for.
+    details: Option<Vec<(u32, PackageDetails)>>,
 }
 
 impl Delta {
+    /// The details of packages by header number, sorted; none where they were not asked for.
+    pub(super) fn take_details(&mut self) -> Vec<(u32, PackageDetails)> {
+        let mut details = self.details.take().unwrap_or_default();
+        details.sort_unstable_by_key(|(number, _)| *number);
+        details
+    }
+
     pub(super) fn keys(&self) -> usize {
         self.keys.len()
     }
@@ -92,10 +101,16 @@ impl Delta {
     ) -> bool {
         self.parsed += 1;
         let number = item.number;
-        match item
-            .blob
-            .and_then(|blob| rpmdb::read(blob, number, scratch))
-        {
+        let details = &mut self.details;
+        let described = item.blob.and_then(|blob| {
+            let described = rpmdb::read(blob, number, scratch)?;
+            if let Some(details) = details {
+                let found = rpmdb::details(blob, number, scratch).unwrap_or_default();
+                details.push((number, found));
+            }
+            Ok(described)
+        });
+        match described {
             Ok(Described::Package(package)) => {
                 let name = rpmdb::check(package.name.as_bytes());
                 self.new.push((package, this));
@@ -174,11 +189,11 @@ impl Cache {
         };
         // A damaged index is no reason to lose the headers.
         let listing = match mode {
-            Mode::Once => None,
+            Mode::Once | Mode::Detailed => None,
             Mode::Full | Mode::Incremental => database.listing().unwrap_or_default(),
         };
         let checks = match (mode, &listing) {
-            (Mode::Once, _) | (_, Some(_)) => Checks::Skip,
+            (Mode::Once | Mode::Detailed, _) | (_, Some(_)) => Checks::Skip,
             (_, None) => Checks::Make,
         };
         let known = mode == Mode::Incremental
@@ -206,7 +221,8 @@ impl Cache {
                 return Ok(delta);
             }
         }
-        let new = self.delta(identity, *stamps, false);
+        let mut new = self.delta(identity, *stamps, false);
+        new.details = (mode == Mode::Detailed).then(Vec::new);
         self.walk(new, listing.as_deref(), checks, database, progress)
     }
 
@@ -297,6 +313,7 @@ impl Cache {
             headers: 0,
             parsed: 0,
             skipped: Vec::new(),
+            details: None,
         }
     }
 
@@ -394,6 +411,21 @@ impl Cache {
         self.identity = Some(delta.identity);
         self.stamps = Some(delta.stamps);
         self.listed = delta.listed;
+    }
+
+    /// Details by header number in the order of the packages.
+    pub(super) fn in_order(&self, details: &[(u32, PackageDetails)]) -> Vec<PackageDetails> {
+        if details.is_empty() {
+            return Vec::new();
+        }
+        let of = |known: &Known| {
+            let at = details.binary_search_by_key(&known.number, |(number, _)| *number);
+            let found = at.ok().and_then(|at| details.get(at));
+            found
+                .map(|(_, details)| details.clone())
+                .unwrap_or_default()
+        };
+        self.packages.iter().map(of).collect()
     }
 
     /// Puts a package where sorting would.

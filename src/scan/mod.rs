@@ -18,6 +18,7 @@ mod error;
 mod facts;
 mod file;
 mod history;
+mod host;
 mod lock;
 mod os_release;
 mod provenance;
@@ -26,10 +27,11 @@ mod snapshot;
 pub use cache::Skipped;
 pub use database::{Fingerprint, Located, PLACES, fingerprint, locate};
 pub use error::ScanError;
+pub use host::{guest_id, host_name};
 pub use lock::{LOCK_FILE, Lock, probe as probe_lock};
 pub use provenance::HistoryState;
 
-use crate::report::{Distribution, Report, facts as names, main_arch};
+use crate::report::{Distribution, PackageDetails, Report, facts as names, main_arch};
 use cache::Cache;
 use provenance::Provenance;
 use std::io;
@@ -65,6 +67,8 @@ pub enum OnLock {
 pub enum Mode {
     /// Every header is read, and nothing looked at that only another scan would need.
     Once,
+    /// As [`Mode::Once`], with what only a bill of materials shows: [`Scanned::details`].
+    Detailed,
     /// Every header is read.
     Full,
     /// Headers known by number and a cheap check are not read again. A database that was rebuilt
@@ -92,6 +96,11 @@ pub struct Scanned {
     pub provenance: HistoryState,
     /// Why there is no history that would name repositories, where the system keeps none by its kind.
     pub no_history: Option<&'static str>,
+    /// For each package of the report what only a bill of materials shows; empty unless the mode was
+    /// [`Mode::Detailed`].
+    pub details: Vec<PackageDetails>,
+    /// `ID_LIKE` of os-release.
+    pub id_like: Vec<String>,
     /// Why the distribution is not known, or a file that names it could not be used.
     pub distribution_trouble: Option<String>,
     /// How it went.
@@ -151,7 +160,7 @@ impl Scanner {
     /// See [`ScanError`]; zero packages in a database that is not new are one.
     pub fn scan(&mut self, request: &ScanRequest<'_>, mode: Mode) -> Result<Scanned, ScanError> {
         let (cache, progress) = (&self.cache, &*self.progress);
-        let (delta, located, taken) = snapshot::take(
+        let (mut delta, located, taken) = snapshot::take(
             request,
             || {
                 progress.fetch_add(1, Ordering::Relaxed);
@@ -174,6 +183,7 @@ impl Scanner {
         }
         let os_release::Found {
             distribution,
+            id_like,
             trouble: distribution_trouble,
         } = os_release::read(request.root);
         let mut facts = facts::read(request.root, &distribution);
@@ -193,6 +203,7 @@ impl Scanner {
             lock: taken.lock,
         };
         let skipped = delta.skipped.clone();
+        let details = delta.take_details();
         let package_db = located.package_db();
         let packages_changed = self.cache.changes(&delta, &self.last.packages);
         if packages_changed {
@@ -224,6 +235,8 @@ impl Scanner {
             changed,
             main_file: located.main_file,
             skipped,
+            details: self.cache.in_order(&details),
+            id_like,
             history_repositories: self.provenance.history_repositories(),
             provenance: self.provenance.state().clone(),
             no_history: self.provenance.why_absent(request.root),

@@ -16,6 +16,8 @@ use std::str::Chars;
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) distribution: Distribution,
+    /// `ID_LIKE`: the IDs of related distributions.
+    pub(super) id_like: Vec<String>,
     /// Why it is not known, or not from the file it should be from.
     pub(super) trouble: Option<String>,
 }
@@ -27,6 +29,7 @@ pub(super) fn read(root: &Path) -> Found {
         match read_text(root, path) {
             Ok(text) => {
                 found.distribution = parse(&text);
+                found.id_like = id_like(&text);
                 if found.distribution.id.is_empty() {
                     let why = format!("{}: has no line ID=", root.join(path).display());
                     found.trouble.get_or_insert(why);
@@ -85,6 +88,14 @@ fn parse(text: &str) -> Distribution {
         *field = value;
     }
     found
+}
+
+/// The words of `ID_LIKE`.
+fn id_like(text: &str) -> Vec<String> {
+    let mut set = assignments(text).into_iter();
+    let last = set.rfind(|(name, _)| name == "ID_LIKE");
+    let words = last.map(|(_, value)| value).unwrap_or_default();
+    words.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The variables that a shell has set after it read this text; nothing is expanded.
@@ -283,6 +294,13 @@ mod tests {
             let ours: String = ours.iter().map(|value| format!("{value}\u{1}")).collect();
             assert_eq!(ours, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_words_of_id_like_are_related_distributions() {
+        let text = "ID=rocky\nID_LIKE=fedora\nID_LIKE=\"rhel centos  fedora\"\n";
+        assert_eq!(id_like(text), ["rhel", "centos", "fedora"]);
+        assert!(id_like("ID=fedora\n").is_empty());
     }
 
     #[test]

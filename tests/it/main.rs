@@ -35,6 +35,7 @@ mod rpmdb_chains;
 mod rpmdb_nasty;
 mod rpmdb_real;
 mod rpmdb_sqlite;
+mod scan_bom;
 mod scan_fire;
 mod scan_incremental;
 mod scan_live;

@@ -395,7 +395,7 @@ fn the_command_names_the_path_and_the_reason_and_exits_with_1() {
         );
     }
     let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
-        .args(["scan", "--format", "cyclonedx"])
+        .args(["scan", "--format", "xml"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("inventory", &[]),
     // bytes
     ("rpmdb", &["report"]),
+    ("sbom", &["report", "clock"]),
     ("wire", &["report", "clock"]),
     // ports
     ("http", &["clock"]),
@@ -79,6 +80,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "telemetry",
             "clock",
             "report",
+            "sbom",
             "scan",
             "transport",
             "wire",
@@ -91,6 +93,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// A name, and the files (or folders) that alone may have it.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("bincode::", &["store/codec.rs"]),
+    ("spdx::", &["sbom/license.rs"]),
     (
         "redb::",
         &[

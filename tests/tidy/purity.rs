@@ -11,6 +11,7 @@ const PURE: &[&str] = &[
     "mirror/entry.rs",
     "mirror/plan/",
     "report/",
+    "sbom/",
     "sense/deliver/breaker.rs",
     "sense/deliver/outcome.rs",
     "sense/fleet/ids.rs",
