@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: demo test sim sim-faults static rpm release vm selinux bench fuzz lint check-packaging check-reproducible v0.1.0 help
+.PHONY: check-sbom check-trivy demo test sim sim-faults static rpm release vm selinux bench fuzz lint check-packaging check-reproducible v0.1.0 help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -82,3 +82,11 @@ v0.1.0:
 check-packaging:
 	packaging/install-deps.sh packaging
 	tests/packaging/run.sh
+
+#: make check-sbom   bills of materials of every database of the tests, judged by validators of others
+check-sbom:
+	tests/sbom/run.sh judges
+
+#: make check-trivy   bills of materials of 17 systems, matched with advisories by Trivy's own packages
+check-trivy:
+	tests/sbom/run.sh trivy
