@@ -5,7 +5,7 @@
 //! are written as `\x..`, so that a name can neither forge a line nor give orders to a terminal.
 
 use crate::report::escape::unescape;
-use crate::report::{ABSENT, Facts, Package, Report, facts};
+use crate::report::{ABSENT, Facts, Package, Report};
 use crate::visible::visible;
 use crate::wire::document::ReportDocument;
 use serde::Serialize;
@@ -110,14 +110,13 @@ struct ScanDocument<'a> {
     facts: Facts,
 }
 
-/// The `report` object that Central is sent, with the facts beside it; `provenance` is the value of
-/// the fact of that name.
+/// The `report` object that Central is sent, with its facts and those about the scan.
 ///
 /// # Errors
 /// What `out` says.
-pub fn json(report: &Report, provenance: &str, out: &mut dyn Write) -> io::Result<()> {
-    let mut facts = report.facts.clone();
-    facts.insert(facts::PROVENANCE.into(), provenance.into());
+pub fn json(report: &Report, about: &Facts, out: &mut dyn Write) -> io::Result<()> {
+    let mut facts = about.clone();
+    facts.extend(report.facts.clone());
     let document = ScanDocument {
         report: report.into(),
         package_db: &report.package_db,
@@ -230,7 +229,8 @@ mod tests {
             ..Report::default()
         };
         let mut out = Vec::new();
-        json(&report, "ok", &mut out).unwrap();
+        let about = Facts::from([("provenance".into(), "ok".into())]);
+        json(&report, &about, &mut out).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["packages"][0]["version"], "1-1");
         assert_eq!(value["facts"]["os_version"], "9");

@@ -5,6 +5,7 @@ use super::native;
 use super::output::Output;
 use super::{CONFIGURATION, DONE, FAILED, complain, format};
 use crate::clock::{self, WallTime};
+use crate::report::facts;
 use crate::sbom::{BomFormat, Subject};
 use crate::scan::{self, Lock, Mode, OnLock, ScanRequest, Scanned, Scanner};
 use crate::visible::visible;
@@ -112,7 +113,10 @@ pub(super) fn run(args: &ScanArgs) -> u8 {
 }
 
 fn json(scanned: &Scanned, out: &mut dyn Write) -> io::Result<()> {
-    format::json(&scanned.report, scanned.provenance.fact(), out)
+    let mut facts = scanned.beside.facts.clone();
+    let provenance = scanned.provenance.fact();
+    facts.insert(facts::PROVENANCE.into(), provenance.into());
+    format::json(&scanned.report, &facts, out)
 }
 
 /// The bill of materials of what is below `root`, named after the system there.
@@ -122,8 +126,8 @@ fn bill(scanned: &Scanned, root: &Path, at: WallTime, format: BomFormat) -> Vec<
         report: &scanned.report,
         host: name.as_deref().unwrap_or(bill_of_materials::NO_NAME),
         at,
-        id_like: &scanned.id_like,
-        details: &scanned.details,
+        id_like: &scanned.beside.id_like,
+        details: &scanned.beside.details,
     };
     bill_of_materials::write(&subject, format)
 }

@@ -47,6 +47,22 @@ pub const LAST_INDEX_ERROR: &str = "last_index_error";
 pub const LAST_INDEX_ERROR_AT: &str = "last_index_error_at";
 /// 32 hex digits that stay with a machine; see [`crate::report::GuestId`].
 pub const GUEST_ID: &str = "guest_id";
+/// Packages in the report.
+pub const RPMDB_PACKAGES: &str = "rpmdb_packages";
+/// The newest kernel that is installed, by rpm's order of versions, of the flavour that runs: its
+/// `VERSION-RELEASE.ARCH`.
+pub const KERNEL_INSTALLED: &str = "kernel_installed";
+/// The kernel that runs (`uname -r`); this and the following only of a machine, not of an image.
+pub const KERNEL_RUNNING: &str = "kernel_running";
+/// `no`, or why a boot is due, joined by commas: what was installed after the last boot of the packages
+/// that `needs-restarting -r` looks at.
+pub const REBOOT_NEEDED: &str = "reboot_needed";
+/// Another one at every boot.
+pub const BOOT_ID: &str = "boot_id";
+/// RFC 3339 time of the boot.
+pub const BOOTED_AT: &str = "booted_at";
+/// RFC 3339 time at which the agent started.
+pub const AGENT_STARTED_AT: &str = "agent_started_at";
 
 /// The facts that are content; all others a peer may send only describe its scan.
 pub const CONTENT: [&str; 7] = [
@@ -98,6 +114,27 @@ pub fn content_of(facts: &Facts) -> Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Otherwise every boot, and every agent that starts, would be another report.
+    #[test]
+    fn facts_of_what_runs_are_told_and_are_no_content() {
+        let names = [
+            RPMDB_PACKAGES,
+            KERNEL_INSTALLED,
+            KERNEL_RUNNING,
+            REBOOT_NEEDED,
+            BOOT_ID,
+            BOOTED_AT,
+            AGENT_STARTED_AT,
+        ];
+        let mut facts: Facts = names.map(|name| (name.to_owned(), "a".to_owned())).into();
+        assert_eq!(content_of(&facts), Facts::new());
+        let before = FactsHash::of(&facts);
+        for name in names {
+            facts.insert(name.to_owned(), "b".to_owned());
+            assert_ne!(FactsHash::of(&facts), before, "{name}");
+        }
+    }
 
     #[test]
     fn the_hash_of_facts_is_over_those_that_central_is_told() {

@@ -8,6 +8,7 @@ use super::Mode;
 use super::database::Located;
 use super::error::ScanError;
 use super::file::{OpenFile, Stamps};
+use super::running::reboot_reason;
 use crate::report::{Package, PackageDetails};
 use crate::rpmdb::{self, Backend, Checks, Described, Item, Listed, Place, Scratch};
 use std::ops::ControlFlow;
@@ -60,6 +61,8 @@ pub(super) struct Cache {
     places: Vec<(u32, usize)>,
     /// Whether the checks are those of the database's listing, which agreed with its headers.
     listed: bool,
+    /// Header number, and when it was installed, of the packages after whose update a boot is due; sorted.
+    installed: Vec<(u32, u32)>,
 }
 
 /// How a database differs from what is known of it.
@@ -75,18 +78,13 @@ pub(super) struct Delta {
     pub(super) headers: usize,
     pub(super) parsed: usize,
     pub(super) skipped: Vec<Skipped>,
-    /// Of new packages by header number, where they were asked for.
-    details: Option<Vec<(u32, PackageDetails)>>,
+    /// Of new packages by header number: of all where they were asked for, else of those after whose update
+    /// a boot is due.
+    details: Vec<(u32, PackageDetails)>,
+    is_detailed: bool,
 }
 
 impl Delta {
-    /// The details of packages by header number, sorted; none where they were not asked for.
-    pub(super) fn take_details(&mut self) -> Vec<(u32, PackageDetails)> {
-        let mut details = self.details.take().unwrap_or_default();
-        details.sort_unstable_by_key(|(number, _)| *number);
-        details
-    }
-
     pub(super) fn keys(&self) -> usize {
         self.keys.len()
     }
@@ -101,12 +99,13 @@ impl Delta {
     ) -> bool {
         self.parsed += 1;
         let number = item.number;
-        let details = &mut self.details;
         let described = item.blob.and_then(|blob| {
             let described = rpmdb::read(blob, number, scratch)?;
-            if let Some(details) = details {
+            if let Described::Package(package) = &described
+                && (self.is_detailed || reboot_reason(&package.name).is_some())
+            {
                 let found = rpmdb::details(blob, number, scratch).unwrap_or_default();
-                details.push((number, found));
+                self.details.push((number, found));
             }
             Ok(described)
         });
@@ -222,7 +221,7 @@ impl Cache {
             }
         }
         let mut new = self.delta(identity, *stamps, false);
-        new.details = (mode == Mode::Detailed).then(Vec::new);
+        new.is_detailed = mode == Mode::Detailed;
         self.walk(new, listing.as_deref(), checks, database, progress)
     }
 
@@ -313,7 +312,8 @@ impl Cache {
             headers: 0,
             parsed: 0,
             skipped: Vec::new(),
-            details: None,
+            details: Vec::new(),
+            is_detailed: false,
         }
     }
 
@@ -413,11 +413,46 @@ impl Cache {
         self.listed = delta.listed;
     }
 
+    /// The details that a scan read, by header number and sorted. Of headers that it did not read again, the
+    /// times of their install stay known.
+    pub(super) fn take_details(&mut self, delta: &mut Delta) -> Vec<(u32, PackageDetails)> {
+        let mut details = std::mem::take(&mut delta.details);
+        details.sort_unstable_by_key(|(number, _)| *number);
+        if delta.kept.is_none() {
+            self.installed.clear();
+        }
+        for (number, details) in &details {
+            let at = details.installed_at.unwrap_or(0);
+            match self.installed.binary_search_by_key(number, |(n, _)| *n) {
+                Ok(place) => self
+                    .installed
+                    .splice(place..=place, [(*number, at)])
+                    .for_each(drop),
+                Err(place) => self.installed.insert(place, (*number, at)),
+            }
+        }
+        details
+    }
+
+    /// The packages after whose update a boot is due, with the times of their install; to be asked once the
+    /// packages are those of the scan.
+    pub(super) fn install_times<'a>(
+        &self,
+        packages: &'a [Package],
+    ) -> impl Iterator<Item = (&'a Package, u32)> {
+        let known = self.packages.iter().zip(packages);
+        known.filter_map(|(known, package)| {
+            reboot_reason(&package.name)?;
+            let at = self
+                .installed
+                .binary_search_by_key(&known.number, |(n, _)| *n);
+            let (_, time) = self.installed.get(at.ok()?)?;
+            Some((package, *time))
+        })
+    }
+
     /// Details by header number in the order of the packages.
     pub(super) fn in_order(&self, details: &[(u32, PackageDetails)]) -> Vec<PackageDetails> {
-        if details.is_empty() {
-            return Vec::new();
-        }
         let of = |known: &Known| {
             let at = details.binary_search_by_key(&known.number, |(number, _)| *number);
             let found = at.ok().and_then(|at| details.get(at));

@@ -19,9 +19,11 @@ mod facts;
 mod file;
 mod history;
 mod host;
+mod live;
 mod lock;
 mod os_release;
 mod provenance;
+mod running;
 mod snapshot;
 
 pub use cache::Skipped;
@@ -31,7 +33,7 @@ pub use host::{guest_id, host_name};
 pub use lock::{LOCK_FILE, Lock, probe as probe_lock};
 pub use provenance::HistoryState;
 
-use crate::report::{Distribution, PackageDetails, Report, facts as names, main_arch};
+use crate::report::{Distribution, Facts, PackageDetails, Report, facts as names, main_arch};
 use cache::Cache;
 use provenance::Provenance;
 use std::io;
@@ -67,7 +69,7 @@ pub enum OnLock {
 pub enum Mode {
     /// Every header is read, and nothing looked at that only another scan would need.
     Once,
-    /// As [`Mode::Once`], with what only a bill of materials shows: [`Scanned::details`].
+    /// As [`Mode::Once`], with what only a bill of materials shows: [`BesideReport::details`].
     Detailed,
     /// Every header is read.
     Full,
@@ -96,15 +98,24 @@ pub struct Scanned {
     pub provenance: HistoryState,
     /// Why there is no history that would name repositories, where the system keeps none by its kind.
     pub no_history: Option<&'static str>,
+    /// What is known beside the report.
+    pub beside: BesideReport,
+    /// Why the distribution is not known, or a file that names it could not be used.
+    pub distribution_trouble: Option<String>,
+    /// How it went.
+    pub stats: Stats,
+}
+
+/// What a scan finds that is no content of the report.
+#[derive(Debug, Clone, Default)]
+pub struct BesideReport {
+    /// Facts about what is installed and, of this machine's own root, about what runs.
+    pub facts: Facts,
     /// For each package of the report what only a bill of materials shows; empty unless the mode was
     /// [`Mode::Detailed`].
     pub details: Vec<PackageDetails>,
     /// `ID_LIKE` of os-release.
     pub id_like: Vec<String>,
-    /// Why the distribution is not known, or a file that names it could not be used.
-    pub distribution_trouble: Option<String>,
-    /// How it went.
-    pub stats: Stats,
 }
 
 /// How a scan went.
@@ -203,7 +214,7 @@ impl Scanner {
             lock: taken.lock,
         };
         let skipped = delta.skipped.clone();
-        let details = delta.take_details();
+        let details = self.cache.take_details(&mut delta);
         let package_db = located.package_db();
         let packages_changed = self.cache.changes(&delta, &self.last.packages);
         if packages_changed {
@@ -230,13 +241,22 @@ impl Scanner {
             report.package_db = package_db;
             self.scanned = true;
         }
+        let packages = &self.last.packages;
+        let installed = self.cache.install_times(packages);
+        let facts = running::facts(packages, installed, live::system(request.root));
         Ok(Scanned {
             report: Arc::clone(&self.last),
             changed,
             main_file: located.main_file,
             skipped,
-            details: self.cache.in_order(&details),
-            id_like,
+            beside: BesideReport {
+                facts,
+                details: match mode {
+                    Mode::Detailed => self.cache.in_order(&details),
+                    Mode::Once | Mode::Full | Mode::Incremental => Vec::new(),
+                },
+                id_like,
+            },
             history_repositories: self.provenance.history_repositories(),
             provenance: self.provenance.state().clone(),
             no_history: self.provenance.why_absent(request.root),

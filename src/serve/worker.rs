@@ -9,8 +9,8 @@ use super::report_store::{DrawEpoch, Machine, Recorded, ReportStore};
 use super::report_table::ReportRow;
 use super::respond::Published;
 use super::scanned::Scan;
-use crate::clock::WallClock;
-use crate::report::{Epoch, Facts, GuestId, MappingHash, Report, Trigger, facts};
+use crate::clock::{WallClock, WallTime};
+use crate::report::{Epoch, GuestId, MappingHash, Report, Trigger, facts};
 use crate::root::{is_absent, read_text};
 use crate::scan::{Mode, OnLock, ScanError, Skipped};
 use crate::store::StoreError;
@@ -77,6 +77,7 @@ struct Inner {
     /// What the sensor pushed, if that is what counts.
     pushed: PushedMapping,
     told: Told,
+    started_at: WallTime,
 }
 
 /// What the log tells of already.
@@ -102,6 +103,7 @@ impl Worker {
             wall,
             draw_epoch,
         } = parts;
+        let started_at = wall.now();
         if let Some(trouble) = &machine_trouble {
             tracing::warn!(
                 trouble,
@@ -137,6 +139,7 @@ impl Worker {
             mapping_file: config.repo_cpe.file(&config.state_dir),
             pushed,
             told: Told::default(),
+            started_at,
         };
         let worker = Self {
             guest_id,
@@ -258,7 +261,13 @@ impl Inner {
             }
         }
         self.tell_troubles(troubles);
-        let facts = Facts::from([(facts::PROVENANCE.into(), provenance.into())]);
+        let mut facts = scanned.beside.facts;
+        facts.insert(facts::PROVENANCE.into(), provenance.into());
+        // Of another root than the machine's own, nobody knows what runs.
+        if facts.contains_key(facts::BOOTED_AT) {
+            let started_at = self.started_at.to_string();
+            facts.insert(facts::AGENT_STARTED_AT.into(), started_at);
+        }
         let scan = Scan { at, facts, mapping };
         let recorded = self
             .report_store

@@ -41,6 +41,7 @@ mod scan_incremental;
 mod scan_live;
 mod scan_provenance;
 mod scan_root;
+mod scan_running;
 mod sense_central;
 mod sense_delivers;
 mod sense_domains;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::report::{Epoch, Package, Report};
-use crate::scan::{HistoryState, Lock, Mode, OnLock, ScanError, Scanned, Stats};
+use crate::scan::{BesideReport, HistoryState, Lock, Mode, OnLock, ScanError, Scanned, Stats};
 use crate::serve::Config;
 use crate::serve::listen::Listen;
 use crate::serve::machine::NextTouch;
@@ -139,6 +139,7 @@ impl PackageSource for SimulatedPackages {
                 history_repositories: Vec::new(),
                 provenance: HistoryState::default(),
                 no_history: None,
+                beside: BesideReport::default(),
                 distribution_trouble: None,
                 stats: Stats {
                     headers: state.packages.len(),
