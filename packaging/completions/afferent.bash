@@ -58,7 +58,7 @@ _afferent() {
     " fleet changes") offers="--since --vm --package --follow --state-dir --json --help" ;;
     " fleet diff") offers="--state-dir --json --help" ;;
     " fleet export") offers="--format --vm --state-dir --json --help" ;;
-    " rescan") offers="--vm --state-dir --json --help" ;;
+    " rescan") offers="--vm --state-dir --no-wait --json --help" ;;
     " status") offers="--state-dir --json --dead --vm --state --retry --drop --bundle --help" ;;
     " check-config") offers="--show serve sense mirror --help" ;;
     esac

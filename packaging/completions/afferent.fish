@@ -294,6 +294,7 @@ complete -c afferent -n '__fish_seen_subcommand_from fleet; and __fish_seen_subc
 complete -c afferent -n '__fish_seen_subcommand_from fleet; and __fish_seen_subcommand_from export' -l json -d 'print JSON'
 complete -c afferent -n '__fish_seen_subcommand_from rescan' -l vm -r -d 'on a host: only this guest'
 complete -c afferent -n '__fish_seen_subcommand_from rescan' -l state-dir -r -d 'only the service with this state directory, may be repeated'
+complete -c afferent -n '__fish_seen_subcommand_from rescan' -l no-wait -d 'in a guest: do not wait for the scan'
 complete -c afferent -n '__fish_seen_subcommand_from rescan' -l json -d 'print JSON, one object a service'
 complete -c afferent -n '__fish_seen_subcommand_from status' -l state-dir -r -d 'only the service with this state directory, may be repeated'
 complete -c afferent -n '__fish_seen_subcommand_from status' -l json -d 'print JSON, one object a service'

@@ -15,6 +15,7 @@ pub(super) struct Mapping {
     state_dir: PathBuf,
     next: Instant,
     failures: u32,
+    trouble: Option<String>,
     fetch: Task<Result<bool, RepoCpeError>>,
     blocking: Blocking,
 }
@@ -31,9 +32,15 @@ impl Mapping {
             state_dir: config.state_dir.clone(),
             next: clock::now().into(),
             failures: 0,
+            trouble: None,
             fetch: Task::default(),
             blocking,
         }
+    }
+
+    /// Why the last fetch failed, if it did.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// Waits until the mapping was fetched or could not be; gives whether it is another one. Safe
@@ -53,11 +60,13 @@ impl Mapping {
         let (wait, is_new) = match fetched {
             Ok(Ok(is_new)) => {
                 self.failures = 0;
+                self.trouble = None;
                 (repo_cpe::REFRESH, is_new)
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the mapping of repositories to CPEs stays as it is");
                 self.failures = self.failures.saturating_add(1);
+                self.trouble = Some(error.to_string());
                 (repo_cpe::RETRY.delay(self.failures), false)
             }
             Err(_) => (repo_cpe::REFRESH, false),

@@ -18,6 +18,7 @@ use super::report_store::{DrawEpoch, Machine};
 use super::rescan::Rescan;
 use super::respond::Published;
 use super::run::{AgentLoop, Inbox, Pushes, Reread, locked};
+use super::scan_log::ScanLog;
 use super::server::{Door, Incoming, Rules, Server, Shared};
 use super::status::Status;
 use super::timer::Task;
@@ -26,7 +27,7 @@ use crate::blocking::Blocking;
 use crate::clock::{self, WallClock};
 use crate::telemetry::watchdog::Watchdog;
 use crate::transport::{Listener, Stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -85,6 +86,7 @@ pub struct AgentEngine {
     published: watch::Receiver<Option<Arc<Published>>>,
     status: Arc<Mutex<Status>>,
     reload: mpsc::Sender<()>,
+    rescan: mpsc::Sender<()>,
     stop: watch::Sender<bool>,
     connect: mpsc::Sender<Stream>,
     pub(super) looping: JoinHandle<()>,
@@ -176,6 +178,7 @@ impl AgentEngine {
             durable,
             moved_aside,
             troubles,
+            fetch_trouble: None,
             empty: None,
             changing: 0,
             reactive: config.pace.reactive,
@@ -183,6 +186,8 @@ impl AgentEngine {
             scan_error: None,
             scans: 0,
             failed_scans: 0,
+            scan_log: ScanLog::default(),
+            transaction: None,
             mapping,
             require_mapping: config.require_mapping,
             handshakes,
@@ -209,16 +214,19 @@ impl AgentEngine {
             reread,
         };
         let (reload, reload_requested) = mpsc::channel(1);
+        let (rescan, rescan_requested) = mpsc::channel(1);
         let inbox = Inbox {
             rolled_back,
             pushes,
             reload: reload_requested,
+            rescan: rescan_requested,
             stop: stopping,
         };
         Ok(Self {
             published: subscriber,
             status,
             reload,
+            rescan,
             stop,
             connect,
             looping: tokio::spawn(agent.run(inbox)),
@@ -238,12 +246,36 @@ impl AgentEngine {
         self.published.clone()
     }
 
-    /// Answers questions for the status.
-    pub fn status(&self) -> impl Fn() -> Value + Send + Sync + use<> {
+    /// Answers questions of the control socket.
+    ///
+    /// ```text
+    /// rescan     scan now           {"scan": N, ...}
+    /// scan N     has that ended?    {"scan": N, "result": null | "new" | "same" | "failed", ...}
+    /// other      status
+    /// ```
+    pub fn control(&self) -> impl Fn(&[&str]) -> Value + Send + Sync + use<> {
         let (status, published) = (Arc::clone(&self.status), self.published.clone());
-        move || {
+        let rescan = self.rescan.clone();
+        move |words| {
             let published = published.borrow().clone();
-            locked(&status).show(published.as_ref())
+            let key = published.as_ref().map(|report| report.key().to_string());
+            let status = locked(&status);
+            match words {
+                ["rescan"] => {
+                    let number = status.scan_log.next();
+                    // Full: a scan is requested already, and has not begun.
+                    let _ = rescan.try_send(());
+                    json!({"service": "serve", "scan": number, "report": key})
+                }
+                ["rescan", _] => json!({"error": "this is an agent: it has no guests"}),
+                ["scan", number] => match number.parse() {
+                    Ok(number) => status
+                        .scan_log
+                        .show(number, key.as_deref(), status.transaction),
+                    Err(_) => json!({"error": "scan: a number is expected"}),
+                },
+                _ => status.show(published.as_ref()),
+            }
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Inbox {
     pub(super) pushes: mpsc::Receiver<Push>,
     /// The configuration is to be read again.
     pub(super) reload: mpsc::Receiver<()>,
+    /// A scan is requested.
+    pub(super) rescan: mpsc::Receiver<()>,
     /// Turns true when the agent is to stop.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -79,6 +81,7 @@ impl AgentLoop {
             mut rolled_back,
             mut pushes,
             mut reload,
+            mut rescan,
             mut stop,
         } = inbox;
         let mut poll = Ticker::every(self.config.safety_poll);
@@ -98,12 +101,18 @@ impl AgentLoop {
                 result = self.pushes.running.joined() => self.pushed(result),
                 result = self.renewal.running.joined() => self.renewed(result),
                 () = sleep_until(until) => {}
-                is_new = mapping.refreshed() => if is_new { self.rescan.request_scan(clock::now()) },
+                is_new = mapping.refreshed() => {
+                    locked(&self.status).fetch_trouble = mapping.trouble().map(str::to_owned);
+                    if is_new {
+                        self.rescan.request_scan(clock::now());
+                    }
+                }
                 () = poll.tick() => {
                     self.compare();
                     self.tell_status();
                 }
                 () = watchdog.tick() => self.feed_watchdog(),
+                Some(()) = rescan.recv() => self.rescan.request_scan(clock::now()),
                 Some(()) = reload.recv() => telemetry::reload(|| self.reread()),
                 _ = stop.wait_for(|stop| *stop) => return,
             }
@@ -160,12 +169,14 @@ impl AgentLoop {
                 }
                 Next::LookAtLock => {
                     let holder = self.changes.transaction_running();
+                    locked(&self.status).transaction = holder;
                     self.rescan.lock_seen(clock::now(), holder);
                 }
                 Next::Scan {
                     trigger,
                     mid_transaction,
                 } => {
+                    locked(&self.status).scan_log.begin();
                     self.changes.note_state();
                     self.mapping = self.mapping_now();
                     let scan = self.worker.scan(trigger, mid_transaction);

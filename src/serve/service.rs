@@ -54,13 +54,13 @@ async fn serve(config: Config, reread: Reread) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Answers `afferent status` from now on, if the socket can be bound: the agent is of use without.
+/// Answers `afferent status` and `afferent rescan` from now on, if the socket can be bound: the agent is of use without.
 fn open_control(engine: &AgentEngine, state_dir: &Path) -> JoinSet<()> {
     let mut control = JoinSet::new();
     match Control::bind(state_dir) {
         Ok(bound) => {
-            let status = engine.status();
-            control.spawn(bound.answer(move |_: &[&str], _| status()));
+            let answer = engine.control();
+            control.spawn(bound.answer(move |words: &[&str], _| answer(words)));
         }
         Err(error) => {
             tracing::warn!(%error, "no control socket: `afferent status` will not find this service");

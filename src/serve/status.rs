@@ -4,6 +4,7 @@ use super::handshakes::Handshakes;
 use super::listen::Acceptors;
 use super::mapping::{MappingState, UpdatePath};
 use super::respond::Published;
+use super::scan_log::ScanLog;
 use crate::clock::{self, WallClock, WallTime};
 use crate::report::{Epoch, GuestId};
 use serde_json::{Value, json};
@@ -26,6 +27,8 @@ pub(super) struct Status {
     pub(super) moved_aside: Option<PathBuf>,
     /// What makes reports poorer than they could be.
     pub(super) troubles: Vec<String>,
+    /// Why the mapping of repositories to CPEs could not be fetched the last time.
+    pub(super) fetch_trouble: Option<String>,
     /// The database is new and holds no package yet.
     pub(super) empty: Option<String>,
     /// Scans in a row during which the database was written to.
@@ -40,6 +43,10 @@ pub(super) struct Status {
     pub(super) scans: u64,
     /// Those that did not.
     pub(super) failed_scans: u64,
+    /// Scans by number.
+    pub(super) scan_log: ScanLog,
+    /// The process that ran an rpm transaction at the last look.
+    pub(super) transaction: Option<i32>,
     /// Which mapping of repositories to CPEs is in use.
     pub(super) mapping: MappingState,
     /// Whether reports are withheld without one.
@@ -85,6 +92,11 @@ impl Status {
         if let Some(trouble) = self.acceptors.client_ca_trouble() {
             reasons.push(format!(
                 "the client CA of KubeVirt cannot be fetched: {trouble}"
+            ));
+        }
+        if let Some(trouble) = &self.fetch_trouble {
+            reasons.push(format!(
+                "the mapping of repositories to CPEs is as it was, the last fetch failed: {trouble}"
             ));
         }
         reasons.extend(self.troubles.iter().cloned());

@@ -1,6 +1,7 @@
 //! What takes a thread of its own: scanning, and keeping what was found.
 
 use super::Config;
+use super::installed::{InstalledList, ReportChanges};
 use super::machine::PackageSource;
 use super::mapping::{MappingState, UpdatePath};
 use super::pushed_mapping::{Pushed, PushedMapping};
@@ -20,8 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How a scan ended.
 pub(super) enum Outcome {
-    /// It was read, and is on disk if it is new.
-    Found(Recorded, Scan),
+    /// It was read, and is on disk if it is new; says what is different from the report before, if there
+    /// was one.
+    Found(Recorded, Scan, Option<ReportChanges>),
     /// A transaction began or went on meanwhile.
     Overtaken,
     /// The database was written to all the time.
@@ -71,6 +73,8 @@ struct Inner {
     wall: WallClock,
     draw_epoch: DrawEpoch,
     report_store: ReportStore,
+    /// The packages of the newest report.
+    installed: Option<InstalledList>,
     repo_cpe: RepoCpe,
     /// Where the mapping is, if it is a file.
     mapping_file: Option<PathBuf>,
@@ -113,6 +117,8 @@ impl Worker {
         let (report_store, stored) =
             ReportStore::open(&config.state_dir, config.damaged, machine, draw_epoch)?;
         let guest_id = report_store.guest_id().cloned();
+        let installed = stored.as_ref();
+        let installed = installed.map(|stored| InstalledList::of(&stored.report));
         let published = stored.map(|stored| {
             tracing::info!(key = %stored.row.key, "serving the report kept from before");
             let scan = Scan {
@@ -135,6 +141,7 @@ impl Worker {
             wall,
             draw_epoch,
             report_store,
+            installed,
             repo_cpe: RepoCpe::default(),
             mapping_file: config.repo_cpe.file(&config.state_dir),
             pushed,
@@ -274,9 +281,23 @@ impl Inner {
             .record(&report, trigger, &scan, self.draw_epoch);
         self.pushed.follow(self.report_store.store());
         match recorded {
-            Ok(recorded) => Outcome::Found(recorded, scan),
+            Ok(recorded) => {
+                let changes = match &recorded {
+                    Recorded::New(stored) => self.note_installed(&stored.report),
+                    Recorded::Same => None,
+                };
+                Outcome::Found(recorded, scan, changes)
+            }
             Err(error) => Outcome::StoreFailed(error.to_string()),
         }
+    }
+
+    /// Remembers the packages of a new report; gives what is different from the one before.
+    fn note_installed(&mut self, report: &Report) -> Option<ReportChanges> {
+        let installed = InstalledList::of(report);
+        let before = self.installed.replace(installed)?;
+        let after = self.installed.as_ref()?;
+        Some(before.changes_to(after))
     }
 
     /// Adds CPEs to the report; gives the mapping that they are from. `None`: there is none, and nobody said

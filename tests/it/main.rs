@@ -61,6 +61,7 @@ mod serve_kubevirt_tls;
 mod serve_ndb;
 mod serve_protocol;
 mod serve_reload;
+mod serve_rescan;
 mod serve_rpm;
 mod serve_scans;
 mod serve_service;

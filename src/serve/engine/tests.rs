@@ -6,6 +6,7 @@ use crate::scan::{BesideReport, HistoryState, Lock, Mode, OnLock, ScanError, Sca
 use crate::serve::Config;
 use crate::serve::listen::Listen;
 use crate::serve::machine::NextTouch;
+use crate::serve::repo_cpe::Source;
 use crate::serve::rescan::Pace;
 use crate::serve::worker::tests::{config, parts};
 use crate::transport::ListenAddress;
@@ -229,5 +230,35 @@ async fn one_thread_in_virtual_time_drives_the_agent() {
         .await
         .unwrap();
     assert!(u32::from_be_bytes(answer) > 0, "it answers");
+    engine.stop().await;
+}
+
+// The loss: an operator who is told that all is well, while repositories get no CPEs.
+#[tokio::test(start_paused = true)]
+async fn a_mapping_that_cannot_be_fetched_is_in_the_status() {
+    let state = tempfile::tempdir().unwrap();
+    let machine = Arc::new(Simulated::default());
+    machine.with(|state| state.packages.push("bash".into()));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let mut parts = simulated(&machine, &state);
+    parts.config.repo_cpe = Source::Url(format!("http://{address}/mapping.json"));
+    let engine = AgentEngine::start(parts).unwrap();
+    published(&engine, 1).await;
+    let answer = engine.control();
+    let status = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let status = answer(&["status"]);
+            if status["reasons"]
+                .to_string()
+                .contains("the last fetch failed")
+            {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert_eq!(status.await.unwrap()["state"], "degraded");
     engine.stop().await;
 }

@@ -8,6 +8,7 @@ use crate::serve::renewal::Renewed;
 use crate::serve::report_store::Recorded;
 use crate::serve::rescan::Ended;
 use crate::serve::respond::Published;
+use crate::serve::scan_log::ScanResult;
 use crate::serve::status;
 use crate::serve::worker::{Kept, Outcome};
 use std::sync::Arc;
@@ -45,6 +46,11 @@ impl AgentLoop {
             tracing::info!("scans end well again");
         }
         before.is_some() && status.scan_error == before
+    }
+
+    /// For whoever asked for this scan.
+    fn note_end(&self, result: ScanResult) {
+        locked(&self.status).scan_log.end(result);
     }
 
     /// A peer knows a report that this agent never made.
@@ -95,7 +101,7 @@ impl AgentLoop {
     fn mapping_after(&self, outcome: &Outcome) -> MappingState {
         let mut state = *self.mapping_state.borrow();
         match (outcome, state.path) {
-            (Outcome::Found(_, scan), UpdatePath::Url) => state.hash = scan.mapping,
+            (Outcome::Found(_, scan, _), UpdatePath::Url) => state.hash = scan.mapping,
             (_, UpdatePath::Sensor) => state.hash = self.worker.pushed_mapping(),
             _ => {}
         }
@@ -112,27 +118,30 @@ impl AgentLoop {
         let is_told = self.remember(&outcome);
         let mapping = self.mapping_after(&outcome);
         let ended = match outcome {
-            Outcome::Found(Recorded::New(stored), scan) => {
+            Outcome::Found(Recorded::New(stored), scan, changes) => {
                 let guest_id = self.worker.guest_id();
                 let published = Published::new(&stored, guest_id, scan, mapping);
                 tracing::info!(
                     key = %published.key(),
                     trigger = stored.row.trigger.as_str(),
                     packages = stored.report.packages.len(),
+                    changes = changes.as_ref().map(|changes| changes.summary.as_str()),
                     "new report"
                 );
                 if let Some(why) = published.too_large() {
                     tracing::error!(why, "the report cannot be sent");
                 }
                 self.published.send_replace(Some(Arc::new(published)));
+                self.note_end(ScanResult::New(changes));
                 Ended::Done
             }
-            Outcome::Found(Recorded::Same, scan) => {
+            Outcome::Found(Recorded::Same, scan, _) => {
                 self.published.send_if_modified(|published| {
                     *published = published.as_ref().map(|p| Arc::new(p.scanned_again(scan)));
                     // Nobody waits for this: it is no other report.
                     false
                 });
+                self.note_end(ScanResult::Same);
                 Ended::Done
             }
             Outcome::Overtaken => Ended::Overtaken,
@@ -146,6 +155,7 @@ impl AgentLoop {
                 if self.not_ready.send_replace(NotReady::EmptyDatabase) != NotReady::EmptyDatabase {
                     tracing::info!(what, "the first package is waited for");
                 }
+                self.note_end(ScanResult::Failed(what));
                 Ended::Done
             }
             Outcome::ScanFailed(error) => {
@@ -161,6 +171,7 @@ impl AgentLoop {
                 if !is_told {
                     tracing::warn!(error, "scan failed; the last report stays");
                 }
+                self.note_end(ScanResult::Failed(error));
                 Ended::ScanFailed
             }
             Outcome::StoreFailed(error) => {
@@ -170,6 +181,7 @@ impl AgentLoop {
                         "the new report could not be kept; the one before it stays"
                     );
                 }
+                self.note_end(ScanResult::Failed(error));
                 Ended::StoreFailed
             }
         };

@@ -103,9 +103,12 @@ fn what_was_found_is_new_once_and_then_the_same_and_a_database_without_packages_
     assert!(kept.is_none());
     let scan = |trigger| worker.scan(trigger, false)();
     let first = scan(Trigger::Scheduled);
-    assert!(matches!(first, Outcome::Found(Recorded::New(_), _)));
+    assert!(matches!(first, Outcome::Found(Recorded::New(_), _, _)));
     for trigger in [Trigger::Scheduled, Trigger::Reactive] {
-        assert!(matches!(scan(trigger), Outcome::Found(Recorded::Same, _)));
+        assert!(matches!(
+            scan(trigger),
+            Outcome::Found(Recorded::Same, _, _)
+        ));
     }
     drop(worker);
     // What was kept is served before anything is scanned again.
@@ -166,7 +169,7 @@ fn each_thing_that_makes_a_report_poorer_is_told_and_the_fact_names_the_first() 
             ..config(root.path(), state.path())
         };
         let (worker, _) = Worker::open(&config, parts(&config)).unwrap();
-        let Outcome::Found(_, scan) = worker.scan(Trigger::Scheduled, false)() else {
+        let Outcome::Found(_, scan, _) = worker.scan(Trigger::Scheduled, false)() else {
             panic!("nothing was found");
         };
         assert_eq!(scan.facts[facts::PROVENANCE], fact, "{said:?}");
