@@ -101,6 +101,36 @@ impl ReportStore {
         }
     }
 
+    /// The same on a store that is open already, for simulations: it is no file.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub fn on_store(
+        store: Store,
+        machine: Machine,
+        draw: impl FnOnce() -> Epoch,
+    ) -> Result<(Self, Option<StoredReport>), StoreError> {
+        let is_readable = machine != Machine::Unreadable;
+        let mut report_store = Self {
+            state_dir: PathBuf::new(),
+            options: StoreOptions::new(CACHE_BYTES),
+            store: None,
+            identity: Identity {
+                epoch: draw(),
+                guest_id: match machine {
+                    Machine::Known(guest_id) => guest_id,
+                    Machine::Unreadable => None,
+                },
+            },
+            newest: None,
+            moved_aside: None,
+        };
+        let loaded = report_store.take_over(&store, is_readable)?;
+        report_store.newest = loaded.as_ref().map(|stored| stored.row.clone());
+        report_store.store = Some(store);
+        Ok((report_store, loaded))
+    }
+
     /// Goes on in the epoch of the store if it is this machine's, or begins one there.
     fn take_over(
         &mut self,

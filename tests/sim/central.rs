@@ -1,13 +1,19 @@
 //! Central: takes documents by the rules of the contract, or fails as it is told to.
 
-use crate::guest::Packages;
+use crate::guest::{HALF, Packages, wall};
 use crate::trace::Trace;
+use afferent::clock::WallTime;
+use afferent::report::facts;
 use afferent::sense::deliver::outcome::Outcome;
-use afferent::sense::deliver::sink::{Delivering, Delivery, DocumentKind, Sink};
+use afferent::sense::deliver::sink::{Delivery, DocumentKind};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// A document that was seen so much later than now was seen when it came.
+const AHEAD: Duration = Duration::from_secs(300);
 
 /// How Central treats what it is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,34 +21,72 @@ pub(crate) enum Mode {
     /// By the contract.
     #[default]
     Well,
+    /// By the contract, with 409 for a key that came before.
+    Conflicts,
     /// 500, without looking.
     Fails,
     /// Nobody is there.
     Absent,
     /// 429 with a pause.
     Busy,
+    /// 503 that asks for ten years.
+    Maintained,
     /// 401.
     Unauthorized,
+    /// 413, whatever it is.
+    TooLarge,
     /// Takes the document; the answer is lost.
     LosesAnswers,
+    /// Takes every other document and closes the connection instead of an answer.
+    Resets,
     /// Answers after half a minute.
     Slow,
+    /// Never answers.
+    Hangs,
 }
 
-/// What Central knows, and what it holds against the sensor.
+impl Mode {
+    /// All faults, some more often than others.
+    pub(crate) const ALL: [Self; 16] = [
+        Self::Conflicts,
+        Self::Conflicts,
+        Self::Fails,
+        Self::Fails,
+        Self::Absent,
+        Self::Absent,
+        Self::Absent,
+        Self::LosesAnswers,
+        Self::Busy,
+        Self::Maintained,
+        Self::Unauthorized,
+        Self::TooLarge,
+        Self::LosesAnswers,
+        Self::Resets,
+        Self::Slow,
+        Self::Hangs,
+    ];
+}
+
+/// What Central knows, and what it holds against the sensors.
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) mode: Mode,
+    mode: Mode,
     /// Guests for which documents are forbidden.
     pub(crate) forbidden: BTreeSet<String>,
     /// Guests whose content is refused.
     pub(crate) refused: BTreeSet<String>,
     /// Newest content of each guest, and when it was seen.
-    guests: BTreeMap<String, (String, Packages)>,
+    guests: BTreeMap<String, (WallTime, Packages)>,
     /// Content that came under each key.
     keys: BTreeMap<String, Packages>,
+    /// What each sensor delivered last of a guest.
+    delivered: BTreeMap<(String, String), (WallTime, Packages)>,
     /// Refusals of each content of a guest.
     refusals: BTreeMap<(String, String), u32>,
+    /// Answers that may count against a document of a guest.
+    failures: BTreeMap<String, u32>,
+    /// Since when it keeps the contract; `None` while it does not.
+    pub(crate) well_since: Option<Instant>,
     /// Documents that were taken.
     pub(crate) taken: u32,
     /// Invariants that were broken.
@@ -53,16 +97,20 @@ pub(crate) struct State {
 #[derive(Clone)]
 pub(crate) struct Central {
     state: Arc<Mutex<State>>,
+    started: Instant,
     trace: Trace,
 }
 
 impl Central {
     /// It knows nothing.
     pub(crate) fn new(trace: Trace) -> Self {
-        Self {
+        let central = Self {
             state: Arc::default(),
+            started: Instant::now(),
             trace,
-        }
+        };
+        central.set_mode(Mode::Well);
+        central
     }
 
     /// Changes or looks at its state.
@@ -70,9 +118,28 @@ impl Central {
         look(&mut self.state.lock().unwrap())
     }
 
+    /// An invariant is broken; the first one of a run is the one that counts.
+    pub(crate) fn broken(&self, actor: &str, what: &str) {
+        self.trace.event(actor, what);
+        let events = self.trace.last_of(actor, 60);
+        let text = format!("{actor}: {what}\n{}", events.join("\n"));
+        self.with(|state| state.broken.push(text));
+    }
+
     /// What it knows of a guest.
     pub(crate) fn packages_of(&self, vm: &str) -> Option<Packages> {
         self.with(|state| state.guests.get(vm).map(|(_, packages)| packages.clone()))
+    }
+
+    /// What this sensor delivered last of a guest.
+    pub(crate) fn delivered(&self, sensor: &str, vm: &str) -> Option<Packages> {
+        let key = (sensor.to_owned(), vm.to_owned());
+        self.with(|state| {
+            state
+                .delivered
+                .get(&key)
+                .map(|(_, packages)| packages.clone())
+        })
     }
 
     /// Refusals of the content with this digest.
@@ -81,41 +148,152 @@ impl Central {
         self.with(|state| state.refusals.get(&key).copied().unwrap_or(0))
     }
 
-    fn take(&self, delivery: &Delivery) -> Outcome {
+    /// Answers about a guest that may count against its documents.
+    pub(crate) fn failures_of(&self, vm: &str) -> u32 {
+        self.with(|state| state.failures.get(vm).copied().unwrap_or(0))
+    }
+
+    /// Treats everybody like this from now on.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.with(|state| {
+            state.mode = mode;
+            state.well_since = (mode == Mode::Well).then(Instant::now);
+        });
+    }
+
+    /// Takes a document of a sensor, or does not.
+    pub(crate) async fn receive(&self, sensor: &str, delivery: Delivery) -> Outcome {
+        let vm = delivery.vm.clone();
+        let outcome = self.answer(sensor, delivery).await;
+        if matches!(
+            outcome,
+            Outcome::Failed(_) | Outcome::Refused(_) | Outcome::Forbidden(_)
+        ) {
+            self.with(|state| *state.failures.entry(vm).or_default() += 1);
+        }
+        outcome
+    }
+
+    async fn answer(&self, sensor: &str, delivery: Delivery) -> Outcome {
+        sleep(Duration::from_millis(20)).await;
+        let mode = self.with(|state| state.mode);
+        match mode {
+            Mode::Well | Mode::Conflicts => self.take(sensor, &delivery),
+            Mode::Fails => Outcome::of_status(500, None, b""),
+            Mode::Absent => Outcome::Unreachable("connection refused".into()),
+            Mode::Busy => Outcome::of_status(429, Some(Duration::from_secs(5)), b""),
+            Mode::Maintained => {
+                Outcome::of_status(503, Some(Duration::from_secs(10 * 365 * 86_400)), b"")
+            }
+            Mode::Unauthorized => Outcome::of_status(401, None, b""),
+            Mode::TooLarge => self.refuse(&delivery, 413),
+            Mode::LosesAnswers => {
+                self.take(sensor, &delivery);
+                Outcome::Failed("no answer in 30 s".into())
+            }
+            Mode::Resets => {
+                if fastrand::bool() {
+                    self.take(sensor, &delivery);
+                }
+                Outcome::Failed("connection reset".into())
+            }
+            Mode::Slow => {
+                sleep(Duration::from_secs(30)).await;
+                self.take(sensor, &delivery)
+            }
+            Mode::Hangs => {
+                sleep(Duration::from_secs(30)).await;
+                Outcome::Failed("no answer in 30 s".into())
+            }
+        }
+    }
+
+    fn refuse(&self, delivery: &Delivery, status: u16) -> Outcome {
         let document: Value = serde_json::from_slice(&delivery.body).expect("documents are JSON");
-        let vm = document["vm"]["id"].as_str().unwrap().to_owned();
-        let seen_at = document["meta"]["seen_at"].as_str().unwrap().to_owned();
         let digest = document["meta"]["digest"].as_str().unwrap().to_owned();
-        let mut state = self.state.lock().unwrap();
-        if state.forbidden.contains(&vm) {
+        let key = (delivery.vm.clone(), digest);
+        self.with(|state| *state.refusals.entry(key).or_default() += 1);
+        Outcome::of_status(status, None, b"")
+    }
+
+    fn take(&self, sensor: &str, delivery: &Delivery) -> Outcome {
+        let vm = delivery.vm.clone();
+        if self.with(|state| state.forbidden.contains(&vm)) {
             return Outcome::of_status(403, None, b"");
         }
         if delivery.kind == DocumentKind::Facts {
             return Outcome::of_status(200, None, b"");
         }
-        if state.refused.contains(&vm) {
-            *state.refusals.entry((vm, digest)).or_default() += 1;
-            return Outcome::of_status(422, None, b"");
+        if self.with(|state| state.refused.contains(&vm)) {
+            return self.refuse(delivery, 422);
         }
+        let document: Value = serde_json::from_slice(&delivery.body).expect("documents are JSON");
+        let seen_at = document["meta"]["seen_at"].as_str().unwrap();
+        let seen_at: WallTime = seen_at.parse().unwrap();
         let packages = packages_in(&document);
+        self.check(sensor, delivery, &document, seen_at, &packages);
+        let now = wall(self.started, 0);
+        let counts_as = match now.after(AHEAD) < seen_at {
+            true => now,
+            false => seen_at,
+        };
+        let mut state = self.state.lock().unwrap();
         let key = delivery.idempotency_key.clone();
-        if let Some(before) = state.keys.get(&key)
-            && *before != packages
-        {
-            let what = format!("invariant 1: {key} stands for two contents");
-            state.broken.push(what);
-        }
-        state.keys.insert(key, packages.clone());
+        let is_known = state.keys.insert(key, packages.clone()).is_some();
+        let delivered = (seen_at, packages.clone());
+        state
+            .delivered
+            .insert((sensor.to_owned(), vm.clone()), delivered);
         let newest = state.guests.entry(vm).or_default();
-        // RFC 3339 in UTC with milliseconds: text sorts as time does.
-        if newest.0 <= seen_at {
-            *newest = (seen_at, packages);
+        if newest.0 <= counts_as {
+            *newest = (counts_as, packages);
         }
         state.taken += 1;
+        let status = match state.mode {
+            Mode::Conflicts if is_known => 409,
+            _ => 200,
+        };
         drop(state);
-        self.trace
-            .event("central", &format!("took {}", delivery.idempotency_key));
-        Outcome::of_status(200, None, b"")
+        self.trace.event(
+            "central",
+            &format!("took {} of {sensor}", delivery.idempotency_key),
+        );
+        Outcome::of_status(status, None, b"")
+    }
+
+    /// What must be true of every document that comes.
+    fn check(
+        &self,
+        sensor: &str,
+        delivery: &Delivery,
+        document: &Value,
+        seen_at: WallTime,
+        packages: &Packages,
+    ) {
+        let Delivery {
+            vm,
+            idempotency_key: key,
+            ..
+        } = delivery;
+        let of = (sensor.to_owned(), vm.clone());
+        let (same_key, before) = self.with(|state| {
+            let before = state.delivered.get(&of).map(|(seen_at, _)| *seen_at);
+            (state.keys.get(key).cloned(), before)
+        });
+        if same_key.is_some_and(|before| before != *packages) {
+            let what = format!("invariant 1: {key} stands for two contents");
+            self.broken(vm, &what);
+        }
+        if before.is_some_and(|before| seen_at < before) {
+            let what =
+                format!("invariant 2: {key} was seen at {seen_at}, before the one before it");
+            self.broken(vm, &what);
+        }
+        let is_marked = document["meta"]["facts"][facts::MID_TRANSACTION] == "true";
+        if packages.contains_key(HALF) && !is_marked {
+            let what = format!("invariant 6: {key} is of a transaction that is half done");
+            self.broken(vm, &what);
+        }
     }
 }
 
@@ -127,28 +305,4 @@ fn packages_in(document: &Value) -> Packages {
         (name, version.trim_end_matches("-1").parse().unwrap())
     };
     packages.iter().map(package).collect()
-}
-
-impl Sink for Central {
-    fn deliver(&self, delivery: Delivery) -> Delivering<'_> {
-        Box::pin(async move {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let mode = self.with(|state| state.mode);
-            match mode {
-                Mode::Well => self.take(&delivery),
-                Mode::Fails => Outcome::of_status(500, None, b""),
-                Mode::Absent => Outcome::Unreachable("connection refused".into()),
-                Mode::Busy => Outcome::of_status(429, Some(Duration::from_secs(5)), b""),
-                Mode::Unauthorized => Outcome::of_status(401, None, b""),
-                Mode::LosesAnswers => {
-                    self.take(&delivery);
-                    Outcome::Failed("no answer in 30 s".into())
-                }
-                Mode::Slow => {
-                    tokio::time::sleep(Duration::from_secs(30)).await;
-                    self.take(&delivery)
-                }
-            }
-        })
-    }
 }

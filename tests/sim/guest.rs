@@ -1,25 +1,31 @@
-//! A guest: its packages, and the agent's own report store and answers over pipes in memory.
+//! A guest: its packages and rpm transactions, the disk of its agent, and what befalls the machine.
 
-use crate::trace::Trace;
+use crate::agent::{self, Agent, Told};
+use crate::plan::Ending;
+use crate::torn_disk::TornDisk;
 use afferent::clock::WallTime;
-use afferent::report::{Digest, Epoch, Evr, GuestId, Package, Report, Trigger};
-use afferent::serve::Scan;
-use afferent::serve::mapping::{MappingState, UpdatePath};
-use afferent::serve::refusal::{NotReady, Refusal};
-use afferent::serve::report_store::{Machine, Recorded, ReportStore};
-use afferent::serve::respond::{self, Call, Published, Verdict};
-use afferent::store::Limits;
-use afferent::transport::{Stream, read_body, read_len, write_frame};
-use afferent::wire::MAX_REQUEST;
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use tokio::io::{DuplexStream, duplex};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 /// What is installed: names and versions.
 pub(crate) type Packages = BTreeMap<String, u32>;
+
+/// A package that is there only while a transaction is half done.
+pub(crate) const HALF: &str = "half-done";
+
+/// Longer than an agent waits for a transaction.
+const HANG: Duration = Duration::from_secs(15 * 60);
+
+/// A sensor that is well has learnt of a change after this time.
+const LEARNT: Duration = Duration::from_secs(3);
+
+/// A change of an idle machine is scanned after this time.
+const SCANNED: Duration = Duration::from_millis(500);
 
 /// How a guest treats connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,232 +43,324 @@ pub(crate) enum Behaviour {
     Stalls,
 }
 
+/// Which agent a guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AgentKind {
+    /// This one.
+    Current,
+    /// One of the first generation of the protocol: a counter that begins anew with its process, nothing else.
+    Pair,
+    /// One of the second generation: a token, no waits.
+    Token,
+}
+
+/// A task that ends with its owner.
+pub(crate) struct AbortOnDrop(pub(crate) JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The beginning of the time of day in every run: 2026-01-01T00:00:00Z.
+pub(crate) const BEGINNING: u64 = 1_767_225_600_000;
+
+/// The time of day `ms` off, when the run began at `started`.
+pub(crate) fn wall(started: Instant, ms: i64) -> WallTime {
+    let passed = i64::try_from(started.elapsed().as_millis()).unwrap();
+    let now = BEGINNING.cast_signed() + passed + ms;
+    WallTime::from_unix_ms(u64::try_from(now).unwrap_or(0))
+}
+
+/// A guest that more than one task knows.
+pub(crate) type SharedGuest = Arc<Mutex<Guest>>;
+
+/// The state of a machine at one moment.
+#[derive(Clone)]
+struct Snapshot {
+    packages: Packages,
+    machine_id: String,
+    kind: AgentKind,
+    disk: TornDisk,
+}
+
 /// A guest, and the disk of its agent.
 pub(crate) struct Guest {
     pub(crate) name: String,
     pub(crate) packages: Packages,
     pub(crate) behaviour: Behaviour,
-    report_store: Option<ReportStore>,
-    published: watch::Sender<Option<Arc<Published>>>,
-    /// Boots so far: connections do not survive one.
-    boots: watch::Sender<u32>,
-    state_dir: PathBuf,
-    snapshot: Option<(Packages, PathBuf)>,
+    pub(crate) kind: AgentKind,
+    pub(crate) agent: Agent,
+    /// The process that holds the transaction lock.
+    pub(crate) lock: Option<i32>,
+    /// Since when.
+    pub(crate) locked_at: Instant,
+    /// Writes to the rpm database so far.
+    pub(crate) writes: u64,
+    /// Since when a write was not scanned.
+    pub(crate) unscanned: Option<Instant>,
+    /// A transaction was reported half done before its time.
+    pub(crate) was_hasty: bool,
+    /// Boots so far: nothing is answered any more on connections of an earlier one.
+    pub(crate) boots: watch::Sender<u32>,
+    /// Connections that are open at the other end.
+    pub(crate) open: Arc<AtomicUsize>,
+    machine_id: String,
+    disk: TornDisk,
+    skew: i64,
+    started: Instant,
+    snapshot: Option<Snapshot>,
+    living: Option<AbortOnDrop>,
+    transaction: Option<AbortOnDrop>,
 }
 
 impl Guest {
-    /// A guest that has just been installed, in this directory.
-    pub(crate) fn new(name: &str, dir: &Path, now: WallTime) -> Self {
-        let state_dir = dir.join(name);
-        let mut guest = Self {
+    /// A guest that has just been installed.
+    pub(crate) fn new(name: &str, started: Instant) -> SharedGuest {
+        let guest = Arc::new(Mutex::new(Self {
             name: name.to_owned(),
             packages: Packages::from([("bash".into(), 1), (format!("host-{name}"), 1)]),
             behaviour: Behaviour::Well,
-            report_store: None,
-            published: watch::channel(None).0,
+            kind: AgentKind::Current,
+            agent: Agent::default(),
+            lock: None,
+            locked_at: started,
+            writes: 0,
+            unscanned: None,
+            was_hasty: false,
             boots: watch::channel(0).0,
-            state_dir,
+            open: Arc::new(AtomicUsize::new(0)),
+            machine_id: name.to_owned(),
+            disk: TornDisk::new(),
+            skew: 0,
+            started,
             snapshot: None,
-        };
-        guest.start_agent(now);
+            living: None,
+            transaction: None,
+        }));
+        start_agent(&guest);
         guest
     }
 
-    /// Starts the agent, as after a boot: what is stored is served, then scanned again.
-    pub(crate) fn start_agent(&mut self, now: WallTime) {
-        self.report_store = None;
-        let machine = Machine::Known(Some(GuestId::of_machine(&self.name)));
-        let opened = ReportStore::open(&self.state_dir, Limits::default(), machine, epoch);
-        let (report_store, stored) = opened.expect("the disk of a guest is well");
-        let guest_id = report_store.guest_id().cloned();
-        self.report_store = Some(report_store);
-        let published = stored.map(|stored| {
-            let scan = scan(stored.row.generated_at);
-            Arc::new(Published::new(&stored, guest_id.as_ref(), scan, MAPPING))
-        });
-        self.published.send_replace(published);
-        self.scan(Trigger::Scheduled, now);
+    /// The guest's time of day.
+    pub(crate) fn now(&self) -> WallTime {
+        wall(self.started, self.skew)
+    }
+
+    /// Connections that sensors hold open.
+    pub(crate) fn open_streams(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Bytes on the disk of its agent.
+    pub(crate) fn disk_bytes(&self) -> usize {
+        self.disk.size()
+    }
+
+    /// The clock is this much off.
+    pub(crate) fn set_clock(&mut self, ms: i64) {
+        self.skew = ms;
+    }
+
+    fn wrote(&mut self) {
+        self.writes += 1;
+        self.unscanned.get_or_insert(Instant::now());
+        self.agent.tell(Told::Touched { lock_closed: false });
     }
 
     /// Installs, upgrades or erases a package.
-    pub(crate) fn change(&mut self, random: &mut fastrand::Rng, now: WallTime) {
+    fn change(&mut self, random: &mut fastrand::Rng) {
         let name = format!("p{}", random.u32(..20));
         match random.u32(..4) {
             0 => drop(self.packages.remove(&name)),
             _ => *self.packages.entry(name).or_default() += 1,
         }
-        self.scan(Trigger::Reactive, now);
+        self.wrote();
+    }
+
+    /// One more package of a transaction.
+    fn half_done(&mut self, random: &mut fastrand::Rng) {
+        *self.packages.entry(HALF.into()).or_default() += 1;
+        self.change(random);
+    }
+
+    /// The database is rebuilt: same content.
+    pub(crate) fn rebuild(&mut self) {
+        self.wrote();
+    }
+
+    /// A transaction that is over at once.
+    pub(crate) fn install(&mut self, random: &mut fastrand::Rng) {
+        if self.lock.is_none() {
+            self.change(random);
+            self.agent.tell(Told::Touched { lock_closed: true });
+        }
+    }
+
+    /// The mapping with which reports are made is another one.
+    pub(crate) fn map(&mut self) {
+        *self.packages.entry("mapping".into()).or_default() += 1;
+        self.agent.tell(Told::ScanRequested);
+    }
+
+    /// What the transaction under way did so far stays.
+    pub(crate) fn end_transaction(&mut self) {
+        self.transaction = None;
+        if self.lock.take().is_some() {
+            self.packages.remove(HALF);
+            self.wrote();
+            self.agent.tell(Told::Touched { lock_closed: true });
+        }
     }
 
     /// Copies the state of the machine: what is installed, and the disk of its agent.
     pub(crate) fn take_snapshot(&mut self) {
-        let copy = self.state_dir.with_extension("snapshot");
-        let _ = fs::remove_dir_all(&copy);
-        fs::create_dir_all(&copy).unwrap();
-        self.report_store = None;
-        for entry in fs::read_dir(&self.state_dir).unwrap() {
-            let path = entry.unwrap().path();
-            fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
-        }
-        self.snapshot = Some((self.packages.clone(), copy));
+        self.snapshot = Some(self.copy());
     }
 
-    /// Returns to the last snapshot, if there is one, and boots.
-    pub(crate) fn restore_snapshot(&mut self, now: WallTime) -> bool {
-        let Some((packages, copy)) = self.snapshot.clone() else {
-            return false;
-        };
-        self.report_store = None;
-        for entry in fs::read_dir(&copy).unwrap() {
-            let path = entry.unwrap().path();
-            fs::copy(&path, self.state_dir.join(path.file_name().unwrap())).unwrap();
+    fn copy(&self) -> Snapshot {
+        let mut packages = self.packages.clone();
+        packages.remove(HALF);
+        Snapshot {
+            packages,
+            machine_id: self.machine_id.clone(),
+            kind: self.kind,
+            disk: self.disk.copy(),
         }
-        self.packages = packages;
+    }
+
+    /// The power fails, for the agent as for everything.
+    fn stop(&mut self) {
+        (self.living, self.transaction) = (None, None);
+        self.agent.stop();
+        (self.lock, self.unscanned) = (None, None);
+        self.packages.remove(HALF);
         self.boots.send_modify(|boots| *boots += 1);
-        self.start_agent(now);
-        true
     }
 
-    /// The digest of what it serves.
-    pub(crate) fn digest(&self) -> Option<Digest> {
-        self.published.borrow().as_ref().map(|it| it.digest())
+    fn become_copy(&mut self, of: Snapshot) {
+        (self.packages, self.machine_id) = (of.packages, of.machine_id);
+        (self.kind, self.disk) = (of.kind, of.disk.copy());
     }
+}
 
-    /// Scans, as the agent does when it was told of a change.
-    fn scan(&mut self, trigger: Trigger, now: WallTime) {
-        let packages = self.packages.iter().map(|(name, version)| Package {
-            name: name.clone(),
-            evr: Evr::parse(&format!("{version}-1")),
-            ..Package::default()
-        });
-        let mut report = Report {
-            packages: packages.collect(),
-            ..Report::default()
-        };
-        report.normalize();
-        let report_store = self.report_store.as_mut().expect("the agent runs");
-        let recorded = report_store.record(&report, trigger, &scan(now), epoch);
-        let guest_id = report_store.guest_id().cloned();
-        match recorded.expect("the disk of a guest is well") {
-            Recorded::New(stored) => {
-                let published = Published::new(&stored, guest_id.as_ref(), scan(now), MAPPING);
-                self.published.send_replace(Some(Arc::new(published)));
-            }
-            Recorded::Same => {
-                self.published.send_modify(|published| {
-                    if let Some(before) = published {
-                        *published = Some(Arc::new(before.scanned_again(scan(now))));
-                    }
-                });
-            }
+/// Starts the agent, as after a boot.
+fn start_agent(shared: &SharedGuest) {
+    let mut guest = shared.lock().unwrap();
+    guest.living = None;
+    guest.agent.stop();
+    // A process that starts begins to wait anew.
+    guest.unscanned = guest.unscanned.map(|_| Instant::now());
+    let (kind, disk, id, now) = (
+        guest.kind,
+        guest.disk.clone(),
+        guest.machine_id.clone(),
+        guest.now(),
+    );
+    let inbox = guest.agent.start(kind, disk, &id, now);
+    let living = tokio::spawn(agent::live(shared.clone(), inbox));
+    guest.living = Some(AbortOnDrop(living));
+}
+
+/// The agent's process is started again.
+pub(crate) fn restart(shared: &SharedGuest) {
+    shared
+        .lock()
+        .unwrap()
+        .boots
+        .send_modify(|boots| *boots += 1);
+    start_agent(shared);
+}
+
+/// An agent of another generation takes the place of the one before.
+pub(crate) fn install_agent(shared: &SharedGuest, kind: AgentKind) {
+    shared.lock().unwrap().kind = kind;
+    restart(shared);
+}
+
+/// The machine loses power and boots.
+pub(crate) fn reboot(shared: &SharedGuest, random: &mut fastrand::Rng) {
+    let mut guest = shared.lock().unwrap();
+    guest.stop();
+    guest.disk = guest.disk.after_a_crash(random);
+    drop(guest);
+    start_agent(shared);
+}
+
+/// The machine returns to its last snapshot and boots, and so many packages change. Where there is no snapshot, one is
+/// taken; a fresh one is taken before as many packages change, which sensors learn of.
+pub(crate) async fn restore_again(
+    shared: SharedGuest,
+    mut random: fastrand::Rng,
+    changes: u32,
+    is_fresh: bool,
+) {
+    if is_fresh {
+        shared.lock().unwrap().take_snapshot();
+        for _ in 0..changes {
+            shared.lock().unwrap().install(&mut random);
+            sleep(LEARNT).await;
         }
     }
-
-    /// Begins a new epoch: a sensor knows what this agent never made.
-    fn renew(&mut self) {
-        let report_store = self.report_store.as_mut().expect("the agent runs");
-        if let Some(row) = report_store
-            .renew(epoch())
-            .expect("the disk of a guest is well")
-        {
-            self.published.send_modify(|published| {
-                if let Some(before) = published {
-                    *published = Some(Arc::new(before.renamed(row)));
-                }
-            });
+    if restore(&shared) {
+        for _ in 0..changes {
+            shared.lock().unwrap().install(&mut random);
+            sleep(SCANNED).await;
         }
     }
 }
 
-fn epoch() -> Epoch {
-    Epoch::new(fastrand::u32(1..)).expect("not zero")
+fn restore(shared: &SharedGuest) -> bool {
+    let mut guest = shared.lock().unwrap();
+    let Some(snapshot) = guest.snapshot.clone() else {
+        guest.take_snapshot();
+        return false;
+    };
+    guest.stop();
+    guest.become_copy(snapshot);
+    drop(guest);
+    start_agent(shared);
+    true
 }
 
-fn scan(at: WallTime) -> Scan {
-    Scan {
-        at,
-        facts: afferent::report::Facts::new(),
-        mapping: None,
+/// The machine is a copy of another one from now on.
+pub(crate) fn clone_from(shared: &SharedGuest, of: &SharedGuest, new_id: Option<String>) {
+    let copy = of.lock().unwrap().copy();
+    let mut guest = shared.lock().unwrap();
+    guest.stop();
+    guest.become_copy(copy);
+    if let Some(id) = new_id {
+        guest.machine_id = id;
     }
+    drop(guest);
+    start_agent(shared);
 }
 
-/// Nobody pushes a mapping.
-const MAPPING: MappingState = MappingState {
-    path: UpdatePath::Sensor,
-    hash: None,
-};
-
-/// Connects to a guest; gives the sensor's end.
-pub(crate) fn connect(guest: &Arc<Mutex<Guest>>, trace: &Trace) -> Option<Stream> {
-    let behaviour = guest.lock().unwrap().behaviour;
-    if behaviour == Behaviour::Absent {
-        return None;
+/// Runs an rpm transaction, one package after the other, unless one is running.
+pub(crate) fn transact(
+    shared: &SharedGuest,
+    mut random: fastrand::Rng,
+    packages: u32,
+    pause: Duration,
+    ending: Ending,
+) {
+    let mut guest = shared.lock().unwrap();
+    if guest.lock.is_some() {
+        return;
     }
-    let (ours, theirs) = duplex(64 << 10);
-    let mut boots = guest.lock().unwrap().boots.subscribe();
-    let (guest, trace) = (guest.clone(), trace.clone());
-    tokio::spawn(async move {
-        tokio::select! {
-            biased;
-            _ = boots.changed() => None,
-            answered = serve(guest, theirs, behaviour, trace) => answered,
+    guest.lock = Some(random.i32(2..30_000));
+    guest.locked_at = Instant::now();
+    let of = shared.clone();
+    let running = tokio::spawn(async move {
+        for _ in 0..packages {
+            of.lock().unwrap().half_done(&mut random);
+            sleep(pause).await;
         }
+        if ending == Ending::Hangs {
+            sleep(HANG).await;
+        }
+        of.lock().unwrap().end_transaction();
     });
-    Some(Stream::Memory(ours))
-}
-
-/// One request and its answer, by the agent's own rules.
-async fn serve(
-    guest: Arc<Mutex<Guest>>,
-    stream: DuplexStream,
-    behaviour: Behaviour,
-    trace: Trace,
-) -> Option<()> {
-    let mut stream = Stream::Memory(stream);
-    if behaviour == Behaviour::Hangs {
-        std::future::pending::<()>().await;
-    }
-    let len = read_len(&mut stream, MAX_REQUEST).await.ok()?;
-    let body = read_body(&mut stream, len).await.ok()?;
-    let call = respond::understand(&body, &MAPPING).expect("the sensor sends requests");
-    let Call::Report(asked) = call else {
-        unreachable!("the sensor pushes nothing");
-    };
-    let mut published = guest.lock().unwrap().published.subscribe();
-    if let Some(time) = asked.wait {
-        let is_other = |published: &Option<Arc<Published>>| {
-            let verdict = published.as_ref().map(|it| it.compare(&asked.known));
-            verdict != Some(Verdict::Same)
-        };
-        let _ = tokio::time::timeout(time, published.wait_for(is_other)).await;
-    }
-    let verdict =
-        |published: &Option<Arc<Published>>| published.as_ref().map(|it| it.compare(&asked.known));
-    let mut now = published.borrow().clone();
-    if verdict(&now) == Some(Verdict::Impossible) {
-        let mut guest = guest.lock().unwrap();
-        trace.event(&guest.name, "a peer knows what it never made: new epoch");
-        guest.renew();
-        now = published.borrow().clone();
-    }
-    let frame = match &now {
-        None => {
-            let refusal = Refusal::not_ready(NotReady::FirstScan).to(asked.is_report_v1);
-            respond::refuse(&refusal, &MAPPING)
-        }
-        Some(it) if it.compare(&asked.known) == Verdict::Same => it.unchanged(asked.is_report_v1),
-        Some(it) => {
-            let (head, payload) = it.full(asked.is_report_v1);
-            [&head, payload].concat()
-        }
-    };
-    let sent = match behaviour {
-        Behaviour::BreaksOff | Behaviour::Stalls => &frame[..frame.len() / 2],
-        _ => &frame[..],
-    };
-    write_frame(&mut stream, sent).await.ok()?;
-    if behaviour == Behaviour::Stalls {
-        std::future::pending::<()>().await;
-    }
-    Some(())
+    guest.transaction = Some(AbortOnDrop(running));
 }

@@ -9,6 +9,61 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A write is torn only between two of these.
 const SECTOR: usize = 512;
 
+/// Bytes of a page: two images of a disk share those that are the same in both.
+const PAGE: usize = 4096;
+
+/// Bytes, in pages that are copied only when they are written to.
+#[derive(Clone, Debug, Default)]
+struct Image {
+    len: usize,
+    /// `None`: zeros.
+    pages: Vec<Option<Arc<[u8; PAGE]>>>,
+}
+
+impl Image {
+    fn resize(&mut self, len: usize) {
+        self.pages.resize(len.div_ceil(PAGE), None);
+        if len < self.len
+            && let Some(Some(last)) = self.pages.get_mut(len / PAGE)
+        {
+            Arc::make_mut(last)[len % PAGE..].fill(0);
+        }
+        self.len = len;
+    }
+
+    /// Reads what is there; says whether all of it was.
+    fn read(&self, at: usize, out: &mut [u8]) -> bool {
+        if self.len < at + out.len() {
+            return false;
+        }
+        let mut done = 0;
+        while done < out.len() {
+            let (page, from) = ((at + done) / PAGE, (at + done) % PAGE);
+            let len = (PAGE - from).min(out.len() - done);
+            let part = &mut out[done..done + len];
+            match &self.pages[page] {
+                Some(bytes) => part.copy_from_slice(&bytes[from..from + len]),
+                None => part.fill(0),
+            }
+            done += len;
+        }
+        true
+    }
+
+    /// Writes what lies within its length.
+    fn write(&mut self, at: usize, data: &[u8]) {
+        let data = &data[..data.len().min(self.len.saturating_sub(at))];
+        let mut done = 0;
+        while done < data.len() {
+            let (page, from) = ((at + done) / PAGE, (at + done) % PAGE);
+            let len = (PAGE - from).min(data.len() - done);
+            let bytes = self.pages[page].get_or_insert_with(|| Arc::new([0; PAGE]));
+            Arc::make_mut(bytes)[from..from + len].copy_from_slice(&data[done..done + len]);
+            done += len;
+        }
+    }
+}
+
 /// One disk, in as many hands as there are clones.
 #[derive(Clone, Debug)]
 pub(crate) struct TornDisk(Arc<Mutex<State>>);
@@ -16,9 +71,9 @@ pub(crate) struct TornDisk(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     /// What is safe.
-    synced: Vec<u8>,
+    synced: Image,
     /// What is read.
-    seen: Vec<u8>,
+    seen: Image,
     /// From the one to the other, in order.
     resized: Vec<usize>,
     written: Vec<(usize, Vec<u8>)>,
@@ -32,8 +87,8 @@ impl TornDisk {
     /// An empty one with power.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(State {
-            synced: Vec::new(),
-            seen: Vec::new(),
+            synced: Image::default(),
+            seen: Image::default(),
             resized: Vec::new(),
             written: Vec::new(),
             left: usize::MAX,
@@ -68,7 +123,7 @@ impl TornDisk {
         // A file system keeps a journal of lengths: no later one survives an earlier one.
         let survive = random.usize(..=resized.len());
         for len in resized.drain(..).take(survive) {
-            image.resize(len, 0);
+            image.resize(len);
         }
         // All but one write, or one alone: that is where mistakes are.
         let kept = [0.0, 0.1, 0.5, 0.9, 1.0][random.usize(..5)];
@@ -80,10 +135,7 @@ impl TornDisk {
                 () if random.f64() < torn => whole_sectors(at, random.usize(..=bytes.len())),
                 () => 0,
             };
-            let end = image.len().min(at + len);
-            if at < end {
-                image[at..end].copy_from_slice(&bytes[..end - at]);
-            }
+            image.write(at, &bytes[..len]);
         }
         state.seen = state.synced.clone();
         state.left = usize::MAX;
@@ -96,7 +148,7 @@ impl TornDisk {
         let before = self.lock();
         let copy = Self(Arc::new(Mutex::new(State {
             synced: before.synced.clone(),
-            seen: Vec::new(),
+            seen: Image::default(),
             resized: before.resized.clone(),
             written: before.written.clone(),
             left: 0,
@@ -105,6 +157,27 @@ impl TornDisk {
         drop(before);
         copy.recover(random);
         copy
+    }
+
+    /// Another disk with what is safe on this one.
+    pub(crate) fn copy(&self) -> Self {
+        let synced = self.lock().synced.clone();
+        let copy = Self::new();
+        let mut state = copy.lock();
+        (state.seen, state.synced) = (synced.clone(), synced);
+        drop(state);
+        copy
+    }
+
+    /// Whether everything that can be read is safe.
+    pub(crate) fn is_synced(&self) -> bool {
+        let state = self.lock();
+        state.written.is_empty() && state.resized.is_empty()
+    }
+
+    /// Its length in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.lock().seen.len
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -140,37 +213,28 @@ fn position(offset: u64) -> usize {
 
 impl redb::StorageBackend for TornDisk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.lock().seen.len() as u64)
+        Ok(self.lock().seen.len as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let at = position(offset);
-        let state = self.lock();
-        let bytes = state.seen.get(at..at + out.len());
-        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        match self.lock().seen.read(at, out) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.extend()?;
-        state.seen.resize(position(len), 0);
+        state.seen.resize(position(len));
         state.resized.push(position(len));
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.change()?;
-        let len = state.seen.len();
-        let State {
-            synced, written, ..
-        } = &mut *state;
-        synced.resize(len, 0);
-        for (at, bytes) in written.drain(..) {
-            let end = len.min(at + bytes.len());
-            if at < end {
-                synced[at..end].copy_from_slice(&bytes[..end - at]);
-            }
-        }
+        state.synced = state.seen.clone();
+        state.written.clear();
         state.resized.clear();
         Ok(())
     }
@@ -178,10 +242,10 @@ impl redb::StorageBackend for TornDisk {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let at = position(offset);
         let mut state = self.extend()?;
-        let bytes = state.seen.get_mut(at..at + data.len());
-        bytes
-            .ok_or(io::ErrorKind::UnexpectedEof)?
-            .copy_from_slice(data);
+        if state.seen.len < at + data.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        state.seen.write(at, data);
         state.written.push((at, data.to_vec()));
         Ok(())
     }

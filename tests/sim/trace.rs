@@ -22,16 +22,29 @@ impl Trace {
     /// Something happened.
     pub(crate) fn event(&self, actor: &str, event: &str) {
         let ms = self.started.elapsed().as_millis();
-        let line = format!("{:>9}.{:03} {actor:<10} {event}", ms / 1000, ms % 1000);
+        let (s, ms) = (ms / 1000, ms % 1000);
+        let (h, m, s) = (s / 3600, s / 60 % 60, s % 60);
+        let line = format!("{h:>3}:{m:02}:{s:02}.{ms:03} {actor:<9} {event}");
         self.lines.lock().unwrap().push(line);
     }
 
-    /// The last events that name one of these actors.
-    pub(crate) fn last_of(&self, actors: &[&str], most: usize) -> Vec<String> {
+    /// The last events that concern this actor: those that name it, and those of no guest.
+    pub(crate) fn last_of(&self, actor: &str, most: usize) -> Vec<String> {
         let lines = self.lines.lock().unwrap();
-        let named = |line: &&String| actors.iter().any(|actor| line.contains(actor));
-        let found: Vec<_> = lines.iter().filter(named).cloned().collect();
+        let names = |line: &str, name: &str| {
+            line.split(|c: char| !c.is_alphanumeric() && c != '-')
+                .any(|word| word == name)
+        };
+        let concerns = |line: &&String| {
+            names(line, actor) || !line.contains("vm-") || actor.starts_with("sensor")
+        };
+        let found: Vec<_> = lines.iter().filter(concerns).cloned().collect();
         found[found.len().saturating_sub(most)..].to_vec()
+    }
+
+    /// Everything.
+    pub(crate) fn text(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
     }
 
     /// A number that two equal runs share.
