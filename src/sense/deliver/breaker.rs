@@ -152,7 +152,9 @@ impl Breaker {
                 self.forbidden.insert(vm.clone());
                 self.forbidden_in_a_row.insert(vm.clone());
                 if self.forbidden_in_a_row.len() >= FORBIDDEN_GUESTS {
-                    self.trip(now, UNAUTHORIZED, "unauthorized", &said, jitter);
+                    // As often as while Central is away: where it is some guests only, those that may be
+                    // reported wait behind each of them for a probe.
+                    self.trip(now, AWAY, "unauthorized", &said, jitter);
                 }
                 false
             }
@@ -240,6 +242,22 @@ mod tests {
         breaker.note(&vm(0), &Outcome::Accepted, now, 0.5);
         assert_eq!(breaker.gate(now, 7), BreakerGate::Open);
         assert_eq!(breaker.forbidden().count(), 3);
+    }
+
+    /// Loss prevented: a guest that may be reported waits for five minutes behind each one that may not.
+    #[test]
+    fn probes_among_forbidden_guests_are_never_more_than_ten_seconds_apart() {
+        let mut now = clock::now();
+        let mut breaker = Breaker::default();
+        for n in 0..20 {
+            breaker.note(&vm(n), &Outcome::Forbidden("403".into()), now, 1.0);
+            if let BreakerGate::Shut(until) = breaker.gate(now, 0) {
+                assert!(until - now <= AWAY.ceiling, "{:?}", until - now);
+                now = until;
+            }
+            assert_eq!(breaker.gate(now, 0), BreakerGate::Probe);
+        }
+        assert_eq!(breaker.trouble(), Some(("unauthorized", "403")));
     }
 
     #[test]
