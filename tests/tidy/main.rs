@@ -210,3 +210,32 @@ fn nothing_is_left_for_later_in_the_code() {
         .collect();
     assert!(left.is_empty(), "{left:#?}");
 }
+
+/// A fault that the simulation finds is of worth only while it can be put back.
+#[test]
+fn every_fault_of_the_simulation_can_be_put_back() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let patches = std::fs::read_dir(format!("{root}/tests/sim/faults")).unwrap();
+    for patch in patches {
+        let patch = patch.unwrap().path();
+        let mut git = std::process::Command::new("git");
+        let checked = git
+            .current_dir(root)
+            .args(["apply", "--check"])
+            .arg(&patch)
+            .output();
+        let checked = match checked {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                eprintln!("skipped: there is no git here");
+                return;
+            }
+            checked => checked.unwrap(),
+        };
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert!(
+            checked.status.success(),
+            "{} does not apply: put its fault back by hand and write the patch anew:\n{said}",
+            patch.display()
+        );
+    }
+}
