@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: check-sbom check-trivy demo test sim sim-faults static rpm release vm selinux bench fuzz lint check-packaging check-reproducible v0.1.0 help
+.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench fuzz lint check-packaging check-reproducible v0.1.0 help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -24,14 +24,30 @@ test:
 	@if [ "$(VM)" != no ] && command -v qemu-system-x86_64 >/dev/null; then $(MAKE) vm; else \
 		echo "test: virtual machines were not started; make vm does it, and installs QEMU"; fi
 
-#: make sim       the sensor in a simulated world, with fresh seeds for three minutes (SIM_SECONDS=N for longer)
+#: make sim       agents, sensors and mirror in a simulated world, with fresh seeds for three minutes (SIM_SECONDS=N for longer)
 SIM_SECONDS ?= 180
 sim:
-	SIM_SECONDS=$(SIM_SECONDS) cargo test --locked --test sim -- --nocapture
+	SIM_SECONDS=$(SIM_SECONDS) cargo test --locked --profile sim --test sim -- --include-ignored --nocapture
 
-#: make sim-faults   proves that the simulation finds the faults in tests/sim/faults; a quarter of an hour
+#: make sim-faults   proves that the simulation finds the faults in tests/sim/faults; half an hour
 sim-faults:
 	tests/sim/faults.sh
+
+#: make soak      real agents, sensor, nats-server and mirror under kills, outages and full disks for ten minutes (SECONDS_SOAK=N)
+SECONDS_SOAK ?= 600
+soak:
+	packaging/install-deps.sh test nats
+	cargo build --locked
+	python3 tests/soak.py $${CARGO_TARGET_DIR:-target}/debug/afferent --seconds $(SECONDS_SOAK)
+
+#: make mutants   300 random mutants of the pure modules (MUTANTS=N): at least 97 of 100 must be noticed
+MUTANTS ?= 300
+mutants:
+	packaging/mutants.sh $(MUTANTS)
+
+#: make miri      the unit tests of what parses bytes under Miri, where there is a nightly toolchain with it
+miri:
+	packaging/miri.sh
 
 #: make static    the static binary, target/static/ARCH/afferent (ARCH=aarch64 for the other one)
 static:
