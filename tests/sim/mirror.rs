@@ -315,7 +315,7 @@ impl MirrorWorld {
             max_bytes: Some(AUDIT),
         };
         // On a disk that takes nothing it fails, and is tried again in the next cycle.
-        let _ = retention::keep(store, bounds, self.now, new_id());
+        let _ = retention::keep(store, bounds, self.now, &mut new_id);
     }
 
     /// All rows; those of which the power took the store away are read by nobody.
