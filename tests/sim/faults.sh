@@ -17,9 +17,9 @@ missed=0
 for patch in "$patches"/*.patch; do
     name=$(basename "$patch" .patch)
     if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
-    git apply "$patch" || { echo "$name: the patch does not apply any more"; missed=1; continue; }
+    git apply -C1 "$patch" || { echo "$name: the patch does not apply any more"; missed=1; continue; }
     cargo test --locked --quiet "${profile[@]}" --test sim --no-run
-    if cargo test --locked --quiet "${profile[@]}" --test sim fresh -- --test-threads 1 >"$CARGO_TARGET_DIR/$name.log" 2>&1; then
+    if cargo test --locked --quiet "${profile[@]}" --test sim fresh >"$CARGO_TARGET_DIR/$name.log" 2>&1; then
         echo "$name: not found in $SIM_SECONDS s"
         missed=1
     else

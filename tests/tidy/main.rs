@@ -221,7 +221,7 @@ fn every_fault_of_the_simulation_can_be_put_back() {
         let mut git = std::process::Command::new("git");
         let checked = git
             .current_dir(root)
-            .args(["apply", "--check"])
+            .args(["apply", "-C1", "--check"])
             .arg(&patch)
             .output();
         let checked = match checked {
