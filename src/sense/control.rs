@@ -59,7 +59,9 @@ impl ControlRoom {
             true => self.states(),
             false => HashMap::new(),
         };
-        query.ask(&self.store, &|vm| states.get(vm).copied())
+        let mut answer = query.ask(&self.store, &|vm| states.get(vm).copied());
+        answer.note_roster(states.len());
+        answer
     }
 
     /// The state of every guest of the roster, by id.

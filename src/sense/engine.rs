@@ -99,7 +99,7 @@ impl Engine {
         } = parts;
         let loaded = load(&store, &metrics)?;
         let fleet = fleet.and_then(|limits| load_fleet(&store, limits, &loaded, &metrics));
-        let unknown = fleet.as_ref().map(|fleet| fleet.missing());
+        let unknown = fleet.as_ref().map(|fleet| fleet.to_ask());
         let (lost_tx, lost) = mpsc::unbounded_channel();
         let counters = metrics.clone();
         let on_loss: OnLoss = Box::new(move || {

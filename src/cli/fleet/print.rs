@@ -50,7 +50,20 @@ pub(super) fn guests(answer: &Value, out: Out<'_>) -> io::Result<()> {
             shown(&guest["reboot_needed"]),
         ]
     });
-    columns::write(&head, rows, out)
+    columns::write(&head, rows, out)?;
+    not_stored(answer, out)
+}
+
+/// What an answer does not cover yet.
+fn not_stored(answer: &Value, out: Out<'_>) -> io::Result<()> {
+    match count(&answer["not_stored"]) {
+        0 => Ok(()),
+        guests => writeln!(
+            out,
+            "no report is stored yet of {}; `afferent rescan` asks for them now",
+            plural(guests, "guest")
+        ),
+    }
 }
 
 pub(super) fn found(answer: &Value, out: Out<'_>) -> io::Result<()> {
@@ -74,7 +87,7 @@ pub(super) fn found(answer: &Value, out: Out<'_>) -> io::Result<()> {
         plural(count(&answer["looked_at"]), "guest")
     )?;
     match count(&answer["unknown"]) {
-        0 => writeln!(out),
+        0 => writeln!(out)?,
         unknown => writeln!(
             out,
             "; {} not tell which kernel runs",
@@ -82,8 +95,9 @@ pub(super) fn found(answer: &Value, out: Out<'_>) -> io::Result<()> {
                 1 => "1 more does".to_owned(),
                 unknown => format!("{unknown} more do"),
             }
-        ),
+        )?,
     }
+    not_stored(answer, out)
 }
 
 fn found_row(guest: &Value) -> [String; 4] {
@@ -294,8 +308,11 @@ mod tests {
              a      rhel-9  5-2.x86_64 5-1  5-1.x86_64\n\n\
              1 of 3 guests; 2 more do not tell which kernel runs\n"
         );
-        let none = json!({"looked_at": 1, "guests": []});
-        assert_eq!(text(|out| found(&none, out)), "0 of 1 guest\n");
+        let none = json!({"looked_at": 1, "guests": [], "not_stored": 2});
+        assert_eq!(
+            text(|out| found(&none, out)),
+            "0 of 1 guest\nno report is stored yet of 2 guests; `afferent rescan` asks for them now\n"
+        );
     }
 
     #[test]

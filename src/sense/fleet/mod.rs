@@ -10,7 +10,7 @@
 //! - A report enters the store in the transaction that makes it pending: what is asked and what is delivered
 //!   cannot differ.
 //! - A row that cannot be read counts as absent, and its guest is asked for a full report. Nothing here ever
-//!   costs a pending report.
+//!   costs a pending report. A new store fills with the regular full reports.
 //! - A package is kept while a guest has it or a row of the change log names it.
 //! - A guest's first report is a baseline row in the log, not a change.
 
@@ -117,6 +117,16 @@ impl Fleet {
     /// Guests whose last report is not here, although the sensor knows one.
     pub fn missing(&self) -> HashSet<VmId> {
         self.state().missing.clone()
+    }
+
+    /// Those of them that are asked for a full report now. A store that has no guest at all is new: an upgrade
+    /// costs no report, and the regular ones fill it within the refresh interval.
+    pub fn to_ask(&self) -> HashSet<VmId> {
+        let state = self.state();
+        match state.counts.guests {
+            0 => HashSet::new(),
+            _ => state.missing.clone(),
+        }
     }
 
     /// How much is in the store.

@@ -203,6 +203,21 @@ fn a_guest_whose_row_is_not_of_its_known_report_is_asked_again() {
     );
 }
 
+/// The cost prevented: every guest's report at once, and once more to Central, after an upgrade.
+#[test]
+fn a_new_store_asks_nobody_and_one_that_lost_a_row_asks_that_guest() {
+    let mut rig = Rig::new(FleetLimits::default());
+    rig.known.insert("a".parse().unwrap(), report(&[]).digest());
+    rig.restart();
+    assert_eq!(
+        (rig.fleet.missing().len(), rig.fleet.to_ask().len()),
+        (1, 0)
+    );
+    rig.put(&envelope("b", 1, 1, &report(&["a 1-1"])));
+    rig.restart();
+    assert_eq!(rig.fleet.to_ask(), ["a".parse().unwrap()].into());
+}
+
 /// Loss prevented: a pending report, with the file that is moved aside.
 #[test]
 fn tables_of_another_kind_are_begun_anew() {

@@ -54,10 +54,28 @@ impl GuestLine {
     }
 }
 
+/// How much of the roster an answer is about.
+#[derive(Default, Serialize)]
+pub(super) struct RosterShare {
+    /// Guests of the roster whose report was looked at.
+    #[serde(skip)]
+    stored: usize,
+    /// Those of which none is stored yet; 0 when no service runs.
+    not_stored: usize,
+}
+
+impl RosterShare {
+    pub(super) fn of(&mut self, guests: usize) {
+        self.not_stored = guests.saturating_sub(self.stored);
+    }
+}
+
 /// The guests.
 #[derive(Serialize)]
 pub struct GuestsAnswer {
     guests: Vec<GuestLine>,
+    #[serde(flatten)]
+    pub(super) roster: RosterShare,
 }
 
 pub(super) fn list(
@@ -65,14 +83,15 @@ pub(super) fn list(
     os: Option<&str>,
     states: States<'_>,
 ) -> Result<FleetAnswer, TxError> {
-    let mut guests = Vec::new();
+    let (mut guests, mut roster) = (Vec::new(), RosterShare::default());
     view.guests(None, |vm, state| {
+        roster.stored += usize::from(states(vm).is_some());
         if is_of_os(os, &state) {
             guests.push(GuestLine::new(vm, &state, states));
         }
         more(guests.len())
     })?;
-    Ok(FleetAnswer::Guests(GuestsAnswer { guests }))
+    Ok(FleetAnswer::Guests(GuestsAnswer { guests, roster }))
 }
 
 fn more(found: usize) -> ControlFlow<()> {
@@ -116,6 +135,8 @@ pub struct FindAnswer {
     guests: Vec<FoundGuest>,
     /// Guests that were looked at.
     looked_at: usize,
+    #[serde(flatten)]
+    pub(super) roster: RosterShare,
     /// Guests whose agent does not say which kernel runs, where that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     unknown: Option<usize>,
@@ -180,12 +201,18 @@ fn named(
     Ok(Named::new(packages))
 }
 
-pub(super) fn find(view: &FleetView, wanted: &Wanted<'_>) -> Result<FleetAnswer, TxError> {
+pub(super) fn find(
+    view: &FleetView,
+    wanted: &Wanted<'_>,
+    states: States<'_>,
+) -> Result<FleetAnswer, TxError> {
     let package = &wanted.package;
     let matches = |version: &str| package.matches_version(version);
     let named = named(view, &package.name, wanted.arch, matches)?;
     let (mut guests, mut looked_at, mut unknown) = (Vec::new(), 0, 0);
+    let mut roster = RosterShare::default();
     view.guests(None, |vm, state| {
+        roster.stored += usize::from(states(vm).is_some());
         if !is_of_os(wanted.os, &state) {
             return ControlFlow::Continue(());
         }
@@ -212,6 +239,7 @@ pub(super) fn find(view: &FleetView, wanted: &Wanted<'_>) -> Result<FleetAnswer,
     Ok(FleetAnswer::Find(FindAnswer {
         guests,
         looked_at,
+        roster,
         unknown: wanted.running.then_some(unknown),
     }))
 }

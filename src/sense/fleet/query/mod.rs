@@ -133,7 +133,10 @@ impl FleetQuery {
 
     /// Whether the answer has the state of guests.
     pub fn shows_states(&self) -> bool {
-        matches!(self, Self::Guests { .. } | Self::Show { .. })
+        matches!(
+            self,
+            Self::Guests { .. } | Self::Find { .. } | Self::Show { .. }
+        )
     }
 
     /// The answer of a running service.
@@ -166,6 +169,7 @@ impl FleetQuery {
                         not: *not,
                         running: *running,
                     },
+                    states,
                 ),
                 Err(error) => Ok(FleetAnswer::usage(&error)),
             },
@@ -224,6 +228,15 @@ impl FleetAnswer {
         Self::Error {
             error: what.to_string(),
             is_usage: true,
+        }
+    }
+
+    /// Notes how many guests there are, with a report or not.
+    pub fn note_roster(&mut self, guests: usize) {
+        match self {
+            Self::Guests(answer) => answer.roster.of(guests),
+            Self::Find(answer) => answer.roster.of(guests),
+            _ => {}
         }
     }
 

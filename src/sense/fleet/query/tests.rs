@@ -63,6 +63,19 @@ fn the_list_has_one_line_a_guest() {
     assert_eq!(vms(&answer), ["new", "old"]);
 }
 
+/// Loss prevented: "nobody has it", said of guests that nobody asked yet.
+#[test]
+fn an_answer_says_of_how_many_guests_no_report_is_stored() {
+    let rig = fleet();
+    for query in [FleetQuery::Guests { os: None }, find("vim")] {
+        // Two guests of the roster; the fixture has a report of one of them.
+        let states = |vm: &str| ["old", "later"].contains(&vm).then_some("waiting");
+        let mut answer = query.ask(&rig.store, &states);
+        answer.note_roster(2);
+        assert_eq!(serde_json::to_value(answer).unwrap()["not_stored"], 1);
+    }
+}
+
 #[test]
 fn find_gives_the_guests_and_what_each_has() {
     let rig = fleet();
