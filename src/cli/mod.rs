@@ -4,12 +4,10 @@
 //! next: [`DONE`], [`FAILED`], [`USAGE`], [`CONFIGURATION`], [`DEGRADED`].
 
 mod bill_of_materials;
-mod bundle;
 mod check_config;
 mod columns;
 mod fleet;
 pub mod format;
-mod mask;
 mod mirror;
 mod native;
 pub mod options;
@@ -40,6 +38,11 @@ pub const DEGRADED: u8 = 4;
 /// `afferent --version`, also in every answer and report.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 const GIT_ID: &str = env!("AFFERENT_GIT_ID");
+
+/// Name, version and commit of this program.
+fn program() -> String {
+    format!("afferent {VERSION} ({GIT_ID})")
+}
 
 /// Carries what is installed in every RPM-based VM to Central within a second of it changing.
 #[derive(FromArgs)]
@@ -87,7 +90,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         Err(early) => return complain_in_lines(USAGE, early.output.trim_end()),
     };
     if afferent.version {
-        return print(&format!("afferent {VERSION} ({GIT_ID})"));
+        return print(&program());
     }
     match afferent.command {
         Some(Command::Scan(args)) => scan::run(&args),
@@ -180,11 +183,4 @@ fn complain(code: u8, what: &str) -> u8 {
 fn complain_in_lines(code: u8, what: &str) -> u8 {
     let _ = writeln!(io::stderr().lock(), "afferent: {}", visible_lines(what));
     code
-}
-/// No service there, or one that was killed.
-fn is_nobody(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-    )
 }

@@ -3,7 +3,7 @@
 
 use super::native;
 use super::status::{list, sockets};
-use super::{DONE, FAILED, complain, is_nobody, print_data, print_with};
+use super::{DONE, FAILED, complain, print_data, print_with};
 use crate::telemetry::control;
 use argh::FromArgs;
 use serde_json::Value;
@@ -72,7 +72,7 @@ fn answers(args: &RescanArgs) -> Result<Vec<Value>, String> {
                 (None, Some(scan)) if !args.no_wait => answers.push(wait(socket, scan)?),
                 (None, _) => answers.push(answer),
             },
-            Err(error) if is_nobody(&error) => {}
+            Err(error) if control::is_not_running(&error) => {}
             Err(error) => return Err(format!("{}: {error}", socket.display())),
         }
     }

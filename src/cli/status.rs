@@ -4,13 +4,14 @@ mod screen;
 
 use super::native;
 use super::{
-    DEGRADED, DONE, FAILED, USAGE, bundle, complain, is_nobody, print_coloured, print_data,
+    DEGRADED, DONE, FAILED, USAGE, complain, print, print_coloured, print_data, program,
 };
+use crate::telemetry::bundle::{self, BundleSources};
 use crate::telemetry::control;
 use argh::FromArgs;
 use screen::Palette;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the units of the package have their sockets, and where a service without systemd has it.
 const USUAL: [&str; 4] = [
@@ -60,13 +61,13 @@ pub(super) fn run(args: &StatusArgs) -> u8 {
         if args.retry.is_some() || args.drop.is_some() {
             return complain(USAGE, "--bundle cannot be given with --retry or --drop");
         }
-        return bundle::write(file, &sockets, &args.state_dir);
+        return write_bundle(file, &sockets, &args.state_dir);
     }
     let mut answers = Vec::new();
     for socket in &sockets {
         match control::ask(socket, &question(args)) {
             Ok(answer) => answers.push(filtered(answer, args)),
-            Err(error) if is_nobody(&error) => {}
+            Err(error) if control::is_not_running(&error) => {}
             Err(error) => return complain(FAILED, &format!("{}: {error}", socket.display())),
         }
     }
@@ -90,6 +91,20 @@ pub(super) fn run(args: &StatusArgs) -> u8 {
     match written {
         DONE if !answers.iter().all(is_well) => DEGRADED,
         code => code,
+    }
+}
+
+fn write_bundle(file: &Path, sockets: &[PathBuf], state_dirs: &[PathBuf]) -> u8 {
+    let sources = BundleSources {
+        sockets,
+        state_dirs,
+        program: &program(),
+        path: native::path,
+    };
+    let shown = file.display();
+    match bundle::write(file, sources) {
+        Ok(services) => print(&format!("{shown}: {services} services, secrets masked")),
+        Err(error) => complain(FAILED, &format!("cannot write {shown}: {error}")),
     }
 }
 

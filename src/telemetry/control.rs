@@ -134,6 +134,14 @@ where
     to.write_all(&bytes).await
 }
 
+/// Whether no service is at a socket: there is none, or one that was killed.
+pub fn is_not_running(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
 /// Asks the service at `socket`. Blocking.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! writes one JSON object a line instead. `AFFERENT_LOG` sets the level (`warn`, `debug`,
 //! `afferent::sense=debug`). Each event is one line, whatever is in it, see [`crate::visible`].
 
+pub mod bundle;
 mod connections;
 pub mod control;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! Who is asked: the running sensor, else the file.
 
 use super::Complaint;
-use crate::cli::{is_nobody, print_data, print_with};
+use crate::cli::{print_data, print_with};
 use crate::sense::fleet::query::{FleetQuery, look};
 use crate::telemetry::control;
 use serde_json::Value;
@@ -76,7 +76,7 @@ impl Fleet {
                     self.is_running = true;
                     return checked(answer);
                 }
-                Err(error) if is_nobody(&error) => {}
+                Err(error) if control::is_not_running(&error) => {}
                 Err(error) => {
                     let socket = place.socket.display();
                     return Err(Complaint::failed(&format!("{socket}: {error}")));

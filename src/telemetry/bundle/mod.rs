@@ -13,12 +13,11 @@
 //! Every text passes [`Mask`] in [`Bundle::add`], the only way into the file. A part that cannot be had is
 //! named in `contents.txt` and does not keep the others out.
 
-use super::mask::Mask;
-use super::native;
-use super::{FAILED, GIT_ID, VERSION, complain, is_nobody, print};
+mod mask;
+
+use super::{control, support};
 use crate::clock;
-use crate::telemetry::control;
-use crate::telemetry::support;
+use mask::Mask;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -43,16 +42,28 @@ const LOG_BYTES: u64 = 8 << 20;
 /// Most files that are listed.
 const MOST_FILES: usize = 1000;
 
-/// Gathers everything of the services at `sockets` and of the directories `state_dirs`, and writes it to `file`; gives the exit code.
-pub(super) fn write(file: &Path, sockets: &[PathBuf], state_dirs: &[PathBuf]) -> u8 {
-    let bundle = Bundle::gather(sockets, state_dirs);
+/// What a bundle is made of.
+#[derive(Clone, Copy)]
+pub struct BundleSources<'a> {
+    /// Control sockets; where nobody listens, there is no service.
+    pub sockets: &'a [PathBuf],
+    /// Directories whose files are listed, beside those that services name.
+    pub state_dirs: &'a [PathBuf],
+    /// Name and version of this program.
+    pub program: &'a str,
+    /// Makes a path of what a configuration calls one.
+    pub path: fn(&str) -> Result<PathBuf, String>,
+}
+
+/// Gathers everything, writes it to `file`, readable for its owner alone, and returns the number of services.
+///
+/// # Errors
+/// The file cannot be written; what was there before stays.
+pub fn write(file: &Path, sources: BundleSources<'_>) -> io::Result<usize> {
+    let bundle = Bundle::gather(sources);
     let services = bundle.services;
-    let written = bundle.tar().and_then(|tar| replace(file, &tar));
-    let shown = file.display();
-    match written {
-        Ok(()) => print(&format!("{shown}: {services} services, secrets masked")),
-        Err(error) => complain(FAILED, &format!("cannot write {shown}: {error}")),
-    }
+    bundle.tar().and_then(|tar| replace(file, &tar))?;
+    Ok(services)
 }
 
 /// The files of the tar, each masked already.
@@ -72,25 +83,29 @@ struct Service {
 }
 
 impl Bundle {
-    fn gather(sockets: &[PathBuf], state_dirs: &[PathBuf]) -> Self {
+    fn gather(sources: BundleSources<'_>) -> Self {
         let mut bundle = Self::default();
-        let services: Vec<Service> = sockets.iter().filter_map(|s| bundle.ask(s)).collect();
+        let services: Vec<Service> = sources
+            .sockets
+            .iter()
+            .filter_map(|s| bundle.ask(s))
+            .collect();
         if services.is_empty() {
             bundle.missing("status: no service answers".into());
         }
         // First all secrets, then the first text.
         for service in &services {
-            bundle.hide(service);
+            bundle.hide(service, sources.path);
         }
         let mut directories = BTreeSet::from([PathBuf::from(USUAL_STATE)]);
-        directories.extend(state_dirs.iter().cloned());
+        directories.extend(sources.state_dirs.iter().cloned());
         let mut names = BTreeSet::new();
         for service in services {
             let state_dir = service.support["state_dir"].as_str();
             directories.extend(state_dir.map(PathBuf::from));
             bundle.service(service, &mut names);
         }
-        bundle.add("versions.txt", &versions());
+        bundle.add("versions.txt", &versions(sources.program));
         bundle.add("files.txt", &listing(&directories));
         bundle.log();
         let contents = match bundle.missing.as_slice() {
@@ -105,7 +120,7 @@ impl Bundle {
     fn ask(&mut self, socket: &Path) -> Option<Service> {
         let status = match control::ask(socket, "status") {
             Ok(status) => status,
-            Err(error) if is_nobody(&error) => return None,
+            Err(error) if control::is_not_running(&error) => return None,
             Err(error) => {
                 self.missing(format!("{}: {error}", socket.display()));
                 return None;
@@ -125,14 +140,14 @@ impl Bundle {
     }
 
     /// Hides what the configuration of this service names: its files of secrets, and its addresses.
-    fn hide(&mut self, service: &Service) {
+    fn hide(&mut self, service: &Service, path: fn(&str) -> Result<PathBuf, String>) {
         let settings = service.support["configuration"].as_array();
         for setting in settings.into_iter().flatten() {
             let key = setting["key"].as_str().unwrap_or_default();
             let values = setting["values"].as_array().into_iter().flatten();
             for value in values.filter_map(Value::as_str) {
                 if key.ends_with("token_file") {
-                    self.hide_file(service, value);
+                    self.hide_file(service, &path(value).unwrap_or_default());
                 } else {
                     self.mask.hide_address(value);
                 }
@@ -141,10 +156,9 @@ impl Bundle {
     }
 
     /// Hides the content of a file as the service sees it, whose mounts may be other ones, and as it is here.
-    fn hide_file(&mut self, service: &Service, name: &str) {
+    fn hide_file(&mut self, service: &Service, name: &Path) {
         let directory = service.support["directory"].as_str().unwrap_or_default();
-        let here = native::path(name).map(|name| Path::new(directory).join(name));
-        let here = here.unwrap_or_default();
+        let here = Path::new(directory).join(name);
         let there = service.support["pid"].as_u64().and_then(|pid| {
             let below = here.strip_prefix("/").ok()?;
             Some(
@@ -246,10 +260,10 @@ fn secret(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
-fn versions() -> String {
+fn versions(program: &str) -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_else(|error| format!("{path}: {error}\n"));
     format!(
-        "afferent {VERSION} ({GIT_ID})\n{}\n{}",
+        "{program}\n{}\n{}",
         read("/proc/version"),
         read("/etc/os-release")
     )
