@@ -30,6 +30,7 @@ mod mirror_rest;
 mod mirror_scenarios;
 mod mirror_survives;
 mod private_authority;
+mod queue_policy;
 mod rpm_order;
 mod rpmdb_chains;
 mod rpmdb_nasty;
