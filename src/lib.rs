@@ -1,17 +1,34 @@
 //! `afferent`: what is installed in every RPM-based VM, at Central within a second of it changing.
 //!
-//! Five groups, from plain values to the edges of the process. A folder's `mod.rs` is its front
-//! page; `tests/tidy` holds which folder may import which.
+//! Five groups, from plain values to the command line. The `mod.rs` of a folder says what the folder is;
+//! `tests/tidy` checks which folder may import which, and docs/architecture.md shows the path of data.
 //!
 //! ```text
-//! serve   inotify -> Touch -> debounce -> rescan decides -> scan -> Report -> report_table
+//! serve   inotify -> debounce -> scan -> Report -> report_table
 //!           digest changed? the next generation is given in the same transaction
 //!         socket -> frame -> Request -> respond, from a read transaction -> Response -> frame -> socket
-//! sense   schedule: guest is due -> transport -> exchange -> Envelope -> queue::table, durable
-//!         queue::table -> queue -> http or nats -> outcome: taken -> remove, if still that generation
-//!                                               refused or lost -> stays, backoff
-//! mirror  http -> page -> spec -> Records -> plan against table -> apply -> table::audit
+//! sense   schedule: guest is due -> transport -> exchange -> Envelope -> queue, in memory and durable
+//!         queue -> deliver: file, http or nats -> outcome: accepted -> row removed, if still that generation
+//!                                                          refused or lost -> stays, backoff
+//! mirror  http -> entry -> spec -> Records -> plan against table -> apply -> table::audit
 //! ```
+//!
+//! # What is public
+//!
+//! This crate is a program and no library: nothing outside this repository uses it, and nothing here is
+//! stable. A module is `pub` when a test, a benchmark or the simulation drives it without a process
+//! around it:
+//!
+//! | Module | Used by |
+//! |---|---|
+//! | `cli` | `main.rs`; `tests/packaging` compares help, man pages and completions with [`cli::settings`] |
+//! | `report`, `wire`, `transport`, `clock` | tests that speak the protocol to a real agent, and `benches/` |
+//! | `rpmdb`, `scan` | tests that compare with `rpm`, and `benches/rpmdb.rs` |
+//! | `serve`, `sense`, `mirror`, `store`, `inventory`, `blocking` | the simulation, properties and benches that run a product on one thread |
+//! | `nats`, `telemetry` | tests that answer in place of a server, and that ask a control socket |
+//! | `root`, `visible`, `file_stamp` | fuzz targets, which include files by path into a crate of their own |
+//!
+//! The others are private, so that the compiler reports what nobody uses.
 
 // values: no IO, no clock reads, no async
 pub mod blocking;
@@ -27,14 +44,14 @@ pub mod sbom;
 pub mod wire;
 
 // ports: each is the only place that touches one part of the world
-pub mod http;
+mod http;
 pub mod nats;
 pub mod root;
 pub mod scan;
 pub mod store;
 pub mod telemetry;
 pub mod transport;
-pub mod watch;
+mod watch;
 
 // commands: one folder per subcommand
 pub mod mirror;

@@ -5,8 +5,8 @@ mod bearer;
 #[path = "../../src/http/retry_after.rs"]
 mod retry_after;
 
-pub use bearer::{Bearer, BearerError};
-pub use retry_after::retry_after;
+pub(crate) use bearer::{Bearer, BearerError};
+pub(crate) use retry_after::retry_after;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use ureq::http::Uri;
 ///
 /// # Errors
 /// What is wrong, without what may be a secret.
-pub fn check_base(url: &str) -> Result<(), String> {
+pub(crate) fn check_base(url: &str) -> Result<(), String> {
     let shown = url.split('@').next_back().unwrap_or_default();
     if url.contains('@') {
         return Err(format!(

@@ -9,7 +9,7 @@ const MAX_TOKEN: u64 = 64 << 10;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-pub enum BearerError {
+pub(crate) enum BearerError {
     /// The file cannot be read.
     #[error("{}: {source}", path.display())]
     Unreadable {
@@ -28,11 +28,11 @@ pub enum BearerError {
 
 /// The value of an `Authorization` header.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Bearer(String);
+pub(crate) struct Bearer(String);
 
 impl Bearer {
     /// Reads the token in `path`; blanks around it do not count.
-    pub fn from_file(path: &Path) -> Result<Self, BearerError> {
+    pub(crate) fn from_file(path: &Path) -> Result<Self, BearerError> {
         let text = read(path).map_err(|source| BearerError::Unreadable {
             path: path.to_owned(),
             source,
@@ -47,7 +47,7 @@ impl Bearer {
     }
 
     /// Name and value of the header.
-    pub fn header(&self) -> (&'static str, &str) {
+    pub(crate) fn header(&self) -> (&'static str, &str) {
         ("Authorization", &self.0)
     }
 }

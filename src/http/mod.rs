@@ -19,9 +19,9 @@ mod proxy;
 mod redirect;
 mod retry_after;
 
-pub use base::check_base;
-pub use bearer::{Bearer, BearerError};
-pub use retry_after::retry_after;
+pub(crate) use base::check_base;
+pub(crate) use bearer::Bearer;
+pub(crate) use retry_after::retry_after;
 
 use crate::clock;
 use crate::file_stamp::FileStamp;

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// What `Retry-After` says: seconds, or a date seen from `now` (time since 1970). `None` when it
 /// says nothing.
-pub fn retry_after(response: &HttpResponse, now: Duration) -> Option<Duration> {
+pub(crate) fn retry_after(response: &HttpResponse, now: Duration) -> Option<Duration> {
     parse(response.header("retry-after")?.trim(), now)
 }
 

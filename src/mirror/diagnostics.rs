@@ -89,17 +89,6 @@ pub struct TypeCounters {
     pub legacy_exempt: u64,
 }
 
-impl TypeCounters {
-    /// What is left when the transaction was not committed.
-    pub fn rolled_back(self) -> Self {
-        Self {
-            pulled: self.pulled,
-            skipped_invalid: self.skipped_invalid,
-            ..Self::default()
-        }
-    }
-}
-
 /// A delete that the guard refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Withheld {

@@ -1,7 +1,7 @@
-//! Where the package database is, and whether anything in it changed.
+//! Where the package database is.
 
 use super::error::ScanError;
-use super::file::{OpenFile, Stamp};
+use super::file::OpenFile;
 use crate::report::escape::escape;
 use crate::root::{self, is_absent, is_loop};
 use crate::rpmdb::{Backend, ReadAt as _};
@@ -169,40 +169,6 @@ pub(super) fn open_beside(
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ScanError::unreadable(&path, error)),
     }
-}
-
-/// What changes when the database does: equal prints mean an equal content.
-///
-/// A refused install, a query, `rpmdb --verifydb` and `--exportdb` leave it as it was.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Fingerprint {
-    main: Stamp,
-    /// First bytes of the main file: sqlite's change counter, ndb's generation.
-    head: Vec<u8>,
-    /// Size and header (salts, checkpoint number) of a `-wal` with content.
-    log: Option<(u64, Vec<u8>)>,
-}
-
-/// Takes the fingerprint of a database below `root`: a few small reads.
-///
-/// # Errors
-/// The main file, or a `-wal` with content, cannot be opened or read.
-pub fn fingerprint(root: &Path, located: &Located) -> Result<Fingerprint, ScanError> {
-    let unreadable = |error| ScanError::unreadable(&located.main_file, error);
-    let main = OpenFile::open(&located.main_file).map_err(unreadable)?;
-    let log = match located.backend {
-        Backend::Sqlite => open_beside(root, &located.main_file, "-wal")?,
-        Backend::Ndb | Backend::Bdb => None,
-    };
-    let log = match log {
-        Some(file) => Some((file.size(), head(&file, 32).map_err(unreadable)?)),
-        None => None,
-    };
-    Ok(Fingerprint {
-        main: main.stamp().map_err(unreadable)?,
-        head: head(&main, 100).map_err(unreadable)?,
-        log,
-    })
 }
 
 /// The first `length` bytes, fewer of a shorter file.

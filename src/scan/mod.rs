@@ -27,7 +27,7 @@ mod running;
 mod snapshot;
 
 pub use cache::Skipped;
-pub use database::{Fingerprint, Located, PLACES, fingerprint, locate};
+pub use database::{Located, PLACES, locate};
 pub use error::ScanError;
 pub use host::{guest_id, host_name};
 pub use lock::{LOCK_FILE, Lock, probe as probe_lock};

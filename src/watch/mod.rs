@@ -15,7 +15,7 @@
 mod events;
 mod places;
 
-pub use places::Places;
+pub(crate) use places::Places;
 use places::{DATABASE_FILES, LOG, Wanted};
 
 use nix::errno::Errno;
@@ -78,7 +78,7 @@ struct Names {
 }
 
 /// Watches the [`Places`] of a database.
-pub struct Watch {
+pub(crate) struct Watch {
     places: Places,
     pending: Arc<Pending>,
     names: Arc<RwLock<Names>>,
@@ -94,7 +94,7 @@ const ROUNDS: usize = 4;
 
 impl Watch {
     /// Watches as much as can be watched; [`Watch::trouble`] says what could not.
-    pub fn start(places: Places) -> Self {
+    pub(crate) fn start(places: Places) -> Self {
         let mut watch = Self {
             places,
             pending: Arc::default(),
@@ -126,7 +126,7 @@ impl Watch {
     }
 
     /// Waits until something is touched, and takes it. Safe to drop and call again.
-    pub async fn touched(&self) -> Touch {
+    pub(crate) async fn touched(&self) -> Touch {
         loop {
             let touch = Touch(self.pending.bits.swap(0, Ordering::AcqRel));
             if !touch.is_nothing() {
@@ -137,7 +137,7 @@ impl Watch {
     }
 
     /// Why changes may go unseen until the next comparison of signatures, if they may.
-    pub fn trouble(&self) -> Option<&str> {
+    pub(crate) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
@@ -147,7 +147,7 @@ impl Watch {
     /// All are set anew. The kernel drops a watch without a word when a file system is unmounted,
     /// notify drops one by its path when another directory has it already, and setting one that is
     /// there changes nothing.
-    pub fn arm(&mut self) -> bool {
+    pub(crate) fn arm(&mut self) -> bool {
         let mut set_any = false;
         for _ in 0..ROUNDS {
             let wanted = self.places.wanted();
@@ -203,14 +203,14 @@ impl Watch {
     }
 
     /// The state of all places as stat(2) shows it.
-    pub fn signature(&self) -> Signature {
+    pub(crate) fn signature(&self) -> Signature {
         self.places.signature()
     }
 }
 
 /// Identity, size and time of every database file there is: equal as long as nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signature(Vec<Option<Stat>>);
+pub(crate) struct Signature(Vec<Option<Stat>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stat {

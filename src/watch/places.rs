@@ -16,7 +16,7 @@ pub(super) const LOG: &str = "-wal";
 
 /// The directories in which a database may stand, below a root.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub(crate) struct Places {
     root: PathBuf,
     candidates: Vec<PathBuf>,
 }
@@ -34,7 +34,7 @@ pub(super) struct Wanted {
 
 impl Places {
     /// `candidates` are taken below `root`, absolute ones as well.
-    pub fn new(root: &Path, candidates: &[impl AsRef<Path>]) -> Self {
+    pub(crate) fn new(root: &Path, candidates: &[impl AsRef<Path>]) -> Self {
         Self {
             root: root.to_owned(),
             candidates: candidates.iter().map(|c| c.as_ref().to_owned()).collect(),

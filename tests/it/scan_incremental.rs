@@ -3,7 +3,7 @@
 use crate::scan_live::{request, tsv};
 use crate::support::headers::Fields;
 use crate::support::rpm_root::{self, RpmRoot, Spec};
-use afferent::scan::{Mode, Scanned, Scanner, fingerprint, locate};
+use afferent::scan::{Mode, Scanned, Scanner};
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -223,30 +223,6 @@ fn indexes_that_disagree_with_the_headers_are_not_trusted() {
         assert_eq!(rescan.report.packages.len(), 39, "{damage}");
         assert!(!rescan.report.packages.iter().any(|p| p.name == "p06"));
     }
-}
-
-// The loss: an agent that rescans for every query somebody makes.
-#[test]
-fn a_fingerprint_changes_with_the_content_and_not_with_a_query() {
-    let root = RpmRoot::new();
-    root.add(&Spec::default());
-    let print = || fingerprint(root.path(), &locate(root.path(), None).unwrap()).unwrap();
-    let before = print();
-    root.rpm_qa();
-    root.rpmdb(["--verifydb"]);
-    let refused = root
-        .rpm()
-        .args(["-i", "--justdb"])
-        .arg(root.build(&Spec::default()))
-        .output()
-        .unwrap();
-    assert!(!refused.status.success(), "it is installed already");
-    assert_eq!(print(), before);
-    root.add(&Spec {
-        name: "another",
-        ..Spec::default()
-    });
-    assert_ne!(print(), before);
 }
 
 // The loss: a list that is right for small databases only, or for plain names only.

@@ -70,16 +70,6 @@ pub struct DocumentId {
     pub facts: Option<FactsHash>,
 }
 
-impl DocumentId {
-    /// The report, for whose facts this may be.
-    pub fn report(self) -> Self {
-        Self {
-            facts: None,
-            ..self
-        }
-    }
-}
-
 /// What an agent said last of its report, to be sent back to it as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Echo {
