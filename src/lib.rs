@@ -35,6 +35,7 @@ pub mod blocking;
 pub mod clock;
 pub mod file_stamp;
 pub mod inventory;
+mod percent;
 pub mod report;
 pub mod visible;
 

@@ -13,6 +13,8 @@ pub mod http;
 pub mod inventory;
 pub mod mirror;
 pub mod nats;
+#[path = "../../src/percent.rs"]
+mod percent;
 #[path = "../../src/report/mod.rs"]
 pub mod report;
 #[path = "../../src/root/mod.rs"]

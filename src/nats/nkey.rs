@@ -5,8 +5,7 @@
 //! public   U ..   = kind of key (8 bits),  32 bytes, CRC-16
 //! ```
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use rustls::SignatureScheme;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::SigningKey;
@@ -22,8 +21,6 @@ const PKCS8: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 
-const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-
 /// A user's key.
 #[derive(Debug)]
 pub(super) struct UserKey(Arc<dyn SigningKey>);
@@ -31,7 +28,7 @@ pub(super) struct UserKey(Arc<dyn SigningKey>);
 impl UserKey {
     /// From a seed, `SU...`; `None` when it is none.
     pub(super) fn from_seed(text: &str) -> Option<Self> {
-        let bytes = from_base32(text)?;
+        let bytes = BASE32_NOPAD.decode(text.as_bytes()).ok()?;
         let (checked, crc) = bytes.split_last_chunk::<2>()?;
         let ([first, second], seed) = checked.split_first_chunk::<2>()?;
         let kind = ((first & 0b111) << 5) | (second >> 3);
@@ -51,51 +48,15 @@ impl UserKey {
         let mut bytes = vec![USER];
         bytes.extend(spki.last_chunk::<32>()?);
         bytes.extend(crc16(&bytes).to_le_bytes());
-        Some(to_base32(&bytes))
+        Some(BASE32_NOPAD.encode(&bytes))
     }
 
     /// The signature of what a server asked to have signed, in base64.
     pub(super) fn sign(&self, nonce: &str) -> Option<String> {
         let signer = self.0.choose_scheme(&[SignatureScheme::ED25519])?;
         let signature = signer.sign(nonce.as_bytes()).ok()?;
-        Some(BASE64_URL_SAFE_NO_PAD.encode(signature))
+        Some(BASE64URL_NOPAD.encode(&signature))
     }
-}
-
-fn from_base32(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let (mut bits, mut held) = (0u32, 0u32);
-    for letter in text.bytes() {
-        let value = BASE32.iter().position(|b| *b == letter)?;
-        bits = (bits << 5) | u32::try_from(value).ok()?;
-        held += 5;
-        if held >= 8 {
-            held -= 8;
-            bytes.push(u8::try_from(bits >> held).ok()?);
-            bits &= (1 << held) - 1;
-        }
-    }
-    Some(bytes)
-}
-
-fn to_base32(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for group in bytes.chunks(5) {
-        let mut five = [0; 8];
-        for (to, from) in five.iter_mut().skip(3).zip(group) {
-            *to = *from;
-        }
-        let bits = u64::from_be_bytes(five);
-        let letters = (group.len() * 8).div_ceil(5);
-        let indices = (0..letters).map(|n| (bits >> (35 - 5 * n)) & 31);
-        text.extend(indices.filter_map(|i| {
-            BASE32
-                .get(usize::try_from(i).ok()?)
-                .copied()
-                .map(char::from)
-        }));
-    }
-    text
 }
 
 /// CRC-16/XMODEM.

@@ -17,6 +17,7 @@
 //! travel; the digest covers exactly what does.
 
 use super::message as wire;
+use crate::percent;
 use crate::report::cpe::{self, Cpe};
 use crate::report::escape::unescape;
 use crate::report::{ABSENT, Distribution, Evr, Package, PackageView, Report, Repository};
@@ -241,15 +242,7 @@ pub(super) fn repository_from_wire(r: wire::Repository) -> Repository {
 
 /// `repoid=...`, in the form of a URL query.
 pub fn hint_of(repo: &str) -> String {
-    let mut hint = String::from("repoid=");
-    for byte in repo.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            hint.push(char::from(byte));
-        } else {
-            hint.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    hint
+    format!("repoid={}", percent::encode(repo))
 }
 
 /// The `repoid` of a hint in the form of a URL query, in any place; copied only where it is escaped.

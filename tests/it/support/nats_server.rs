@@ -3,8 +3,7 @@
 use super::{documents, eventually};
 use afferent::clock;
 use afferent::nats::{Message, NatsClient, NatsError, NatsOptions};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use data_encoding::BASE64;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use std::fs;
@@ -193,8 +192,8 @@ impl Consumer {
         let answer = self.ask(&format!("STREAM.MSG.GET.{STREAM}"), &ask).ok()?;
         let message = answer["message"].as_object()?;
         let bytes = |name: &str| {
-            BASE64_STANDARD
-                .decode(message[name].as_str().unwrap())
+            BASE64
+                .decode(message[name].as_str().unwrap().as_bytes())
                 .unwrap()
         };
         let (headers, payload) = (String::from_utf8(bytes("hdrs")).unwrap(), bytes("data"));

@@ -14,6 +14,7 @@ use crate::mirror::core::{Exchange, Pulled, decode, shorten};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{self, Pagination};
 use crate::mirror::progress::Progress;
+use crate::percent::encode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
@@ -316,17 +317,4 @@ impl Pages {
         }
         format!("status {status}: {meaning}; Core says {:?}", shorten(&said))
     }
-}
-
-/// A path segment or query value.
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
