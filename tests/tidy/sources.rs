@@ -43,8 +43,16 @@ impl Source {
     }
 }
 
+/// The files of the program.
 pub(crate) fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let sources = sources_below("src");
+    assert!(sources.len() > 30);
+    sources
+}
+
+/// The files of Rust in a folder of this repository, named by their path below it.
+pub(crate) fn sources_below(folder: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut sources = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
@@ -63,6 +71,5 @@ pub(crate) fn sources() -> Vec<Source> {
             }
         }
     }
-    assert!(sources.len() > 30);
     sources
 }
