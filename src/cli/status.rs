@@ -3,9 +3,7 @@
 mod screen;
 
 use super::native;
-use super::{
-    DEGRADED, DONE, FAILED, USAGE, complain, print, print_coloured, print_data, program,
-};
+use super::{DEGRADED, DONE, FAILED, USAGE, complain, print, print_coloured, print_data, program};
 use crate::telemetry::bundle::{self, BundleSources};
 use crate::telemetry::control;
 use argh::FromArgs;

@@ -44,7 +44,7 @@ const BUFFER: usize = 64 << 10;
 
 /// Limits and trust of a [`Client`].
 #[derive(Clone, Debug)]
-pub struct HttpOptions {
+pub(crate) struct HttpOptions {
     /// Longest time until there is a connection, TLS included.
     pub connect: Duration,
     /// Longest time of one exchange, from the name lookup to the last byte of the answer.
@@ -131,7 +131,7 @@ type Trusting = (ureq::Agent, Option<FileStamp>);
 
 /// Sends requests; cheap to clone, keeps connections open between them.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     options: HttpOptions,
     plain: ureq::Agent,
     /// Made at the first `https` request, because reading all roots takes time, and again when the CA file
@@ -141,7 +141,7 @@ pub struct Client {
 
 impl Client {
     /// A client with these limits. Roots are read at the first `https` request.
-    pub fn new(options: HttpOptions) -> Self {
+    pub(crate) fn new(options: HttpOptions) -> Self {
         let plain = agent(&options, None);
         Self {
             options,
@@ -151,12 +151,16 @@ impl Client {
     }
 
     /// Asks for `url`, following redirects within its own origin.
-    pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, HttpError> {
+    pub(crate) fn get(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<HttpResponse, HttpError> {
         self.get_within(url, headers, self.options.deadline)
     }
 
     /// The same, with its own deadline for all exchanges it takes together.
-    pub fn get_within(
+    pub(crate) fn get_within(
         &self,
         url: &str,
         headers: &[(&str, &str)],
@@ -189,7 +193,7 @@ impl Client {
     /// A server may answer and close before it has read the body (413, 401); what it said is then lost
     /// with the connection. So the request is sent again when the connection broke, and its body only
     /// after the server asked for it or said nothing for a second.
-    pub fn post(
+    pub(crate) fn post(
         &self,
         url: &str,
         headers: &[(&str, &str)],

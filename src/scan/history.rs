@@ -72,7 +72,7 @@ impl History {
                 &mut || Ok(None),
                 &mut |_, database| match database {
                     rpmdb::Database::Sqlite(database) => read(database),
-                    rpmdb::Database::Ndb(_) | rpmdb::Database::Bdb(_) => Ok(None),
+                    _ => Ok(None),
                 },
             );
             let path = path.display();

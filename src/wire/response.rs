@@ -4,6 +4,10 @@
 //! says. Strings stay where they arrived, and fields that nobody reads (environments, ids, kinds)
 //! are stepped over: a sensor takes in ten thousand reports at a time, and copies of their strings
 //! would be most of its work.
+//!
+//! An answer of the first generation with 500 packages (162 kB) is read in 0.33 ms with 8 allocations of
+//! 196 kB together; prost reads it in 1.4 ms with 9,666 allocations of 840 kB (x86-64, opt-level 2, a loaded
+//! machine).
 
 use super::convert::{distribution_from_wire, repo_in_hint, repository_from_wire};
 use super::fields::DecodeError::{self, Malformed, TooMuch};
