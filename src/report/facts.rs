@@ -80,17 +80,31 @@ const PASSING: [&str; 3] = [LAST_SCAN_AT, SCAN_TRIGGER, REPORT_DIGEST];
 
 /// Hash over the facts whose change Central is told: the first 4 bytes of SHA-256 over the lines
 /// `name=value`, sorted by the bytes of the name, without `last_scan_at`, `scan_trigger` and `report_digest`.
+///
+/// Facts whose lines could be those of others (a line feed in a name or value, `=` in a name) are written in
+/// another form: an empty line, which no lines begin with, then each name and value after its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FactsHash([u8; 4]);
 
 impl FactsHash {
     /// Over these facts.
     pub fn of(facts: &Facts) -> Self {
-        let lines = facts
-            .iter()
-            .filter(|(name, _)| !PASSING.contains(&name.as_str()))
-            .map(|(name, value)| format!("{name}={value}\n"));
-        let hash = lines.fold(Sha256::new(), Sha256::chain_update).finalize();
+        let told = || {
+            let all = facts.iter();
+            all.filter(|(name, _)| !PASSING.contains(&name.as_str()))
+        };
+        let are_lines =
+            told().all(|(name, value)| !name.contains(['\n', '=']) && !value.contains('\n'));
+        let hash = match are_lines {
+            true => told()
+                .map(|(name, value)| format!("{name}={value}\n"))
+                .fold(Sha256::new(), Sha256::chain_update),
+            false => told()
+                .flat_map(|(name, value)| [name, value])
+                .map(|text| format!("{}:{text}", text.len()))
+                .fold(Sha256::new().chain_update("\n"), Sha256::chain_update),
+        };
+        let hash = hash.finalize();
         Self(std::array::from_fn(|n| hash.get(n).copied().unwrap_or(0)))
     }
 }
@@ -157,5 +171,28 @@ mod tests {
         assert_eq!(FactsHash::of(&again), hash);
         let other = facts(&[("boot_id", "b"), ("os_version", "9.4")]);
         assert_ne!(FactsHash::of(&other), hash);
+    }
+
+    /// The loss: a guest whose facts change, and Central keeps the old ones.
+    #[test]
+    fn facts_with_line_feeds_and_equals_signs_have_hashes_of_their_own() {
+        let of = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter();
+            let owned = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            FactsHash::of(&owned.collect())
+        };
+        let all = [
+            of(&[("a", "1"), ("b", "2")]),
+            of(&[("a", "1\nb=2")]),
+            of(&[("a\nb", "2"), ("a", "1")]),
+            of(&[("a", "1\nb=2\n")]),
+            of(&[("a=1\nb", "2")]),
+            of(&[("a", "b=1")]),
+            of(&[("a=b", "1")]),
+            of(&[]),
+            of(&[("", "\n")]),
+        ];
+        let different: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
     }
 }
