@@ -55,7 +55,7 @@ pub struct Metrics {
 impl Metrics {
     /// All at 0.
     pub fn new() -> Self {
-        let mut pulls = vec!["report", "unchanged"];
+        let mut pulls = vec!["report", "refused_before", "unchanged"];
         pulls.extend(Failure::LABELS);
         Self {
             reactive_latency: Histogram::new(LATENCY),

@@ -3,10 +3,10 @@
 use crate::support::central::Central;
 use crate::support::documents::lines;
 use crate::support::eventually;
-use crate::support::fake_agent::{FakeAgent, Script};
+use crate::support::fake_agent::{FakeAgent, Manner, Script};
 use crate::support::program::{Program, status};
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_change_in_a_guest_is_a_line_in_the_file_without_waiting_for_a_poll() {
@@ -91,10 +91,14 @@ fn nack_triggers_full_pull_and_the_others_go_on() {
     );
     let fulls = || a.seen().iter().filter(|seen| seen.generation == 0).count();
     // The first is that of the first meeting. The agent holds a wait of 45 s by then, and the next refresh
-    // is hours away: only the refusal asks for another.
+    // is hours away: only the refusal asks for another, after ten seconds or so.
+    eventually("the refusal", || central.received().pop());
+    let from = Instant::now();
     eventually("the full report after the refusal", || {
         (fulls() >= 2).then_some(())
     });
+    let pause = from.elapsed().as_secs_f64();
+    assert!((8.0..20.0).contains(&pause), "{pause}");
     let refused = |key: &str| {
         let received = central.received();
         received
@@ -102,7 +106,9 @@ fn nack_triggers_full_pull_and_the_others_go_on() {
             .filter(|r| r.key.starts_with(key) && r.answered == 422)
             .count()
     };
-    assert!(refused("a/") >= 1);
+    eventually("it is sent once more", || {
+        (refused("a/") == 2).then_some(())
+    });
     b.install("meanwhile");
     let delivered = |report: &str| {
         let received = central.received();
@@ -114,9 +120,66 @@ fn nack_triggers_full_pull_and_the_others_go_on() {
         delivered("b/77/2").then_some(())
     });
     central.forget_rules();
+    assert_eq!(refused("a/"), 2, "nothing sends it a third time");
+    let from = Instant::now();
     a.install("after the refusal");
     eventually("the newer report, at once", || {
         delivered("a/77/2").then_some(())
+    });
+    assert!(from.elapsed() < Duration::from_secs(8));
+    assert!(sense.terminate().success());
+}
+
+/// Loss prevented: content that Central does not take is sent at every poll of an agent that never says
+/// "unchanged", or that is started anew.
+#[test]
+fn content_that_was_refused_twice_is_sent_again_only_at_the_refresh_interval() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut script = Script::new();
+    (script.waits, script.manner) = (false, Manner::NeverUnchanged);
+    let a = FakeAgent::start(&dir.path().join("a.sock"), script);
+    let central = Central::start();
+    central.always_answer("a", 422, "");
+    let state = dir.path().join("state");
+    let vm = a.vm("a");
+    let args = ["--vm", &vm, "--poll-interval", "1s"];
+    let mut sense = Program::sense(&state, &central.url, &args);
+    eventually("a dead letter", || {
+        (status(&state, &[]).0["pending"]["dead"] == 1).then_some(())
+    });
+    let sent = || central.received().len();
+    let polled = |times: usize| {
+        let before = a.seen().len();
+        eventually("more polls", || {
+            (a.seen().len() > before + times).then_some(())
+        });
+    };
+    assert_eq!(sent(), 2);
+    polled(3);
+    // The agent begins to count anew, with the same content.
+    a.change(|script| (script.epoch, script.generation) = (78, 1));
+    polled(3);
+    assert_eq!(
+        (sent(), status(&state, &[]).0["pending"]["dead"].as_u64()),
+        (2, Some(1))
+    );
+    // Nor does a restart of the sensor send it.
+    sense.kill();
+    let mut sense = Program::sense(&state, &central.url, &args);
+    polled(3);
+    assert_eq!(sent(), 2);
+    assert!(sense.terminate().success());
+    // Its refresh does, once.
+    let args = [&args[..], &["--refresh-interval", "1m"]].concat();
+    let mut sense = Program::sense(&state, &central.url, &args);
+    eventually("the refresh", || (sent() == 3).then_some(()));
+    polled(3);
+    assert_eq!(sent(), 3);
+    // Other content goes at once.
+    central.forget_rules();
+    a.install("another");
+    eventually("it is taken", || {
+        (status(&state, &[]).1 == 0 && sent() == 4).then_some(())
     });
     assert!(sense.terminate().success());
 }

@@ -13,7 +13,7 @@ use crate::report::VmId;
 use crate::sense::limits::{ConcurrencyLimits, Urgency};
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::table::{DocumentId, StoredEnvelope};
-use crate::sense::queue::{Dispatch, NextDelivery, Pending, Precedent};
+use crate::sense::queue::{Dispatch, FullPull, NextDelivery, Pending, Precedent};
 use crate::store::StoreError;
 use crate::wire::document::{Document, UnchangedDocument};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,7 +54,7 @@ pub struct DeliveryLoop {
     /// Time of day.
     pub wall: WallClock,
     /// Guests that must be pulled in full.
-    pub full_pulls: mpsc::UnboundedSender<VmId>,
+    pub full_pulls: mpsc::UnboundedSender<(VmId, FullPull)>,
 }
 
 /// A delivery that has ended.
@@ -159,9 +159,9 @@ impl DeliveryLoop {
         self.log(&vm, report, &outcome, took, was_in_trouble);
         let said = outcome.said().map(|said| said.into_owned());
         let settlement = outcome.settlement(counts);
-        if self.pending.settled(&vm, report, settlement, said) {
+        if let Some(full_pull) = self.pending.settled(&vm, report, settlement, said) {
             // Fails only while stopping.
-            let _ = self.full_pulls.send(vm);
+            let _ = self.full_pulls.send((vm, full_pull));
         }
     }
 

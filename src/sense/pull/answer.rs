@@ -95,7 +95,7 @@ pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<GuestAnsw
             guest_id: answer.guest_id.as_ref(),
             generated_at,
         };
-        if ask == Ask::Full || !claim.is_consistent_with(row) {
+        if ask.is_full() || !claim.is_consistent_with(row) {
             return Err(Failure::FalseUnchanged);
         }
         // Before version 0.2 nobody noted which facts were sent.

@@ -90,10 +90,10 @@ pub async fn pull(
             let body = read_response(&mut stream, len, limits).await?;
             Ok(Received::new(body, &stream, dial))
         }
-        Ask::Full | Ask::Get => {
-            let mut slot = match ask {
-                Ask::Full => limits.full_pulls.acquire().await.ok(),
-                Ask::Get | Ask::Wait(_) => None,
+        Ask::Full | Ask::Refresh | Ask::Get => {
+            let mut slot = match ask.is_full() {
+                true => limits.full_pulls.acquire().await.ok(),
+                false => None,
             };
             let waiting = Waiting::default();
             let exchange = async {
@@ -148,7 +148,7 @@ async fn connect_and_request(
         .map_err(|_| Failure::DialTimeout)??;
     let limit = match ask {
         Ask::Wait(time) => time + GRACE,
-        Ask::Full | Ask::Get => FIRST_BYTES,
+        Ask::Full | Ask::Refresh | Ask::Get => FIRST_BYTES,
     };
     let request = request_for(ask, echo);
     let len = timeout(
@@ -303,7 +303,7 @@ async fn read_up_to(
 /// sensor computed may be of another form, and would never match.
 fn request_for(ask: Ask, echo: &Echo) -> Vec<u8> {
     let known = match (ask, echo) {
-        (Ask::Full, _) | (_, Echo::Nothing) => Knowledge::default(),
+        (Ask::Full | Ask::Refresh, _) | (_, Echo::Nothing) => Knowledge::default(),
         (_, Echo::Token(token)) => Knowledge {
             token,
             ..Knowledge::default()
@@ -316,7 +316,7 @@ fn request_for(ask: Ask, echo: &Echo) -> Vec<u8> {
         },
     };
     let wait = match ask {
-        Ask::Full | Ask::Get => None,
+        Ask::Full | Ask::Refresh | Ask::Get => None,
         Ask::Wait(time) => Some(time),
     };
     request::encode(known, wait)

@@ -53,6 +53,8 @@ pub(super) enum PullResult {
     Unchanged { learned: Learned },
     /// A document that is durable now, and what is known of the guest with it.
     Stored { row: Arc<GuestRow> },
+    /// A report whose content is the guest's dead letter: it is sent again when its refresh is due.
+    Refused { row: Arc<GuestRow> },
 }
 
 /// What an answer without a document tells of the guest.
@@ -143,6 +145,15 @@ impl PullJob {
         else {
             return Ok(PullResult::Unchanged { learned });
         };
+        if self.is_refused(&summary, pending) {
+            let row = GuestRow {
+                echo: learned.echo,
+                waits: learned.waits,
+                generated_at: summary.generated_at,
+                ..GuestRow::clone(&self.row)
+            };
+            return Ok(PullResult::Refused { row: Arc::new(row) });
+        }
         if let Some(transfer) = &mut transfer {
             transfer.wait_for_store(limits).await;
         }
@@ -173,6 +184,13 @@ impl PullJob {
     /// Facts alone wait until what is pending of the guest was delivered; it may bring them.
     fn defers(&self, summary: &ReportSummary, pending: &Pending) -> bool {
         summary.facts_alone.is_some() && pending.has(&self.entry.vm)
+    }
+
+    /// Whether Central refused this content for good, and its refresh is not due.
+    fn is_refused(&self, summary: &ReportSummary, pending: &Pending) -> bool {
+        self.ask != Ask::Refresh
+            && changed_machine(&self.row, summary.guest_id.as_ref()).is_none()
+            && pending.is_dead_letter(&self.entry.vm, DocumentId::from(summary))
     }
 
     /// Decodes an answer: a short one here, a long one where that holds up nobody.

@@ -6,17 +6,23 @@ use super::job::{Exchange, PullJob, PullResult, Shared, changed_machine};
 use super::schedule::{Ask, Memory, PullOutcome};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
+use crate::sense::queue::FullPull;
+use crate::sense::queue::domain::DomainNote;
 use crate::sense::queue::table::GuestRow;
 use crate::sense::roster::{Guests, KnownGuests};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use uuid::Uuid;
 
 /// A wait answered "unchanged" before this time is no wait.
 const HASTY: Duration = Duration::from_secs(1);
+
+/// After about this time the guest of a report that Central refused is pulled in full: what was wrong for a
+/// moment is over by then, and a thousand refused guests are not pulled in the same second.
+const AFTER_REFUSAL: Duration = Duration::from_secs(10);
 
 /// The loop of pulling, and everything that it needs.
 pub struct PullLoop {
@@ -40,7 +46,7 @@ pub struct Inbox {
     /// The roster, whenever it changed.
     pub roster: watch::Receiver<KnownGuests>,
     /// Guests to be asked for a full report.
-    pub full_pulls: mpsc::UnboundedReceiver<VmId>,
+    pub full_pulls: mpsc::UnboundedReceiver<(VmId, FullPull)>,
     /// The store was lost: ask everybody for everything.
     pub lost: mpsc::UnboundedReceiver<()>,
     /// Stop.
@@ -53,14 +59,22 @@ impl PullLoop {
         let mut exchanges = JoinSet::new();
         let first = inbox.roster.borrow_and_update().clone();
         self.take_over(first, &mut stored);
+        let mut refused = RefusedGuests::default();
         loop {
+            for vm in refused.due(clock::now()) {
+                self.pull_in_full(&vm);
+            }
             self.start(&mut exchanges);
             let due = self.guests().schedule.next_due();
+            let due = due.into_iter().chain(refused.next_due()).min();
             tokio::select! {
                 biased;
                 _ = inbox.stop.wait_for(|stop| *stop) => break,
                 Some(exchange) = exchanges.join_next_with_id() => self.settle(exchange),
-                Some(vm) = inbox.full_pulls.recv() => self.pull_in_full(&vm),
+                Some((vm, full_pull)) = inbox.full_pulls.recv() => match full_pull {
+                    FullPull::AtOnce => self.pull_in_full(&vm),
+                    FullPull::AfterPause => refused.add(vm, clock::now(), fastrand::f64()),
+                },
                 Some(()) = inbox.lost.recv() => self.pull_all_in_full(),
                 Ok(()) = inbox.roster.changed() => {
                     let roster = inbox.roster.borrow_and_update().clone();
@@ -119,6 +133,7 @@ impl PullLoop {
         let metrics = &self.shared.metrics;
         metrics.pulls.inc(match result {
             Ok(PullResult::Stored { .. }) => "report",
+            Ok(PullResult::Refused { .. }) => "refused_before",
             Ok(PullResult::Unchanged { .. }) => "unchanged",
             Err(failure) => failure.label(),
         });
@@ -146,6 +161,15 @@ impl PullLoop {
                     self.shared.pending.learn(vm, GuestRow::clone(&guest.row));
                 }
                 PullOutcome::Unchanged { waits, hasty }
+            }
+            Ok(PullResult::Refused { row }) => {
+                guest.failure = None;
+                let waits = row.waits;
+                if guest.row != row {
+                    self.shared.pending.learn(vm, GuestRow::clone(&row));
+                    guest.row = row;
+                }
+                PullOutcome::Refused { waits }
             }
             Ok(PullResult::Stored { row }) => {
                 guest.failure = None;
@@ -230,6 +254,7 @@ impl PullLoop {
         }
         let (now, wall) = (clock::now(), self.shared.wall.now());
         for (vm, entry) in roster {
+            let is_restored = stored.rows.contains_key(&vm);
             let (mut row, mut before) = match table.guests.get(&vm) {
                 Some(guest) if guest.entry == entry => continue,
                 Some(_) => table.remove(&vm).map(|guest| (guest.row, guest.before)),
@@ -246,6 +271,7 @@ impl PullLoop {
                     true => Duration::MAX,
                     false => wall.since(row.full_at),
                 },
+                is_restored,
             };
             let jitter = fastrand::f64();
             table.schedule.add(vm.clone(), memory, now, jitter);
@@ -258,8 +284,7 @@ impl PullLoop {
         tracing::info!(guests = table.guests.len(), gone = gone.len(), "roster");
     }
 
-    /// Notes which domain a guest is. Nothing that is known of another domain passes for this one: not what
-    /// its agent reported, and not what Central accepted. Gives the machine before, if there was another.
+    /// Notes which domain a guest is; gives the machine before, if there was another.
     fn note_domain(
         &self,
         vm: &VmId,
@@ -267,33 +292,20 @@ impl PullLoop {
         row: &mut Arc<GuestRow>,
         now: WallTime,
     ) -> Option<MachineBefore> {
-        if row.domain == Some(domain) {
-            return None;
+        let before = row.clone();
+        match self.shared.pending.note_domain(vm, domain, row) {
+            DomainNote::SameMachine => None,
+            DomainNote::AnotherMachine => {
+                self.shared.metrics.machine_changes.inc();
+                let was = before.domain.map(tracing::field::display);
+                tracing::warn!(%vm, was, now = %domain, "the domain of this name is another machine; a full report is asked for");
+                Some(MachineBefore {
+                    guest_id: before.guest_id.clone(),
+                    domain: before.domain,
+                    until: now,
+                })
+            }
         }
-        let is_new = **row == GuestRow::default();
-        let mut before = None;
-        if row.is_of_another_domain(Some(domain)) {
-            self.shared.metrics.machine_changes.inc();
-            let was = row.domain.map(tracing::field::display);
-            tracing::warn!(%vm, was, now = %domain, "the domain of this name is another machine; a full report is asked for");
-            before = Some(MachineBefore {
-                guest_id: row.guest_id.clone(),
-                domain: row.domain,
-                until: now,
-            });
-            self.shared.pending.forget(vm);
-            // Keys of an agent that counts no generations go on, so that none comes twice.
-            *row = Arc::new(GuestRow {
-                tokens: row.tokens,
-                ..GuestRow::default()
-            });
-        }
-        Arc::make_mut(row).domain = Some(domain);
-        // Of a guest that is new there is nothing to tell apart: its first report brings the domain along.
-        if !is_new {
-            self.shared.pending.learn(vm, GuestRow::clone(row));
-        }
-        before
     }
 
     /// Asks a guest for a full report now; a wait is given up for it.
@@ -323,6 +335,30 @@ impl PullLoop {
 
     fn guests(&self) -> MutexGuard<'_, GuestTable> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Guests whose reports Central refused, by when they are pulled in full.
+#[derive(Default)]
+struct RefusedGuests(BTreeSet<(Instant, VmId)>);
+
+impl RefusedGuests {
+    /// `jitter` is uniform in 0..1.
+    fn add(&mut self, vm: VmId, now: Instant, jitter: f64) {
+        let pause = AFTER_REFUSAL.mul_f64(0.9 + jitter / 5.0);
+        self.0.insert((now + pause, vm));
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    fn due(&mut self, now: Instant) -> Vec<VmId> {
+        let mut due = Vec::new();
+        while self.next_due().is_some_and(|at| at <= now) {
+            due.extend(self.0.pop_first().map(|(_, vm)| vm));
+        }
+        due
     }
 }
 

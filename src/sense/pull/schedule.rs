@@ -17,6 +17,20 @@ const PACE: (f64, f64) = (10.0, 1.0);
 /// with nothing new must not look as if it had not waited.
 const SHORTEST_WAIT: Duration = Duration::from_secs(2);
 
+/// A guest that got what it lacked for a report has one after about this time.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Guests that are asked first in a second, of those that may hold a wait: a restart of the sensor hides
+/// changes for no longer than the number of guests over this.
+const FIRST_ASKS: u32 = 200;
+
+/// Guests that are asked first at once before that counts.
+const FIRST_ASKS_AT_ONCE: u32 = 20;
+
+/// After a restart, the guests that are polled are all asked within this time, or a third of the poll interval
+/// if that is less.
+const LONGEST_FIRST_WAVE: Duration = Duration::from_secs(20 * 60);
+
 /// The numbers of the schedule.
 #[derive(Clone, Debug)]
 pub struct Timing {
@@ -33,6 +47,8 @@ pub struct Timing {
     /// Between two waits that a guest answers at once with nothing new. An agent that is told to stop
     /// does that once, so it begins small: its machine may be back in seconds.
     pub hasty: Backoff,
+    /// Whether guests that come together are asked one after the other.
+    pub spread: bool,
 }
 
 impl Timing {
@@ -54,7 +70,13 @@ impl Timing {
                 floor: Duration::from_secs(1),
                 ceiling: poll,
             },
+            spread: true,
         }
+    }
+
+    /// The same, with guests asked one after the other or all at once.
+    pub fn with_spread(self, spread: bool) -> Self {
+        Self { spread, ..self }
     }
 }
 
@@ -63,10 +85,19 @@ impl Timing {
 pub enum Ask {
     /// The report, whatever is known.
     Full,
+    /// The same, because the last whole report is as old as the refresh interval.
+    Refresh,
     /// The report, unless it is the known one.
     Get,
     /// The same, as soon as it is another one, at the latest after this time.
     Wait(Duration),
+}
+
+impl Ask {
+    /// Whether the whole report is asked for.
+    pub fn is_full(self) -> bool {
+        matches!(self, Self::Full | Self::Refresh)
+    }
 }
 
 /// What came of an exchange, named for what happens next.
@@ -74,6 +105,11 @@ pub enum Ask {
 pub enum PullOutcome {
     /// A report, durable by now.
     Report {
+        /// Whether the guest can hold a wait.
+        waits: bool,
+    },
+    /// A report whose content Central refused for good, and which is left out: its refresh is due when it was.
+    Refused {
         /// Whether the guest can hold a wait.
         waits: bool,
     },
@@ -131,6 +167,8 @@ pub struct Schedule {
     timing: Timing,
     plans: HashMap<VmId, Plan>,
     due: BTreeSet<(Instant, VmId)>,
+    /// When the next guest that may hold a wait is asked first.
+    next_first: Option<Instant>,
 }
 
 /// What the schedule remembers of a guest across restarts.
@@ -142,6 +180,8 @@ pub struct Memory {
     pub waits: bool,
     /// Time since it last sent a full report.
     pub full_age: Duration,
+    /// An earlier run of the sensor knew it.
+    pub is_restored: bool,
 }
 
 impl Schedule {
@@ -151,6 +191,7 @@ impl Schedule {
             timing,
             plans: HashMap::new(),
             due: BTreeSet::new(),
+            next_first: None,
         }
     }
 
@@ -159,26 +200,43 @@ impl Schedule {
         self.timing = timing;
     }
 
-    /// A guest is asked from now on, first at once. `jitter` is uniform in 0..1 and spreads the full
-    /// reports of guests that arrive together.
+    /// A guest is asked from now on, first at once, or in its turn where many come together. `jitter` is uniform
+    /// in 0..1 and spreads the full reports and the polls of guests that arrive together.
     pub fn add(&mut self, vm: VmId, memory: Memory, now: Instant, jitter: f64) {
         self.remove(&vm);
         let refresh = spread(self.timing.refresh, jitter);
+        let first = self.first_ask(memory, now, jitter);
         let plan = Plan {
-            standing: Standing::At(now),
+            standing: Standing::At(first),
             failures: 0,
             knows_report: memory.knows_report,
             waits: memory.waits,
             wait_rejected: false,
             is_reachable: false,
             is_empty: false,
-            has_phase: false,
+            has_phase: !self.timing.spread,
             full_due: now + refresh.saturating_sub(memory.full_age),
             full_wanted: false,
             pace: TokenBucket::full(PACE.0, PACE.1, now),
         };
         self.plans.insert(vm.clone(), plan);
-        self.due.insert((now, vm));
+        self.due.insert((first, vm));
+    }
+
+    /// When a guest is asked first. One that is polled has no change to tell sooner than at its next poll.
+    fn first_ask(&mut self, memory: Memory, now: Instant, jitter: f64) -> Instant {
+        if !self.timing.spread {
+            return now;
+        }
+        if memory.is_restored && memory.knows_report && !memory.waits {
+            let wave = LONGEST_FIRST_WAVE.min(self.timing.poll / 3);
+            return now + wave.mul_f64(jitter.clamp(0.0, 1.0));
+        }
+        let each = Duration::from_secs(1) / FIRST_ASKS;
+        let earliest = now.checked_sub(each * FIRST_ASKS_AT_ONCE).unwrap_or(now);
+        let turn = self.next_first.map_or(earliest, |turn| turn.max(earliest));
+        self.next_first = Some(turn + each);
+        turn.max(now)
     }
 
     /// A guest is not asked any more.
@@ -216,7 +274,8 @@ impl Schedule {
         } else {
             Ask::Get
         };
-        Some((vm, ask))
+        let is_refresh = ask == Ask::Full && plan.knows_report && plan.full_due <= now;
+        Some((vm, if is_refresh { Ask::Refresh } else { ask }))
     }
 
     /// An exchange ended. One with a guest that left meanwhile changes nothing.
@@ -243,7 +302,9 @@ impl Schedule {
         let pace = plan.pace.when(1.0, now).unwrap_or(now);
         let polls = matches!(
             outcome,
-            PullOutcome::Report { .. } | PullOutcome::Unchanged { .. }
+            PullOutcome::Report { .. }
+                | PullOutcome::Refused { .. }
+                | PullOutcome::Unchanged { .. }
         );
         // Guests that came together must not be polled together for ever.
         let poll = if plan.has_phase {
@@ -258,6 +319,12 @@ impl Schedule {
                 plan.waits = waits;
                 (plan.knows_report, plan.full_wanted) = (true, false);
                 plan.full_due = now + spread(timing.refresh, jitter);
+                if waits { pace } else { now + poll }
+            }
+            PullOutcome::Refused { waits } => {
+                let waits = waits && !plan.wait_rejected;
+                plan.waits = waits;
+                (plan.knows_report, plan.full_wanted) = (true, false);
                 if waits { pace } else { now + poll }
             }
             PullOutcome::Unchanged { waits, hasty } => {
@@ -316,6 +383,21 @@ impl Schedule {
             && plan.failures == 0
         {
             let sooner = plan.pace.when(1.0, now).unwrap_or(now).max(now).min(at);
+            plan.standing = Standing::At(sooner);
+            self.due.remove(&(at, vm.clone()));
+            self.due.insert((sooner, vm.clone()));
+        }
+    }
+
+    /// What the guest lacked it has got: it is asked again in a moment, whatever it answered before.
+    pub fn ask_soon(&mut self, vm: &VmId, now: Instant) {
+        let Some(plan) = self.plans.get_mut(vm) else {
+            return;
+        };
+        plan.failures = 0;
+        if let Standing::At(at) = plan.standing {
+            let soon = now + SOON;
+            let sooner = plan.pace.when(1.0, now).unwrap_or(soon).max(soon).min(at);
             plan.standing = Standing::At(sooner);
             self.due.remove(&(at, vm.clone()));
             self.due.insert((sooner, vm.clone()));

@@ -12,6 +12,7 @@
 
 mod budgets;
 mod dead_letters;
+pub mod domain;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod pending;
@@ -31,5 +32,5 @@ pub mod table;
 pub mod writer;
 
 pub use pending::{ArrivedDocument, Dispatch, NextDelivery, Pending};
-pub use settlement::Settlement;
+pub use settlement::{FullPull, Settlement};
 pub use state::{PendingState, Precedent};

@@ -11,7 +11,7 @@
 
 use super::policy::{LONGEST_DEFERRAL, QueuePolicy, Rate};
 use super::queue::Selection;
-use super::settlement::Settlement;
+use super::settlement::{FullPull, Settlement};
 use super::slot::{Arrival, Class, Nack, Slot, State};
 use super::state::{Detail, PendingState, Precedent};
 use super::table::{
@@ -26,6 +26,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 /// The pending documents, and the way to their file.
 pub struct Pending {
@@ -91,6 +92,15 @@ impl Pending {
         let accepted = stored.guests.iter();
         let accepted = accepted.filter_map(|(vm, row)| Some((vm.clone(), row.accepted?)));
         let mut state = PendingState::new(policy, accepted.collect(), now);
+        let domains = stored.guests.iter();
+        state.domains = domains
+            .filter_map(|(vm, row)| Some((vm.clone(), row.domain?)))
+            .collect();
+        let unknown = stored.guests.iter();
+        let unknown: HashSet<&VmId> = unknown
+            .filter(|(_, row)| row.known.is_none())
+            .map(|(vm, _)| vm)
+            .collect();
         for (vm, row) in &stored.slots {
             let stands = if row.dead.is_some() {
                 State::Dead
@@ -107,6 +117,7 @@ impl Pending {
             state.details.insert(vm.clone(), row.into());
             let mut slot = Slot::stored(row.report, row.trigger, row.place, stands);
             (slot.attempts, slot.demoted) = (row.attempts, row.demoted);
+            slot.of_former = unknown.contains(vm);
             state.queue.restore(vm.clone(), slot);
         }
         Self {
@@ -143,6 +154,11 @@ impl Pending {
                 guest,
                 fleet,
             } = document;
+            let domain = guest.domain;
+            if self.state().is_of_former(&vm, domain) {
+                tracing::info!(%vm, "a report of the machine that had this name before is left out");
+                return Ok(());
+            }
             let (arrival, slot) = self.admit(&vm, &summary, class);
             let put = PendingChange::Put {
                 vm: vm.clone(),
@@ -153,7 +169,7 @@ impl Pending {
                 seen_at: summary.seen_at,
             };
             self.writer.write(put).await?;
-            self.enqueue(&vm, arrival, &slot);
+            self.enqueue(&vm, arrival, &slot, domain);
             tracing::debug!(%vm, generation = %slot.report.key, ?class, "pending");
             Ok(())
         });
@@ -192,8 +208,9 @@ impl Pending {
     }
 
     /// The document is durable, under `row`: it stands in the queue.
-    fn enqueue(&self, vm: &VmId, arrival: Arrival, row: &SlotRow) {
+    fn enqueue(&self, vm: &VmId, mut arrival: Arrival, row: &SlotRow, domain: Option<Uuid>) {
         let mut state = self.state();
+        arrival.of_former = state.is_of_former(vm, domain);
         state.details.insert(vm.clone(), row.into());
         // While the commit was under way the older document may have been delivered, and its place
         // with it.
@@ -270,26 +287,30 @@ impl Pending {
         table::read(&self.store, vm)
     }
 
-    /// What became of the document that [`Pending::next`] gave; `said` is kept for people. Returns whether
-    /// the guest must be pulled in full now: its document is gone, or was refused for the first time.
+    /// What became of the document that [`Pending::next`] gave; `said` is kept for people. Says when the guest
+    /// must be pulled in full, if it must: its document is gone, or was refused for the first time.
     pub fn settled(
         &self,
         vm: &VmId,
         report: DocumentId,
         settlement: Settlement,
         said: Option<String>,
-    ) -> bool {
+    ) -> Option<FullPull> {
         let now = clock::now();
         let mut state = self.state();
         if let (Some(said), Some(detail)) = (said, state.details.get_mut(vm)) {
             detail.last_error = Some(said);
         }
-        let mut must_be_pulled = false;
+        let mut full_pull = None;
         match settlement {
             Settlement::Accepted | Settlement::Skipped => {
+                let slot = state.queue.slot(vm);
+                let is_former = slot.is_some_and(|slot| slot.of_former);
                 if state.queue.ack(vm, report) {
-                    let at = self.wall.now();
-                    if settlement == Settlement::Accepted && report.facts.is_none() {
+                    let counts =
+                        settlement == Settlement::Accepted && report.facts.is_none() && !is_former;
+                    let at = counts.then(|| self.wall.now());
+                    if let Some(at) = at {
                         state.accept(vm, report, at);
                     }
                     let vm = vm.clone();
@@ -298,13 +319,14 @@ impl Pending {
             }
             Settlement::Damaged => {
                 state.queue.discard(vm);
-                must_be_pulled = true;
+                full_pull = Some(FullPull::AtOnce);
             }
             Settlement::Refused => {
                 let jitter = fastrand::f64();
                 state.queue.nack(vm, report, Nack::Refused, now, jitter);
                 let slot = state.queue.slot(vm);
-                must_be_pulled = slot.is_some_and(|slot| slot.state != State::Dead);
+                let is_dead = slot.is_none_or(|slot| slot.state == State::Dead);
+                full_pull = (!is_dead).then_some(FullPull::AfterPause);
             }
             Settlement::Failed => {
                 let jitter = fastrand::f64();
@@ -341,7 +363,14 @@ impl Pending {
             self.forget_departed(&mut state, vm);
         }
         self.write_changed(&mut state);
-        must_be_pulled
+        full_pull
+    }
+
+    /// Whether Central refused this very content of the guest for good.
+    pub fn is_dead_letter(&self, vm: &VmId, report: DocumentId) -> bool {
+        let state = self.state();
+        let slot = state.queue.slot(vm);
+        slot.is_some_and(|slot| slot.state == State::Dead && slot.has_content_of(report))
     }
 
     /// Nothing is left to be delivered of a guest: if it left the roster, nothing is kept of it either.

@@ -104,6 +104,7 @@ impl Queue {
             seq: self.rings.draw(),
             trigger,
             is_reactive: wanted == Class::Reactive,
+            of_former: false,
         }
     }
 
@@ -136,8 +137,9 @@ impl Queue {
             self.rings.enter(vm, place);
             return;
         };
-        // The full report that was asked for because this one was refused.
-        slot.pulled_again |= slot.demoted && slot.report == arrival.report;
+        if slot.report == arrival.report {
+            slot.of_former = arrival.of_former;
+        }
         match slot.state {
             State::InFlight => {
                 // The same document again is no newer one; and the answer to it is still to come.
@@ -156,6 +158,14 @@ impl Queue {
             }
             // The refresh of a report that was refused: it is tried once more.
             State::Dead if slot.report == arrival.report => {
+                slot.state = State::Queued;
+                slot.place = fresh(&arrival);
+                let place = slot.place;
+                self.rings.enter(vm, place);
+            }
+            // The full report that was asked for because this one was refused.
+            State::Backoff(until) if slot.report == arrival.report && slot.is_refused() => {
+                self.backing_off.remove(&(until, vm.clone()));
                 slot.state = State::Queued;
                 slot.place = fresh(&arrival);
                 let place = slot.place;
@@ -297,12 +307,16 @@ impl Queue {
         slot.attempts += 1;
         slot.place = QueuePlace::default();
         // What fails without a refusal of its content may succeed another time.
-        let is_refused_again = nack == Nack::Refused && slot.demoted && slot.pulled_again;
+        let is_refused_again = nack == Nack::Refused && slot.demoted;
         slot.demoted |= nack == Nack::Refused;
         if is_refused_again {
             slot.state = State::Dead;
         } else {
-            let until = now + backoff.full_jitter(slot.attempts, jitter);
+            // What was refused waits for the full report; that of a guest that cannot be pulled does not come.
+            let until = match nack {
+                Nack::Refused => now + backoff.ceiling,
+                Nack::Failed => now + backoff.full_jitter(slot.attempts, jitter),
+            };
             slot.state = State::Backoff(until);
             self.backing_off.insert((until, vm.clone()));
         }
@@ -389,7 +403,7 @@ impl Queue {
         let is_in_flight = slot.state == State::InFlight && slot.report == report;
         if is_in_flight && slot.newer.is_none() {
             (slot.report, slot.trigger) = (found, trigger);
-            (slot.attempts, slot.demoted, slot.pulled_again) = (0, false, false);
+            (slot.attempts, slot.demoted) = (0, false);
             self.changed.insert(vm.clone());
             return self.requeue_same_place(vm, found);
         }
@@ -442,13 +456,23 @@ impl Queue {
         self.changed.remove(vm);
     }
 
+    /// Another machine has the guest's name: what is here is about the former one.
+    pub fn disown(&mut self, vm: &VmId) {
+        if let Some(slot) = self.slots.get_mut(vm) {
+            slot.of_former = true;
+            if let Some(newer) = &mut slot.newer {
+                newer.of_former = true;
+            }
+        }
+    }
+
     /// A dead letter is tried again, at somebody's request. Says whether there was one.
     pub fn revive(&mut self, vm: &VmId) -> bool {
         let dead = |slot: &&mut Slot| slot.state == State::Dead;
         let Some(slot) = self.slots.get_mut(vm).filter(dead) else {
             return false;
         };
-        (slot.attempts, slot.demoted, slot.pulled_again) = (0, false, false);
+        (slot.attempts, slot.demoted) = (0, false);
         let place = self.rings.tail(Class::Routine);
         self.requeue(vm, place);
         true

@@ -30,3 +30,12 @@ pub enum Settlement {
     /// Pending holds this other document: nothing was sent, and this one takes the place.
     Replaced(Box<ReportSummary>),
 }
+
+/// When a guest is pulled in full because of what became of its document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FullPull {
+    /// Now: its document is gone.
+    AtOnce,
+    /// In ten seconds or so: its document was refused, and is sent once more when it was pulled again.
+    AfterPause,
+}

@@ -37,6 +37,8 @@ pub struct Arrival {
     pub trigger: Trigger,
     /// It was pulled because its guest changed, within its budget or over it.
     pub is_reactive: bool,
+    /// It is about the machine that had its guest's name before.
+    pub of_former: bool,
 }
 
 /// What is known of a failed delivery.
@@ -77,9 +79,9 @@ pub struct Slot {
     pub attempts: u32,
     /// Refused once: retries are routine.
     pub demoted: bool,
-    /// Pulled in full again after it was refused; not stored, so that after a restart it is pulled once
-    /// more.
-    pub(super) pulled_again: bool,
+    /// It is about the machine that had its guest's name before: that Central accepts it says nothing of
+    /// the machine that has the name now. Not stored: of the other one no report is known then.
+    pub of_former: bool,
     /// It was pulled because its guest changed: urgent, and the time to its acceptance is measured.
     /// A refresh is no change, whatever its agent once made the report for.
     pub is_reactive: bool,
@@ -97,7 +99,7 @@ impl Slot {
             place,
             attempts: 0,
             demoted: false,
-            pulled_again: false,
+            of_former: false,
             // What it was is not written; this is where what is urgent can be.
             is_reactive: trigger == Trigger::Reactive
                 && (place.reactive.is_some() || place.is_none()),
@@ -108,20 +110,25 @@ impl Slot {
     /// A slot for a report that is the only one of its guest.
     pub(super) fn new(arrival: &Arrival, place: QueuePlace) -> Self {
         let mut slot = Self::stored(arrival.report, arrival.trigger, place, State::Queued);
-        slot.is_reactive = arrival.is_reactive;
+        (slot.is_reactive, slot.of_former) = (arrival.is_reactive, arrival.of_former);
         slot
     }
 
-    /// A newer report takes over: nothing that was held against the older one counts.
+    /// A newer report takes over: nothing that was held against other content counts.
     pub(super) fn take_on(&mut self, arrival: &Arrival, place: QueuePlace) {
+        if !self.has_content_of(arrival.report) {
+            (self.attempts, self.demoted) = (0, false);
+        }
         self.report = arrival.report;
         self.trigger = arrival.trigger;
         self.state = State::Queued;
         self.place = place;
-        self.attempts = 0;
-        self.demoted = false;
-        self.pulled_again = false;
-        self.is_reactive = arrival.is_reactive;
+        (self.is_reactive, self.of_former) = (arrival.is_reactive, arrival.of_former);
+    }
+
+    /// Whether its report says the same, perhaps under another key: that of an agent that was started anew.
+    pub(super) fn has_content_of(&self, report: DocumentId) -> bool {
+        (self.report.digest, self.report.facts) == (report.digest, report.facts)
     }
 
     /// A report that came during the flight takes over the places of the one that was sent. Says
@@ -132,6 +139,11 @@ impl Slot {
         };
         self.take_on(&newer, taken_over(self.place, &newer));
         true
+    }
+
+    /// Whether it waits for its guest to be pulled in full, because Central refused it.
+    pub(super) fn is_refused(&self) -> bool {
+        self.demoted && !self.is_deferred()
     }
 
     /// Whether it waits because Central asked for patience: its places are not lost.

@@ -7,6 +7,7 @@ use crate::clock::WallTime;
 use crate::report::{ReportKey, VmId};
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
+use uuid::Uuid;
 
 /// The queue, and beside it what the order does not depend on.
 pub struct PendingState {
@@ -16,6 +17,8 @@ pub struct PendingState {
     accepted: HashMap<VmId, (DocumentId, WallTime)>,
     /// The highest key that was accepted, of guests that went back to a lower one.
     highest: HashMap<VmId, ReportKey>,
+    /// Which libvirt domain guests are, of those of which a source says so.
+    pub(super) domains: HashMap<VmId, Uuid>,
     /// Guests in the roster; `None` until all of it was read.
     pub(super) present: Option<HashSet<VmId>>,
 }
@@ -71,6 +74,7 @@ impl PendingState {
             details: HashMap::new(),
             accepted,
             highest: HashMap::new(),
+            domains: HashMap::new(),
             present: None,
         }
     }
@@ -118,6 +122,15 @@ impl PendingState {
 
     /// A guest left the roster.
     pub(super) fn forget(&mut self, vm: &VmId) {
+        self.forget_accepted(vm);
+        // Under the same name another domain may come while a document of this one is under way.
+        if self.queue.slot(vm).is_none() {
+            self.domains.remove(vm);
+        }
+    }
+
+    /// What Central has of a guest says nothing any more.
+    pub(super) fn forget_accepted(&mut self, vm: &VmId) {
         self.queue.forget_budget(vm);
         self.accepted.remove(vm);
         self.highest.remove(vm);

@@ -213,14 +213,14 @@ pub enum PendingChange {
         /// Its slot from now on.
         slot: SlotRow,
     },
-    /// Central accepted this report: it goes, unless a newer one took its place.
+    /// Central has this document: it goes, unless a newer one took its place.
     Clear {
         /// The guest.
         vm: VmId,
         /// What was accepted.
         report: DocumentId,
-        /// When.
-        at: WallTime,
+        /// When the guest's report was accepted; `None`: it says nothing of that.
+        at: Option<WallTime>,
     },
     /// This report is not delivered any more: it goes, unless a newer one took its place.
     Drop {
@@ -347,7 +347,7 @@ impl Tables<'_, '_> {
                 _ => Ok(()),
             },
             PendingChange::Clear { vm, report, at } => {
-                if report.facts.is_none()
+                if let Some(at) = at
                     && let Some(mut guest) = get::<GuestRow>(guests, vm)?
                 {
                     guest.accepted = Some((*report, *at));

@@ -57,6 +57,8 @@ pub enum Manner {
     Babbles,
     /// Says "unchanged" whatever is asked.
     AlwaysUnchanged,
+    /// Sends its report whatever is known.
+    NeverUnchanged,
     /// Sends an answer of 16 MiB that is nothing but empty entries of a map, or of facts.
     Floods { facts: bool },
 }
@@ -364,6 +366,7 @@ async fn serve(
         Manner::AnnouncesTooMuch => write_frame(&mut stream, &(17u32 << 20).to_be_bytes()).await,
         Manner::Babbles => write_frame(&mut stream, b"\0\0\0\x03\xff\xff\xff").await,
         Manner::AlwaysUnchanged => write_frame(&mut stream, &script.answer(true)).await,
+        Manner::NeverUnchanged => write_frame(&mut stream, &script.answer(false)).await,
         Manner::Floods { facts } => write_frame(&mut stream, &flood(facts)).await,
     };
 }

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::sense::deliver::sink::Delivering;
-use crate::sense::queue::Settlement;
 use crate::sense::queue::fixture::{arrived, pending, stored};
 use crate::sense::queue::policy::QueuePolicy;
 use crate::sense::queue::slot::State;
+use crate::sense::queue::{FullPull, Settlement};
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -32,7 +32,7 @@ impl Sink for Scripted {
 /// A loop that runs, and its surroundings.
 struct Running {
     pending: Arc<Pending>,
-    full_pulls: mpsc::UnboundedReceiver<VmId>,
+    full_pulls: mpsc::UnboundedReceiver<(VmId, FullPull)>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
     writer: tokio::task::JoinHandle<()>,
@@ -118,7 +118,8 @@ async fn a_refused_report_is_pulled_in_full_and_dead_only_if_that_is_refused_too
     let sink = sink([refused(), refused()]);
     let mut running = Running::start(dir.path(), sink.clone());
     running.arrive("a", 1, "p").await;
-    assert_eq!(running.full_pulls.recv().await.unwrap().as_str(), "a");
+    let (vm, full_pull) = running.full_pulls.recv().await.unwrap();
+    assert_eq!((vm.as_str(), full_pull), ("a", FullPull::AfterPause));
     running
         .until("a", |state| matches!(state, Some(State::Backoff(_))))
         .await;

@@ -119,12 +119,18 @@ fn a_guest_that_holds_waits_is_always_in_one_after_it_was_met() {
 #[test]
 fn a_full_report_is_asked_for_when_its_time_has_come_also_after_a_restart() {
     let now = clock::now();
-    for (hours, ask) in [(0, Ask::Get), (3, Ask::Get), (4, Ask::Full), (9, Ask::Full)] {
+    for (hours, ask) in [
+        (0, Ask::Get),
+        (3, Ask::Get),
+        (4, Ask::Refresh),
+        (9, Ask::Refresh),
+    ] {
         let mut schedule = schedule();
         let memory = Memory {
             knows_report: true,
             waits: true,
             full_age: Duration::from_secs(hours * 3600),
+            is_restored: true,
         };
         schedule.add(vm(1), memory, now, 0.0);
         assert_eq!(schedule.take_due(now, 0.0), Some((vm(1), ask)), "{hours}");
@@ -149,14 +155,14 @@ fn a_guest_that_waits_is_asked_for_a_full_report_when_its_time_has_come() {
                 now += time;
                 unchanged(true)
             }
-            Ask::Full | Ask::Get => report,
+            Ask::Full | Ask::Refresh | Ask::Get => report,
         };
         schedule.finished(&vm(1), outcome, now, jitter);
         now = now.max(schedule.next_due().unwrap());
     }
     let fulls: Vec<Duration> = asked
         .iter()
-        .filter(|(_, ask)| *ask == Ask::Full)
+        .filter(|(_, ask)| ask.is_full())
         .map(|(at, _)| *at)
         .collect();
     assert!(fulls.len() > 20, "{fulls:?}");
@@ -182,7 +188,7 @@ fn a_guest_that_claims_to_wait_and_cannot_is_polled() {
         asked.push(ask);
         let outcome = match ask {
             Ask::Wait(_) => PullOutcome::NoWaits,
-            Ask::Get | Ask::Full => unchanged(true),
+            Ask::Get | Ask::Full | Ask::Refresh => unchanged(true),
         };
         schedule.finished(&vm(1), outcome, now, 0.5);
         now = now.max(schedule.next_due().unwrap());
@@ -199,7 +205,9 @@ fn guests_that_came_together_are_not_polled_together() {
     for n in 0..1000 {
         schedule.add(vm(n), Memory::default(), now, 0.5);
     }
-    while let Some((vm, _)) = schedule.take_due(now, 0.5) {
+    let later = now + Duration::from_secs(5);
+    for _ in 0..1000 {
+        let (vm, _) = schedule.take_due(later, 0.5).unwrap();
         let report = PullOutcome::Report { waits: false };
         schedule.finished(&vm, report, now, fastrand::f64());
     }
@@ -208,12 +216,133 @@ fn guests_that_came_together_are_not_polled_together() {
     assert!((300..700).contains(&early), "{early}");
 }
 
+/// Loss prevented: a restart of the sensor hides the changes of ten thousand guests for minutes, or asks all of
+/// them in the same second.
+#[test]
+fn after_a_restart_waits_are_held_again_at_200_a_second() {
+    let now = clock::now();
+    let mut schedule = schedule();
+    let memory = Memory {
+        is_restored: true,
+        ..known_to_wait()
+    };
+    for n in 0..10_000 {
+        schedule.add(vm(n), memory, now, fastrand::f64());
+    }
+    let asked: Vec<Duration> = schedule.due.iter().map(|(at, _)| *at - now).collect();
+    let last = *asked.last().unwrap();
+    assert!(last <= Duration::from_secs(10_000 / 200), "{last:?}");
+    for second in 0..50 {
+        let second = Duration::from_secs(second)..Duration::from_secs(second + 1);
+        let count = asked.iter().filter(|at| second.contains(*at)).count();
+        assert!(count <= 220, "{count} in {second:?}");
+    }
+    // One that comes later, by itself, is asked at once.
+    let later = now + Duration::from_secs(60);
+    schedule.add(vm(10_000), Memory::default(), later, 0.5);
+    assert!(schedule.due.contains(&(later, vm(10_000))));
+}
+
+/// Loss prevented: agents that are polled, all asked in the first second of a sensor and in step after that.
+#[test]
+fn the_first_wave_of_polls_is_spread_over_a_third_of_the_interval_and_20_minutes_at_most() {
+    let now = clock::now();
+    let minute = Duration::from_secs(60);
+    for (poll, wave) in [(15 * minute, 5 * minute), (240 * minute, 20 * minute)] {
+        let mut schedule = Schedule::new(Timing::new(poll, 480 * minute));
+        let memory = Memory {
+            waits: false,
+            is_restored: true,
+            ..known_to_wait()
+        };
+        for n in 0..1000 {
+            schedule.add(vm(n), memory, now, fastrand::f64());
+        }
+        let asked = |schedule: &Schedule, share: f64, of: Duration| {
+            let until = now + of.mul_f64(share);
+            schedule.due.iter().filter(|(at, _)| *at <= until).count()
+        };
+        assert_eq!(asked(&schedule, 1.0, wave), 1000);
+        let half = asked(&schedule, 0.5, wave);
+        assert!((300..700).contains(&half), "{half}");
+        // Then each at the interval, spread over all of it.
+        let end = now + wave;
+        while let Some((vm, _)) = schedule.take_due(end, 0.5) {
+            schedule.finished(&vm, unchanged(false), end, fastrand::f64());
+        }
+        let second = asked(&schedule, 1.0, wave + poll.mul_f64(0.5));
+        assert!((300..700).contains(&second), "{second}");
+        // One of which nothing was known is met like any other.
+        schedule.add(vm(1001), Memory::default(), now, 0.9);
+        assert!(schedule.due.contains(&(now, vm(1001))));
+    }
+}
+
+#[test]
+fn without_a_spread_everybody_is_asked_at_once_and_polled_at_the_interval() {
+    let now = clock::now();
+    let mut schedule = schedule();
+    schedule.set_timing(schedule.timing.clone().with_spread(false));
+    for n in 0..1000 {
+        let memory = Memory {
+            waits: n % 2 == 0,
+            is_restored: true,
+            ..known_to_wait()
+        };
+        schedule.add(vm(n), memory, now, fastrand::f64());
+    }
+    assert!(schedule.due.iter().all(|(at, _)| *at == now));
+    let (vm, _) = schedule.take_due(now, 0.5).unwrap();
+    schedule.finished(&vm, unchanged(false), now, 0.0);
+    let (_, next) = schedule.look(&vm).unwrap();
+    assert_eq!(next, Some(now + Duration::from_secs(300)));
+}
+
+/// Loss prevented: content that Central refuses is sent at every poll, or never again.
+#[test]
+fn a_guest_whose_content_is_refused_is_polled_and_its_refresh_is_due_when_it_was() {
+    let start = clock::now();
+    let mut schedule = schedule();
+    schedule.add(vm(1), Memory::default(), start, 0.5);
+    let (mut now, mut asked) = (start, Vec::new());
+    while now < start + Duration::from_secs(5 * 3600) {
+        let (_, ask) = schedule.take_due(now, 0.5).unwrap();
+        asked.push(ask);
+        let outcome = match asked.len() {
+            1 => PullOutcome::Report { waits: false },
+            _ if ask == Ask::Refresh => break,
+            _ => PullOutcome::Refused { waits: false },
+        };
+        schedule.finished(&vm(1), outcome, now, 0.5);
+        now = now.max(schedule.next_due().unwrap());
+    }
+    let (last, polls) = asked.split_last().unwrap();
+    assert_eq!(*last, Ask::Refresh);
+    assert!(polls[1..].iter().all(|ask| *ask == Ask::Get));
+    let late = now - start;
+    let hours = Duration::from_secs(3600).mul_f64(3.8);
+    assert!(
+        late >= hours && late <= hours + Duration::from_secs(300),
+        "{late:?}"
+    );
+    // What was asked for once more is not asked for without end.
+    schedule.finished(&vm(1), PullOutcome::Refused { waits: false }, now, 0.5);
+    schedule.want_full_now(&vm(1), now);
+    now += Duration::from_secs(10);
+    assert_eq!(
+        schedule.take_due(now, 0.5).map(|(_, ask)| ask.is_full()),
+        Some(true)
+    );
+    schedule.finished(&vm(1), PullOutcome::Refused { waits: false }, now, 0.5);
+    assert!(schedule.next_due().unwrap() > now + Duration::from_secs(60));
+}
+
 proptest! {
     /// Loss prevented: a guest that is never asked again, asked twice at once, or asked without
     /// end.
     #[test]
     fn every_guest_has_exactly_one_turn_and_none_is_asked_without_end(
-        steps in proptest::collection::vec((0usize..6, 0u64..100, 0.01..1.0f64), 1..300)
+        steps in proptest::collection::vec((0usize..7, 0u64..100, 0.01..1.0f64), 1..300)
     ) {
         let start = clock::now();
         let mut now = start;
@@ -237,6 +366,7 @@ proptest! {
                     PullOutcome::Busy,
                     PullOutcome::Contradictory,
                     PullOutcome::Failed,
+                    PullOutcome::Refused { waits: true },
                 ][outcome];
                 schedule.finished(&vm, outcome, now, jitter);
                 // An answer that comes twice changes nothing.
@@ -259,6 +389,7 @@ fn known_to_wait() -> Memory {
         knows_report: true,
         waits: true,
         full_age: Duration::ZERO,
+        is_restored: false,
     }
 }
 

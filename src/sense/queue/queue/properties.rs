@@ -6,7 +6,7 @@ use super::tests::{arrive, known, vm};
 use super::*;
 use crate::clock;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 const GUESTS: u8 = 6;
 
@@ -127,8 +127,8 @@ struct World {
     unaccepted: HashMap<VmId, DocumentId>,
     in_flight: Vec<(VmId, DocumentId)>,
     last_sent: HashMap<VmId, u32>,
-    /// Reports that were refused, and whether they were pulled again since.
-    refused: HashMap<(VmId, u32), bool>,
+    /// Reports that were refused.
+    refused: HashSet<(VmId, u32)>,
     /// When reports went ahead as reactive ones, and how many restarts there had been.
     reactive_sent: HashMap<VmId, Vec<(Instant, u32)>>,
     restarts: u32,
@@ -144,7 +144,7 @@ impl World {
             unaccepted: HashMap::new(),
             in_flight: Vec::new(),
             last_sent: HashMap::new(),
-            refused: HashMap::new(),
+            refused: HashSet::new(),
             reactive_sent: HashMap::new(),
             restarts: 0,
         }
@@ -166,9 +166,6 @@ impl World {
                 if let Some(report) = self.unaccepted.get(&vm) {
                     let generation = report.key.generation.get();
                     arrive(&mut self.queue, &vm, generation, false, self.now);
-                    self.refused
-                        .entry((vm, generation))
-                        .and_modify(|again| *again = true);
                 }
             }
             Op::Select => self.select(),
@@ -295,14 +292,13 @@ impl World {
                 assert!(self.queue.nack(&vm, report, nack, self.now, 0.7));
                 let of = (vm, report.key.generation.get());
                 let is_dead = self.queue.slot(&of.0).unwrap().state == State::Dead;
-                let is_consistent_with =
-                    nack == Nack::Refused && self.refused.get(&of) == Some(&true);
+                let is_second = nack == Nack::Refused && self.refused.contains(&of);
                 assert!(
-                    !is_dead || is_consistent_with,
+                    !is_dead || is_second,
                     "a dead letter without a second refusal"
                 );
                 if nack == Nack::Refused {
-                    self.refused.entry(of).or_default();
+                    self.refused.insert(of);
                 }
             }
             Answer::PutBack => {

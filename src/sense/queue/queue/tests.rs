@@ -91,24 +91,27 @@ fn routine_reports_leave_the_reserve_to_reactive_ones() {
 }
 
 #[test]
-fn a_report_is_a_dead_letter_when_the_one_pulled_after_a_refusal_is_refused_until_the_next_comes() {
+fn a_report_is_a_dead_letter_when_it_is_refused_again_until_the_next_comes() {
     let mut now = clock::now();
     let mut queue = Queue::new(QueuePolicy::default(), now);
     arrive(&mut queue, &vm(1), 1, true, now);
-    // Neither failures of any number nor refusals make one before the full report was pulled.
-    for nack in [Nack::Failed; 50].into_iter().chain([Nack::Refused; 50]) {
+    let is_waiting = |queue: &Queue| matches!(queue.slot(&vm(1)).unwrap().state, State::Backoff(_));
+    // Failures of any number make none, before and after a refusal.
+    for nack in [Nack::Failed; 50].into_iter().chain([Nack::Refused]) {
         let (at, report) = next_of(&mut queue, now);
         now = at;
         queue.nack(&vm(1), report, nack, now, 1.0);
-        assert!(matches!(
-            queue.slot(&vm(1)).unwrap().state,
-            State::Backoff(_)
-        ));
+        assert!(is_waiting(&queue));
     }
+    // It waits for the full report: the guest is pulled long before it is sent without that.
+    let Selection::At(alone) = queue.select(now) else {
+        unreachable!("it waits")
+    };
+    assert_eq!(alone - now, Duration::from_secs(300));
     arrive(&mut queue, &vm(1), 1, false, now);
-    let (at, report) = next_of(&mut queue, now);
-    now = at;
-    queue.nack(&vm(1), report, Nack::Failed, now, 1.0);
+    assert_eq!(queue.select(now), Selection::Send(vm(1), known(1)));
+    queue.nack(&vm(1), known(1), Nack::Failed, now, 1.0);
+    assert!(is_waiting(&queue));
     let (at, report) = next_of(&mut queue, now);
     now = at;
     queue.nack(&vm(1), report, Nack::Refused, now, 1.0);
@@ -120,8 +123,20 @@ fn a_report_is_a_dead_letter_when_the_one_pulled_after_a_refusal_is_refused_unti
     queue.nack(&vm(1), known(1), Nack::Refused, now, 1.0);
     assert_eq!(queue.slot(&vm(1)).unwrap().state, State::Dead);
     assert_eq!(queue.select(now), Selection::Idle);
-    arrive(&mut queue, &vm(1), 2, false, now);
-    assert_eq!(queue.select(now), Selection::Send(vm(1), known(2)));
+    // So is that of the same content under another key; other content begins anew.
+    let again = DocumentId {
+        key: known(2).key,
+        ..known(1)
+    };
+    let arrival = queue.admit(&vm(1), again, Trigger::Scheduled, Class::Routine, now);
+    queue.enqueue(&vm(1), arrival);
+    assert_eq!(queue.select(now), Selection::Send(vm(1), again));
+    queue.nack(&vm(1), again, Nack::Refused, now, 1.0);
+    assert_eq!(queue.slot(&vm(1)).unwrap().state, State::Dead);
+    arrive(&mut queue, &vm(1), 3, false, now);
+    assert_eq!(queue.select(now), Selection::Send(vm(1), known(3)));
+    queue.nack(&vm(1), known(3), Nack::Refused, now, 1.0);
+    assert!(is_waiting(&queue));
 }
 
 /// Loss prevented: an urgent report stands behind ten thousand routine ones because Central was away.

@@ -170,7 +170,7 @@ pub(super) fn clear(id: &str, generation: u32) -> PendingChange {
     PendingChange::Clear {
         vm: vm(id),
         report: report(id, generation),
-        at: WallTime::from_unix_ms(9),
+        at: Some(WallTime::from_unix_ms(9)),
     }
 }
 
