@@ -3,11 +3,78 @@
 //! Agent and sensor compare it to know whether they have the same mapping. It finds changes, and resists nobody
 //! who looks for a collision: whoever may push a mapping may push any.
 
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hash::Hasher as _;
 use std::str::FromStr;
 use twox_hash::XxHash64;
+
+/// Longest mapping that is pushed, in bytes. The real one has some 2 MB.
+pub const LONGEST: usize = 5 << 20;
+
+/// Whether this may be pushed: JSON in UTF-8, and in it an object `data`. What that holds is not looked at.
+///
+/// # Errors
+/// Says where and why not.
+pub fn check(json: &[u8]) -> Result<(), String> {
+    let json = std::str::from_utf8(json).map_err(|_| "the mapping is not UTF-8".to_owned())?;
+    let outline: Result<Outline, _> = serde_json::from_str(json);
+    outline.map(drop).map_err(|error| error.to_string())
+}
+
+/// The outer object of a mapping.
+struct Outline;
+
+/// The object in `data`.
+struct Data;
+
+impl<'de> Deserialize<'de> for Outline {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Outline {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with the key \"data\"")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut has_data = false;
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "data" {
+                map.next_value::<Data>()?;
+                has_data = true;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        let missing = || serde::de::Error::missing_field("data");
+        has_data.then_some(self).ok_or_else(missing)
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Data {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of repository ids")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(self)
+    }
+}
 
 /// The hash, shown as 16 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,6 +147,28 @@ mod tests {
             "ef46db3751d8e9999",
         ] {
             assert!(text.parse::<MappingHash>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_mapping_is_told_from_one() {
+        for good in [
+            r#"{"data": {}}"#,
+            r#"{"x": [1], "data": {"a": {"cpes": ["cpe:/o:x"]}, "b": 5}, "y": null}"#,
+            r#"{"data": {}, "data": {"a": {}}}"#,
+        ] {
+            assert_eq!(check(good.as_bytes()), Ok(()), "{good}");
+        }
+        for bad in [
+            &b""[..],
+            b"{}",
+            b"[]",
+            b"{\"data\": []}",
+            b"{\"data\": {}} more",
+            b"{\"data\": {\"a\xff\": {}}}",
+            b"{\"data\": {\"a\"",
+        ] {
+            assert!(check(bad).is_err(), "{bad:?}");
         }
     }
 

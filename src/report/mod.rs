@@ -22,7 +22,7 @@ pub mod escape;
 pub mod evr;
 pub mod facts;
 mod generation;
-mod mapping;
+pub mod mapping;
 mod package;
 mod token;
 mod view;

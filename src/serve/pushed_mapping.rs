@@ -1,13 +1,11 @@
 //! The mapping that a sensor pushed: on disk where that can be, else in memory until it can.
 
 use super::mapping_table::{self, MappingRow};
-use super::repo_cpe::{self, RepoCpeError};
+use super::repo_cpe::RepoCpeError;
 use crate::clock::WallTime;
 use crate::report::MappingHash;
+use crate::report::mapping::{self, LONGEST};
 use crate::store::{Store, StoreError};
-
-/// Longest mapping that is taken, in bytes. The real one has some 2 MB.
-pub(super) const LONGEST: usize = 5 << 20;
 
 /// What became of a push.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,10 +67,9 @@ impl PushedMapping {
         if self.hash() == Some(hash) {
             return Err(Pushed::Same(hash));
         }
-        let json = String::from_utf8(json)
-            .map_err(|_| Pushed::Malformed("the mapping is not UTF-8".into()))?;
-        repo_cpe::check_pushed(&json)
-            .map_err(|error| Pushed::Malformed(format!("not a mapping: {error}")))?;
+        let not_one = |error: String| Pushed::Malformed(format!("not a mapping: {error}"));
+        mapping::check(&json).map_err(not_one)?;
+        let json = String::from_utf8(json).map_err(|error| not_one(error.to_string()))?;
         Ok((MappingRow { hash, received_at }, json))
     }
 

@@ -331,14 +331,6 @@ fn io_error(path: &Path, source: io::Error) -> RepoCpeError {
     }
 }
 
-/// Whether a sensor may push this: JSON, and in it an object `data`.
-///
-/// # Errors
-/// Says where and why not.
-pub fn check_pushed(json: &str) -> Result<(), serde_json::Error> {
-    parse(json.as_bytes(), &BTreeSet::new(), Entries::Unchecked).map(drop)
-}
-
 impl Content<'_> {
     fn seen(&self) -> Result<MappingStamp, RepoCpeError> {
         match self {

@@ -8,6 +8,7 @@ use super::fields::{Fields, Value, low_half};
 use super::frame;
 use super::message as wire;
 use super::meta::REPORT_V1;
+use prost::Message as _;
 use std::time::Duration;
 
 /// What a peer asks.
@@ -77,12 +78,28 @@ pub fn encode(known: Knowledge<'_>, wait: Option<Duration>) -> Vec<u8> {
 }
 
 /// The frame that pushes a mapping.
-pub fn encode_push(mapping: Vec<u8>) -> Vec<u8> {
-    let method = wire::request::Method::SyncRepoCpeMapping(wire::SyncRepoCpeMapping { mapping });
-    frame::encode(&wire::VmServiceRequest {
+pub fn encode_push(mapping: &[u8]) -> Vec<u8> {
+    [&push_head(mapping.len()), mapping].concat()
+}
+
+/// All of that frame in front of a mapping of so many bytes: one mapping goes to many agents, and is not copied
+/// for each.
+pub fn push_head(mapping: usize) -> Vec<u8> {
+    let meta = wire::VmServiceRequest {
         meta: Some(own_meta()),
-        method: Some(method),
-    })
+        method: None,
+    };
+    let mut body = meta.encode_to_vec();
+    let field = |number: u8, len: usize, bytes: &mut Vec<u8>| {
+        bytes.push(number << 3 | 2);
+        prost::encoding::encode_varint(len as u64, bytes);
+    };
+    let mut inner = Vec::new();
+    field(1, mapping, &mut inner);
+    field(3, inner.len() + mapping, &mut body);
+    body.extend(inner);
+    let len = u32::try_from(body.len() + mapping).unwrap_or(u32::MAX);
+    [&len.to_be_bytes()[..], &body].concat()
 }
 
 fn own_meta() -> wire::RequestMeta {
@@ -240,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_push_is_known_by_its_beginning() {
-        let bytes = encode_push(vec![b'm'; 300]);
+        let bytes = encode_push(&[b'm'; 300]);
         let body = &bytes[frame::HEADER..];
         let read = Request::decode(body).unwrap();
         assert_eq!(read.method, Some(Method::SyncMapping(&[b'm'; 300])));
@@ -250,6 +267,17 @@ mod tests {
         let known_at = said.iter().position(Option::is_some).unwrap();
         assert!(known_at < 60, "{known_at}");
         assert!(said[known_at..].iter().all(|said| *said == Some(true)));
+        // As prost writes it.
+        let read = VmServiceRequest::decode(body).unwrap();
+        let again = VmServiceRequest {
+            method: Some(request::Method::SyncRepoCpeMapping(
+                wire::SyncRepoCpeMapping {
+                    mapping: vec![b'm'; 300],
+                },
+            )),
+            ..read.clone()
+        };
+        assert_eq!((read, frame::encode(&again)), (again, bytes.clone()));
 
         for wait in [None, Some(Duration::from_secs(1))] {
             let bytes = encode(Knowledge::default(), wait);

@@ -68,7 +68,7 @@ fn mapped(agent: &Agent) -> Answer {
 fn push(socket: &Path, mapping: &[u8]) -> io::Result<Result<bool, ErrorCode>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    stream.write_all(&encode_push(mapping.to_vec()))?;
+    stream.write_all(&encode_push(mapping))?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let answer = answer.get(HEADER..).ok_or(io::ErrorKind::UnexpectedEof)?;
