@@ -173,9 +173,14 @@ fn exit_code(written: io::Result<()>) -> u8 {
     }
 }
 
+/// Says on standard error, in one line, what people should know beside the output.
+fn note(what: &str) {
+    let _ = writeln!(io::stderr().lock(), "afferent: {}", visible(what));
+}
+
 /// Says on standard error, in one line, what went wrong, and gives the exit code back.
 fn complain(code: u8, what: &str) -> u8 {
-    let _ = writeln!(io::stderr().lock(), "afferent: {}", visible(what));
+    note(what);
     code
 }
 

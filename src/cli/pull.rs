@@ -4,8 +4,8 @@ use super::bill_of_materials;
 use super::native;
 use super::options::parse;
 use super::output::Output;
-use super::{CONFIGURATION, FAILED, USAGE, complain, format};
-use crate::clock::WallTime;
+use super::{CONFIGURATION, FAILED, USAGE, complain, format, note};
+use crate::clock::{self, WallTime};
 use crate::report::{Epoch, Generation, Report, ReportKey, Token, Trigger, facts};
 use crate::sbom::{BomFormat, Subject};
 use crate::transport::{
@@ -28,6 +28,9 @@ use std::time::Duration;
 /// For everything but the time that the agent was asked to wait.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Between two questions to an agent that cannot wait.
+const POLL: Duration = Duration::from_secs(2);
+
 /// Ask an agent for its report, once.
 #[derive(FromArgs)]
 #[argh(
@@ -43,7 +46,7 @@ pub(super) struct PullArgs {
     /// it is still that
     #[argh(option, arg_name = "EPOCH:GENERATION|TOKEN")]
     known: Option<KnownReport>,
-    /// wait this long for another report than the known one, 0s to 24h
+    /// wait this long for another report than the known one, 0s to 24h; an agent that cannot wait is asked every 2 s
     #[argh(option, arg_name = "DURATION", from_str_fn(wait))]
     wait: Option<Duration>,
     /// our certificate for mutual TLS (PEM)
@@ -216,9 +219,16 @@ fn bill(args: &PullArgs, answer: &Answer, format: BomFormat) -> Result<Vec<u8>, 
 
 async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String> {
     let (mut body, mut guest) = exchange(args, tls, args.wait).await?;
-    if args.wait.is_some() && knows_no_wait(&body) {
-        // As StackRox's own agent: the report that it has is better than none.
-        (body, guest) = exchange(args, tls, None).await?;
+    if let Some(wait) = args.wait
+        && knows_no_wait(&body)
+    {
+        // As StackRox's own agent.
+        let every = POLL.as_secs();
+        note(&format!(
+            "{}: the agent does not know wait_report: it is asked every {every} s instead",
+            args.address
+        ));
+        (body, guest) = poll(args, tls, wait).await?;
     }
     let response =
         Response::decode(&body).map_err(|error| format!("the answer is none: {error}"))?;
@@ -286,6 +296,35 @@ async fn exchange(
     tokio::time::timeout(allowed, exchange)
         .await
         .map_err(|_| format!("no answer within {} s", allowed.as_secs()))?
+}
+
+/// Asks again and again until there is another report than the known one, or the time is over.
+async fn poll(
+    args: &PullArgs,
+    tls: Option<&ClientTls>,
+    wait: Duration,
+) -> Result<(Vec<u8>, Option<String>), String> {
+    let until = clock::now() + wait;
+    loop {
+        let answer = exchange(args, tls, None).await?;
+        let left = until.saturating_duration_since(clock::now());
+        if left.is_zero() || !is_worth_a_wait(&answer.0) {
+            return Ok(answer);
+        }
+        tokio::time::sleep(POLL.min(left)).await;
+    }
+}
+
+/// Whether an answer is one that another may follow: nothing new, or no report yet.
+fn is_worth_a_wait(body: &[u8]) -> bool {
+    match Response::decode(body).ok().and_then(|r| r.payload) {
+        Some(Payload::Report(answer)) => answer.unchanged,
+        Some(Payload::Error(error)) => matches!(
+            ErrorCode::try_from(error.code),
+            Ok(ErrorCode::Busy | ErrorCode::NotReady)
+        ),
+        None => false,
+    }
 }
 
 /// Why there is no answer. An alert of TLS in place of one is told as such.

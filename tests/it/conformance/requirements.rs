@@ -260,37 +260,44 @@ fn rhel_oracle_and_sles_have_a_major_version_and_others_their_own() {
 }
 
 #[test]
-fn pull_asks_an_agent_that_cannot_wait_for_its_report_at_once() {
+fn pull_polls_an_agent_that_cannot_wait_and_says_so() {
     let root = guests::with(&["only"]);
     let report = guests::sent(&guests::report(root.path(), None));
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("socket");
     let listener = UnixListener::bind(&socket).unwrap();
+    let unknown = |code: ErrorCode| {
+        response::Payload::Error(Error {
+            code: code.into(),
+            message: "unknown or unset method".into(),
+            ..Error::default()
+        })
+    };
+    let answers = [
+        unknown(ErrorCode::UnknownMethod),
+        response::Payload::GetReport(GetReportResponse {
+            index_report: None,
+            unchanged: true,
+        }),
+        unknown(ErrorCode::Busy),
+        response::Payload::GetReport(GetReportResponse {
+            index_report: Some(report),
+            unchanged: false,
+        }),
+    ];
     let serving = std::thread::spawn(move || {
         let mut waits = Vec::new();
-        for _ in 0..2 {
+        for payload in answers {
             let (mut stream, _) = listener.accept().unwrap();
             let mut head = [0; frame::HEADER];
             stream.read_exact(&mut head).unwrap();
             let mut body = vec![0; u32::from_be_bytes(head) as usize];
             stream.read_exact(&mut body).unwrap();
             let asked = Request::decode(&body).unwrap().method.unwrap();
-            let is_wait = matches!(asked, Method::WaitReport(..));
-            waits.push(is_wait);
-            let payload = match is_wait {
-                true => response::Payload::Error(Error {
-                    code: ErrorCode::UnknownMethod.into(),
-                    message: "unknown or unset method".into(),
-                    ..Error::default()
-                }),
-                false => response::Payload::GetReport(GetReportResponse {
-                    index_report: Some(report.clone()),
-                    unchanged: false,
-                }),
-            };
+            waits.push(matches!(asked, Method::WaitReport(..)));
             let answer = VmServiceResponse {
                 meta: Some(ResponseMeta {
-                    report_generation: 1,
+                    report_generation: 2,
                     supported_methods: vec!["get_report".into()],
                     ..ResponseMeta::default()
                 }),
@@ -301,13 +308,18 @@ fn pull_asks_an_agent_that_cannot_wait_for_its_report_at_once() {
         waits
     });
     let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
-        .args(["pull", "--wait", "5s"])
+        .args(["pull", "--known", "0:1", "--wait", "60s"])
         .arg(format!("unix:{}", socket.display()))
         .output()
         .unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && shown.contains("only"), "{shown}");
-    assert_eq!(serving.join().unwrap(), [true, false]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && shown.contains("only"),
+        "{shown}{said}"
+    );
+    assert!(said.contains("does not know wait_report"), "{said}");
+    assert_eq!(serving.join().unwrap(), [true, false, false, false]);
 }
 
 #[test]
