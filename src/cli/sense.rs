@@ -5,6 +5,7 @@ use super::options::{ConfigError, SettingOrigin, Settings, parse, settings};
 use crate::report::VmId;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
 use crate::sense::fleet::FleetLimits;
+use crate::sense::mapping::SensorMappingSource;
 use crate::sense::queue::policy::Rate;
 use crate::sense::roster::{RosterEntry, RosterSource, file};
 use crate::sense::{self, SenseConfig};
@@ -59,6 +60,10 @@ settings! {
             poll_interval: duration from "1s" to "24h" = "5m";
             /// time after which a full report is asked for, whatever is known
             refresh_interval: duration from "1m" to "168h" = "4h";
+            /// whether guests that come together are asked one after the other, 200 a second
+            spread: on_off = "on";
+            /// mapping of repositories to CPEs (JSON) that guests without it are given, read again every four hours
+            repo_cpe: one "FILE|URL";
             /// reports a second that Central takes
             rate: decimal from "0.001" to "1000000" or "not limited";
             /// reports that Central takes at once after a pause, where the rate is limited
@@ -156,6 +161,8 @@ pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError>
         damaged: settings.damaged()?,
         poll_interval: settings.duration("poll_interval")?,
         refresh_interval: settings.duration("refresh_interval")?,
+        spread: settings.on_off("spread")?,
+        repo_cpe: settings.optional("repo_cpe", parse::any::<SensorMappingSource>)?,
         rate: settings.optional_decimal("rate")?.map(|per_second| Rate {
             per_second,
             burst,

@@ -3,6 +3,7 @@
 //! Answers are made beside the loop. Each holds a lock for a few guests at a time, or reads a snapshot.
 
 use super::fleet::query::{FleetAnswer, FleetQuery};
+use super::queue::FullPull;
 use super::status::{StatusAnswer, View, state_of};
 use crate::report::VmId;
 use crate::store::Store;
@@ -17,7 +18,7 @@ pub(super) struct ControlRoom {
     pub(super) view: Arc<View>,
     pub(super) store: Arc<Store>,
     /// Guests to be asked for a full report now.
-    pub(super) full_pulls: UnboundedSender<VmId>,
+    pub(super) full_pulls: UnboundedSender<(VmId, FullPull)>,
 }
 
 /// An answer.
@@ -89,7 +90,7 @@ impl ControlRoom {
         }
         for vm in &asked {
             // Fails only while stopping.
-            let _ = self.full_pulls.send(vm.clone());
+            let _ = self.full_pulls.send((vm.clone(), FullPull::AtOnce));
         }
         json!({ "rescans": asked.len() })
     }

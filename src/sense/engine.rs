@@ -8,17 +8,18 @@ use super::deliver::breaker::Breaker;
 use super::deliver::run::DeliveryLoop;
 use super::deliver::sink::Sink;
 use super::fleet::{Fleet, FleetLimits};
-use super::limits::ConcurrencyLimits;
+use super::limits::{ConcurrencyLimits, PUSHES};
+use super::mapping::run::{MappingFeed, PushLoop, SharedPushes};
 use super::metrics::Metrics;
 use super::pull::dial::Dial;
 use super::pull::guests::GuestTable;
 use super::pull::job::Shared;
 use super::pull::run::{Inbox, PullLoop, StoredGuests};
 use super::pull::schedule::Timing;
-use super::queue::Pending;
 use super::queue::policy::QueuePolicy;
 use super::queue::table::{self, StoredPending};
 use super::queue::writer::{OnLoss, StoreWriter};
+use super::queue::{FullPull, Pending};
 use super::roster::KnownGuests;
 use super::seen::SeenClock;
 use crate::blocking::Blocking;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub policy: QueuePolicy,
     /// The numbers of the schedule.
     pub timing: Timing,
+    /// The mapping that is pushed to guests, whenever it changes; `None`: nothing is pushed.
+    pub mapping: Option<MappingFeed>,
     /// Name of this sensor in documents.
     pub sensor_id: Arc<str>,
     /// Where work that blocks runs.
@@ -68,13 +71,16 @@ pub struct Engine {
     pub fleet: Option<Arc<Fleet>>,
     /// State of Central.
     pub breaker: Arc<Mutex<Breaker>>,
+    /// Who lacks the mapping.
+    pub pushes: Arc<SharedPushes>,
     /// Number of documents that were pending when it started.
     pub restored: usize,
     /// Guests to be asked for a full report now.
-    pub full_pulls: mpsc::UnboundedSender<VmId>,
+    pub full_pulls: mpsc::UnboundedSender<(VmId, FullPull)>,
     stop: watch::Sender<bool>,
     pulling: JoinHandle<()>,
     delivering: JoinHandle<()>,
+    pushing: JoinHandle<()>,
     writing: JoinHandle<()>,
 }
 
@@ -92,6 +98,7 @@ impl Engine {
             fleet,
             policy,
             timing,
+            mapping,
             sensor_id,
             blocking,
             wall,
@@ -126,6 +133,17 @@ impl Engine {
             wall: wall.clone(),
             full_pulls: full_pulls_tx.clone(),
         };
+        let pushes = Arc::new(SharedPushes::new(PUSHES));
+        let (mapped_tx, mapped) = mpsc::unbounded_channel();
+        let push = PushLoop {
+            pushes: pushes.clone(),
+            guests: guests.clone(),
+            dial: dial.clone(),
+            metrics: metrics.clone(),
+            taken: mapped_tx,
+        };
+        // The feed of a sensor without a mapping ends at once.
+        let feed = mapping.unwrap_or_else(|| watch::channel(None).1);
         let pull = PullLoop {
             guests: guests.clone(),
             shared: Arc::new(Shared {
@@ -134,6 +152,7 @@ impl Engine {
                 fleet: fleet.clone(),
                 limits,
                 metrics,
+                pushes: pushes.clone(),
                 seen: Arc::new(SeenClock::new(loaded.seen_at)),
                 blocking,
                 wall,
@@ -142,6 +161,7 @@ impl Engine {
         let inbox = Inbox {
             roster,
             full_pulls,
+            mapped,
             lost,
             stop: stop.clone(),
         };
@@ -154,9 +174,11 @@ impl Engine {
             pending,
             fleet,
             breaker,
+            pushes,
             restored,
             full_pulls: full_pulls_tx,
             stop: stop_tx,
+            pushing: tokio::spawn(push.run(feed, stop.clone())),
             delivering: tokio::spawn(delivery.run(stop)),
             pulling: tokio::spawn(pull.run(stored, inbox)),
             writing,
@@ -169,6 +191,7 @@ impl Engine {
         tokio::select! {
             ended = &mut self.pulling => ("pulling", ended),
             ended = &mut self.delivering => ("delivery", ended),
+            ended = &mut self.pushing => ("pushing of the mapping", ended),
             ended = &mut self.writing => ("the writer of sense.redb", ended),
         }
     }
@@ -178,6 +201,7 @@ impl Engine {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.pulling.await;
+        let _ = self.pushing.await;
         let _ = self.delivering.await;
         drop(self.pending);
         let _ = self.writing.await;
@@ -185,7 +209,12 @@ impl Engine {
 
     /// Ends at once, as a kill does.
     pub fn kill(self) {
-        for task in [&self.pulling, &self.delivering, &self.writing] {
+        for task in [
+            &self.pulling,
+            &self.delivering,
+            &self.pushing,
+            &self.writing,
+        ] {
             task.abort();
         }
     }

@@ -1,6 +1,7 @@
 //! What changes while the sensor runs: the sources of the roster, and at SIGHUP the settings.
 
 use super::SenseConfig;
+use super::mapping::read::MappingSource;
 use super::pull::guests::GuestTable;
 use super::pull::schedule::Timing;
 use super::queue::Pending;
@@ -31,6 +32,8 @@ pub(super) struct Follow {
     pub(super) named: Arc<Mutex<Named>>,
     pub(super) guests: Arc<Mutex<GuestTable>>,
     pub(super) pending: Arc<Pending>,
+    /// The source of the mapping, if one is pushed.
+    pub(super) mapping: Option<Arc<MappingSource>>,
 }
 
 impl Follow {
@@ -79,6 +82,9 @@ impl Follow {
 
     /// Takes over what can change while the sensor runs, and says what needs a restart.
     fn reload(&mut self) {
+        if let Some(mapping) = &self.mapping {
+            mapping.reread();
+        }
         let new = match (self.reread)() {
             Ok(new) => new,
             Err(error) => {
@@ -95,12 +101,14 @@ impl Follow {
             self.roster.replace_sources(old.sources.clone());
         }
         (old.poll_interval, old.refresh_interval) = (new.poll_interval, new.refresh_interval);
-        old.rate = new.rate;
+        (old.rate, old.spread) = (new.rate, new.spread);
         self.guests
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .schedule
-            .set_timing(Timing::new(old.poll_interval, old.refresh_interval));
+            .set_timing(
+                Timing::new(old.poll_interval, old.refresh_interval).with_spread(old.spread),
+            );
         self.pending.set_rate(old.rate, clock::now());
         tracing::info!("configuration read again");
     }
@@ -113,6 +121,7 @@ fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &
         ("token_file", old.sink.token_file != new.sink.token_file),
         ("ca_file", old.sink.ca_file != new.sink.ca_file),
         ("tls_*", old.tls != new.tls || old.tls_name != new.tls_name),
+        ("repo_cpe", old.repo_cpe != new.repo_cpe),
         ("sensor_id", old.sensor_id != new.sensor_id),
         ("state_dir", old.state_dir != new.state_dir),
         ("fleet*", old.fleet != new.fleet),

@@ -15,6 +15,9 @@ const MEMORY_BUDGET: u32 = 64 << 20;
 /// Reports that are decoded and wait for the disk: what one commit takes along, and no more.
 const STORE_PERMITS: usize = 128;
 
+/// Pushes of a mapping at a time. None of them takes a permit of a report.
+pub const PUSHES: usize = 8;
+
 /// Exchanges at a time that ask for a full report.
 const FULL_PULLS: usize = 512;
 

@@ -1,7 +1,9 @@
 //! What the sensor counts while it works.
 
 use super::deliver::outcome::Outcome;
+use super::mapping::MappingStatus;
 use super::pull::failure::Failure;
+use super::pull::layers::LayerCounters;
 use crate::telemetry::metrics::{Counter, Counters, Histogram, Page};
 
 /// Seconds from milliseconds to half an hour, with a bound at the 300 s that were promised.
@@ -30,6 +32,10 @@ pub struct Metrics {
     pub triggers: Counters,
     /// Exchanges by what came of them.
     pub pulls: Counters,
+    /// The same in each layer.
+    pub layers: LayerCounters,
+    /// Mappings of guests by what was found or done.
+    pub mapping: Counters,
     /// Time of exchanges that were not waits.
     pub pull_seconds: Histogram,
     /// Time from an answer's first byte to the durable report.
@@ -61,6 +67,8 @@ impl Metrics {
             reactive_latency: Histogram::new(LATENCY),
             triggers: Counters::new(&["reactive", "scheduled", "unknown"]),
             pulls: Counters::new(&pulls),
+            layers: LayerCounters::default(),
+            mapping: Counters::new(&MappingStatus::LABELS),
             pull_seconds: Histogram::new(DURATION),
             transfer_seconds: Histogram::new(DURATION),
             delivery_seconds: Histogram::new(DURATION),
@@ -92,6 +100,13 @@ impl Metrics {
             "Conversations with guests by what came of them.",
             "outcome",
             &self.pulls,
+        );
+        self.layers.write(page);
+        page.counters(
+            "afferent_sense_mapping_total",
+            "Mappings from repositories to CPEs in guests: what was found, and what came of pushing.",
+            "status",
+            &self.mapping,
         );
         page.histogram(
             "afferent_pull_duration_seconds",

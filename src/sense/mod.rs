@@ -15,6 +15,7 @@ pub mod engine;
 pub mod fleet;
 mod follow;
 pub mod limits;
+pub mod mapping;
 pub mod metrics;
 pub mod pull;
 pub mod queue;
@@ -28,6 +29,7 @@ use crate::transport::{AgentName, TlsError, TlsFiles};
 use deliver::sink::{SinkAddress, SinkOptions};
 use fleet::FleetLimits;
 pub use follow::ReadConfig;
+use mapping::SensorMappingSource;
 use queue::policy::Rate;
 use roster::RosterSource;
 use std::net::SocketAddr;
@@ -68,6 +70,10 @@ pub struct SenseConfig {
     pub poll_interval: Duration,
     /// After which a full report is asked for.
     pub refresh_interval: Duration,
+    /// Whether guests that come together are asked one after the other.
+    pub spread: bool,
+    /// The mapping from repositories to CPEs that is pushed to guests.
+    pub repo_cpe: Option<SensorMappingSource>,
     /// Central's rate limit.
     pub rate: Option<Rate>,
     /// Where metrics are read.

@@ -5,6 +5,7 @@ use super::control::ControlRoom;
 use super::deliver::sink;
 use super::engine::{Engine, Parts};
 use super::follow::Follow;
+use super::mapping::read::MappingSource;
 use super::metrics::Metrics;
 use super::pull::dial::Dialer;
 use super::pull::schedule::Timing;
@@ -36,6 +37,9 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     let mut roster = Roster::new(config.sources.clone());
     let (roster_tx, roster_rx) = watch::channel(roster.read());
     let named = Arc::new(Mutex::new(roster.named()));
+    let (mapping_tx, feed) = watch::channel(None);
+    let mapping = config.repo_cpe.as_ref();
+    let mapping = mapping.map(|source| Arc::new(MappingSource::new(source)));
     let tls = config.tls.clone();
     let tls = tls.map(|files| ClientTls::load_for(files, config.tls_name));
     let mut engine = Engine::start(Parts {
@@ -50,7 +54,9 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
             rate: config.rate,
             ..QueuePolicy::default()
         },
-        timing: Timing::new(config.poll_interval, config.refresh_interval),
+        timing: Timing::new(config.poll_interval, config.refresh_interval)
+            .with_spread(config.spread),
+        mapping: mapping.is_some().then_some(feed),
         sensor_id: config.sensor_id.as_str().into(),
         blocking: Blocking::Threads,
         wall: WallClock::default(),
@@ -63,6 +69,8 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
         metrics,
         fleet: engine.fleet.clone(),
         named: named.clone(),
+        pushes: engine.pushes.clone(),
+        mapping: mapping.clone(),
         deliver: config.deliver.to_string(),
     });
     let follow = Follow {
@@ -73,8 +81,12 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
         named,
         guests: engine.guests.clone(),
         pending: engine.pending.clone(),
+        mapping: mapping.clone(),
     };
     let mut beside = JoinSet::new();
+    if let (Some(mapping), Some(source)) = (mapping, config.repo_cpe.clone()) {
+        beside.spawn(mapping.follow(source, mapping_tx));
+    }
     beside.spawn(follow.run(hang_up));
     beside.spawn(heartbeat(engine.pending.clone()));
     match Control::bind(&config.state_dir) {
@@ -102,7 +114,7 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
         _ = interrupt.recv() => {}
         (what, result) = engine.failed() => return Err(ended_early(what, result)),
         Some(result) = beside.join_next() => {
-            let what = "a task of the roster, the control socket, metrics or the watchdog";
+            let what = "a task of the roster, the mapping, the control socket, metrics or the watchdog";
             return Err(ended_early(what, result));
         }
     }

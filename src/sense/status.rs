@@ -3,27 +3,29 @@
 //! Everything is looked up when somebody asks, beside the loop, and the locks are held for a few guests
 //! at a time: an answer about ten thousand must not hold up the loop.
 
+mod guest;
+
 use super::deliver::breaker::Breaker;
 use super::fleet::Fleet;
+use super::mapping::read::MappingSource;
+use super::mapping::run::SharedPushes;
 use super::metrics::Metrics;
-use super::pull::guests::{Guest, GuestTable};
-use super::pull::schedule::Ask;
-use super::queue::slot::{Slot, State};
-use super::queue::{Pending, PendingState};
+use super::pull::agent::count_versions;
+use super::pull::guests::GuestTable;
+use super::queue::Pending;
+use super::queue::slot::State;
 use super::roster::{Named, SourceStatus};
 use crate::clock::{self, WallTime};
-use crate::report::{GuestId, VmId};
+use crate::report::VmId;
 use crate::telemetry::metrics::Page;
 use crate::telemetry::scrape::Health;
+pub(super) use guest::state_of;
+use guest::{GuestView, age};
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-/// Failures in a row after which a guest counts as silent.
-const SILENT: u32 = 3;
 
 /// Everything that can be looked at.
 pub struct View {
@@ -39,6 +41,10 @@ pub struct View {
     pub fleet: Option<Arc<Fleet>>,
     /// The sources of the roster.
     pub named: Arc<Mutex<Named>>,
+    /// Who lacks the mapping.
+    pub pushes: Arc<SharedPushes>,
+    /// Where the mapping comes from, if one is pushed.
+    pub mapping: Option<Arc<MappingSource>>,
     /// Where reports go.
     pub deliver: String,
 }
@@ -156,6 +162,13 @@ impl View {
         }
         let named = self.named();
         trouble.extend(named.errors().map(|error| format!("roster: {error}")));
+        let unread = self.mapping.as_ref();
+        let unread = unread.and_then(|source| source.status().error.clone());
+        trouble.extend(
+            unread.map(|error| {
+                format!("the mapping of repositories to CPEs cannot be read: {error}")
+            }),
+        );
         trouble
     }
 
@@ -173,6 +186,7 @@ impl View {
             let guests = self.guests();
             let pending = self.pending.state();
             let named = self.named();
+            let pushes = self.pushes.lock();
             for vm in part {
                 let (guest, slot) = (guests.guest(vm), pending.queue().slot(vm));
                 let state = match guest {
@@ -188,12 +202,57 @@ impl View {
                 };
                 if !only_dead || slot.is_some_and(|slot| slot.state == State::Dead) {
                     let source = named.source_of(vm);
-                    let row = guest_json(vm, guest, state, source, &pending, now);
-                    rows.guests.extend(row);
+                    let view = GuestView {
+                        vm,
+                        guest,
+                        state,
+                        source,
+                        pending: &pending,
+                        pushes: &pushes,
+                        now,
+                    };
+                    rows.guests.extend(view.json());
                 }
             }
         }
         rows
+    }
+
+    /// Agents by version, those that answered.
+    fn with_versions<T>(&self, of: impl FnOnce(&[(&str, usize)]) -> T) -> T {
+        let guests = self.guests();
+        let agents = guests
+            .guests()
+            .filter_map(|(_, guest)| guest.agent.as_ref());
+        of(&count_versions(agents.map(|agent| &*agent.version)))
+    }
+
+    fn agents(&self) -> Value {
+        self.with_versions(|counts| {
+            let counts = counts.iter();
+            let rows =
+                counts.map(|(version, guests)| json!({"version": version, "guests": guests}));
+            rows.collect()
+        })
+    }
+
+    /// The sensor's mapping, and how guests stand to it.
+    fn mapping_json(&self) -> Value {
+        let Some(source) = &self.mapping else {
+            return Value::Null;
+        };
+        let counts = self.pushes.lock().counts();
+        let guests = counts.into_iter().filter(|(_, count)| *count > 0);
+        let guests: BTreeMap<&str, usize> =
+            guests.map(|(sync, count)| (sync.label(), count)).collect();
+        let source = source.status();
+        json!({
+            "source": source.source,
+            "hash": source.hash.map(|hash| hash.to_string()),
+            "read_at": source.read_at.map(|at| at.to_string()),
+            "error": source.error,
+            "guests": guests,
+        })
     }
 
     fn status(&self, only_dead: bool) -> StatusAnswer {
@@ -215,6 +274,8 @@ impl View {
             "reasons": reasons,
             "deliver": self.deliver,
             "facts_skipped": facts_skipped,
+            "agents": self.agents(),
+            "mapping": self.mapping_json(),
             "sources": sources,
             "shared_addresses": addresses.json(),
             "shared_guest_ids": machines.json(),
@@ -269,90 +330,24 @@ fn source_json(source: &SourceStatus) -> Value {
     })
 }
 
-/// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not answered yet).
-pub(super) fn state_of(guests: &GuestTable, vm: &VmId, guest: &Guest) -> &'static str {
-    let failures = match guest.failure {
-        Some(_) => guests.schedule.look(vm).map_or(0, |(failures, _)| failures),
-        None => 0,
-    };
-    match (failures, guest.asked) {
-        (SILENT.., _) => "silent",
-        (1.., _) => "failing",
-        (0, Some(Ask::Wait(_))) => "waiting",
-        (0, _) if !guest.has_answered => "new",
-        (0, _) if guest.row.waits => "waiting",
-        (0, _) => "polled",
-    }
-}
-
-fn guest_json(
-    vm: &VmId,
-    guest: Option<&Guest>,
-    state: &str,
-    source: Option<&SourceStatus>,
-    pending: &PendingState,
-    now: WallTime,
-) -> Option<Box<RawValue>> {
-    let row = guest.map(|guest| &guest.row);
-    let slot = pending.queue().slot(vm);
-    let document = slot.map(|slot| pending_json(vm, slot, pending, now));
-    let known = row.and_then(|row| row.known);
-    let accepted = pending.accepted(vm);
-    let row = json!({
-        "vm": vm.as_str(),
-        "address": guest.map(|guest| guest.entry.address.to_string()),
-        "source": source.map(|source| &source.name),
-        "source_read_at": source.and_then(|source| source.read_at).map(|at| at.to_string()),
-        "state": state,
-        "guest_id": row.and_then(|row| row.guest_id.as_ref()).map(|id| id.as_str()),
-        "domain": row.and_then(|row| row.domain).map(|domain| domain.to_string()),
-        "machine_before": guest.and_then(|guest| guest.before.as_ref()).map(|before| json!({
-            "guest_id": before.guest_id.as_ref().map(GuestId::as_str),
-            "domain": before.domain.map(|domain| domain.to_string()),
-            "until": before.until.to_string(),
-        })),
-        "known": known.map(|known| known.key.to_string()),
-        "reported_at": row.filter(|row| row.known.is_some()).map(|row| row.full_at.to_string()),
-        "reported_ago_s": row
-            .filter(|row| row.known.is_some())
-            .map(|row| now.since(row.full_at).as_secs()),
-        "generated_at": row.filter(|row| row.known.is_some()).map(|row| row.generated_at.to_string()),
-        "accepted": accepted.map(|(known, at)| json!({
-            "key": known.key.to_string(),
-            "at": at.to_string(),
-        })),
-        "pending": document,
-        "error": guest.and_then(|guest| guest.failure.as_ref()).map(ToString::to_string),
-    });
-    // Fails for no value of this kind.
-    to_raw_value(&row).ok()
-}
-
-fn pending_json(vm: &VmId, slot: &Slot, pending: &PendingState, now: WallTime) -> Value {
-    let detail = pending.detail(vm);
-    let state = match slot.state {
-        State::Queued => "queued",
-        State::Backoff(_) => "backoff",
-        State::InFlight => "in_flight",
-        State::Dead => "dead",
-    };
-    json!({
-        "key": slot.newest().key.to_string(),
-        "facts_alone": slot.newest().facts.is_some(),
-        "trigger": slot.trigger.as_str(),
-        "state": state,
-        "attempts": slot.attempts,
-        "packages": detail.map(|detail| detail.packages),
-        "since_s": age(detail.map(|detail| detail.since), now).as_secs(),
-        "error": detail.and_then(|detail| detail.last_error.clone()),
-    })
-}
-
-fn age(since: Option<WallTime>, now: WallTime) -> Duration {
-    since.map_or(Duration::ZERO, |since| now.since(since))
-}
-
 impl View {
+    fn mapping_metrics(&self, page: &mut Page) {
+        let counts = self.pushes.lock().counts();
+        page.gauges_by(
+            "afferent_sense_mapping_guests",
+            "Guests by how they stand to the mapping that this sensor pushes.",
+            ["state"],
+            counts.map(|(sync, count)| ([sync.label()], count as f64)),
+        );
+        let source = self.mapping.as_ref();
+        let is_unread = source.is_some_and(|source| source.status().error.is_some());
+        page.gauge(
+            "afferent_sense_mapping_unread",
+            "1 if the source of the mapping cannot be read; the one before stays in use.",
+            f64::from(u8::from(is_unread)),
+        );
+    }
+
     fn drop_letter(&self, vm: &VmId) -> bool {
         let is_departed = self.guests().guest(vm).is_none();
         let dropped = self.pending.drop_dead(vm, is_departed);
@@ -421,6 +416,16 @@ impl Health for View {
             "Reports that Central refused, kept until their guest's next one.",
             totals.dead.into(),
         );
+        self.with_versions(|counts| {
+            let counts = counts.iter();
+            page.gauges_by(
+                "afferent_sense_agents",
+                "Guests by the version of their agent, the 20 most frequent and the others together.",
+                ["version"],
+                counts.map(|(version, guests)| ([*version], *guests as f64)),
+            );
+        });
+        self.mapping_metrics(&mut page);
         let unread = self.named().errors().count();
         page.gauge(
             "afferent_roster_sources_unread",

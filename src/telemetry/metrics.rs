@@ -42,6 +42,17 @@ impl Counters {
         *counts.entry(value).or_default() += 1;
     }
 
+    /// All of them together.
+    pub fn sum(&self) -> u64 {
+        self.all().values().sum()
+    }
+
+    /// Number of values.
+    #[cfg(test)]
+    pub fn values(&self) -> usize {
+        self.all().len()
+    }
+
     fn all(&self) -> BTreeMap<&'static str, u64> {
         self.0
             .lock()

@@ -300,6 +300,7 @@ impl Sensor {
             fleet: Some(FleetLimits::default()),
             policy: QueuePolicy::default(),
             timing: Timing::new(POLL, REFRESH),
+            mapping: None,
             sensor_id: self.name.as_str().into(),
             blocking: Blocking::Inline,
             wall: WallClock::simulated(move || wall(started, skew.load(Relaxed))),

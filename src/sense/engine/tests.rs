@@ -21,9 +21,10 @@ impl Sink for Accepting {
 async fn the_end_of_any_loop_is_noticed_and_nothing_else_is() {
     let hour = Duration::from_secs(3600);
     type Choose = fn(&Engine) -> &JoinHandle<()>;
-    let chosen: [(Choose, &str); 3] = [
+    let chosen: [(Choose, &str); 4] = [
         (|engine| &engine.pulling, "pulling"),
         (|engine| &engine.delivering, "delivery"),
+        (|engine| &engine.pushing, "pushing of the mapping"),
         (|engine| &engine.writing, "the writer of sense.redb"),
     ];
     for (task, name) in chosen {
@@ -37,6 +38,7 @@ async fn the_end_of_any_loop_is_noticed_and_nothing_else_is() {
             fleet: None,
             policy: QueuePolicy::default(),
             timing: Timing::new(hour, hour),
+            mapping: None,
             sensor_id: "s".into(),
             blocking: Blocking::Inline,
             wall: WallClock::default(),

@@ -1,5 +1,6 @@
 //! Decoding of answers: a report, an "unchanged" that is consistent with what is known, or a [`Failure`].
 
+use super::agent::AgentInfo;
 use super::failure::Failure;
 use super::schedule::Ask;
 use crate::clock::WallTime;
@@ -47,17 +48,22 @@ pub struct Context<'a> {
     pub now: WallTime,
 }
 
-/// Decodes the bytes of an answer.
+/// Decodes the bytes of an answer. `agent` gets what the agent says of itself, also with a refusal.
 ///
 /// # Errors
 /// They are no answer, or one without a report.
-pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<GuestAnswer<'a>, Failure> {
+pub fn understand<'a>(
+    bytes: &'a [u8],
+    context: Context<'_>,
+    agent: &mut Option<AgentInfo>,
+) -> Result<GuestAnswer<'a>, Failure> {
     let Context { row, ask, .. } = context;
     let response = Response::decode(bytes).map_err(|error| match error {
         DecodeError::Malformed => Failure::Malformed,
         DecodeError::TooMuch => Failure::TooLarge,
     })?;
     let meta = response.meta;
+    *agent = Some(AgentInfo::of(&meta));
     let said = match response.payload {
         Some(Payload::Report(said)) => said,
         Some(Payload::Error(error)) => {
@@ -68,6 +74,7 @@ pub fn understand<'a>(bytes: &'a [u8], context: Context<'_>) -> Result<GuestAnsw
                 },
                 Ok(ErrorCode::NotReady) => Failure::NotReady,
                 Ok(ErrorCode::UnknownMethod) => Failure::UnknownMethod,
+                Ok(ErrorCode::MappingRequired) => Failure::MappingRequired,
                 _ => Failure::AgentError(error.message.as_str().into()),
             });
         }

@@ -208,14 +208,12 @@ async fn exchange_lengths(
                 let said = "the guest wants TLS, and this sensor has no --tls-cert";
                 Failure::Handshake(said.into())
             }
-            ReadError::Frame(_) => Failure::TooLarge,
-            ReadError::Truncated => Failure::BrokenOff,
             // The guest's TLS looks at our certificate after our side is done.
             ReadError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 let said = format!("the guest refused our certificate: {error}");
                 Failure::Handshake(said.as_str().into())
             }
-            ReadError::Closed | ReadError::Io(_) => Failure::ClosedEarly,
+            error => Failure::from_read(&error),
         })
 }
 

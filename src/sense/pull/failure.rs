@@ -1,6 +1,7 @@
 //! Why an exchange with a guest failed: each way has a name, a counter and a next step.
 
 use super::schedule::{Ask, PullOutcome};
+use crate::transport::ReadError;
 use crate::visible::Foreign;
 use std::io;
 
@@ -49,6 +50,9 @@ pub enum Failure {
     /// It has not finished its first scan.
     #[error("not ready: its first scan is not finished")]
     NotReady,
+    /// It gives no report before it has a mapping from repositories to CPEs.
+    #[error("gives no report before it has a mapping of repositories to CPEs: see --repo-cpe")]
+    MappingRequired,
     /// Its package database is new and holds no package yet.
     #[error("its RPM database is new and holds no package yet")]
     EmptyDatabase {
@@ -90,8 +94,17 @@ impl Failure {
         }
     }
 
+    /// What an error while reading the beginning of an answer means.
+    pub fn from_read(error: &ReadError) -> Self {
+        match error {
+            ReadError::Frame(_) => Self::TooLarge,
+            ReadError::Truncated => Self::BrokenOff,
+            ReadError::Closed | ReadError::Io(_) => Self::ClosedEarly,
+        }
+    }
+
     /// Every word of [`Failure::label`].
-    pub const LABELS: [&'static str; 21] = [
+    pub const LABELS: [&'static str; 22] = [
         "unreachable",
         "dial_timeout",
         "handshake",
@@ -106,6 +119,7 @@ impl Failure {
         "malformed",
         "busy",
         "not_ready",
+        "mapping_required",
         "unknown_method",
         "agent_error",
         "empty_report",
@@ -132,6 +146,7 @@ impl Failure {
             Self::Malformed => "malformed",
             Self::Busy => "busy",
             Self::NotReady | Self::EmptyDatabase { .. } => "not_ready",
+            Self::MappingRequired => "mapping_required",
             Self::UnknownMethod => "unknown_method",
             Self::AgentError(_) => "agent_error",
             Self::EmptyReport => "empty_report",

@@ -1,5 +1,6 @@
 //! The guests that are pulled: where each is, what is known of it, and when it is asked next.
 
+use super::agent::AgentInfo;
 use super::failure::Failure;
 use super::schedule::{Ask, Schedule, Timing};
 use crate::clock::WallTime;
@@ -26,6 +27,8 @@ pub struct Guest {
     pub row: Arc<GuestRow>,
     /// Whether it answered since the start.
     pub has_answered: bool,
+    /// What its agent said of itself since the start.
+    pub agent: Option<Box<AgentInfo>>,
     /// What went wrong last time.
     pub failure: Option<Failure>,
     /// Which machine was here before, if another is now.
@@ -55,6 +58,7 @@ impl Guest {
             entry,
             row,
             has_answered: false,
+            agent: None,
             failure: None,
             before: None,
             exchange: None,

@@ -1,5 +1,6 @@
 //! One pull of a guest, from the request to the durable document.
 
+use super::agent::AgentInfo;
 use super::answer::{self, Context};
 use super::dial::Dial;
 use super::exchange::{self, Received};
@@ -10,6 +11,7 @@ use crate::clock::{self, WallClock};
 use crate::report::{FactsHash, GuestId, ReportSummary, VmId};
 use crate::sense::fleet::{Fleet, FleetDocument};
 use crate::sense::limits::{ConcurrencyLimits, Transfer};
+use crate::sense::mapping::run::SharedPushes;
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::slot::Class;
 use crate::sense::queue::table::{DocumentId, Echo, GuestRow, SealedReport};
@@ -31,6 +33,8 @@ pub struct Shared {
     pub limits: Arc<ConcurrencyLimits>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Who lacks the sensor's mapping.
+    pub pushes: Arc<SharedPushes>,
     /// Gives documents their time.
     pub seen: Arc<SeenClock>,
     /// Where long answers are decoded.
@@ -44,6 +48,8 @@ pub(super) struct Exchange {
     pub(super) vm: VmId,
     pub(super) asked: Ask,
     pub(super) took: Duration,
+    /// What the agent says of itself, if it answered.
+    pub(super) agent: Option<AgentInfo>,
     pub(super) result: Result<PullResult, Failure>,
 }
 
@@ -52,7 +58,11 @@ pub(super) enum PullResult {
     /// No document.
     Unchanged { learned: Learned },
     /// A document that is durable now, and what is known of the guest with it.
-    Stored { row: Arc<GuestRow> },
+    Stored {
+        row: Arc<GuestRow>,
+        /// It is a report, and not facts that changed alone.
+        is_report: bool,
+    },
     /// A report whose content is the guest's dead letter: it is sent again when its refresh is due.
     Refused { row: Arc<GuestRow> },
 }
@@ -103,33 +113,40 @@ impl PullJob {
     pub(super) async fn run(self) -> Exchange {
         let started = clock::now();
         let (vm, asked) = (self.entry.vm.clone(), self.ask);
-        let result = self.pull().await;
+        let mut agent = None;
+        let result = self.pull(&mut agent).await;
         Exchange {
             vm,
             asked,
             took: clock::now().saturating_duration_since(started),
+            agent,
             result,
         }
     }
 
-    async fn pull(self) -> Result<PullResult, Failure> {
+    async fn pull(self, agent: &mut Option<AgentInfo>) -> Result<PullResult, Failure> {
         let Shared { dial, limits, .. } = &*self.shared;
         let (address, echo) = (&self.entry.address, &self.row.echo);
         let received = exchange::pull(&**dial, address, self.ask, echo, limits).await?;
         // Apart from the wait, which ten thousand guests are in at a time: it stays small.
-        Box::pin(self.store(received)).await
+        Box::pin(self.store(received, agent)).await
     }
 
     /// Decodes an answer and stores its document, if it brings one.
-    async fn store(self, received: Received) -> Result<PullResult, Failure> {
+    async fn store(
+        self,
+        received: Received,
+        agent: &mut Option<AgentInfo>,
+    ) -> Result<PullResult, Failure> {
         let Received {
             bytes,
             mut transfer,
             certified,
         } = received;
         let (started, len) = (clock::now(), bytes.len());
-        let decoded = self.decode(bytes, transfer.as_ref(), certified);
-        let Decoded { learned, document } = decoded.await?;
+        let decoded;
+        (*agent, decoded) = self.decode(bytes, transfer.as_ref(), certified).await;
+        let Decoded { learned, document } = decoded?;
         let Shared {
             pending,
             limits,
@@ -162,6 +179,7 @@ impl PullJob {
             metrics.report_bytes.observe(len as f64);
             metrics.report_packages.observe(f64::from(summary.packages));
         }
+        let is_report = summary.facts_alone.is_none();
         let row = self.learn(&summary, learned);
         let before = &self.row;
         let same_machine = before.guest_id.is_none() || before.guest_id == row.guest_id;
@@ -178,7 +196,8 @@ impl PullJob {
         let took = clock::now().saturating_duration_since(started);
         metrics.transfer_seconds.observe_time(took);
         stored.map_err(|error| Failure::NotStored(error.to_string()))?;
-        Ok(PullResult::Stored { row: Arc::new(row) })
+        let row = Arc::new(row);
+        Ok(PullResult::Stored { row, is_report })
     }
 
     /// Facts alone wait until what is pending of the guest was delivered; it may bring them.
@@ -193,18 +212,19 @@ impl PullJob {
             && pending.is_dead_letter(&self.entry.vm, DocumentId::from(summary))
     }
 
-    /// Decodes an answer: a short one here, a long one where that holds up nobody.
+    /// Decodes an answer: a short one here, a long one where that holds up nobody. Gives what the agent says of
+    /// itself as well.
     async fn decode(
         &self,
         bytes: Vec<u8>,
         transfer: Option<&Transfer>,
         certified: Option<String>,
-    ) -> Result<Decoded, Failure> {
+    ) -> (Option<AgentInfo>, Result<Decoded, Failure>) {
         let (entry, row, ask) = (self.entry.clone(), self.row.clone(), self.ask);
         let (seen, now) = (self.shared.seen.clone(), self.shared.wall.now());
         let fleet = self.shared.fleet.clone();
         let demands_name = self.shared.dial.demands_guest_name();
-        let work = move || {
+        let understand = move |agent: &mut Option<AgentInfo>| {
             let context = Context {
                 vm: &entry.vm,
                 address: &entry.address,
@@ -213,7 +233,7 @@ impl PullJob {
                 seen: &seen,
                 now,
             };
-            let answer = answer::understand(&bytes, context)?;
+            let answer = answer::understand(&bytes, context, agent)?;
             check_machine(entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
             if demands_name {
                 check_certificate(certified.as_deref(), answer.guest_id.as_ref())?;
@@ -236,12 +256,20 @@ impl PullJob {
             };
             Ok(Decoded { learned, document })
         };
+        let work = move || {
+            let mut agent = None;
+            let decoded = understand(&mut agent);
+            (agent, decoded)
+        };
         let Some(transfer) = transfer else {
             return work();
         };
         let _permit = self.shared.limits.cpu_permit(transfer.urgency).await;
         let decoded = self.shared.blocking.run(work).await;
-        decoded.map_err(|error| Failure::Panicked(error.to_string().as_str().into()))?
+        decoded.unwrap_or_else(|error| {
+            let failure = Failure::Panicked(error.to_string().as_str().into());
+            (None, Err(failure))
+        })
     }
 
     /// What is known of the guest once this document is durable.

@@ -6,11 +6,13 @@
 //!                 └──────────── PullOutcome ──────────┘
 //! ```
 
+pub mod agent;
 pub mod answer;
 pub mod dial;
 pub mod exchange;
 pub mod failure;
 pub mod guests;
 pub mod job;
+pub mod layers;
 pub mod run;
 pub mod schedule;

@@ -1,14 +1,17 @@
 //! The loop of pulling: an exchange with every guest that is due, and what came of each.
 
+use super::agent::AgentInfo;
 use super::failure::Failure;
 use super::guests::{Guest, GuestTable, MachineBefore};
 use super::job::{Exchange, PullJob, PullResult, Shared, changed_machine};
+use super::layers::{LayerOutcomes, Pipeline, Protocol};
 use super::schedule::{Ask, Memory, PullOutcome};
 use crate::clock::{self, WallTime};
 use crate::report::VmId;
-use crate::sense::queue::FullPull;
+use crate::sense::mapping::MappingStatus;
 use crate::sense::queue::domain::DomainNote;
 use crate::sense::queue::table::GuestRow;
+use crate::sense::queue::{FullPull, Whereabouts};
 use crate::sense::roster::{Guests, KnownGuests};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +50,8 @@ pub struct Inbox {
     pub roster: watch::Receiver<KnownGuests>,
     /// Guests to be asked for a full report.
     pub full_pulls: mpsc::UnboundedReceiver<(VmId, FullPull)>,
+    /// Guests that were given a mapping.
+    pub mapped: mpsc::UnboundedReceiver<VmId>,
     /// The store was lost: ask everybody for everything.
     pub lost: mpsc::UnboundedReceiver<()>,
     /// Stop.
@@ -75,6 +80,7 @@ impl PullLoop {
                     FullPull::AtOnce => self.pull_in_full(&vm),
                     FullPull::AfterPause => refused.add(vm, clock::now(), fastrand::f64()),
                 },
+                Some(vm) = inbox.mapped.recv() => self.ask_if_it_lacked_a_mapping(&vm),
                 Some(()) = inbox.lost.recv() => self.pull_all_in_full(),
                 Ok(()) = inbox.roster.changed() => {
                     let roster = inbox.roster.borrow_and_update().clone();
@@ -116,6 +122,7 @@ impl PullLoop {
             vm,
             asked,
             took,
+            agent,
             result,
         } = exchange;
         let mut table = self.guests();
@@ -123,14 +130,60 @@ impl PullLoop {
             return;
         };
         guest.ended();
-        self.count(asked, took, &result);
+        if let Some(agent) = agent {
+            self.note_agent(&vm, guest, agent);
+        }
+        self.count(&vm, asked, took, &result);
         let outcome = self.note(&vm, guest, asked, took, result);
         let (now, jitter) = (clock::now(), fastrand::f64());
         table.schedule.finished(&vm, outcome, now, jitter);
     }
 
-    fn count(&self, asked: Ask, took: Duration, result: &Result<PullResult, Failure>) {
+    /// Takes note of what an agent says of itself.
+    fn note_agent(&self, vm: &VmId, guest: &mut Guest, agent: AgentInfo) {
+        let Shared {
+            pushes, metrics, ..
+        } = &*self.shared;
+        let is_mismatch = pushes.lock().answered(vm, agent.mapping, clock::now());
+        pushes.notify();
+        if is_mismatch {
+            let status = MappingStatus::UrlHashMismatch.label();
+            metrics.mapping.inc(status);
+        }
+        match &mut guest.agent {
+            Some(known) => known.update(agent),
+            None => guest.agent = Some(Box::new(agent)),
+        }
+    }
+
+    /// The outcome in each layer of an exchange that ended.
+    fn layers(&self, vm: &VmId, result: &Result<PullResult, Failure>) -> LayerOutcomes {
+        let protocol = match result {
+            Ok(PullResult::Unchanged { .. }) => Protocol::Unchanged,
+            Ok(PullResult::Refused { .. }) => Protocol::Report,
+            Ok(PullResult::Stored { is_report, .. }) => match is_report {
+                true => Protocol::Report,
+                false => Protocol::Unchanged,
+            },
+            Err(failure) => return LayerOutcomes::from(failure),
+        };
+        let pipeline = match result {
+            Ok(PullResult::Stored { .. }) => Pipeline::Stored,
+            _ => match self.shared.pending.whereabouts(vm) {
+                Whereabouts::Pending => Pipeline::Stored,
+                Whereabouts::DeadLetter => Pipeline::Refused,
+                Whereabouts::Delivered => Pipeline::Delivered,
+            },
+        };
+        LayerOutcomes::answered(protocol, pipeline)
+    }
+
+    fn count(&self, vm: &VmId, asked: Ask, took: Duration, result: &Result<PullResult, Failure>) {
         let metrics = &self.shared.metrics;
+        metrics.layers.count(self.layers(vm, result));
+        if let Err(Failure::MappingRequired) = result {
+            metrics.mapping.inc(MappingStatus::Required.label());
+        }
         metrics.pulls.inc(match result {
             Ok(PullResult::Stored { .. }) => "report",
             Ok(PullResult::Refused { .. }) => "refused_before",
@@ -171,7 +224,7 @@ impl PullLoop {
                 }
                 PullOutcome::Refused { waits }
             }
-            Ok(PullResult::Stored { row }) => {
+            Ok(PullResult::Stored { row, .. }) => {
                 guest.failure = None;
                 let waits = row.waits;
                 if let Some(then) = changed_machine(&guest.row, row.guest_id.as_ref()) {
@@ -212,7 +265,9 @@ impl PullLoop {
         let vm = vm.clone();
         let failure = Failure::Panicked(error.to_string().as_str().into());
         tracing::error!(%vm, address = %guest.entry.address, %failure, "not pulled");
-        self.shared.metrics.pulls.inc(failure.label());
+        let metrics = &self.shared.metrics;
+        metrics.pulls.inc(failure.label());
+        metrics.layers.count(LayerOutcomes::from(&failure));
         guest.ended();
         guest.failure = Some(failure);
         let (now, jitter) = (clock::now(), fastrand::f64());
@@ -251,6 +306,7 @@ impl PullLoop {
         for vm in &gone {
             table.remove(vm);
             self.shared.pending.forget(vm);
+            self.shared.pushes.lock().forget(vm);
         }
         let (now, wall) = (clock::now(), self.shared.wall.now());
         for (vm, entry) in roster {
@@ -322,6 +378,18 @@ impl PullLoop {
             table.schedule.interrupted(vm, now);
         }
         table.schedule.want_full_now(vm, now);
+    }
+
+    /// A guest took the mapping: if it gave no report for lack of one, it is asked again.
+    fn ask_if_it_lacked_a_mapping(&self, vm: &VmId) {
+        let mut table = self.guests();
+        let failure = table
+            .guests
+            .get(vm)
+            .and_then(|guest| guest.failure.as_ref());
+        if failure == Some(&Failure::MappingRequired) {
+            table.schedule.ask_soon(vm, clock::now());
+        }
     }
 
     fn pull_all_in_full(&self) {

@@ -2,11 +2,38 @@
 
 use super::pending::Pending;
 use super::slot::{Slot, State};
-use super::table::PendingChange;
+use super::table::{DocumentId, PendingChange};
 use crate::clock::WallTime;
 use crate::report::VmId;
 
+/// Where the newest document of a guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// On disk here: it is sent when its turn comes.
+    Pending,
+    /// Central refused it for good.
+    DeadLetter,
+    /// Central has it.
+    Delivered,
+}
+
 impl Pending {
+    /// Where the newest document of a guest is of which one was stored.
+    pub fn whereabouts(&self, vm: &VmId) -> Whereabouts {
+        match self.state().queue.slot(vm).map(|slot| slot.state) {
+            None => Whereabouts::Delivered,
+            Some(State::Dead) => Whereabouts::DeadLetter,
+            Some(State::Queued | State::Backoff(_) | State::InFlight) => Whereabouts::Pending,
+        }
+    }
+
+    /// Whether Central refused this very content of the guest for good.
+    pub fn is_dead_letter(&self, vm: &VmId, report: DocumentId) -> bool {
+        let state = self.state();
+        let slot = state.queue.slot(vm);
+        slot.is_some_and(|slot| slot.state == State::Dead && slot.has_content_of(report))
+    }
+
     /// Sends dead letters again, all or one guest's; gives their number.
     pub fn revive(&self, vm: Option<&VmId>) -> usize {
         let mut state = self.state();

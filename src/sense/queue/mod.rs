@@ -31,6 +31,7 @@ pub mod state;
 pub mod table;
 pub mod writer;
 
+pub use dead_letters::Whereabouts;
 pub use pending::{ArrivedDocument, Dispatch, NextDelivery, Pending};
 pub use settlement::{FullPull, Settlement};
 pub use state::{PendingState, Precedent};

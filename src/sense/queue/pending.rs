@@ -366,13 +366,6 @@ impl Pending {
         full_pull
     }
 
-    /// Whether Central refused this very content of the guest for good.
-    pub fn is_dead_letter(&self, vm: &VmId, report: DocumentId) -> bool {
-        let state = self.state();
-        let slot = state.queue.slot(vm);
-        slot.is_some_and(|slot| slot.state == State::Dead && slot.has_content_of(report))
-    }
-
     /// Nothing is left to be delivered of a guest: if it left the roster, nothing is kept of it either.
     pub(super) fn forget_departed(&self, state: &mut PendingState, vm: &VmId) {
         if state.present.as_ref().is_some_and(|all| !all.contains(vm)) {

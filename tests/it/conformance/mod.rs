@@ -14,7 +14,7 @@
 //! | 7 | `repository_ids`, hints | `requirements::a_package_without_an_entry_may_be_from_any_mapped_repository`, `..::an_entry_that_no_mapped_repository_has_names_none`, `..::an_entry_of_a_mapped_repository_names_exactly_that`, `..::every_entry_has_its_repository_in_the_hint` |
 //! | 8 | version of the distribution | `requirements::rhel_oracle_and_sles_have_a_major_version_and_others_their_own` |
 //! | 9 | tokens and generations | `serve_protocol::clients_of_both_generations_read_the_same_answer`; `wire::meta::both_generations_are_read_from_one_message`; `wire::request::a_field_of_another_type_is_stepped_over` |
-//! | 10 | a wait that an agent does not know | `requirements::pull_asks_an_agent_that_cannot_wait_for_its_report_at_once` |
+//! | 10 | a wait that an agent does not know | `requirements::pull_polls_an_agent_that_cannot_wait_and_says_so` |
 //! | 11 | facts | `scan_provenance::facts_say_what_the_files_of_the_system_say`, `..::the_version_of_a_system_other_than_rhel_stands_with_its_name` |
 //! | 12 | repositories of StackRox's own agent | `requirements::a_repository_of_stackroxs_own_agent_has_its_repoid_as_its_id` |
 
@@ -24,6 +24,7 @@ mod guests;
 mod mapping;
 mod oracle;
 mod properties;
+mod pushes;
 mod requirements;
 
 use crate::support::agent::Launch;

@@ -1,10 +1,11 @@
 //! An agent that speaks the real protocol on a unix socket and says whatever a test wants.
 
 use afferent::clock;
-use afferent::report::{Evr, Package, Report};
+use afferent::report::{Evr, MappingHash, Package, Report};
 use afferent::transport::{ListenAddress, Listener, Stream, read_frame, write_frame};
 use afferent::wire::message::{
-    Error, ErrorCode, GetReportResponse, ResponseMeta, Timestamp, VmServiceResponse, response,
+    Error, ErrorCode, GetReportResponse, ResponseMeta, SyncRepoCpeMappingResponse, Timestamp,
+    VmServiceResponse, response,
 };
 use afferent::wire::request::{Method, Request};
 use afferent::wire::{self, frame};
@@ -15,6 +16,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
+
+/// Longest request that is read: a push, in bytes.
+const LONGEST_PUSH: u32 = 6 << 20;
 
 /// What an agent has to say.
 #[derive(Clone, Debug)]
@@ -29,9 +33,25 @@ pub struct Script {
     pub waits: bool,
     /// Set for an agent that counts nothing and names its report by this token alone.
     pub token: Option<String>,
+    /// Who brings its mapping, and the hash of the one that its report was made with.
+    pub mapping: (u32, String),
+    pub pushes: PushManner,
     /// Behind the socket of a hypervisor, on this port; others are closed.
     pub behind_port: Option<u32>,
     pub manner: Manner,
+}
+
+/// What it does with a mapping that is pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushManner {
+    /// Takes it, and its report is made with it from then on.
+    Takes,
+    /// Takes it, and its report never shows it.
+    TakesAndHides,
+    /// Answers with this error.
+    Says(ErrorCode),
+    /// Answers nothing.
+    Hangs,
 }
 
 /// How it behaves.
@@ -97,11 +117,19 @@ pub struct Seen {
     pub token: String,
 }
 
+/// Requests of all kinds so far.
+#[derive(Debug, Default)]
+struct Log {
+    seen: Vec<Seen>,
+    /// Mappings that were pushed, as far as they were read.
+    pushed: Vec<Vec<u8>>,
+}
+
 /// A running agent; it stops when dropped.
 pub struct FakeAgent {
     pub path: PathBuf,
     script: watch::Sender<Script>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    log: Arc<Mutex<Log>>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -117,6 +145,8 @@ impl Script {
             facts: BTreeMap::new(),
             waits: true,
             token: None,
+            mapping: (0, String::new()),
+            pushes: PushManner::Takes,
             behind_port: None,
             manner: Manner::Proper,
         }
@@ -156,6 +186,8 @@ impl Script {
             supported_methods: methods,
             facts,
             epoch: self.epoch,
+            update_path: self.mapping.0,
+            mapping_hash: Some(self.mapping.1.clone()),
             ..ResponseMeta::default()
         }
     }
@@ -193,8 +225,8 @@ impl Script {
             token: token.clone(),
             supported_methods: meta.supported_methods,
             facts: meta.facts,
-            mapping_hash: String::new(),
-            update_path: 1,
+            mapping_hash: meta.mapping_hash.unwrap_or_default(),
+            update_path: meta.update_path,
         };
         let mut body = TokenResponse { meta: Some(meta) }.encode_to_vec();
         body.extend(
@@ -231,8 +263,9 @@ impl FakeAgent {
         let (script_tx, script_rx) = watch::channel(script);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (address, log) = (ListenAddress::Unix(path.to_owned()), seen.clone());
+        let log = Arc::new(Mutex::new(Log::default()));
+        let (address, logged) = (ListenAddress::Unix(path.to_owned()), log.clone());
+        let changes = script_tx.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -242,7 +275,7 @@ impl FakeAgent {
                 let listener = Listener::bind(&address).unwrap();
                 ready.send(()).unwrap();
                 tokio::select! {
-                    () = accept(&listener, &script_rx, &log) => {}
+                    () = accept(&listener, &changes, &script_rx, &logged) => {}
                     _ = stopped => {}
                 }
             });
@@ -251,7 +284,7 @@ impl FakeAgent {
         Self {
             path: path.to_owned(),
             script: script_tx,
-            seen,
+            log,
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -281,7 +314,12 @@ impl FakeAgent {
 
     /// Every request so far.
     pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        self.log.lock().unwrap().seen.clone()
+    }
+
+    /// Every mapping that was pushed so far.
+    pub fn pushed(&self) -> Vec<Vec<u8>> {
+        self.log.lock().unwrap().pushed.clone()
     }
 
     /// As `--vm` takes it.
@@ -301,18 +339,42 @@ impl Drop for FakeAgent {
 
 async fn accept(
     listener: &Listener,
+    changes: &watch::Sender<Script>,
     script: &watch::Receiver<Script>,
-    seen: &Arc<Mutex<Vec<Seen>>>,
+    log: &Arc<Mutex<Log>>,
 ) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(stream, script.clone(), seen.clone()));
+        let changes = changes.clone();
+        tokio::spawn(serve(stream, changes, script.clone(), log.clone()));
     }
+}
+
+/// Answers a push.
+async fn take(mut stream: Stream, mapping: &[u8], changes: watch::Sender<Script>) {
+    let script = changes.borrow().clone();
+    let sync = |updated| {
+        let answer = SyncRepoCpeMappingResponse { updated };
+        script.frame(response::Payload::SyncRepoCpeMapping(answer))
+    };
+    let answer = match script.pushes {
+        PushManner::Takes => {
+            let hash = MappingHash::of(mapping).to_string();
+            let is_new = script.mapping.1 != hash;
+            changes.send_modify(|script| script.mapping.1 = hash);
+            sync(is_new)
+        }
+        PushManner::TakesAndHides => sync(true),
+        PushManner::Says(code) => script.error(code),
+        PushManner::Hangs => std::future::pending().await,
+    };
+    let _ = write_frame(&mut stream, &answer).await;
 }
 
 async fn serve(
     mut stream: Stream,
+    changes: watch::Sender<Script>,
     mut script: watch::Receiver<Script>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    log: Arc<Mutex<Log>>,
 ) {
     let behind = script.borrow().behind_port;
     if let Some(port) = behind
@@ -320,14 +382,18 @@ async fn serve(
     {
         return;
     }
-    let Ok(bytes) = read_frame(&mut stream, wire::MAX_REQUEST).await else {
+    let Ok(bytes) = read_frame(&mut stream, LONGEST_PUSH).await else {
         return;
     };
     let request = Request::decode(&bytes).unwrap();
     let (known, timeout) = match request.method {
         Some(Method::GetReport(known)) => (known, None),
         Some(Method::WaitReport(known, ms)) => (known, Some(Duration::from_millis(ms.into()))),
-        Some(Method::SyncMapping(_)) | None => return,
+        Some(Method::SyncMapping(mapping)) => {
+            log.lock().unwrap().pushed.push(mapping.to_vec());
+            return take(stream, mapping, changes).await;
+        }
+        None => return,
     };
     let digest = known.digest.to_vec();
     let asked = Seen {
@@ -336,7 +402,7 @@ async fn serve(
         epoch: known.epoch,
         token: known.token.to_owned(),
     };
-    seen.lock().unwrap().push(asked.clone());
+    log.lock().unwrap().seen.push(asked.clone());
     let known = |script: &Script| script.is_known(&asked, &digest);
     let now = script.borrow().clone();
     if let (Some(timeout), Manner::Proper) = (timeout, now.manner) {

@@ -54,6 +54,7 @@ fn understood(bytes: &[u8], row: &GuestRow, ask: Ask) -> Result<GuestAnswer<'sta
             seen: &seen,
             now: WallTime::from_unix_ms(3),
         },
+        &mut None,
     )
 }
 

@@ -8,6 +8,7 @@ use crate::clock::WallClock;
 use crate::clock::WallTime;
 use crate::report::{Epoch, Generation, GuestId, Report, ReportKey};
 use crate::sense::limits::ConcurrencyLimits;
+use crate::sense::mapping::run::SharedPushes;
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::Pending;
 use crate::sense::queue::policy::QueuePolicy;
@@ -40,6 +41,7 @@ fn pull_loop_after(dir: &Path, stored: &StoredPending) -> (PullLoop, JoinHandle<
             fleet: None,
             limits: Arc::new(ConcurrencyLimits::new(2)),
             metrics: Arc::new(Metrics::new()),
+            pushes: Arc::new(SharedPushes::new(1)),
             seen: Arc::new(SeenClock::new(WallTime::default())),
             blocking: Blocking::Inline,
             wall,

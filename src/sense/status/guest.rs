@@ -1,0 +1,131 @@
+//! What `afferent status` shows of a guest.
+
+use crate::clock::WallTime;
+use crate::report::{GuestId, VmId};
+use crate::sense::mapping::pushes::Pushes;
+use crate::sense::pull::guests::{Guest, GuestTable};
+use crate::sense::pull::schedule::Ask;
+use crate::sense::queue::PendingState;
+use crate::sense::queue::slot::{Slot, State};
+use crate::sense::roster::SourceStatus;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Failures in a row after which a guest counts as silent.
+const SILENT: u32 = 3;
+
+/// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not answered yet).
+pub(in crate::sense) fn state_of(guests: &GuestTable, vm: &VmId, guest: &Guest) -> &'static str {
+    let failures = match guest.failure {
+        Some(_) => guests.schedule.look(vm).map_or(0, |(failures, _)| failures),
+        None => 0,
+    };
+    match (failures, guest.asked) {
+        (SILENT.., _) => "silent",
+        (1.., _) => "failing",
+        (0, Some(Ask::Wait(_))) => "waiting",
+        (0, _) if !guest.has_answered => "new",
+        (0, _) if guest.row.waits => "waiting",
+        (0, _) => "polled",
+    }
+}
+
+/// What is looked at of a guest.
+pub(super) struct GuestView<'a> {
+    pub(super) vm: &'a VmId,
+    /// `None`: it left, and something of it is not delivered.
+    pub(super) guest: Option<&'a Guest>,
+    pub(super) state: &'a str,
+    pub(super) source: Option<&'a SourceStatus>,
+    pub(super) pending: &'a PendingState,
+    pub(super) pushes: &'a Pushes,
+    pub(super) now: WallTime,
+}
+
+impl GuestView<'_> {
+    pub(super) fn json(&self) -> Option<Box<RawValue>> {
+        let Self {
+            vm,
+            guest,
+            state,
+            source,
+            pending,
+            pushes,
+            now,
+        } = *self;
+        let row = guest.map(|guest| &guest.row);
+        let agent = guest.and_then(|guest| guest.agent.as_ref());
+        let slot = pending.queue().slot(vm);
+        let document = slot.map(|slot| pending_json(vm, slot, pending, now));
+        let known = row.and_then(|row| row.known);
+        let accepted = pending.accepted(vm);
+        let row = json!({
+            "vm": vm.as_str(),
+            "address": guest.map(|guest| guest.entry.address.to_string()),
+            "source": source.map(|source| &source.name),
+            "source_read_at": source.and_then(|source| source.read_at).map(|at| at.to_string()),
+            "state": state,
+            "guest_id": row.and_then(|row| row.guest_id.as_ref()).map(|id| id.as_str()),
+            "domain": row.and_then(|row| row.domain).map(|domain| domain.to_string()),
+            "machine_before": guest.and_then(|guest| guest.before.as_ref()).map(|before| json!({
+                "guest_id": before.guest_id.as_ref().map(GuestId::as_str),
+                "domain": before.domain.map(|domain| domain.to_string()),
+                "until": before.until.to_string(),
+            })),
+            "known": known.map(|known| known.key.to_string()),
+            "reported_at": row.filter(|row| row.known.is_some()).map(|row| row.full_at.to_string()),
+            "reported_ago_s": row
+                .filter(|row| row.known.is_some())
+                .map(|row| now.since(row.full_at).as_secs()),
+            "generated_at": row.filter(|row| row.known.is_some()).map(|row| row.generated_at.to_string()),
+            "accepted": accepted.map(|(known, at)| json!({
+                "key": known.key.to_string(),
+                "at": at.to_string(),
+            })),
+            "pending": document,
+            "agent_version": agent.map(|agent| &*agent.version),
+            "facts": agent.and_then(|agent| serde_json::from_str::<Value>(&agent.facts).ok()),
+            "mapping": mapping_json(vm, pushes),
+            "error": guest.and_then(|guest| guest.failure.as_ref()).map(ToString::to_string),
+        });
+        // Fails for no value of this kind.
+        to_raw_value(&row).ok()
+    }
+}
+
+/// Which mapping the agent of a guest has, and how that stands to the sensor's.
+fn mapping_json(vm: &VmId, pushes: &Pushes) -> Option<Value> {
+    let agent = pushes.agent(vm)?;
+    let (sync, error) = pushes.look(vm)?;
+    Some(json!({
+        "path": agent.path.label(),
+        "hash": agent.hash.map(|hash| hash.to_string()),
+        "state": sync.label(),
+        "error": error,
+    }))
+}
+
+fn pending_json(vm: &VmId, slot: &Slot, pending: &PendingState, now: WallTime) -> Value {
+    let detail = pending.detail(vm);
+    let state = match slot.state {
+        State::Queued => "queued",
+        State::Backoff(_) => "backoff",
+        State::InFlight => "in_flight",
+        State::Dead => "dead",
+    };
+    json!({
+        "key": slot.newest().key.to_string(),
+        "facts_alone": slot.newest().facts.is_some(),
+        "trigger": slot.trigger.as_str(),
+        "state": state,
+        "attempts": slot.attempts,
+        "packages": detail.map(|detail| detail.packages),
+        "since_s": age(detail.map(|detail| detail.since), now).as_secs(),
+        "error": detail.and_then(|detail| detail.last_error.clone()),
+    })
+}
+
+pub(super) fn age(since: Option<WallTime>, now: WallTime) -> Duration {
+    since.map_or(Duration::ZERO, |since| now.since(since))
+}
