@@ -76,6 +76,41 @@ fn what_was_pending_when_it_was_killed_is_delivered_after_the_restart() {
     assert!(sense.terminate().success());
 }
 
+/// How soon a change of an agent that cannot hold a wait, as StackRox's own, is at Central: within the poll
+/// interval, of which half is usual.
+#[test]
+fn a_change_of_an_agent_that_cannot_wait_arrives_within_a_poll() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut script = Script::new();
+    script.waits = false;
+    let agent = FakeAgent::start(&dir.path().join("a.sock"), script);
+    let central = Central::start();
+    let vm = agent.vm("a");
+    let args = ["--vm", &vm, "--poll-interval", "2s"];
+    let mut sense = Program::sense(&dir.path().join("state"), &central.url, &args);
+    let mut delays = Vec::new();
+    for generation in 1..=8 {
+        let start = Instant::now();
+        if generation > 1 {
+            agent.install(&format!("package-{generation}"));
+        }
+        let report = format!("a/77/{generation}");
+        eventually("it is at Central", || {
+            let received = central.received();
+            received.iter().any(|r| r.report() == report).then_some(())
+        });
+        delays.push(start.elapsed());
+    }
+    let delays = &delays[1..];
+    println!("with polls every 2 s: {delays:?}");
+    // A machine that is busy with other tests may add something.
+    assert!(
+        delays.iter().all(|delay| *delay < Duration::from_secs(4)),
+        "{delays:?}"
+    );
+    assert!(sense.terminate().success());
+}
+
 /// Refusals must lead to a full report and never to silence.
 #[test]
 fn nack_triggers_full_pull_and_the_others_go_on() {

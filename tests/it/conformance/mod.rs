@@ -18,6 +18,7 @@
 //! | 11 | facts | `scan_provenance::facts_say_what_the_files_of_the_system_say`, `..::the_version_of_a_system_other_than_rhel_stands_with_its_name` |
 //! | 12 | repositories of StackRox's own agent | `requirements::a_repository_of_stackroxs_own_agent_has_its_repoid_as_its_id` |
 
+mod behaviours;
 mod broken;
 mod cpe_syntax;
 mod guests;
