@@ -10,7 +10,7 @@ use super::fleet::Fleet;
 use super::mapping::read::MappingSource;
 use super::mapping::run::SharedPushes;
 use super::metrics::Metrics;
-use super::pull::agent::count_versions;
+use super::pull::agent::{OTHER, count_versions};
 use super::pull::guests::GuestTable;
 use super::queue::Pending;
 use super::queue::slot::State;
@@ -417,12 +417,15 @@ impl Health for View {
             totals.dead.into(),
         );
         self.with_versions(|counts| {
-            let counts = counts.iter();
+            let has_others = counts.last().is_some_and(|(version, _)| *version == OTHER);
+            // Shown from the start.
+            let none = [(OTHER, 0)];
+            let none = none.iter().filter(|_| !has_others);
             page.gauges_by(
                 "afferent_sense_agents",
                 "Guests by the version of their agent, the 20 most frequent and the others together.",
                 ["version"],
-                counts.map(|(version, guests)| ([*version], *guests as f64)),
+                counts.iter().chain(none).map(|(version, guests)| ([*version], *guests as f64)),
             );
         });
         self.mapping_metrics(&mut page);

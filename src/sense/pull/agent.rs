@@ -71,12 +71,14 @@ fn told(facts: &Facts) -> Box<str> {
     }
 }
 
+/// What the versions that are not told apart are called.
+pub const OTHER: &str = "other";
+
 /// Agents of each version: the 20 most frequent, and the others together. Versions that are none count as
 /// `unknown`.
 pub fn count_versions<'a>(versions: impl Iterator<Item = &'a str>) -> Vec<(&'a str, usize)> {
     /// Versions that are told apart: agents choose them, and each is a time series.
     const MOST: usize = 20;
-    const OTHER: &str = "other";
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for version in versions {
         let version = match version {
