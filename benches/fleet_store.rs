@@ -105,7 +105,7 @@ fn measure(guests: usize, is_on: bool) {
                 digest: report_of(guest, 2).digest(),
                 facts: None,
             },
-            at: WallTime::from_unix_ms(9),
+            at: Some(WallTime::from_unix_ms(9)),
         })
         .collect();
     for batch in cleared.chunks(256) {

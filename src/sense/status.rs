@@ -4,6 +4,7 @@
 //! at a time: an answer about ten thousand must not hold up the loop.
 
 mod guest;
+mod shared;
 
 use super::deliver::breaker::Breaker;
 use super::fleet::Fleet;
@@ -24,6 +25,7 @@ use guest::{GuestView, age};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use shared::Shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -299,24 +301,6 @@ impl View {
             head,
             guests: Some(guests),
         }
-    }
-}
-
-/// Guests by something that each should have for itself: clones share a machine-id. They are served all
-/// the same.
-#[derive(Default)]
-struct Shared(BTreeMap<String, Vec<String>>);
-
-impl Shared {
-    fn add(&mut self, of: String, vm: &VmId) {
-        self.0.entry(of).or_default().push(vm.as_str().to_owned());
-    }
-
-    /// Those that several guests have, with the guests.
-    fn json(mut self) -> Value {
-        self.0.retain(|_, vms| vms.len() > 1);
-        self.0.values_mut().for_each(|vms| vms.sort());
-        json!(self.0)
     }
 }
 
