@@ -304,8 +304,9 @@ impl Pushes {
         };
         let at = now + wait;
         row.not_before = Some(at);
-        // What was not taken is given again by itself; the rest shows in the guest's answers.
-        if matches!(outcome, PushOutcome::Failed(_)) {
+        // What was not taken is given again by itself, unless the guest answered meanwhile that it has it or has
+        // no use for it; the rest shows in the guest's answers.
+        if matches!(outcome, PushOutcome::Failed(_)) && row.agent.lacks(pushed) {
             row.standing = Standing::Due(at);
             self.due.insert((at, vm.clone()));
         }

@@ -184,6 +184,24 @@ fn a_mapping_that_comes_during_a_push_is_pushed_after_it() {
     assert_eq!((pushes.in_flight, pushes.next(now)), (0, NextPush::Idle));
 }
 
+#[test]
+fn a_guest_that_needs_none_any_more_is_not_tried_again_after_a_failure() {
+    let now = clock::now();
+    let unspecified = AgentMapping {
+        path: MappingPath::Unspecified,
+        hash: None,
+    };
+    for answer in [unspecified, by_sensor(Some(hash(1)))] {
+        let mut pushes = Pushes::new(MOST, now);
+        pushes.set_current(hash(1), now);
+        pushes.answered(&vm(1), by_sensor(None), now);
+        assert_eq!(next_of(&mut pushes, now).1, vm(1));
+        pushes.answered(&vm(1), answer, now);
+        pushes.finished(&vm(1), hash(1), failed(), now, 0.5);
+        assert_eq!(pushes.next(now), NextPush::Idle);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Mapping(u8),
