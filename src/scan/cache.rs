@@ -8,7 +8,7 @@ use super::Mode;
 use super::database::Located;
 use super::error::ScanError;
 use super::file::{OpenFile, Stamps};
-use super::running::reboot_reason;
+use super::running::{DetailsOf, reboot_reason};
 use crate::report::{Package, PackageDetails};
 use crate::rpmdb::{self, Backend, Checks, Described, Item, Listed, Place, Scratch};
 use std::ops::ControlFlow;
@@ -78,10 +78,9 @@ pub(super) struct Delta {
     pub(super) headers: usize,
     pub(super) parsed: usize,
     pub(super) skipped: Vec<Skipped>,
-    /// Of new packages by header number: of all where they were asked for, else of those after whose update
-    /// a boot is due.
+    /// Of new packages by header number, those that are wanted.
     details: Vec<(u32, PackageDetails)>,
-    is_detailed: bool,
+    wanted: DetailsOf,
 }
 
 impl Delta {
@@ -102,7 +101,7 @@ impl Delta {
         let described = item.blob.and_then(|blob| {
             let described = rpmdb::read(blob, number, scratch)?;
             if let Described::Package(package) = &described
-                && (self.is_detailed || reboot_reason(&package.name).is_some())
+                && self.wanted.has(&package.name)
             {
                 let found = rpmdb::details(blob, number, scratch).unwrap_or_default();
                 self.details.push((number, found));
@@ -178,7 +177,7 @@ impl Cache {
         located: &Located,
         stamps: &Stamps,
         database: &mut rpmdb::Database<OpenFile>,
-        mode: Mode,
+        (mode, wanted): (Mode, DetailsOf),
         progress: &AtomicU64,
     ) -> Result<Delta, rpmdb::Error> {
         let identity = Identity {
@@ -201,7 +200,7 @@ impl Cache {
                 .identity
                 .is_some_and(|before| identity.continues(&before));
         if known {
-            let new = self.delta(identity, *stamps, true);
+            let new = self.delta(identity, *stamps, true, wanted);
             let listed = match &listing {
                 Some(listing) => self.compare_listing(new, listing, database)?,
                 None => None,
@@ -209,7 +208,7 @@ impl Cache {
             let delta = match listed {
                 Some(delta) => delta,
                 None => {
-                    let new = self.delta(identity, *stamps, true);
+                    let new = self.delta(identity, *stamps, true, wanted);
                     self.walk(new, listing.as_deref(), checks, database, progress)?
                 }
             };
@@ -220,8 +219,7 @@ impl Cache {
                 return Ok(delta);
             }
         }
-        let mut new = self.delta(identity, *stamps, false);
-        new.is_detailed = mode == Mode::Detailed;
+        let new = self.delta(identity, *stamps, false, wanted);
         self.walk(new, listing.as_deref(), checks, database, progress)
     }
 
@@ -301,7 +299,7 @@ impl Cache {
         Ok((found && agree).then_some(delta))
     }
 
-    fn delta(&self, identity: Identity, stamps: Stamps, known: bool) -> Delta {
+    fn delta(&self, identity: Identity, stamps: Stamps, known: bool, wanted: DetailsOf) -> Delta {
         Delta {
             identity,
             stamps,
@@ -313,7 +311,7 @@ impl Cache {
             parsed: 0,
             skipped: Vec::new(),
             details: Vec::new(),
-            is_detailed: false,
+            wanted,
         }
     }
 

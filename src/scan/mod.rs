@@ -36,6 +36,7 @@ pub use provenance::HistoryState;
 use crate::report::{Distribution, Facts, PackageDetails, Report, facts as names, main_arch};
 use cache::Cache;
 use provenance::Provenance;
+use running::DetailsOf;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -170,6 +171,12 @@ impl Scanner {
     /// # Errors
     /// See [`ScanError`]; zero packages in a database that is not new are one.
     pub fn scan(&mut self, request: &ScanRequest<'_>, mode: Mode) -> Result<Scanned, ScanError> {
+        let live = live::system(request.root);
+        let wanted = match (mode, live) {
+            (Mode::Detailed, _) => DetailsOf::Everything,
+            (_, Some(_)) => DetailsOf::Reboot,
+            (_, None) => DetailsOf::Nothing,
+        };
         let (cache, progress) = (&self.cache, &*self.progress);
         let (mut delta, located, taken) = snapshot::take(
             request,
@@ -177,7 +184,9 @@ impl Scanner {
                 progress.fetch_add(1, Ordering::Relaxed);
                 locate(request.root, request.dbpath)
             },
-            |located, stamps, database| cache.compare(located, stamps, database, mode, progress),
+            |located, stamps, database| {
+                cache.compare(located, stamps, database, (mode, wanted), progress)
+            },
         )?;
         delta.check(&located, || {
             database::another(request.root, request.dbpath, &located)
@@ -243,7 +252,7 @@ impl Scanner {
         }
         let packages = &self.last.packages;
         let installed = self.cache.install_times(packages);
-        let facts = running::facts(packages, installed, live::system(request.root));
+        let facts = running::facts(packages, installed, live);
         Ok(Scanned {
             report: Arc::clone(&self.last),
             changed,

@@ -79,13 +79,52 @@ const REBOOT: [(&str, &str); 14] = [
     ("dbus-1", "dbus"),
 ];
 
+/// What all of these names begin with.
+const BEGINNINGS: [&str; 10] = [
+    "kernel",
+    "linux",
+    "dbus",
+    "glibc",
+    "gnutls",
+    "libopenssl",
+    "microcode_ctl",
+    "openssl",
+    "systemd",
+    "udev",
+];
+
 /// Why a boot is due once this package was updated; `None` for nearly all.
 pub(super) fn reboot_reason(name: &str) -> Option<&'static str> {
+    // Asked of every package.
+    if !BEGINNINGS.iter().any(|begin| name.starts_with(begin)) {
+        return None;
+    }
     if KERNELS.contains(&name) {
         return Some("kernel");
     }
     let of = REBOOT.iter().find(|(package, _)| *package == name);
     of.map(|(_, reason)| *reason)
+}
+
+/// Of which packages details are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DetailsOf {
+    /// Of none: nobody asks.
+    Nothing,
+    /// Of those after whose update a boot is due.
+    Reboot,
+    /// Of all.
+    Everything,
+}
+
+impl DetailsOf {
+    pub(super) fn has(self, name: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Reboot => reboot_reason(name).is_some(),
+            Self::Everything => true,
+        }
+    }
 }
 
 /// Facts about the packages and, where `live` is given, about the machine that runs from them. `installed` are the
@@ -283,6 +322,19 @@ mod tests {
         assert_eq!(found[facts::RPMDB_PACKAGES], "2");
         let none = facts(&[package("bash", "5-1")], std::iter::empty(), None);
         assert_eq!(none.get(facts::KERNEL_INSTALLED), None);
+    }
+
+    #[test]
+    fn every_package_that_asks_for_a_boot_has_its_reason() {
+        for name in KERNELS {
+            assert_eq!(reboot_reason(name), Some("kernel"), "{name}");
+        }
+        for (name, reason) in REBOOT {
+            assert_eq!(reboot_reason(name), Some(reason), "{name}");
+        }
+        for name in ["bash", "kernel-headers", "glibc-common", "systemd-udev"] {
+            assert_eq!(reboot_reason(name), None, "{name}");
+        }
     }
 
     #[test]
