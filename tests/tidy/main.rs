@@ -29,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &["report", "clock"]),
     // ports
     ("http", &["clock"]),
+    ("kube", &["clock"]),
     ("nats", &["clock"]),
     ("root", &[]),
     ("scan", &["report", "root", "rpmdb", "clock"]),
@@ -61,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "store",
             "transport",
             "http",
+            "kube",
             "nats",
             "telemetry",
         ],
@@ -85,6 +87,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "transport",
             "wire",
             "http",
+            "kube",
             "inventory",
         ],
     ),
@@ -112,12 +115,17 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rcgen::", &["transport/kubevirt/", "http/tests.rs"]),
     ("ureq::", &["http/"]),
     ("$JS.", &["nats/jetstream.rs"]),
-    ("data_encoding::", &["nats/nkey.rs"]),
+    (
+        "data_encoding::",
+        &["nats/nkey.rs", "kube/websocket.rs", "kube/kubeconfig.rs"],
+    ),
     (
         "percent_encoding::",
         &["percent.rs", "sense/deliver/sink/nats.rs"],
     ),
     ("twox_hash::", &["report/mapping.rs", "sense/fleet/"]),
+    ("ring::digest", &["kube/websocket.rs"]),
+    ("serde_yaml_ng::", &["kube/kubeconfig.rs"]),
     ("argh", &["cli/"]),
     ("tracing_subscriber", &["telemetry/"]),
     // Whatever is written there passes `visible`.
