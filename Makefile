@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench fuzz lint check-packaging check-reproducible v0.1.0 help
+.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench fuzz lint check-packaging check-reproducible check-kube v0.1.0 help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -89,6 +89,10 @@ lint:
 #: make check-reproducible   builds the static binary again in another place and compares (ARCH=aarch64)
 check-reproducible:
 	packaging/check-reproducible.sh $(ARCH)
+
+#: make check-kube   the tests that need a real kube-apiserver, with one built from source in target/kube (needs Go 1.26)
+check-kube:
+	tests/kube/check.sh target/kube
 
 #: make v0.1.0    version 0.1.0, built from this repository's history: target/v0.1.0/afferent, which tests compare with
 v0.1.0:

@@ -11,6 +11,7 @@ pub mod http;
 #[path = "../../src/inventory/mod.rs"]
 #[allow(dead_code, reason = "the store reads with it")]
 pub mod inventory;
+pub mod kube;
 pub mod mirror;
 pub mod nats;
 #[path = "../../src/percent.rs"]

@@ -8,6 +8,7 @@ mod check_config;
 mod columns;
 mod fleet;
 pub mod format;
+mod kube;
 mod mirror;
 mod native;
 pub mod options;

@@ -1,7 +1,7 @@
 //! `afferent sense`: flags as typed.
 
-use super::native;
 use super::options::{ConfigError, SettingOrigin, Settings, parse, settings};
+use super::{kube, native};
 use crate::report::VmId;
 use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
 use crate::sense::fleet::FleetLimits;
@@ -29,8 +29,22 @@ settings! {
             vm: many "ID=ADDR";
             /// file of guests (TOML), read again when it changes
             roster: many "FILE";
-            /// where to find guests: libvirt, a directory of agents' sockets, or hybrid:DIR:PORT, one of a hypervisor's
-            discover: many "libvirt|DIR|hybrid:DIR:PORT";
+            /// where to find guests: libvirt, kubevirt, a directory of agents' sockets, or hybrid:DIR:PORT, one of a hypervisor's
+            discover: many "libvirt|kubevirt|DIR|hybrid:DIR:PORT";
+            /// names the cluster: the ids of its guests begin with it; needed with --discover kubevirt
+            kube_cluster: one "NAME";
+            /// only guests of this namespace
+            kube_namespace: one "NAME";
+            /// only guests that run on this node
+            kube_node: one "NAME";
+            /// how to reach the API server
+            kubeconfig: one "FILE" or "the service account of the pod";
+            /// how guests of a cluster are reached: through the API server, or by CID from their node
+            dial: one "api|node" = "api";
+            /// whether KubeVirt speaks TLS to agents, through the API server
+            kube_tls: one "true|false|auto" = "auto";
+            /// VSOCK port on which agents in a cluster listen
+            kube_port: number from "1" to "4294967294" = "818";
             /// where reports go: file:PATH, http://HOST, https://HOST or nats://HOST?stream=NAME
             deliver: one "SINK";
             /// file with the bearer token for Central, read at every delivery, or the secret for NATS, read at every connection
@@ -131,7 +145,7 @@ pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError>
             .into_iter()
             .map(RosterSource::File),
     );
-    sources.extend(settings.all("discover", parse::any::<RosterSource>)?);
+    sources.extend(kube::discovered(settings)?);
     if sources == [RosterSource::Fixed(Vec::new())] {
         let error = "no guests: give --vm ID=ADDR, --roster FILE or --discover libvirt";
         return Err(ConfigError::new(SettingOrigin::Flag, "vm", error));
@@ -151,6 +165,8 @@ pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError>
             token_file: settings.optional_path("token_file")?,
             ca_file: settings.optional_path("ca_file")?,
         },
+        kube: kube::api(settings)?,
+        kube_tls: kube::tls(settings)?,
         tls,
         tls_name: tls_name.unwrap_or_default(),
         sensor_id: settings
@@ -221,7 +237,7 @@ fn host_name() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use argh::FromArgs as _;
 
@@ -335,7 +351,7 @@ mod tests {
         assert_eq!(fleet(&["--fleet", "off"]), None);
     }
 
-    fn configured(args: &[&str]) -> Result<SenseConfig, ConfigError> {
+    pub(in crate::cli) fn configured(args: &[&str]) -> Result<SenseConfig, ConfigError> {
         let args = SenseArgs::from_args(&["afferent", "sense"], args).unwrap();
         configure(&gather(&args, |_| None)?)
     }

@@ -64,6 +64,9 @@ pub const BOOTED_AT: &str = "booted_at";
 /// RFC 3339 time at which the agent started.
 pub const AGENT_STARTED_AT: &str = "agent_started_at";
 
+/// What the facts begin with that a sensor adds from its cluster: agents send none of these.
+pub const KUBEVIRT: &str = "kubevirt.";
+
 /// The facts that are content; all others a peer may send only describe its scan.
 pub const CONTENT: [&str; 7] = [
     DETECTED_OS,
@@ -79,7 +82,8 @@ pub const CONTENT: [&str; 7] = [
 const PASSING: [&str; 3] = [LAST_SCAN_AT, SCAN_TRIGGER, REPORT_DIGEST];
 
 /// Hash over the facts whose change Central is told: the first 4 bytes of SHA-256 over the lines
-/// `name=value`, sorted by the bytes of the name, without `last_scan_at`, `scan_trigger` and `report_digest`.
+/// `name=value`, sorted by the bytes of the name, without `last_scan_at`, `scan_trigger`, `report_digest` and
+/// those that begin with `kubevirt.`.
 ///
 /// Facts whose lines could be those of others (a line feed in a name or value, `=` in a name) are written in
 /// another form: an empty line, which no lines begin with, then each name and value after its length.
@@ -91,7 +95,7 @@ impl FactsHash {
     pub fn of(facts: &Facts) -> Self {
         let told = || {
             let all = facts.iter();
-            all.filter(|(name, _)| !PASSING.contains(&name.as_str()))
+            all.filter(|(name, _)| !PASSING.contains(&name.as_str()) && !name.starts_with(KUBEVIRT))
         };
         let are_lines =
             told().all(|(name, value)| !name.contains(['\n', '=']) && !value.contains('\n'));
@@ -167,6 +171,7 @@ mod tests {
             (LAST_SCAN_AT, "now"),
             (SCAN_TRIGGER, "reactive"),
             (REPORT_DIGEST, "sha256:0"),
+            ("kubevirt.node", "n1"),
         ]);
         assert_eq!(FactsHash::of(&again), hash);
         let other = facts(&[("boot_id", "b"), ("os_version", "9.4")]);

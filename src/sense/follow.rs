@@ -122,6 +122,10 @@ fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &
         ("ca_file", old.sink.ca_file != new.sink.ca_file),
         ("tls_*", old.tls != new.tls || old.tls_name != new.tls_name),
         ("repo_cpe", old.repo_cpe != new.repo_cpe),
+        (
+            "kube_*",
+            old.kube != new.kube || old.kube_tls != new.kube_tls,
+        ),
         ("sensor_id", old.sensor_id != new.sensor_id),
         ("state_dir", old.state_dir != new.state_dir),
         ("fleet*", old.fleet != new.fleet),

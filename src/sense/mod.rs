@@ -24,6 +24,7 @@ pub mod seen;
 mod service;
 pub mod status;
 
+use crate::kube::{KubeSource, TlsChoice};
 use crate::store::{Limits, StoreError};
 use crate::transport::{AgentName, TlsError, TlsFiles};
 use deliver::sink::{SinkAddress, SinkOptions};
@@ -54,6 +55,10 @@ pub struct SenseConfig {
     pub deliver: SinkAddress,
     /// Token and roots for it.
     pub sink: SinkOptions,
+    /// Where the API of the cluster is whose machines are dialed through it.
+    pub kube: KubeSource,
+    /// Whether virt-handler speaks TLS to agents.
+    pub kube_tls: TlsChoice,
     /// Mutual TLS with guests.
     pub tls: Option<TlsFiles>,
     /// Which name their certificates must have.

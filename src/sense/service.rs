@@ -16,6 +16,7 @@ use super::status::View;
 use super::{CACHE, DATABASE, ReadConfig, SenseConfig, SenseError};
 use crate::blocking::Blocking;
 use crate::clock::WallClock;
+use crate::kube::{KubeClient, VsockDialer};
 use crate::store::{Opened, Store, StoreOptions};
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
@@ -47,6 +48,10 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
         sink: sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?,
         dial: Arc::new(Dialer {
             tls: tls.transpose()?,
+            kube: Some(VsockDialer::new(
+                Arc::new(KubeClient::new(config.kube.clone())),
+                config.kube_tls,
+            )),
         }),
         roster: roster_rx,
         fleet: config.fleet,

@@ -69,6 +69,7 @@ struct Totals {
     polled: u32,
     failing: u32,
     silent: u32,
+    idle: u32,
     new: u32,
     reactive: u32,
     routine: u32,
@@ -115,6 +116,7 @@ impl View {
                     "polled" => totals.polled += 1,
                     "failing" => totals.failing += 1,
                     "silent" => totals.silent += 1,
+                    "idle" => totals.idle += 1,
                     _ => totals.new += 1,
                 }
             }
@@ -295,6 +297,7 @@ impl View {
                 "failing": totals.failing,
                 "silent": totals.silent,
                 "new": totals.new,
+                "idle": totals.idle,
             },
         });
         StatusAnswer {
@@ -380,6 +383,7 @@ impl Health for View {
                 (&[("state", "failing")], totals.failing.into()),
                 (&[("state", "silent")], totals.silent.into()),
                 (&[("state", "new")], totals.new.into()),
+                (&[("state", "idle")], totals.idle.into()),
             ],
         );
         page.gauges(
@@ -455,9 +459,6 @@ impl Health for View {
     }
 
     fn ready(&self) -> Result<(), String> {
-        match self.named().errors().next() {
-            Some(error) => Err(format!("roster: {error}")),
-            None => Ok(()),
-        }
+        self.named().ready()
     }
 }

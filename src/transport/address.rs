@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Port on which an agent listens unless told otherwise.
 pub const DEFAULT_PORT: u32 = 818;
@@ -36,6 +37,14 @@ pub enum DialAddress {
         /// VSOCK port in the guest.
         port: u32,
     },
+    /// `kubevirt:NAMESPACE/NAME`, or `kubevirt:NAMESPACE/NAME:PORT`: a virtual machine, through the API of its
+    /// cluster.
+    Kubevirt {
+        /// `NAMESPACE/NAME`, each a name as Kubernetes allows it.
+        machine: Arc<str>,
+        /// VSOCK port there.
+        port: u32,
+    },
 }
 
 impl FromStr for ListenAddress {
@@ -57,7 +66,7 @@ impl FromStr for DialAddress {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is not an address to dial: vsock:CID:PORT, unix:PATH or hybrid:PATH:PORT"
+                "{text:?} is not an address to dial: vsock:CID:PORT, unix:PATH, hybrid:PATH:PORT or kubevirt:NAMESPACE/NAME"
             )
         };
         match text.split_once(':') {
@@ -76,8 +85,44 @@ impl FromStr for DialAddress {
                 }),
                 _ => Err(wrong()),
             },
+            Some(("kubevirt", rest)) => {
+                let (machine, port) = match rest.split_once(':') {
+                    Some((machine, port)) => (machine, port.parse().map_err(|_| wrong())?),
+                    None => (rest, DEFAULT_PORT),
+                };
+                let parts = machine.split_once('/').ok_or_else(wrong)?;
+                if !is_object_name(parts.0) || !is_object_name(parts.1) {
+                    return Err(wrong());
+                }
+                Ok(Self::Kubevirt {
+                    machine: machine.into(),
+                    port,
+                })
+            }
             _ => Err(wrong()),
         }
+    }
+}
+
+/// Whether Kubernetes may call an object so: a DNS name.
+fn is_object_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
+    (1..=253).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+impl DialAddress {
+    /// Namespace, name and port, where it is a virtual machine in a cluster.
+    pub fn kubevirt(&self) -> Option<(&str, &str, u32)> {
+        let Self::Kubevirt { machine, port } = self else {
+            return None;
+        };
+        let (namespace, name) = machine.split_once('/')?;
+        Some((namespace, name, *port))
+    }
+
+    /// Whether a wait may be held there: through an API server it would occupy one of its seats.
+    pub fn can_hold_waits(&self) -> bool {
+        !matches!(self, Self::Kubevirt { .. })
     }
 }
 
@@ -96,6 +141,10 @@ impl fmt::Display for DialAddress {
             Self::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Hybrid { path, port } => write!(f, "hybrid:{}:{port}", path.display()),
+            Self::Kubevirt { machine, port } if *port == DEFAULT_PORT => {
+                write!(f, "kubevirt:{machine}")
+            }
+            Self::Kubevirt { machine, port } => write!(f, "kubevirt:{machine}:{port}"),
         }
     }
 }
@@ -110,6 +159,8 @@ mod tests {
             "vsock:3:818",
             "unix:/run/a:b.sock",
             "hybrid:/run/vm:1.sock:818",
+            "kubevirt:team-a/web-1.x",
+            "kubevirt:team-a/web:1024",
         ] {
             assert_eq!(text.parse::<DialAddress>().unwrap().to_string(), text);
         }
@@ -128,6 +179,12 @@ mod tests {
             "unix:",
             "hybrid:/x",
             "hybrid::1",
+            "kubevirt:web",
+            "kubevirt:a/b/c",
+            "kubevirt:a/../b",
+            "kubevirt:a/b?x=y",
+            "kubevirt:a/b:",
+            "kubevirt:A/b",
             "tcp:1",
         ] {
             let error = text.parse::<DialAddress>().unwrap_err();

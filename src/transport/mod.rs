@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! listen   vsock:PORT   unix:PATH
-//! dial     vsock:CID:PORT   unix:PATH   hybrid:PATH:PORT
+//! dial     vsock:CID:PORT   unix:PATH   hybrid:PATH:PORT   kubevirt:NAMESPACE/NAME
 //! ```
 //!
 //! An address says where something is reached, never who answers there.
@@ -23,7 +23,7 @@ pub use certificate_names::{CommonName, guest_name};
 pub use framed::{ReadError, read_body, read_frame, read_len, read_rest, read_some, write_frame};
 pub use handshake::{Reason, Refused};
 pub use kubevirt::{KubevirtOptions, KubevirtTls};
-pub use stream::Stream;
+pub use stream::{ByteStream, Stream};
 pub use tls::{AgentName, ClientTls, SERVER_NAME, ServerTls, TlsError, TlsFiles};
 pub use unix::BoundSocket;
 
@@ -101,5 +101,10 @@ pub async fn dial(address: &DialAddress) -> io::Result<Stream> {
             hybrid::greet(&mut stream, *port).await?;
             Ok(Stream::Unix(stream))
         }
+        // Whoever has a client of the API dials these.
+        DialAddress::Kubevirt { .. } => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "a virtual machine of a cluster is dialed by `afferent sense` only",
+        )),
     }
 }

@@ -10,6 +10,11 @@ use tokio::net::UnixStream;
 use tokio_rustls::TlsStream;
 use tokio_vsock::VsockStream;
 
+/// Bytes both ways.
+pub trait ByteStream: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Sync + Unpin> ByteStream for T {}
+
 /// A byte stream to a peer.
 #[derive(Debug)]
 pub enum Stream {
@@ -17,6 +22,8 @@ pub enum Stream {
     Vsock(VsockStream),
     /// Unix domain socket, also the one of a hypervisor after its greeting.
     Unix(UnixStream),
+    /// A connection that another protocol carries, as a websocket.
+    Carried(Box<dyn ByteStream>),
     /// A pipe in memory: between the two ends of a simulation.
     Memory(DuplexStream),
     /// Any of them under TLS.
@@ -43,7 +50,7 @@ impl Stream {
                 .ready(Interest::WRITABLE)
                 .await
                 .is_ok_and(|ready| !ready.is_write_closed()),
-            Self::Vsock(_) | Self::Memory(_) | Self::Tls(_) => false,
+            Self::Vsock(_) | Self::Carried(_) | Self::Memory(_) | Self::Tls(_) => false,
         }
     }
 }
@@ -54,6 +61,7 @@ macro_rules! whichever {
             Self::Vsock(stream) => Pin::new(stream).$method($($argument),*),
             Self::Unix(stream) => Pin::new(stream).$method($($argument),*),
             Self::Memory(stream) => Pin::new(stream).$method($($argument),*),
+            Self::Carried(stream) => Pin::new(stream.as_mut()).$method($($argument),*),
             Self::Tls(stream) => Pin::new(stream.as_mut()).$method($($argument),*),
         }
     };

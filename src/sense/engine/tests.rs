@@ -33,7 +33,10 @@ async fn the_end_of_any_loop_is_noticed_and_nothing_else_is() {
         let mut engine = Engine::start(Parts {
             store: store(dir.path()),
             sink: Arc::new(Accepting),
-            dial: Arc::new(Dialer { tls: None }),
+            dial: Arc::new(Dialer {
+                tls: None,
+                kube: None,
+            }),
             roster,
             fleet: None,
             policy: QueuePolicy::default(),

@@ -13,9 +13,6 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-/// Longest time until there is a connection.
-const DIAL: Duration = Duration::from_secs(5);
-
 /// Longest push, dialing included.
 const WHOLE: Duration = Duration::from_secs(30);
 
@@ -27,8 +24,9 @@ const STEP: usize = 64 << 10;
 
 /// Gives the mapping to the guest at this address.
 pub async fn push(dial: &dyn Dial, address: &DialAddress, mapping: &SensorMapping) -> PushOutcome {
+    let _seat = dial.admit(address).await;
     let exchange = async {
-        let dialed = timeout(DIAL, dial.dial(address)).await;
+        let dialed = timeout(dial.dial_deadline(address), dial.dial(address)).await;
         let mut stream = match dialed {
             Ok(dialed) => dialed.map_err(|failure| failure.to_string())?,
             Err(_) => return Err(Failure::DialTimeout.to_string()),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dial ── request ──► header ──────────────► body ─────────► decoded
-//! 5 s                 10 s, or the wait      one of 20 transfers
+//! 5 s, or 15          10 s, or the wait      one of 20 transfers
 //! ├── 30 s in all, of a wait from its answer on ─────────────┤
 //! ```
 //!
@@ -26,9 +26,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
-
-/// Longest time until there is a connection.
-const DIAL: Duration = Duration::from_secs(5);
 
 /// Longest time from there to the first bytes of an answer that is not waited for.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
@@ -84,6 +81,7 @@ pub async fn pull(
     echo: &Echo,
     limits: &ConcurrencyLimits,
 ) -> Result<Received, Failure> {
+    let _seat = dial.admit(address).await;
     match ask {
         Ask::Wait(_) => {
             let (mut stream, len) = connect_and_request(dial, address, ask, echo).await?;
@@ -135,15 +133,36 @@ async fn release_slot_after<T>(
     }
 }
 
-/// Dials, sends the request, and reads how long the answer is.
+/// Dials, sends the request, and reads how long the answer is. Where there is another way, it is tried once.
 async fn connect_and_request(
     dial: &dyn Dial,
     address: &DialAddress,
     ask: Ask,
     echo: &Echo,
 ) -> Result<(Stream, usize), Failure> {
+    let mut result = connect_and_request_once(dial, address, ask, echo).await;
+    if let Err(failure) = &result
+        && dial.tries_otherwise(address, failure)
+    {
+        result = connect_and_request_once(dial, address, ask, echo).await;
+        if let Err(failure) = &result {
+            dial.tries_otherwise(address, failure);
+        }
+    }
+    if result.is_ok() {
+        dial.answered(address);
+    }
+    result.map_err(|failure| dial.explain(address, failure))
+}
+
+async fn connect_and_request_once(
+    dial: &dyn Dial,
+    address: &DialAddress,
+    ask: Ask,
+    echo: &Echo,
+) -> Result<(Stream, usize), Failure> {
     // Dialing and reading have large states of their own; waiting, in which ten thousand are, none.
-    let mut stream = timeout(DIAL, dial.dial(address))
+    let mut stream = timeout(dial.dial_deadline(address), dial.dial(address))
         .await
         .map_err(|_| Failure::DialTimeout)??;
     let limit = match ask {

@@ -103,6 +103,11 @@ impl Failure {
         }
     }
 
+    /// Whether the guest, or somebody on the way to it, hangs.
+    pub fn is_hang(&self) -> bool {
+        matches!(self, Self::NoAnswer | Self::Stalled)
+    }
+
     /// Every word of [`Failure::label`].
     pub const LABELS: [&'static str; 22] = [
         "unreachable",

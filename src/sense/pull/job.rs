@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::schedule::Ask;
 use crate::blocking::Blocking;
 use crate::clock::{self, WallClock};
-use crate::report::{FactsHash, GuestId, ReportSummary, VmId};
+use crate::report::{Envelope, FactsHash, GuestId, ReportSummary, VmId, facts};
 use crate::sense::fleet::{Fleet, FleetDocument};
 use crate::sense::limits::{ConcurrencyLimits, Transfer};
 use crate::sense::mapping::run::SharedPushes;
@@ -233,10 +233,13 @@ impl PullJob {
                 seen: &seen,
                 now,
             };
-            let answer = answer::understand(&bytes, context, agent)?;
+            let mut answer = answer::understand(&bytes, context, agent)?;
             check_machine(entry.guest_id.as_ref(), answer.guest_id.as_ref())?;
             if demands_name {
                 check_certificate(certified.as_deref(), answer.guest_id.as_ref())?;
+            }
+            if let Some(envelope) = &mut answer.document {
+                add_facts(&entry, envelope);
             }
             let document = match &answer.document {
                 Some(envelope) => {
@@ -311,6 +314,15 @@ impl PullJob {
             tokens,
             domain: self.row.domain,
         }
+    }
+}
+
+/// Adds what the roster says of the guest. No guest says these facts of itself.
+fn add_facts(entry: &RosterEntry, envelope: &mut Envelope<'_>) {
+    let facts = &mut envelope.facts;
+    facts.retain(|name, _| !name.starts_with(facts::KUBEVIRT));
+    if let Some(of_source) = &entry.facts {
+        of_source.add_to(facts);
     }
 }
 

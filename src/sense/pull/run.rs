@@ -206,10 +206,11 @@ impl PullLoop {
     ) -> PullOutcome {
         let hasty = matches!(asked, Ask::Wait(_)) && took < HASTY;
         guest.has_answered |= result.is_ok();
+        let can_wait = guest.entry.address.can_hold_waits();
         match result {
             Ok(PullResult::Unchanged { learned }) => {
                 guest.failure = None;
-                let waits = learned.waits;
+                let waits = learned.waits && can_wait;
                 if learned.note(&mut guest.row) {
                     self.shared.pending.learn(vm, GuestRow::clone(&guest.row));
                 }
@@ -217,7 +218,7 @@ impl PullLoop {
             }
             Ok(PullResult::Refused { row }) => {
                 guest.failure = None;
-                let waits = row.waits;
+                let waits = row.waits && can_wait;
                 if guest.row != row {
                     self.shared.pending.learn(vm, GuestRow::clone(&row));
                     guest.row = row;
@@ -226,7 +227,7 @@ impl PullLoop {
             }
             Ok(PullResult::Stored { row, .. }) => {
                 guest.failure = None;
-                let waits = row.waits;
+                let waits = row.waits && can_wait;
                 if let Some(then) = changed_machine(&guest.row, row.guest_id.as_ref()) {
                     guest.before = Some(MachineBefore {
                         guest_id: Some(then.clone()),
@@ -242,10 +243,14 @@ impl PullLoop {
                     tracing::info!(%vm, "has no package to report yet");
                 }
                 (guest.failure, guest.has_answered) = (Some(failure), true);
+                let waits = waits && can_wait;
                 PullOutcome::NoPackages { waits, hasty }
             }
             Err(failure) => {
-                let outcome = failure.next_step(asked);
+                let outcome = match failure.is_hang() && !guest.entry.address.can_hold_waits() {
+                    true => PullOutcome::Hung,
+                    false => failure.next_step(asked),
+                };
                 if guest.failure.as_ref() != Some(&failure) {
                     tracing::warn!(%vm, address = %guest.entry.address, %failure, "not pulled");
                 }
@@ -311,8 +316,11 @@ impl PullLoop {
         let (now, wall) = (clock::now(), self.shared.wall.now());
         for (vm, entry) in roster {
             let is_restored = stored.rows.contains_key(&vm);
-            let (mut row, mut before) = match table.guests.get(&vm) {
-                Some(guest) if guest.entry == entry => continue,
+            let (mut row, mut before) = match table.guests.get_mut(&vm) {
+                Some(guest) if guest.entry.is_reached_as(&entry) => {
+                    guest.entry = entry;
+                    continue;
+                }
                 Some(_) => table.remove(&vm).map(|guest| (guest.row, guest.before)),
                 None => stored.rows.remove(&vm).map(|row| (Arc::new(row), None)),
             }
@@ -322,7 +330,7 @@ impl PullLoop {
             }
             let memory = Memory {
                 knows_report: row.known.is_some(),
-                waits: row.waits,
+                waits: row.waits && entry.address.can_hold_waits(),
                 full_age: match stored.not_in_fleet.remove(&vm) {
                     true => Duration::MAX,
                     false => wall.since(row.full_at),
@@ -331,6 +339,9 @@ impl PullLoop {
             };
             let jitter = fastrand::f64();
             table.schedule.add(vm.clone(), memory, now, jitter);
+            if entry.idle.is_some() {
+                table.schedule.remove(&vm);
+            }
             let guest = Guest {
                 before,
                 ..Guest::new(entry, row)

@@ -44,6 +44,8 @@ pub struct Timing {
     pub failing: Backoff,
     /// Between two attempts at a guest that is there, but not ready or busy.
     pub busy: Backoff,
+    /// Between two attempts at a guest that hangs, where each attempt costs its node a connection.
+    pub hung: Backoff,
     /// Between two waits that a guest answers at once with nothing new. An agent that is told to stop
     /// does that once, so it begins small: its machine may be back in seconds.
     pub hasty: Backoff,
@@ -65,6 +67,10 @@ impl Timing {
             busy: Backoff {
                 floor: Duration::from_secs(1),
                 ceiling: Duration::from_secs(30),
+            },
+            hung: Backoff {
+                floor: Duration::from_secs(300),
+                ceiling: Duration::from_secs(3600),
             },
             hasty: Backoff {
                 floor: Duration::from_secs(1),
@@ -133,6 +139,8 @@ pub enum PullOutcome {
     },
     /// It answered "unchanged" of something that is not known: only a full report helps.
     Contradictory,
+    /// It hangs, and each attempt leaves a connection behind on the way.
+    Hung,
     /// It failed.
     Failed,
 }
@@ -288,7 +296,10 @@ impl Schedule {
         else {
             return;
         };
-        let failed = matches!(outcome, PullOutcome::Failed | PullOutcome::Busy);
+        let failed = matches!(
+            outcome,
+            PullOutcome::Failed | PullOutcome::Hung | PullOutcome::Busy
+        );
         let in_vain = failed
             || matches!(
                 outcome,
@@ -357,6 +368,7 @@ impl Schedule {
                 }
             }
             PullOutcome::Busy => now + timing.busy.half_jitter(plan.failures, jitter),
+            PullOutcome::Hung => now + timing.hung.half_jitter(plan.failures, jitter),
             PullOutcome::Failed => now + timing.failing.half_jitter(plan.failures, jitter),
         };
         // No answer of a guest makes its exchanges follow faster than its pace.

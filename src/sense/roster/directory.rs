@@ -53,15 +53,11 @@ pub fn read(directory: &Path, port: Option<u32>) -> Result<Listing, String> {
             listing.error.get_or_insert(why);
             continue;
         }
-        listing.entries.push(RosterEntry {
-            vm,
-            address: match port {
-                Some(port) => DialAddress::Hybrid { path, port },
-                None => DialAddress::Unix(path),
-            },
-            guest_id: None,
-            domain: None,
-        });
+        let address = match port {
+            Some(port) => DialAddress::Hybrid { path, port },
+            None => DialAddress::Unix(path),
+        };
+        listing.entries.push(RosterEntry::new(vm, address));
     }
     listing.entries.sort_by(|a, b| a.vm.cmp(&b.vm));
     Ok(listing)

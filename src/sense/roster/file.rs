@@ -92,13 +92,14 @@ fn checked(vms: Vec<Vm>) -> Result<Vec<RosterEntry>, String> {
         .map(|vm| {
             let of_vm = |error: String| format!("vm {:?}: {error}", vm.id);
             let entry = RosterEntry {
-                vm: vm.id.parse().map_err(|e| format!("{e}"))?,
-                address: vm.address.parse().map_err(of_vm)?,
                 guest_id: match &vm.guest_id {
                     Some(id) => Some(id.parse().map_err(|e| of_vm(format!("{e}")))?),
                     None => None,
                 },
-                domain: None,
+                ..RosterEntry::new(
+                    vm.id.parse().map_err(|e| format!("{e}"))?,
+                    vm.address.parse().map_err(of_vm)?,
+                )
             };
             Ok(entry)
         })

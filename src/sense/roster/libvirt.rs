@@ -172,14 +172,13 @@ pub fn domain(text: &str) -> Result<Option<RosterEntry>, Unusable> {
         .ok_or(Unusable::Other(
             "left out: neither its name nor its UUID is an id",
         ))?;
+    let address = DialAddress::Vsock {
+        cid,
+        port: DEFAULT_PORT,
+    };
     Ok(Some(RosterEntry {
-        vm,
-        address: DialAddress::Vsock {
-            cid,
-            port: DEFAULT_PORT,
-        },
-        guest_id: None,
         domain: text("uuid").and_then(|uuid| uuid.parse().ok()),
+        ..RosterEntry::new(vm, address)
     }))
 }
 

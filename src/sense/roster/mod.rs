@@ -1,4 +1,4 @@
-//! Which guests there are: from flags and files, sockets in a directory, and libvirt.
+//! Which guests there are: from flags and files, sockets in a directory, libvirt, and KubeVirt.
 //!
 //! Sources are read again while the sensor runs. What exists but cannot be read keeps what it said
 //! last, so that a slip in a file, a full disk or a restart of libvirt never makes guests disappear. Where two sources
@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod file;
+pub mod kubevirt;
 pub mod libvirt;
 mod stamp;
 
@@ -14,6 +15,7 @@ use crate::file_stamp::FileStamp;
 use crate::report::{GuestId, VmId};
 use crate::transport::DialAddress;
 use crate::visible::visible;
+use kubevirt::{ClusterWatch, Idle, KubevirtSource, MachineFacts};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -29,9 +31,38 @@ pub struct RosterEntry {
     pub address: DialAddress,
     /// The only machine that may answer there; `None`: any.
     pub guest_id: Option<GuestId>,
-    /// UUID of its libvirt domain: one of the same name with another UUID is another machine. `None`:
-    /// the source does not say.
+    /// UUID of its libvirt domain or its VirtualMachine: one of the same name with another UUID is another
+    /// machine. `None`: the source does not say.
     pub domain: Option<Uuid>,
+    /// UID of the run of its VirtualMachine: it is asked at once after every start.
+    pub run: Option<Uuid>,
+    /// Why it is not asked, although it is there.
+    pub idle: Option<Idle>,
+    /// What its source says of it beside.
+    pub facts: Option<Arc<MachineFacts>>,
+}
+
+impl RosterEntry {
+    /// A guest of which nothing else is known.
+    pub fn new(vm: VmId, address: DialAddress) -> Self {
+        Self {
+            vm,
+            address,
+            guest_id: None,
+            domain: None,
+            run: None,
+            idle: None,
+            facts: None,
+        }
+    }
+
+    /// Whether a guest is the same, reached the same way: only facts are others.
+    pub fn is_reached_as(&self, other: &Self) -> bool {
+        self.address == other.address
+            && self.guest_id == other.guest_id
+            && (self.domain, self.run) == (other.domain, other.run)
+            && self.idle == other.idle
+    }
 }
 
 /// `ID=ADDR`, as `--vm` takes it.
@@ -42,12 +73,8 @@ impl FromStr for RosterEntry {
         let (vm, address) = text
             .split_once('=')
             .ok_or_else(|| format!("{text:?} is not ID=ADDR, for example web-1=vsock:3:818"))?;
-        Ok(Self {
-            vm: vm.parse().map_err(|error| format!("{error}"))?,
-            address: address.parse()?,
-            guest_id: None,
-            domain: None,
-        })
+        let vm = vm.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self::new(vm, address.parse()?))
     }
 }
 
@@ -65,6 +92,8 @@ pub enum RosterSource {
     Directory(PathBuf, Option<u32>),
     /// The directory in which libvirt keeps its running domains.
     Libvirt(PathBuf),
+    /// A cluster with KubeVirt.
+    Kubevirt(KubevirtSource),
 }
 
 /// `libvirt`, `DIR`, or `hybrid:DIR:PORT`, as `--discover` takes it.
@@ -72,9 +101,12 @@ impl FromStr for RosterSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not libvirt, a directory, or hybrid:DIR:PORT");
+        let wrong =
+            || format!("{text:?} is not libvirt, kubevirt, a directory, or hybrid:DIR:PORT");
         match text.split_once(':') {
             _ if text.is_empty() => Err(wrong()),
+            // It has settings of its own, and is no directory.
+            None if text == "kubevirt" => Err("kubevirt needs --kube-cluster".into()),
             None if text == "libvirt" => Ok(Self::Libvirt(libvirt::DIRECTORY.into())),
             Some(("libvirt", directory)) => Ok(Self::Libvirt(directory.into())),
             Some(("hybrid", rest)) => {
@@ -129,6 +161,7 @@ struct Reading {
     /// The file or directory as it was then.
     stamp: Option<FileStamp>,
     domains: libvirt::Domains,
+    cluster: Option<ClusterWatch>,
     /// What was wrong last time, so that it is said once.
     error: Option<String>,
     remarks: BTreeSet<String>,
@@ -163,6 +196,21 @@ impl Named {
     /// The source that names this guest.
     pub fn source_of(&self, vm: &VmId) -> Option<&SourceStatus> {
         self.sources.get(*self.by.get(vm)?)
+    }
+
+    /// Whether every source was read, and can be read.
+    ///
+    /// # Errors
+    /// One was not, or cannot be; says which.
+    pub fn ready(&self) -> Result<(), String> {
+        if let Some(error) = self.errors().next() {
+            return Err(format!("roster: {error}"));
+        }
+        let mut sources = self.sources.iter();
+        match sources.find(|source| source.read_at.is_none()) {
+            Some(source) => Err(format!("roster: {} was not read yet", source.name)),
+            None => Ok(()),
+        }
     }
 
     /// What is wrong with the sources at the moment.
@@ -271,13 +319,14 @@ impl Reading {
             self.read_at = Some(clock::wall_now());
             return;
         }
+        if let RosterSource::Kubevirt(kubevirt) = source {
+            self.read_cluster(source, kubevirt);
+            return;
+        }
         self.stamp = None;
         match source.read(&mut self.domains) {
             Ok(listing) => {
-                for remark in listing.remarks.difference(&self.remarks) {
-                    tracing::warn!("{remark}");
-                }
-                self.remarks = listing.remarks;
+                self.note_remarks(listing.remarks);
                 self.entries = listing.entries.into_iter().map(Arc::new).collect();
                 if listing.error.is_none() {
                     self.stamp = stamp;
@@ -287,6 +336,29 @@ impl Reading {
             }
             Err(error) => self.note_error(source, Some(error)),
         }
+    }
+
+    /// What the watch of a cluster knows by now.
+    fn read_cluster(&mut self, source: &RosterSource, kubevirt: &KubevirtSource) {
+        let watch = &mut self.cluster;
+        let watch = watch.get_or_insert_with(|| ClusterWatch::start(kubevirt));
+        let reading = watch.read();
+        self.note_remarks(reading.remarks);
+        if reading.has_changed {
+            self.entries = reading.entries;
+        }
+        if reading.is_listed && reading.error.is_none() {
+            self.read_at = Some(clock::wall_now());
+        }
+        self.note_error(source, reading.error);
+    }
+
+    /// Says each remark once.
+    fn note_remarks(&mut self, remarks: BTreeSet<String>) {
+        for remark in remarks.difference(&self.remarks) {
+            tracing::warn!("{}", visible(remark));
+        }
+        self.remarks = remarks;
     }
 
     /// Says once what cannot be read, and that it can be read again.
@@ -312,6 +384,8 @@ impl RosterSource {
             Self::File(path) => file::read(path).map(Listing::of),
             Self::Directory(path, port) => directory::read(path, *port),
             Self::Libvirt(path) => domains.read(path),
+            // Not read but followed: see `Reading::read_cluster`.
+            Self::Kubevirt(_) => Ok(Listing::default()),
         }
     }
 
@@ -321,13 +395,14 @@ impl RosterSource {
     fn stamp(&self) -> Option<FileStamp> {
         match self {
             Self::File(path) | Self::Directory(path, _) => stamp::settled(path),
-            Self::Fixed(_) | Self::Libvirt(_) => None,
+            Self::Fixed(_) | Self::Libvirt(_) | Self::Kubevirt(_) => None,
         }
     }
 
     fn name(&self) -> String {
         let name = match self {
             Self::Fixed(_) => return "settings".into(),
+            Self::Kubevirt(source) => return format!("kubevirt:{}", source.cluster),
             Self::File(path) | Self::Directory(path, _) | Self::Libvirt(path) => path.display(),
         };
         visible(&name.to_string()).into_owned()

@@ -15,8 +15,12 @@ use std::time::Duration;
 /// Failures in a row after which a guest counts as silent.
 const SILENT: u32 = 3;
 
-/// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not answered yet).
+/// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not answered yet), `idle` (not
+/// asked: it does not run, or has no VSOCK).
 pub(in crate::sense) fn state_of(guests: &GuestTable, vm: &VmId, guest: &Guest) -> &'static str {
+    if guest.entry.idle.is_some() {
+        return "idle";
+    }
     let failures = match guest.failure {
         Some(_) => guests.schedule.look(vm).map_or(0, |(failures, _)| failures),
         None => 0,
@@ -26,7 +30,7 @@ pub(in crate::sense) fn state_of(guests: &GuestTable, vm: &VmId, guest: &Guest) 
         (1.., _) => "failing",
         (0, Some(Ask::Wait(_))) => "waiting",
         (0, _) if !guest.has_answered => "new",
-        (0, _) if guest.row.waits => "waiting",
+        (0, _) if guest.row.waits && guest.entry.address.can_hold_waits() => "waiting",
         (0, _) => "polled",
     }
 }
@@ -87,6 +91,7 @@ impl GuestView<'_> {
             "agent_version": agent.map(|agent| &*agent.version),
             "facts": agent.and_then(|agent| serde_json::from_str::<Value>(&agent.facts).ok()),
             "mapping": mapping_json(vm, pushes),
+            "idle": guest.and_then(|guest| guest.entry.idle.as_ref()).map(ToString::to_string),
             "error": guest.and_then(|guest| guest.failure.as_ref()).map(ToString::to_string),
         });
         // Fails for no value of this kind.

@@ -12,6 +12,8 @@ pub mod fake_agent;
 pub mod fixtures;
 pub mod headers;
 pub mod held;
+pub mod https;
+pub mod kube_api;
 pub mod mirror;
 pub mod nats_server;
 pub mod old;

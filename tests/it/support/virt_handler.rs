@@ -54,20 +54,7 @@ pub fn pull_with(
     identity: Option<&Identity>,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> io::Result<Answer> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
-    let config = match identity {
-        None => config.with_no_client_auth(),
-        Some(Identity(certificate, key)) => {
-            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.clone()));
-            let chain = vec![certificate.clone()];
-            config.with_client_auth_cert(chain, key).unwrap()
-        }
-    };
+    let config = config(identity, version);
     let name = ServerName::try_from("a.name.nobody.looks.at").unwrap();
     let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
     let stream = UnixStream::connect(socket)?;
@@ -79,6 +66,27 @@ pub fn pull_with(
     )?;
     stream.flush()?;
     receive(&mut stream)
+}
+
+/// What it speaks TLS with.
+pub fn config(
+    identity: Option<&Identity>,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+    match identity {
+        None => config.with_no_client_auth(),
+        Some(Identity(certificate, key)) => {
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.clone()));
+            let chain = vec![certificate.clone()];
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    }
 }
 
 /// Verifies nothing of a server, as virt-handler.

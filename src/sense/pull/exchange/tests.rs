@@ -1,5 +1,6 @@
 //! Tests of exchanges with guests that hang, drip, lie or close.
 
+use super::super::dial::DIAL;
 use super::super::dial::Dialer;
 use super::super::schedule::PullOutcome;
 use super::*;
@@ -14,7 +15,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::sleep;
 
 /// Connects without TLS.
-const DIALER: Dialer = Dialer { tls: None };
+const DIALER: Dialer = Dialer {
+    tls: None,
+    kube: None,
+};
 
 /// What a guest sends, and whether it closes then or hangs.
 #[derive(Clone)]

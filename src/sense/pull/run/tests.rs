@@ -36,7 +36,10 @@ fn pull_loop_after(dir: &Path, stored: &StoredPending) -> (PullLoop, JoinHandle<
     let pull_loop = PullLoop {
         guests: Arc::new(Mutex::new(GuestTable::new(timing))),
         shared: Arc::new(Shared {
-            dial: Arc::new(Dialer { tls: None }),
+            dial: Arc::new(Dialer {
+                tls: None,
+                kube: None,
+            }),
             pending: Arc::new(pending),
             fleet: None,
             limits: Arc::new(ConcurrencyLimits::new(2)),

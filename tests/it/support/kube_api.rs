@@ -1,0 +1,899 @@
+//! An API server of Kubernetes with KubeVirt in this process, for faults, scale and time.
+//!
+//! It answers what the contract in `kube_contract.rs` says, which is held against a real kube-apiserver, too. Agents
+//! are unix sockets `agents/NAMESPACE.NAME.PORT`, as with the real one's double of virt-api.
+
+use super::authority::Authority;
+use super::https::{Https, client_config};
+use rcgen::{CertificateParams, SanType};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
+
+/// What goes wrong, once each time it is set.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// A request whose target contains this is answered so: code, field, body.
+    Answer(&'static str, u16, &'static str, String),
+    /// A page after the first has expired.
+    ExpiredPage,
+    /// A watch says that its version is too old.
+    ExpiredWatch,
+    /// A watch is cut in the middle of a line.
+    CutWatch,
+    /// A watch says nothing, and does not end.
+    SilentWatch,
+    /// A websocket answers with this and closes.
+    Bytes(Vec<u8>),
+}
+
+/// What was seen of clients.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Targets of all requests.
+    pub targets: Vec<String>,
+    /// Websockets that are open now, and most at a time.
+    pub open: usize,
+    pub most_open: usize,
+    /// When each was opened.
+    pub dialed: Vec<Instant>,
+    /// Close frames that came with 1000.
+    pub closed_well: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// By plural, then `namespace/name`.
+    objects: BTreeMap<String, BTreeMap<String, Value>>,
+    version: u64,
+    /// Everything that ever happened: version, plural, type, object; and the object before.
+    log: Vec<(u64, String, Value, Value)>,
+    /// Watches from before this version are too old.
+    compacted: u64,
+    faults: Vec<Fault>,
+    tokens: BTreeMap<String, Vec<&'static str>>,
+    absent: BTreeSet<String>,
+    bookmark_every: Option<Duration>,
+    /// Watches of an earlier term have ended.
+    term: u64,
+    seen: Seen,
+}
+
+/// The server; it ends with the test process.
+pub struct FakeApi {
+    pub dir: tempfile::TempDir,
+    pub server: String,
+    state: Arc<Mutex<State>>,
+}
+
+const NAMES: [&str; 2] = ["virtualmachineinstances", "virtualmachines"];
+
+impl FakeApi {
+    /// Starts with no objects, and the tokens `admin-token`, `sense-token` and `nobody-token`.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        let mut leaf = CertificateParams::new([]).unwrap();
+        leaf.subject_alt_names = vec![SanType::IpAddress("127.0.0.1".parse().unwrap())];
+        let pki = dir.path().join("pki");
+        authority.issue(&pki, &leaf);
+        std::fs::write(pki.join("ca.crt"), &authority.ca).unwrap();
+        std::fs::create_dir(dir.path().join("agents")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_file(pki.join("cert.pem")).unwrap()],
+                PrivateKeyDer::from_pem_file(pki.join("key.pem")).unwrap(),
+            )
+            .unwrap();
+        // As the real one: whoever offers h2 gets it, and no upgrade.
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("https://{}", listener.local_addr().unwrap());
+        let mut state = State {
+            version: 100,
+            compacted: 50,
+            ..State::default()
+        };
+        let all = vec!["virtualmachineinstances", "virtualmachines", "vsock"];
+        state.tokens.insert("admin-token".into(), all.clone());
+        state.tokens.insert("sense-token".into(), all);
+        state.tokens.insert("nobody-token".into(), Vec::new());
+        let state = Arc::new(Mutex::new(state));
+        let (shared, agents) = (state.clone(), dir.path().join("agents"));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.enable_all().build().unwrap();
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            runtime.block_on(listen(listener, acceptor, shared, agents));
+        });
+        Self { dir, server, state }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// A client that writes, as an administrator.
+    pub fn https(&self) -> Https {
+        Https::new(&self.server, &self.dir.path().join("pki/ca.crt"))
+    }
+
+    pub fn fail(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Faults that did not happen yet.
+    pub fn faults_left(&self) -> usize {
+        self.state().faults.len()
+    }
+
+    /// Gives a token these rights: plurals, and `vsock`.
+    pub fn allow(&self, token: &str, rights: &[&'static str]) {
+        self.state().tokens.insert(token.into(), rights.to_vec());
+    }
+
+    pub fn revoke(&self, token: &str) {
+        self.state().tokens.remove(token);
+    }
+
+    /// Removes the definition of a kind: all its objects are deleted, and then there is no such resource.
+    pub fn remove_kind(&self, plural: &str) {
+        let mut state = self.state();
+        let keys: Vec<String> = state.of(plural).keys().cloned().collect();
+        for key in keys {
+            state.delete(plural, &key);
+        }
+        state.absent.insert(plural.into());
+    }
+
+    pub fn restore_kind(&self, plural: &str) {
+        self.state().absent.remove(plural);
+    }
+
+    /// Ends all watches, as when their time is over.
+    pub fn end_watches(&self) {
+        self.state().term += 1;
+    }
+
+    /// Between two bookmarks of a watch.
+    pub fn bookmark_every(&self, time: Duration) {
+        self.state().bookmark_every = Some(time);
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.state().seen.clone()
+    }
+
+    /// Makes or replaces an object, past HTTP.
+    pub fn put(&self, plural: &str, object: Value) {
+        self.state().put(plural, object);
+    }
+
+    pub fn remove(&self, plural: &str, key: &str) {
+        self.state().delete(plural, key);
+    }
+}
+
+impl State {
+    fn of(&mut self, plural: &str) -> &mut BTreeMap<String, Value> {
+        self.objects.entry(plural.into()).or_default()
+    }
+
+    fn put(&mut self, plural: &str, mut object: Value) -> Value {
+        self.version += 1;
+        let version = self.version;
+        let meta = &mut object["metadata"];
+        let key = format!(
+            "{}/{}",
+            meta["namespace"].as_str().unwrap(),
+            meta["name"].as_str().unwrap()
+        );
+        meta["resourceVersion"] = version.to_string().into();
+        let before = self.of(plural).get(&key).cloned();
+        match &before {
+            Some(before) => meta["uid"] = before["metadata"]["uid"].clone(),
+            None if meta["uid"].is_null() => {
+                meta["uid"] = uuid::Uuid::from_u128(u128::from(version) << 64)
+                    .to_string()
+                    .into();
+            }
+            None => {}
+        }
+        if meta["creationTimestamp"].is_null() {
+            meta["creationTimestamp"] = "2026-11-27T10:00:00Z".into();
+        }
+        object["apiVersion"] = "kubevirt.io/v1".into();
+        object["kind"] = kind_of(plural).into();
+        self.of(plural).insert(key, object.clone());
+        let kind = if before.is_some() {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
+        let event = json!({"type": kind, "object": object});
+        self.log
+            .push((version, plural.into(), event, before.unwrap_or_default()));
+        object
+    }
+
+    fn delete(&mut self, plural: &str, key: &str) -> Option<Value> {
+        let mut object = self.of(plural).remove(key)?;
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let event = json!({"type": "DELETED", "object": object});
+        self.log
+            .push((self.version, plural.into(), event, object.clone()));
+        Some(object)
+    }
+
+    /// Takes the first fault that is one of these.
+    fn take(&mut self, is: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let at = self.faults.iter().position(is)?;
+        Some(self.faults.remove(at))
+    }
+}
+
+fn kind_of(plural: &str) -> &'static str {
+    match plural {
+        "virtualmachineinstances" => "VirtualMachineInstance",
+        _ => "VirtualMachine",
+    }
+}
+
+/// Code, fields and body.
+type Reply = (u16, String, String);
+
+fn status(code: u16, reason: &str, message: &str, more: Value) -> Reply {
+    let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code});
+    if !more.is_null() {
+        status["details"] = more;
+    }
+    (
+        code,
+        "Content-Type: application/json\r\n".into(),
+        status.to_string(),
+    )
+}
+
+fn text(code: u16, body: &str, fields: &str) -> Reply {
+    let fields = format!("Content-Type: text/plain; charset=utf-8\r\n{fields}");
+    (code, fields, format!("{body}\n"))
+}
+
+async fn listen(
+    listener: std::net::TcpListener,
+    acceptor: TlsAcceptor,
+    state: Arc<Mutex<State>>,
+    agents: PathBuf,
+) {
+    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, state, agents) = (acceptor.clone(), state.clone(), agents.clone());
+        tokio::spawn(async move {
+            if let Ok(mut stream) = acceptor.accept(stream).await
+                && stream.get_ref().1.alpn_protocol() != Some(b"h2")
+            {
+                // A client may go away at any moment.
+                let _ = answer(&mut stream, &state, &agents).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+    }
+}
+
+struct Request {
+    method: String,
+    path: String,
+    query: BTreeMap<String, String>,
+    token: Option<String>,
+    key: Option<String>,
+    body: Vec<u8>,
+}
+
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(String, Request)> {
+    let mut bytes = Vec::new();
+    let end = loop {
+        if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            break end;
+        }
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let mut first = lines.next().unwrap_or_default().split(' ');
+    let method = first.next().unwrap_or_default().to_owned();
+    let target = first.next().unwrap_or_default().to_owned();
+    let field = |name: &str| {
+        let mut fields = head.split("\r\n").filter_map(|line| line.split_once(": "));
+        fields
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.to_owned())
+    };
+    let length = field("content-length").map_or(0, |v| v.parse().unwrap());
+    let mut body = bytes[end + 4..].to_vec();
+    while body.len() < length {
+        if stream.read_buf(&mut body).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let query = query.split('&').filter_map(|pair| pair.split_once('='));
+    let query = query.map(|(n, v)| (n.to_owned(), decoded(v))).collect();
+    let token = field("authorization").and_then(|v| v.strip_prefix("Bearer ").map(str::to_owned));
+    let request = Request {
+        method,
+        path: path.to_owned(),
+        query,
+        token,
+        key: field("sec-websocket-key"),
+        body,
+    };
+    Ok((target, request))
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'%' => {
+                let hex = std::str::from_utf8(&rest[..2]).unwrap();
+                bytes.push(u8::from_str_radix(hex, 16).unwrap());
+                rest = &rest[2..];
+            }
+            byte => bytes.push(*byte),
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    state: &Mutex<State>,
+    agents: &Path,
+) -> std::io::Result<()> {
+    let (target, request) = read_request(stream).await?;
+    let fault = {
+        let mut state = state.lock().unwrap();
+        state.seen.targets.push(target.clone());
+        state.take(|fault| matches!(fault, Fault::Answer(part, ..) if target.contains(part)))
+    };
+    if let Some(Fault::Answer(_, code, fields, body)) = fault {
+        return send(stream, (code, fields.to_owned(), body)).await;
+    }
+    let refused = state.lock().unwrap().refuses(&request);
+    if let Some(refused) = refused {
+        return send(stream, refused).await;
+    }
+    if request.path.ends_with("/vsock") {
+        return websocket(stream, &request, state, agents).await;
+    }
+    if request.query.get("watch").is_some_and(|v| v == "true") {
+        return watch(stream, &request, state).await;
+    }
+    let reply = state.lock().unwrap().reply(&request);
+    send(stream, reply).await
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::Result<()> {
+    let (code, fields, body) = reply;
+    let head = format!(
+        "HTTP/1.1 {code} X\r\n{fields}Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.flush().await
+}
+
+impl Request {
+    /// Plural and namespace of a path below `/apis/kubevirt.io/v1`, and the name of an object.
+    fn object(&self) -> (String, Option<String>, Option<String>) {
+        let parts: Vec<&str> = self.path.split('/').skip(4).collect();
+        let own = |text: &&str| (*text).to_owned();
+        match parts.as_slice() {
+            ["namespaces", namespace, plural, rest @ ..] => (
+                (*plural).into(),
+                Some((*namespace).into()),
+                rest.first().map(own),
+            ),
+            [plural, ..] => ((*plural).into(), None, None),
+            [] => (String::new(), None, None),
+        }
+    }
+}
+
+impl State {
+    /// Authentication, authorization, and whether there is such a resource.
+    fn refuses(&self, request: &Request) -> Option<Reply> {
+        let rights = match &request.token {
+            None => &Vec::new(),
+            Some(token) => match self.tokens.get(token) {
+                Some(rights) => rights,
+                None => return Some(status(401, "Unauthorized", "Unauthorized", Value::Null)),
+            },
+        };
+        if request.path.starts_with("/api/") {
+            return None;
+        }
+        let (plural, namespace, name) = request.object();
+        let is_vsock = request.path.ends_with("/vsock");
+        let right = if is_vsock { "vsock" } else { plural.as_str() };
+        if !rights.contains(&right) && (is_vsock || NAMES.contains(&plural.as_str())) {
+            let user = match request.token.as_deref() {
+                None => "system:anonymous",
+                Some(token) => token.trim_end_matches("-token"),
+            };
+            let watches = request.query.contains_key("watch");
+            let (verb, resource, group) = match () {
+                () if is_vsock => (
+                    "get",
+                    "virtualmachineinstances/vsock".to_owned(),
+                    "subresources.kubevirt.io",
+                ),
+                () if watches => ("watch", plural.clone(), "kubevirt.io"),
+                () => ("list", plural.clone(), "kubevirt.io"),
+            };
+            let name = name.map_or(String::new(), |name| format!(" \"{name}\""));
+            let scope = namespace.map_or("at the cluster scope".into(), |it| {
+                format!("in the namespace \"{it}\"")
+            });
+            let message = format!(
+                "{}.{group}{name} is forbidden: User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {scope}",
+                plural
+            );
+            let details = json!({"group": group, "kind": plural});
+            return Some(status(403, "Forbidden", &message, details));
+        }
+        let is_there = NAMES.contains(&plural.as_str()) && !self.absent.contains(&plural);
+        (!is_there).then(|| text(404, "404 page not found", ""))
+    }
+
+    fn reply(&mut self, request: &Request) -> Reply {
+        if request.path.starts_with("/api/") {
+            return (201, String::new(), "{}".into());
+        }
+        let (plural, namespace, name) = request.object();
+        match (request.method.as_str(), namespace, name) {
+            ("POST" | "PUT", Some(namespace), _) => {
+                let mut object: Value = serde_json::from_slice(&request.body).unwrap();
+                object["metadata"]["namespace"] = namespace.into();
+                let code = if request.method == "POST" { 201 } else { 200 };
+                (code, String::new(), self.put(&plural, object).to_string())
+            }
+            ("DELETE", Some(namespace), Some(name)) => {
+                match self.delete(&plural, &format!("{namespace}/{name}")) {
+                    Some(object) => (200, String::new(), object.to_string()),
+                    None => status(404, "NotFound", "not found", Value::Null),
+                }
+            }
+            (_, Some(namespace), Some(name)) => {
+                match self.of(&plural).get(&format!("{namespace}/{name}")) {
+                    Some(object) => (200, String::new(), object.to_string()),
+                    None => {
+                        let message = format!("{plural}.kubevirt.io \"{name}\" not found");
+                        let details = json!({"name": name, "group": "kubevirt.io", "kind": plural});
+                        status(404, "NotFound", &message, details)
+                    }
+                }
+            }
+            (_, namespace, None) => self.list(&plural, namespace.as_deref(), request),
+            _ => text(404, "404 page not found", ""),
+        }
+    }
+
+    fn list(&mut self, plural: &str, namespace: Option<&str>, request: &Request) -> Reply {
+        let query = |name: &str| request.query.get(name).filter(|value| !value.is_empty());
+        if let Some(selector) = query("fieldSelector") {
+            let field = selector.split('=').next().unwrap();
+            let message = format!("field label not supported: {field}");
+            return status(400, "BadRequest", &message, Value::Null);
+        }
+        if let Some(version) = query("resourceVersion") {
+            match version.parse::<u64>() {
+                Err(_) => {
+                    return status(
+                        400,
+                        "BadRequest",
+                        "resourceVersion: Invalid value",
+                        Value::Null,
+                    );
+                }
+                Ok(version) if version > self.version => {
+                    let message = format!(
+                        "Timeout: Too large resource version: {version}, current: {}",
+                        self.version
+                    );
+                    let details = json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1});
+                    let (code, fields, body) = status(504, "Timeout", &message, details);
+                    return (code, format!("{fields}Retry-After: 1\r\n"), body);
+                }
+                Ok(_) => {}
+            }
+        }
+        let (mut from, mut version) = (String::new(), self.version);
+        if let Some(token) = query("continue") {
+            if self
+                .take(|fault| matches!(fault, Fault::ExpiredPage))
+                .is_some()
+            {
+                let (code, fields, body) = status(
+                    410,
+                    "Expired",
+                    "The provided continue parameter is too old",
+                    Value::Null,
+                );
+                let mut body: Value = serde_json::from_str(&body).unwrap();
+                // The token that goes on from another version.
+                body["metadata"]["continue"] = "inconsistent".into();
+                return (code, fields, body.to_string());
+            }
+            match token.split_once('@') {
+                Some((last, of)) => (from, version) = (last.into(), of.parse().unwrap()),
+                None => {
+                    return status(
+                        400,
+                        "BadRequest",
+                        "continue key is not valid: illegal base64 data",
+                        Value::Null,
+                    );
+                }
+            }
+        }
+        let limit = query("limit").map_or(usize::MAX, |limit| limit.parse().unwrap());
+        let selector = query("labelSelector").cloned();
+        let objects = self.of(plural).iter();
+        let mut matching = objects.filter(|(key, object)| {
+            **key > from && is_in(object, namespace) && matches(object, selector.as_deref())
+        });
+        let items: Vec<(String, Value)> = matching
+            .by_ref()
+            .take(limit)
+            .map(|(k, o)| (k.clone(), o.clone()))
+            .collect();
+        let left = matching.count();
+        let mut metadata = json!({"continue": "", "resourceVersion": version.to_string()});
+        if left > 0 {
+            metadata["continue"] = format!("{}@{version}", items.last().unwrap().0).into();
+            if selector.is_none() {
+                metadata["remainingItemCount"] = left.into();
+            }
+        }
+        let items: Vec<Value> = items.into_iter().map(|(_, object)| object).collect();
+        let kind = format!("{}List", kind_of(plural));
+        let list = json!({"apiVersion": "kubevirt.io/v1", "items": items, "kind": kind, "metadata": metadata});
+        (
+            200,
+            "Content-Type: application/json\r\n".into(),
+            list.to_string(),
+        )
+    }
+}
+
+fn is_in(object: &Value, namespace: Option<&str>) -> bool {
+    namespace.is_none_or(|it| object["metadata"]["namespace"] == it)
+}
+
+fn matches(object: &Value, selector: Option<&str>) -> bool {
+    selector
+        .and_then(|it| it.split_once('='))
+        .is_none_or(|(label, value)| object["metadata"]["labels"][label] == value)
+}
+
+async fn watch(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &Request,
+    state: &Mutex<State>,
+) -> std::io::Result<()> {
+    let (plural, namespace, _) = request.object();
+    let query = |name: &str| request.query.get(name).map(String::as_str);
+    let selector = query("labelSelector");
+    let mut at: u64 = query("resourceVersion").unwrap_or("0").parse().unwrap();
+    let wants_bookmarks = query("allowWatchBookmarks") == Some("true");
+    let time = Duration::from_secs(query("timeoutSeconds").map_or(1800, |s| s.parse().unwrap()));
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+    stream.flush().await?;
+    let (fault, too_old, bookmark_every, term) = {
+        let mut state = state.lock().unwrap();
+        let fault = state.take(|fault| {
+            matches!(
+                fault,
+                Fault::ExpiredWatch | Fault::CutWatch | Fault::SilentWatch
+            )
+        });
+        (
+            fault,
+            at < state.compacted,
+            state.bookmark_every,
+            state.term,
+        )
+    };
+    if too_old || matches!(fault, Some(Fault::ExpiredWatch)) {
+        let now = state.lock().unwrap().version;
+        let message = format!("too old resource version: {at} ({now})");
+        let object = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message, "reason": "Expired", "code": 410});
+        chunk(
+            stream,
+            &json!({"type": "ERROR", "object": object}).to_string(),
+        )
+        .await?;
+        return end(stream).await;
+    }
+    if matches!(fault, Some(Fault::SilentWatch)) {
+        let mut byte = [0];
+        let _ = stream.read(&mut byte).await;
+        return Ok(());
+    }
+    let began = tokio::time::Instant::now();
+    let mut marked = began;
+    while began.elapsed() < time {
+        let (events, version, is_over) = {
+            let state = state.lock().unwrap();
+            let new = state
+                .log
+                .iter()
+                .filter(|(version, of, ..)| *version > at && *of == plural);
+            let events: Vec<Value> = new
+                .filter_map(|(_, _, event, before)| {
+                    let object = &event["object"];
+                    if !is_in(object, namespace.as_deref()) {
+                        return None;
+                    }
+                    // A label that comes or leaves is ADDED or DELETED.
+                    let kind = match (
+                        matches(before, selector) && !before.is_null(),
+                        matches(object, selector),
+                    ) {
+                        _ if selector.is_none() => event["type"].as_str().unwrap(),
+                        (_, true) if event["type"] == "DELETED" => "DELETED",
+                        (true, true) => "MODIFIED",
+                        (false, true) => "ADDED",
+                        (true, false) => "DELETED",
+                        (false, false) => return None,
+                    };
+                    Some(json!({"type": kind, "object": object}))
+                })
+                .collect();
+            (
+                events,
+                state.version,
+                state.absent.contains(&plural) || state.term != term,
+            )
+        };
+        at = version;
+        for event in events {
+            let line = event.to_string();
+            if matches!(fault, Some(Fault::CutWatch)) {
+                chunk_raw(stream, &line[..line.len() / 2]).await?;
+                return end(stream).await;
+            }
+            chunk(stream, &line).await?;
+        }
+        if is_over {
+            return end(stream).await;
+        }
+        if wants_bookmarks && bookmark_every.is_some_and(|every| marked.elapsed() >= every) {
+            bookmark(stream, &plural, at).await?;
+            marked = tokio::time::Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    if wants_bookmarks {
+        bookmark(stream, &plural, at).await?;
+    }
+    end(stream).await
+}
+
+async fn bookmark(
+    stream: &mut (impl AsyncWrite + Unpin),
+    plural: &str,
+    at: u64,
+) -> std::io::Result<()> {
+    let object = json!({"kind": kind_of(plural), "apiVersion": "kubevirt.io/v1", "metadata": {"resourceVersion": at.to_string()}});
+    chunk(
+        stream,
+        &json!({"type": "BOOKMARK", "object": object}).to_string(),
+    )
+    .await
+}
+
+async fn chunk(stream: &mut (impl AsyncWrite + Unpin), line: &str) -> std::io::Result<()> {
+    chunk_raw(stream, &format!("{line}\n")).await
+}
+
+async fn chunk_raw(stream: &mut (impl AsyncWrite + Unpin), text: &str) -> std::io::Result<()> {
+    stream
+        .write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes())
+        .await?;
+    stream.flush().await
+}
+
+async fn end(stream: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+    stream.write_all(b"0\r\n\r\n").await?;
+    stream.flush().await
+}
+
+/// What virt-api does: looks at the machine, upgrades, and then has virt-handler dial.
+async fn websocket(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &Request,
+    state: &Mutex<State>,
+    agents: &Path,
+) -> std::io::Result<()> {
+    let parts: Vec<&str> = request.path.split('/').collect();
+    let (namespace, name) = (parts[5], parts[7]);
+    let refused = {
+        let mut state = state.lock().unwrap();
+        let object = state
+            .of("virtualmachineinstances")
+            .get(&format!("{namespace}/{name}"))
+            .cloned();
+        match object {
+            None => {
+                let message = format!("virtualmachineinstance.kubevirt.io \"{name}\" not found");
+                Some(status(
+                    404,
+                    "NotFound",
+                    &message,
+                    json!({"name": name, "group": "kubevirt.io", "kind": "virtualmachineinstance"}),
+                ))
+            }
+            Some(vmi) if vmi["spec"]["domain"]["devices"]["autoattachVSOCK"] != true => Some(
+                status(400, "BadRequest", "VSOCK is not attached.", Value::Null),
+            ),
+            Some(vmi)
+                if vmi["status"]["phase"] != "Running" && vmi["status"]["phase"] != "Scheduled" =>
+            {
+                let message = format!(
+                    "Unable to connect to VirtualMachineInstance because phase is {} instead of Running or Scheduled",
+                    vmi["status"]["phase"].as_str().unwrap_or_default()
+                );
+                Some(status(400, "BadRequest", &message, Value::Null))
+            }
+            Some(_) => None,
+        }
+    };
+    if let Some(refused) = refused {
+        return send(stream, refused).await;
+    }
+    let both = format!(
+        "{}258EAFA5-E914-47DA-95CA-C5AB0DC85B11",
+        request.key.as_deref().unwrap_or_default()
+    );
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, both.as_bytes());
+    let accept = data_encoding::BASE64.encode(digest.as_ref());
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: plain.kubevirt.io\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.flush().await?;
+    let fault = {
+        let mut state = state.lock().unwrap();
+        state.seen.open += 1;
+        state.seen.most_open = state.seen.most_open.max(state.seen.open);
+        state.seen.dialed.push(Instant::now());
+        state.take(|fault| matches!(fault, Fault::Bytes(_)))
+    };
+    let port = request.query.get("port").cloned().unwrap_or_default();
+    let agent = agents.join(format!("{namespace}.{name}.{port}"));
+    let tls = request.query.get("tls").is_none_or(|tls| tls != "false");
+    let result = match fault {
+        Some(Fault::Bytes(bytes)) => write_message(stream, &bytes).await.map(|()| false),
+        _ => carry(stream, &agent, tls).await,
+    };
+    let mut state = state.lock().unwrap();
+    state.seen.open -= 1;
+    state.seen.closed_well += usize::from(result.is_ok_and(|well| well));
+    Ok(())
+}
+
+/// Carries bytes between the websocket and the agent; whether the client said goodbye.
+async fn carry(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    agent: &Path,
+    tls: bool,
+) -> std::io::Result<bool> {
+    let agent = UnixStream::connect(agent).await?;
+    let mut agent: Box<dyn super::https::Bytes> = match tls {
+        false => Box::new(agent),
+        true => {
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(client_config()));
+            let name = rustls::pki_types::ServerName::try_from("a.name.nobody.looks.at").unwrap();
+            Box::new(connector.connect(name, agent).await?)
+        }
+    };
+    let (mut incoming, mut outgoing) = (Vec::new(), vec![0; 32 << 10]);
+    loop {
+        while let Some((opcode, payload, len)) = client_frame(&incoming) {
+            incoming.drain(..len);
+            match opcode {
+                8 => return Ok(payload == 1000u16.to_be_bytes()),
+                2 => {
+                    agent.write_all(&payload).await?;
+                    agent.flush().await?;
+                }
+                _ => {}
+            }
+        }
+        tokio::select! {
+            read = stream.read_buf(&mut incoming) => if read? == 0 { return Ok(false); },
+            read = agent.read(&mut outgoing) => match read? {
+                0 => {
+                    stream.shutdown().await?;
+                    // What the client still sends is read: unread, it would make the kernel drop what was sent.
+                    while stream.read_buf(&mut incoming).await? > 0 {}
+                    return Ok(says_goodbye(&incoming));
+                }
+                read => write_message(stream, &outgoing[..read]).await?,
+            },
+        }
+    }
+}
+
+/// Whether a close frame with 1000 is among these frames.
+fn says_goodbye(mut bytes: &[u8]) -> bool {
+    while let Some((opcode, payload, len)) = client_frame(bytes) {
+        if opcode == 8 {
+            return payload == 1000u16.to_be_bytes();
+        }
+        bytes = &bytes[len..];
+    }
+    false
+}
+
+/// A message as virt-handler sends it: in fragments, the last one empty, a ping between them.
+async fn write_message(
+    stream: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> std::io::Result<()> {
+    let mut frames = Vec::new();
+    for (n, part) in bytes.chunks(10_240).enumerate() {
+        frames.extend([if n == 0 { 0x02 } else { 0x00 }, 126]);
+        frames.extend(u16::try_from(part.len()).unwrap().to_be_bytes());
+        frames.extend_from_slice(part);
+        frames.extend([0x89, 1, b'p']);
+    }
+    frames.extend([0x80, 0]);
+    stream.write_all(&frames).await?;
+    stream.flush().await
+}
+
+/// Opcode, payload and length of a frame of a client, if it is whole. It must be masked.
+fn client_frame(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
+    let (first, second) = (*bytes.first()?, *bytes.get(1)?);
+    assert!(second & 0x80 != 0, "a frame of a client that is not masked");
+    let (len, at) = match second & 0x7f {
+        126 => (
+            usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
+            4,
+        ),
+        127 => panic!("frames this long are not sent"),
+        len => (usize::from(len), 2),
+    };
+    let mask = bytes.get(at..at + 4)?;
+    let payload = bytes.get(at + 4..at + 4 + len)?;
+    let payload = payload
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(b, m)| b ^ m)
+        .collect();
+    Some((first & 0x0f, payload, at + 4 + len))
+}
