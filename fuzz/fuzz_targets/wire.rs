@@ -70,7 +70,7 @@ fn check_request(data: &[u8], request: &Request<'_>) {
     let (known, wait) = match &request.method {
         None => return,
         Some(Method::SyncMapping(mapping)) => {
-            let sent = encode_push(mapping.to_vec());
+            let sent = encode_push(mapping);
             let again = Request::decode(&sent[frame::HEADER..]).expect("a request of our own");
             return assert_eq!(again.method, request.method);
         }

@@ -5,7 +5,7 @@ mod bearer;
 #[path = "../../src/http/retry_after.rs"]
 mod retry_after;
 
-pub(crate) use bearer::{Bearer, BearerError};
+pub(crate) use bearer::Bearer;
 pub(crate) use retry_after::retry_after;
 
 use std::collections::VecDeque;
