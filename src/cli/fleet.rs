@@ -75,7 +75,7 @@ asking! {
     /// List guests with a package, and the version that each has.
     #[argh(subcommand, name = "find", example = "afferent fleet find 'kernel' --running")]
     FindArgs {
-        /// NAME [OP [EPOCH:]VERSION[-RELEASE]], OP one of < <= = >= > !=, in quotes
+        /// NAME, or NAME OP VERSION as rpm writes it (1:3.0.7-28.el9), OP one of < <= = >= > !=, in quotes
         #[argh(positional, arg_name = "package")]
         package: Vec<String>,
         /// only packages of this architecture
