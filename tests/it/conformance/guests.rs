@@ -1,7 +1,7 @@
 //! Guests made for the oracle: packages, an os-release, histories of dnf, a mapping to CPEs.
 
 use crate::scan_live::request;
-use crate::scan_provenance::{DNF4_PLACE, DNF4_TABLES, DNF5_PLACE, DNF5_TABLES};
+use crate::support::dnf_history::{DNF4_PLACE, DNF4_TABLES, DNF5_PLACE, DNF5_TABLES};
 use crate::support::headers::Fields;
 use crate::support::rpm_root::RpmRoot;
 use afferent::report::{Facts, Package, Report, ReportView};

@@ -171,7 +171,7 @@ fn every_kind_of_guest_gives_a_report_that_holds_all_rules() {
     }
     guests::dnf5(place, &of_dnf5);
     check_both(place, "both histories");
-    std::fs::remove_file(place.join(crate::scan_provenance::DNF4_PLACE)).unwrap();
+    std::fs::remove_file(place.join(crate::support::dnf_history::DNF4_PLACE)).unwrap();
     check_both(place, "dnf5");
     for (system, text) in SYSTEMS {
         guests::os_release(place, text);
