@@ -66,7 +66,11 @@ const WIDE: Size = Size {
 const SHRINK: Duration = Duration::from_secs(60);
 
 /// Seeds that once failed, and what they found.
-const FOUND: &[u64] = &[];
+const FOUND: &[u64] = &[
+    // A dead letter stayed: an agent of tokens had taken the place of one that counts, and every full report of
+    // it was malformed to the sensor.
+    3854281913,
+];
 
 /// Plays these steps of the plan of a seed, or all, in virtual time.
 fn simulate(seed: u64, size: Size, kept: Option<&[usize]>) -> Ended {

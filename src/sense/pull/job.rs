@@ -164,6 +164,7 @@ impl PullJob {
         };
         if self.is_refused(&summary, pending) {
             let row = GuestRow {
+                tokens: self.tokens_after(&summary, &learned.echo),
                 echo: learned.echo,
                 waits: learned.waits,
                 generated_at: summary.generated_at,
@@ -298,10 +299,7 @@ impl PullJob {
             metrics.went_back.inc();
             tracing::warn!(vm = %self.entry.vm, from = %known.key, to = %summary.key, "generation went back: was a snapshot restored?");
         }
-        let tokens = match &learned.echo {
-            Echo::Token(_) => summary.key.generation.get(),
-            Echo::Nothing | Echo::Pair { .. } => self.row.tokens,
-        };
+        let tokens = self.tokens_after(summary, &learned.echo);
         GuestRow {
             known: Some(DocumentId::from(summary)),
             echo: learned.echo,
@@ -313,6 +311,15 @@ impl PullJob {
             facts: Some(summary.facts),
             tokens,
             domain: self.row.domain,
+        }
+    }
+
+    /// Number of different tokens of the agent, when this report of it is known under that echo: its count is the
+    /// generation of its report.
+    fn tokens_after(&self, summary: &ReportSummary, echo: &Echo) -> u32 {
+        match echo {
+            Echo::Token(_) => summary.key.generation.get(),
+            Echo::Nothing | Echo::Pair { .. } => self.row.tokens,
         }
     }
 }
