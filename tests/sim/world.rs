@@ -18,6 +18,10 @@ pub(crate) const REFRESH: Duration = LONGEST_DEFERRAL;
 /// After so long without trouble, what a sensor takes for delivered is what is installed.
 pub(crate) const SETTLED: Duration = Duration::from_secs(12 * 60);
 
+/// The quiet period. What a sensor held back while its clock was years ahead goes within the longest deferral,
+/// with a time that Central takes for that of its arrival: until the refresh an older report stands there.
+const QUIET: Duration = Duration::from_secs(LONGEST_DEFERRAL.as_secs() + REFRESH.as_secs() + 360);
+
 /// How a run ended.
 pub(crate) struct Ended {
     /// Invariants that were broken, with the events that led there.
@@ -339,7 +343,7 @@ impl World {
             sleep(SETTLED).await;
             self.check();
             self.check_settled();
-            sleep(REFRESH + Duration::from_secs(360) - SETTLED).await;
+            sleep(QUIET - SETTLED).await;
             self.check();
             self.check_central();
         }
