@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A guest is in the schedule this long after it came into the roster.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// The breaker probes at least this often, whatever Central said before.
 const RECOVERED: Duration = Duration::from_secs(330);

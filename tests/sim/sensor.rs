@@ -2,6 +2,7 @@
 
 use crate::agent;
 use crate::central::Central;
+use crate::check::GRACE;
 use crate::guest::{AbortOnDrop, SharedGuest, wall};
 use crate::order::Order;
 use crate::plan::BadRoster;
@@ -36,6 +37,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Between polls of a guest that holds no wait.
 pub(crate) const POLL: Duration = Duration::from_secs(300);
+
+/// Later than any run ends.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// The roster is read this long after it changed, and as often again as it may change by itself: never.
 const READ: Duration = Duration::from_secs(2);
@@ -196,7 +200,10 @@ impl Sensor {
     /// Writes the roster as it is.
     pub(crate) fn write_roster(&mut self) {
         self.is_whole = true;
-        self.read_since.get_or_insert(Instant::now());
+        let now = Instant::now();
+        self.read_since.get_or_insert(now);
+        let listed = self.listed.values_mut();
+        listed.for_each(|since| *since = now.min(*since));
         let entry =
             |name: &String| format!("[[vm]]\nid = \"{name}\"\naddress = \"unix:/{name}\"\n");
         let text: String = self.listed.keys().map(entry).collect();
@@ -217,6 +224,10 @@ impl Sensor {
     /// Makes the roster a file that cannot be read as what it was.
     pub(crate) fn break_roster(&mut self, how: BadRoster) {
         self.is_whole = false;
+        // What was listed a moment ago may not have been read: it counts from the next whole roster on.
+        let unread = self.listed.values_mut();
+        let unread = unread.filter(|since| since.elapsed() <= GRACE);
+        unread.for_each(|since| *since = Instant::now() + NEVER);
         let whole = fs::read(&self.roster_file).unwrap_or_default();
         match how {
             BadRoster::Empty => self.replace_roster(b""),
