@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?seconds}; shift
-targets=("$@"); [ $# -gt 0 ] || targets=(header ndb bdb wal sqlite wire cpe nats roster core mapping jetstream control)
+targets=("$@"); [ $# -gt 0 ] || targets=(header ndb bdb wal sqlite wire cpe nats roster core mapping jetstream control kube_list websocket)
 fixtures=tests/fixtures/rpmdb
 seed() { # target fixture file
     mkdir -p "fuzz/corpus/$1"
