@@ -188,22 +188,22 @@ pub struct Body {
     connection: Connection,
     length: BodyLength,
     chunked: Chunked,
-    patience: Duration,
+    read_timeout: Duration,
 }
 
 impl Body {
-    fn new(head: &Head, connection: Connection, patience: Duration) -> Self {
+    fn new(head: &Head, connection: Connection, read_timeout: Duration) -> Self {
         Self {
             connection,
             length: head.body,
             chunked: Chunked::default(),
-            patience,
+            read_timeout,
         }
     }
 
     /// Other than the client's, the longest time between two parts.
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub fn set_read_timeout(&mut self, read_timeout: Duration) {
+        self.read_timeout = read_timeout;
     }
 
     /// Appends the next part to `out`; `false`: the body is over, and nothing was appended. What was appended
@@ -218,7 +218,7 @@ impl Body {
                 return Ok(false);
             }
             let mut part = Vec::with_capacity(READ);
-            let reading = timeout(self.patience, self.connection.read_buf(&mut part));
+            let reading = timeout(self.read_timeout, self.connection.read_buf(&mut part));
             let read = reading
                 .await
                 .map_err(|_| KubeError::Timeout("more of its answer"))?;

@@ -199,7 +199,7 @@ impl Reflector {
         pace: &mut TurnPolicy,
         tell: &mut impl FnMut(Told<T>),
     ) -> Result<(), KubeError> {
-        body.set_patience(SILENCE);
+        body.set_read_timeout(SILENCE);
         let mut lines = Vec::new();
         while body.next(&mut lines).await? {
             let mut at = 0;
