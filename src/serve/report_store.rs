@@ -63,20 +63,7 @@ impl ReportStore {
             aside: damaged,
             ..StoreOptions::new(CACHE_BYTES)
         };
-        let mut report_store = Self {
-            state_dir: state_dir.to_owned(),
-            options,
-            store: None,
-            identity: Identity {
-                epoch: draw(),
-                guest_id: match machine {
-                    Machine::Known(guest_id) => guest_id,
-                    Machine::Unreadable => None,
-                },
-            },
-            newest: None,
-            moved_aside: None,
-        };
+        let mut report_store = Self::unopened(state_dir, options, machine, draw);
         let opened = match Store::open_with(state_dir, FILE, options) {
             Ok(opened) => opened,
             Err(error @ (StoreError::InUse { .. } | StoreError::Newer { .. })) => {
@@ -111,24 +98,36 @@ impl ReportStore {
         draw: impl FnOnce() -> Epoch,
     ) -> Result<(Self, Option<StoredReport>), StoreError> {
         let is_readable = machine != Machine::Unreadable;
-        let mut report_store = Self {
-            state_dir: PathBuf::new(),
-            options: StoreOptions::new(CACHE_BYTES),
-            store: None,
-            identity: Identity {
-                epoch: draw(),
-                guest_id: match machine {
-                    Machine::Known(guest_id) => guest_id,
-                    Machine::Unreadable => None,
-                },
-            },
-            newest: None,
-            moved_aside: None,
-        };
+        let options = StoreOptions::new(CACHE_BYTES);
+        let mut report_store = Self::unopened(Path::new(""), options, machine, draw);
         let loaded = report_store.take_over(&store, is_readable)?;
         report_store.newest = loaded.as_ref().map(|stored| stored.row.clone());
         report_store.store = Some(store);
         Ok((report_store, loaded))
+    }
+
+    /// Without a store yet, in a new epoch.
+    fn unopened(
+        state_dir: &Path,
+        options: StoreOptions,
+        machine: Machine,
+        draw: impl FnOnce() -> Epoch,
+    ) -> Self {
+        let guest_id = match machine {
+            Machine::Known(guest_id) => guest_id,
+            Machine::Unreadable => None,
+        };
+        Self {
+            state_dir: state_dir.to_owned(),
+            options,
+            store: None,
+            identity: Identity {
+                epoch: draw(),
+                guest_id,
+            },
+            newest: None,
+            moved_aside: None,
+        }
     }
 
     /// Goes on in the epoch of the store if it is this machine's, or begins one there.
