@@ -252,6 +252,9 @@ async fn pull(args: &PullArgs, tls: Option<&ClientTls>) -> Result<Answer, String
                 Foreign::from(error.message.as_str())
             ));
         }
+        Some(Payload::Synced { .. }) => {
+            return Err("the agent answered a push of a mapping, which nobody sent".into());
+        }
         None => return Err("the answer is empty".into()),
     };
     Ok(Answer { meta, report })
@@ -323,7 +326,7 @@ fn is_worth_a_wait(body: &[u8]) -> bool {
             ErrorCode::try_from(error.code),
             Ok(ErrorCode::Busy | ErrorCode::NotReady)
         ),
-        None => false,
+        Some(Payload::Synced { .. }) | None => false,
     }
 }
 

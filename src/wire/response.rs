@@ -55,17 +55,20 @@ pub struct Response<'a> {
     pub meta: Meta,
     /// The answer itself; nothing when it is of a kind that is not known here.
     pub payload: Option<Payload<'a>>,
-    /// The answer to a push: whether the mapping is another one than the agent had.
-    pub updated: Option<bool>,
 }
 
-/// The answer itself.
+/// The answer itself: one of them, as it is a oneof on the wire. What comes last counts.
 #[derive(Debug)]
 pub enum Payload<'a> {
     /// The peer's report is the newest, or here is another.
     Report(Answer<'a>),
     /// It cannot be given.
     Error(wire::Error),
+    /// The answer to a push: whether the mapping is another one than the agent had.
+    Synced {
+        /// As the agent says.
+        updated: bool,
+    },
 }
 
 /// A report, or word that there is no other.
@@ -135,13 +138,16 @@ impl<'a> Response<'a> {
                     response.payload = Some(Payload::Error(error));
                 }
                 4 => {
-                    let mut updated = response.updated.unwrap_or(false);
+                    let mut updated = match response.payload.take() {
+                        Some(Payload::Synced { updated }) => updated,
+                        _ => false,
+                    };
                     for field in Fields(value.bytes()?) {
                         if let (1, value) = field? {
                             updated = value.flag()?;
                         }
                     }
-                    response.updated = Some(updated);
+                    response.payload = Some(Payload::Synced { updated });
                 }
                 _ => {}
             }

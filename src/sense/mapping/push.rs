@@ -64,9 +64,9 @@ fn understand(body: &[u8]) -> PushOutcome {
     let Ok(response) = Response::decode(body) else {
         return PushOutcome::Failed(Failure::Malformed.to_string());
     };
-    match (response.updated, response.payload) {
-        (Some(is_new), _) => PushOutcome::Taken { is_new },
-        (None, Some(Payload::Error(error))) => match ErrorCode::try_from(error.code) {
+    match response.payload {
+        Some(Payload::Synced { updated }) => PushOutcome::Taken { is_new: updated },
+        Some(Payload::Error(error)) => match ErrorCode::try_from(error.code) {
             Ok(ErrorCode::MappingNotSensorManaged) => PushOutcome::NotManaged,
             code => PushOutcome::Failed(format!(
                 "{}: {}",
@@ -74,6 +74,6 @@ fn understand(body: &[u8]) -> PushOutcome {
                 Foreign::from(error.message.as_str())
             )),
         },
-        (None, _) => PushOutcome::Failed(Failure::Malformed.to_string()),
+        Some(Payload::Report(_)) | None => PushOutcome::Failed(Failure::Malformed.to_string()),
     }
 }

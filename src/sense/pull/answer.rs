@@ -78,7 +78,7 @@ pub fn understand<'a>(
                 _ => Failure::AgentError(error.message.as_str().into()),
             });
         }
-        None => return Err(Failure::Malformed),
+        Some(Payload::Synced { .. }) | None => return Err(Failure::Malformed),
     };
     let guest_id = meta
         .facts

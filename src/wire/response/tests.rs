@@ -24,6 +24,21 @@ fn a_report_arrives_as_it_left() {
 }
 
 #[test]
+fn of_answers_of_several_kinds_the_last_counts() {
+    let (report, error, synced) = (&[0x12, 0][..], &[0x1a, 0][..], &[0x22, 2, 8, 1][..]);
+    let kind = |parts: [&[u8]; 2]| match Response::decode(&parts.concat()).unwrap().payload {
+        Some(Payload::Report(_)) => "report",
+        Some(Payload::Error(_)) => "error",
+        Some(Payload::Synced { updated: true }) => "synced",
+        Some(Payload::Synced { updated: false }) | None => "something else",
+    };
+    assert_eq!(kind([report, synced]), "synced");
+    assert_eq!(kind([error, synced]), "synced");
+    assert_eq!(kind([synced, report]), "report");
+    assert_eq!(kind([synced, error]), "error");
+}
+
+#[test]
 fn a_report_without_packages_is_refused() {
     let mut index = report_to_wire(&sample());
     index.contents.as_mut().unwrap().packages.clear();
@@ -215,6 +230,10 @@ proptest! {
             (Some(Payload::Report(ours)), Some(wire::response::Payload::GetReport(theirs))) => {
                 prop_assert_eq!(ours.unchanged, theirs.unchanged);
             }
+            (
+                Some(Payload::Synced { updated }),
+                Some(wire::response::Payload::SyncRepoCpeMapping(theirs)),
+            ) => prop_assert_eq!(updated, theirs.updated),
             (ours, theirs) => prop_assert!(ours.is_none() && theirs.is_none()),
         }
     }
@@ -308,6 +327,10 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
             message,
             ..wire::Error::default()
         })),
+        1 => any::<bool>().prop_map(|updated| {
+            let answer = wire::SyncRepoCpeMappingResponse { updated };
+            wire::response::Payload::SyncRepoCpeMapping(answer)
+        }),
     ]
     .prop_map(|payload| {
         let response = wire::VmServiceResponse {

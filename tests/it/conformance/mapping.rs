@@ -73,9 +73,9 @@ fn push(socket: &Path, mapping: &[u8]) -> io::Result<Result<bool, ErrorCode>> {
     stream.read_to_end(&mut answer)?;
     let answer = answer.get(HEADER..).ok_or(io::ErrorKind::UnexpectedEof)?;
     let response = Response::decode(answer).unwrap();
-    Ok(match (response.updated, response.payload) {
-        (Some(updated), None) => Ok(updated),
-        (None, Some(Payload::Error(error))) => Err(ErrorCode::try_from(error.code).unwrap()),
+    Ok(match response.payload {
+        Some(Payload::Synced { updated }) => Ok(updated),
+        Some(Payload::Error(error)) => Err(ErrorCode::try_from(error.code).unwrap()),
         other => panic!("{other:?}"),
     })
 }

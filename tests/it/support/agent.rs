@@ -457,6 +457,7 @@ pub fn decode(body: &[u8]) -> Answer {
             ErrorCode::try_from(error.code).expect("a known code"),
             error.message,
         ),
+        Payload::Synced { .. } => panic!("nothing was pushed"),
         Payload::Report(answer) if answer.unchanged => {
             assert!(answer.index.is_none(), "unchanged, and yet a report");
             What::Unchanged

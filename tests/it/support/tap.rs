@@ -179,6 +179,7 @@ fn said(answer: &[u8]) -> End {
             Payload::Report(report) if report.unchanged => Said::Unchanged,
             Payload::Report(_) => Said::Full,
             Payload::Error(_) => Said::Error,
+            Payload::Synced { .. } => panic!("nothing was pushed"),
         },
         key: (answer.meta.epoch, answer.meta.generation),
         is_new_agent: answer.meta.capabilities.iter().any(|c| c == REPORT_V1),
