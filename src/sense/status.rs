@@ -156,13 +156,13 @@ impl View {
         let forbidden = breaker.forbidden().filter(is_pending).count();
         drop(state);
         if forbidden > 0 {
-            trouble.push(format!("Central forbids reports of {forbidden} guests"));
+            trouble.push(format!("guests whose reports Central forbids: {forbidden}"));
         }
         if totals.dead > 0 {
-            trouble.push(format!("{} dead letters (status --dead)", totals.dead));
+            trouble.push(format!("dead letters: {} (status --dead)", totals.dead));
         }
         if totals.silent > 0 {
-            trouble.push(format!("{} guests are silent", totals.silent));
+            trouble.push(format!("silent guests: {}", totals.silent));
         }
         let named = self.named();
         trouble.extend(named.errors().map(|error| format!("roster: {error}")));

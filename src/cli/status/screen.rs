@@ -15,7 +15,7 @@ const MOST_GUESTS: usize = 20;
 const SHOWN: usize = 60;
 
 /// What a reason begins with, and what to do about it.
-const ADVICE: [(&str, &str); 10] = [
+const ADVICE: [(&str, &str); 12] = [
     (
         "Central is unreachable",
         "check its address (`deliver`) and the way to it; reports wait meanwhile",
@@ -33,7 +33,7 @@ const ADVICE: [(&str, &str); 10] = [
         "look into Central's log; reports wait meanwhile",
     ),
     (
-        "Central forbids",
+        "guests whose reports Central forbids",
         "allow this sensor to report for them; `afferent status --json` names them",
     ),
     (
@@ -48,22 +48,18 @@ const ADVICE: [(&str, &str); 10] = [
         "roster:",
         "correct the source of guests that is named; it is read again by itself",
     ),
-    ("the first cycle", "wait until it has ended"),
-    (
-        "Core",
-        "check the address of Core and the way to it; rows stay as they are meanwhile",
-    ),
-];
-
-/// The same for reasons that begin with a number.
-const ADVICE_OF_COUNTS: [(&str, &str); 2] = [
     (
         "dead letters",
         "`afferent status --dead` lists them, `--retry VM` sends one again, `--drop VM` gives it up",
     ),
     (
-        "silent",
+        "silent guests",
         "`afferent status --state silent` lists them; does the agent run there, and is it reached?",
+    ),
+    ("the first cycle", "wait until it has ended"),
+    (
+        "Core",
+        "check the address of Core and the way to it; rows stay as they are meanwhile",
     ),
 ];
 
@@ -154,14 +150,7 @@ pub(super) fn write(
 }
 
 fn advice(reason: &str) -> Option<&'static str> {
-    let first = reason.split(' ').next().unwrap_or_default();
-    let is_count = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
-    let found = match is_count {
-        true => ADVICE_OF_COUNTS
-            .iter()
-            .find(|(word, _)| reason.contains(word)),
-        false => ADVICE.iter().find(|(begin, _)| reason.starts_with(begin)),
-    };
+    let found = ADVICE.iter().find(|(begin, _)| reason.starts_with(begin));
     found.map(|(_, advice)| *advice)
 }
 
@@ -315,7 +304,7 @@ mod tests {
     fn degraded() -> Value {
         json!({
             "service": "sense", "version": "0.2.0", "state": "degraded",
-            "reasons": ["Central is busy: 429", "2 dead letters (status --dead)", "x\u{1b}[31m"],
+            "reasons": ["Central is busy: 429", "dead letters: 2 (status --dead)", "x\u{1b}[31m"],
             "deliver": "http://c", "sources": [{"name": "r\u{1b}", "error": null}],
             "guest_states": {"waiting": 1, "silent": 1, "new": 0},
             "pending": {"reactive": 1, "routine": 0, "in_flight": 0, "dead": 2, "oldest_s": 300, "worst_case_wait_s": null},
@@ -334,7 +323,7 @@ mod tests {
             "sense 0.2.0  degraded\n\
              \x20 ! Central is busy: 429\n\
              \x20   nothing: it takes reports again later; `rate` and `burst` may be set to its limits\n\
-             \x20 ! 2 dead letters (status --dead)\n\
+             \x20 ! dead letters: 2 (status --dead)\n\
              \x20   `afferent status --dead` lists them, `--retry VM` sends one again, `--drop VM` gives it up\n\
              \x20 ! x\\x1b[31m\n\
              \x20 guests         2: 1 silent, 1 waiting\n\
