@@ -228,6 +228,8 @@ impl Sensor {
         let unread = self.listed.values_mut();
         let unread = unread.filter(|since| since.elapsed() <= GRACE);
         unread.for_each(|since| *since = Instant::now() + NEVER);
+        // The same of all of them, when a sensor that started without a roster had a whole one for a moment.
+        self.read_since = self.read_since.filter(|since| since.elapsed() > GRACE);
         let whole = fs::read(&self.roster_file).unwrap_or_default();
         match how {
             BadRoster::Empty => self.replace_roster(b""),
