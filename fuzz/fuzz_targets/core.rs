@@ -151,7 +151,7 @@ fn plan(
     for row in rows.values() {
         match row {
             Row::Component(component) => present.rows.push((**component).clone()),
-            Row::Bmc(bmc) => present.bmcs.push(bmc.clone()),
+            Row::Bmc(bmc) => present.bmcs.push(**bmc),
             _ => {}
         }
     }

@@ -2,7 +2,7 @@
 //! and a copy would only be a stale secret.
 
 use super::Mac;
-use super::columns::{ColumnError, Columns};
+use super::columns::{ColumnError, ColumnText, Columns};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
@@ -65,6 +65,16 @@ impl Bmc {
             ("component_id".to_owned(), json!(self.component_id)),
             ("ip_address".to_owned(), json!(self.ip)),
         ])
+    }
+
+    /// All columns but those that are null, as JSON text.
+    pub(super) fn text(&self) -> String {
+        let mut text = ColumnText::new();
+        text.add("component_id", Some(self.component_id));
+        text.add("ip_address", self.ip);
+        text.add("mac_address", Some(self.mac.to_string()));
+        text.add("type", Some(self.kind.name()));
+        text.finish()
     }
 
     /// From the columns of a dump. Whatever else the object holds, credentials above all, is

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 use std::str::FromStr;
 use uuid::Uuid;
 
@@ -50,6 +51,11 @@ impl Json {
 pub struct Others(Option<Json>);
 
 impl Others {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Takes one column out, if it is there and `read` makes something of it.
     pub(crate) fn take<T>(&mut self, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let mut columns = self.0.as_ref()?.entries();
@@ -66,6 +72,31 @@ impl Others {
         if let Some(json) = &self.0 {
             columns.extend(json.entries());
         }
+    }
+}
+
+/// Columns as JSON text, in the order in which they come: those of a first load are written once for each row.
+pub(super) struct ColumnText(String);
+
+impl ColumnText {
+    pub(super) fn new() -> Self {
+        Self(String::with_capacity(256))
+    }
+
+    /// Adds a column, if there is a value.
+    pub(super) fn add(&mut self, name: &str, value: Option<impl Serialize>) {
+        let Some(text) = value.and_then(|value| serde_json::to_string(&value).ok()) else {
+            return;
+        };
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        for part in ["\"", name, "\":", &text] {
+            self.0.push_str(part);
+        }
+    }
+
+    pub(super) fn finish(mut self) -> String {
+        self.0.push('}');
+        self.0
     }
 }
 
@@ -106,6 +137,11 @@ impl Columns {
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(wrong(column, "is not text")),
         }
+    }
+
+    /// The same for columns of which there are many.
+    pub(super) fn short_text(&mut self, column: &str) -> Result<Option<SmolStr>, ColumnError> {
+        Ok(self.text(column)?.map(SmolStr::from))
     }
 
     /// Text that reads itself as a value.

@@ -1,9 +1,10 @@
 //! One row of `component`.
 
-use super::columns::{ColumnError, Columns, Json, Others};
+use super::columns::{ColumnError, ColumnText, Columns, Json, Others};
 use super::{Pair, RowKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
@@ -89,13 +90,13 @@ pub struct Component {
     /// What it is.
     pub kind: ComponentType,
     /// Core's name, else the serial number.
-    pub name: Option<String>,
+    pub name: Option<SmolStr>,
     /// Label `model`.
-    pub model: Option<String>,
+    pub model: Option<SmolStr>,
     /// Half of the pair, which is unique over all types, tombstones included.
-    pub manufacturer: Option<String>,
+    pub manufacturer: Option<SmolStr>,
     /// The other half.
-    pub serial_number: Option<String>,
+    pub serial_number: Option<SmolStr>,
     /// The rack it is in.
     pub rack_id: Option<Uuid>,
     /// Slot in the rack.
@@ -105,21 +106,21 @@ pub struct Component {
     /// Host on the tray.
     pub host_id: i64,
     /// Runtime id, written when the device is observed; unique within a type.
-    pub external_id: Option<String>,
+    pub external_id: Option<SmolStr>,
     /// Observed, never mirrored.
-    pub firmware_version: Option<String>,
+    pub firmware_version: Option<SmolStr>,
     /// Observed, never mirrored.
-    pub power_state: Option<String>,
+    pub power_state: Option<SmolStr>,
     /// Observed, never mirrored; as Core names it.
-    pub status: Option<String>,
+    pub status: Option<SmolStr>,
     /// Observed, never mirrored; without times, and its lists in an order of their own.
     pub health: Option<Json>,
     /// Observed, never mirrored; state of the machine's life cycle.
-    pub lifecycle_state: Option<String>,
+    pub lifecycle_state: Option<SmolStr>,
     /// Several owners, each with its own keys.
     pub description: Option<Json>,
     /// RFC 3339; set in a tombstone.
-    pub deleted_at: Option<String>,
+    pub deleted_at: Option<SmolStr>,
     /// Columns of other owners, `ingested_at` among them.
     pub others: Others,
 }
@@ -167,7 +168,7 @@ impl Component {
     pub(super) fn label(&self) -> String {
         match (self.pair(), &self.serial_number, &self.name) {
             (Some(pair), _, _) => pair.to_string(),
-            (None, Some(text), _) | (None, None, Some(text)) => text.clone(),
+            (None, Some(text), _) | (None, None, Some(text)) => text.to_string(),
             (None, None, None) => self.id.to_string(),
         }
     }
@@ -203,28 +204,58 @@ impl Component {
         columns
     }
 
+    /// All columns but those that are null, as JSON text; `None` where others have columns in between.
+    pub(super) fn text(&self) -> Option<String> {
+        if !self.others.is_empty() {
+            return None;
+        }
+        let mut text = ColumnText::new();
+        let json = |json: &Option<Json>| json.as_ref().map(Json::value).filter(|v| !v.is_null());
+        text.add("deleted_at", self.deleted_at.as_ref());
+        text.add("description", json(&self.description));
+        text.add("external_id", self.external_id.as_ref());
+        text.add("firmware_version", self.firmware_version.as_ref());
+        text.add("health", json(&self.health));
+        text.add("host_id", Some(self.host_id));
+        text.add("id", Some(self.id));
+        text.add("lifecycle_state", self.lifecycle_state.as_ref());
+        text.add("manufacturer", self.manufacturer.as_ref());
+        text.add("model", self.model.as_ref());
+        text.add("name", self.name.as_ref());
+        text.add("power_state", self.power_state.as_ref());
+        text.add("rack_id", self.rack_id);
+        text.add("serial_number", self.serial_number.as_ref());
+        text.add("slot_id", Some(self.slot_id));
+        text.add("status", self.status.as_ref());
+        text.add("tray_index", Some(self.tray_index));
+        text.add("type", Some(self.kind.name()));
+        Some(text.finish())
+    }
+
     /// From the columns of a dump; absent ones are null, absent positions 0.
     pub fn from_columns(value: Value) -> Result<Self, ColumnError> {
         let mut columns = Columns::of(value)?;
         Ok(Self {
             id: columns.id("id")?,
             kind: columns.parsed("type")?.unwrap_or(ComponentType::Unknown),
-            name: columns.text("name")?,
-            model: columns.text("model")?,
-            manufacturer: columns.text("manufacturer")?,
-            serial_number: columns.text("serial_number")?,
+            name: columns.short_text("name")?,
+            model: columns.short_text("model")?,
+            manufacturer: columns.short_text("manufacturer")?,
+            serial_number: columns.short_text("serial_number")?,
             rack_id: columns.parsed("rack_id")?,
             slot_id: columns.integer("slot_id")?,
             tray_index: columns.integer("tray_index")?,
             host_id: columns.integer("host_id")?,
-            external_id: columns.text("external_id")?.filter(|id| !id.is_empty()),
-            firmware_version: columns.text("firmware_version")?,
-            power_state: columns.text("power_state")?,
-            status: columns.text("status")?,
+            external_id: columns
+                .short_text("external_id")?
+                .filter(|id| !id.is_empty()),
+            firmware_version: columns.short_text("firmware_version")?,
+            power_state: columns.short_text("power_state")?,
+            status: columns.short_text("status")?,
             health: columns.json("health").as_ref().map(Json::new),
-            lifecycle_state: columns.text("lifecycle_state")?,
+            lifecycle_state: columns.short_text("lifecycle_state")?,
             description: columns.json("description").as_ref().map(Json::new),
-            deleted_at: columns.text("deleted_at")?,
+            deleted_at: columns.short_text("deleted_at")?,
             others: columns.others(),
         })
     }

@@ -31,6 +31,7 @@ pub use record::Record;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 use std::fmt;
 use uuid::Uuid;
 
@@ -80,11 +81,11 @@ impl fmt::Display for Kind {
 
 /// Core's name of a rack: never empty, unique within a site.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RackId(String);
+pub struct RackId(SmolStr);
 
 impl RackId {
     /// `None` for the empty text, which names nothing.
-    pub fn new(text: impl Into<String>) -> Option<Self> {
+    pub fn new(text: impl Into<SmolStr>) -> Option<Self> {
         let text = text.into();
         (!text.is_empty()).then_some(Self(text))
     }
@@ -130,8 +131,18 @@ impl<'a> Pair<'a> {
 
     /// Both halves in one text, the length of the first in front, so that no two pairs look the same.
     pub fn key(self) -> Box<str> {
+        let mut key = String::with_capacity(self.manufacturer.len() + self.serial.len() + 4);
+        self.write_key(&mut key);
+        key.into()
+    }
+
+    /// Appends the key.
+    pub fn write_key(self, key: &mut String) {
         let (manufacturer, serial) = (self.manufacturer, self.serial);
-        format!("{}:{manufacturer}{serial}", manufacturer.len()).into()
+        key.push_str(&manufacturer.len().to_string());
+        key.push(':');
+        key.push_str(manufacturer);
+        key.push_str(serial);
     }
 }
 
@@ -149,7 +160,7 @@ pub enum Row {
     /// Of `component`.
     Component(Box<Component>),
     /// Of `bmc`.
-    Bmc(Bmc),
+    Bmc(Box<Bmc>),
     /// Of `component_drift`.
     Drift(Box<Drift>),
     /// Of `nvldomain`.
@@ -227,6 +238,20 @@ impl Row {
             Self::Drift(row) => row.columns(),
             Self::Domain(row) => row.columns(),
         }
+    }
+
+    /// All columns but those that are null, as JSON text with sorted keys.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Component(row) => row.text(),
+            Self::Bmc(row) => Some(row.text()),
+            Self::Rack(_) | Self::Drift(_) | Self::Domain(_) => None,
+        }
+        .unwrap_or_else(|| {
+            let mut columns = self.columns();
+            columns.retain(|_, value| !value.is_null());
+            Value::Object(columns).to_string()
+        })
     }
 
     /// What people call it: rack_id, pair, name or address, the first there is.

@@ -8,7 +8,7 @@ pub trait Record: Clone + PartialEq {
     fn key(&self) -> RowKey;
 
     /// The same as a row of any table.
-    fn to_row(&self) -> Row;
+    fn into_row(self) -> Row;
 
     /// The record in a row of its own table; `None` in a row of another.
     fn of(row: &mut Row) -> Option<&mut Self>;
@@ -47,8 +47,8 @@ macro_rules! boxed {
                 self.key()
             }
 
-            fn to_row(&self) -> Row {
-                Row::$record(Box::new(self.clone()))
+            fn into_row(self) -> Row {
+                Row::$record(Box::new(self))
             }
 
             fn of(row: &mut Row) -> Option<&mut Self> {
@@ -76,7 +76,7 @@ macro_rules! with_tombstones {
             }
 
             fn bury(&mut self, now: &str) {
-                self.deleted_at = Some(now.to_owned());
+                self.deleted_at = Some(now.into());
             }
 
             $($rest)*
@@ -109,8 +109,8 @@ impl Record for Bmc {
         RowKey::Bmc(self.mac)
     }
 
-    fn to_row(&self) -> Row {
-        Row::Bmc(*self)
+    fn into_row(self) -> Row {
+        Row::Bmc(Box::new(self))
     }
 
     fn of(row: &mut Row) -> Option<&mut Self> {

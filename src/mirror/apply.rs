@@ -59,41 +59,54 @@ enum Wanted {
 }
 
 impl Checked {
-    /// Checks every entry of a response.
-    pub(crate) fn new(kind: Kind, pulled: Pulled<CoreEntry>, policy: &Policy) -> Self {
-        let mut checked = Self {
-            wanted: Wanted::Racks(Vec::new()),
+    /// Of a response none of whose entries came yet.
+    pub(crate) fn empty(kind: Kind) -> Self {
+        Self {
+            wanted: match kind {
+                Kind::Rack => Wanted::Racks(Vec::new()),
+                _ => Wanted::Components(Vec::new()),
+            },
             skipped: Vec::new(),
-            complete: pulled.complete,
-            warnings: pulled.warnings,
-        };
-        if kind == Kind::Rack {
-            let mut racks = Vec::with_capacity(pulled.entries.len());
-            for entry in pulled.entries {
-                checked.sort(spec::rack::wanted(&entry, policy), &mut racks);
-            }
-            checked.wanted = Wanted::Racks(racks);
-        } else {
-            let mut components = Vec::with_capacity(pulled.entries.len());
-            for entry in pulled.entries {
-                checked.sort(
-                    spec::component::wanted(&entry, kind, policy),
-                    &mut components,
-                );
-            }
-            checked.wanted = Wanted::Components(components);
+            complete: false,
+            warnings: Vec::new(),
         }
-        checked
     }
 
-    fn sort<T>(&mut self, entry: Result<(T, Vec<Diagnostic>), SkippedEntry>, wanted: &mut Vec<T>) {
-        match entry {
-            Ok((entry, warnings)) => {
-                wanted.push(entry);
-                self.warnings.extend(warnings);
+    /// Checks every entry of a response.
+    pub(crate) fn new(kind: Kind, pulled: Pulled<CoreEntry>, policy: &Policy) -> Self {
+        let mut checked = Self::empty(kind);
+        for entry in &pulled.entries {
+            checked.add(entry, kind, policy);
+        }
+        checked.end(pulled)
+    }
+
+    /// Checks an entry.
+    pub(crate) fn add(&mut self, entry: &CoreEntry, kind: Kind, policy: &Policy) {
+        let checked = match &mut self.wanted {
+            Wanted::Racks(racks) => spec::rack::wanted(entry, policy).map(|(rack, warnings)| {
+                racks.push(rack);
+                warnings
+            }),
+            Wanted::Components(components) => {
+                let wanted = spec::component::wanted(entry, kind, policy);
+                wanted.map(|(component, warnings)| {
+                    components.push(component);
+                    warnings
+                })
             }
+        };
+        match checked {
+            Ok(warnings) => self.warnings.extend(warnings),
             Err(skipped) => self.skipped.push(skipped),
         }
+    }
+
+    /// What is known of the response as a whole comes first.
+    pub(crate) fn end<T>(mut self, pulled: Pulled<T>) -> Self {
+        self.complete = pulled.complete;
+        self.warnings.splice(0..0, pulled.warnings);
+        self
     }
 
     /// Adds what Core said to a digest; the order of the entries does not matter.
@@ -337,15 +350,15 @@ fn approve_row(approval: &Approval) -> AuditRow {
         .map_or("unknown".into(), |uid| uid.to_string());
     let what = serde_json::json!({"deletes": approval.rows.len(), "user": approval.user});
     AuditRow {
-        kind: approval.kind.name().to_owned(),
-        table: table_of(approval.kind).to_owned(),
-        op: "approve".to_owned(),
+        kind: approval.kind.name().into(),
+        table: table_of(approval.kind).into(),
+        op: "approve".into(),
         row: String::new(),
         key: format!("{} deletes", approval.rows.len()),
         field: None,
         old: None,
         new: Some(what.to_string()),
-        reason: format!("approved by the user with the id {user}"),
+        reason: format!("approved by the user with the id {user}").into(),
     }
 }
 
@@ -358,41 +371,37 @@ fn table_of(kind: Kind) -> &'static str {
 
 fn withhold_row(kind: Kind, withheld: &Withheld) -> AuditRow {
     AuditRow {
-        kind: kind.name().to_owned(),
-        table: table_of(kind).to_owned(),
-        op: "withhold".to_owned(),
+        kind: kind.name().into(),
+        table: table_of(kind).into(),
+        op: "withhold".into(),
         row: withheld.id.clone(),
         key: withheld.key.clone(),
         field: None,
         old: None,
         new: None,
-        reason: "the delete guard tripped".to_owned(),
+        reason: "the delete guard tripped".into(),
     }
 }
 
 /// The audit rows of a change: one per column that differs, one for a row as a whole.
-pub(crate) fn audit_rows(kind: &str, change: &Change) -> Vec<AuditRow> {
+pub(crate) fn audit_rows(kind: &'static str, change: &Change) -> Vec<AuditRow> {
     let label = change
         .after
         .as_ref()
         .or(change.before.as_ref())
         .map(Row::label);
     let row = |op: Op, field: Option<&str>, old: Option<String>, new: Option<String>| AuditRow {
-        kind: kind.to_owned(),
-        table: change.key.table().to_owned(),
-        op: op.name().to_owned(),
+        kind: kind.into(),
+        table: change.key.table().into(),
+        op: op.name().into(),
         row: change.key.to_string(),
         key: label.clone().unwrap_or_default(),
         field: field.map(str::to_owned),
         old,
         new,
-        reason: reason(change, op).to_owned(),
+        reason: reason(change, op).into(),
     };
-    let whole = |row: &Row| {
-        let mut columns = row.columns();
-        columns.retain(|_, value| !value.is_null());
-        Some(Value::Object(columns).to_string())
-    };
+    let whole = |row: &Row| Some(row.text());
     let first = change.ops.first().map_or(Op::Update, |(op, _)| *op);
     let last = change.ops.last().map_or(Op::Update, |(op, _)| *op);
     match (&change.before, &change.after) {

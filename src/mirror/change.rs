@@ -84,12 +84,12 @@ impl Draft {
     pub fn edit<R: Record>(&mut self, row: &R, op: Op, why: &'static str) -> &mut R {
         let change = self.changes.entry(row.key()).or_insert_with(|| Change {
             key: row.key(),
-            before: Some(row.to_row()),
-            after: Some(row.to_row()),
+            before: Some(row.clone().into_row()),
+            after: Some(row.clone().into_row()),
             ops: Vec::new(),
         });
         change.ops.push((op, why));
-        let after = change.after.get_or_insert_with(|| row.to_row());
+        let after = change.after.get_or_insert_with(|| row.clone().into_row());
         match R::of(after) {
             Some(row) => row,
             None => unreachable!("the key names the table"),
@@ -100,17 +100,17 @@ impl Draft {
     pub fn put<R: Record>(
         &mut self,
         before: Option<&R>,
-        after: &R,
+        after: R,
         ops: impl IntoIterator<Item = (Op, &'static str)>,
     ) {
         let key = after.key();
         let change = self.changes.entry(key).or_insert_with(|| Change {
             key,
-            before: before.map(Record::to_row),
+            before: before.map(|before| before.clone().into_row()),
             after: None,
             ops: Vec::new(),
         });
-        change.after = Some(after.to_row());
+        change.after = Some(after.into_row());
         change.ops.extend(ops);
     }
 
@@ -119,7 +119,7 @@ impl Draft {
         let key = before.key();
         let change = self.changes.entry(key).or_insert_with(|| Change {
             key,
-            before: Some(before.to_row()),
+            before: Some(before.clone().into_row()),
             after: None,
             ops: Vec::new(),
         });

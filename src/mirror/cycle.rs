@@ -125,7 +125,7 @@ impl Lists {
             expected: kinds
                 .clone()
                 .filter(|_| expected)
-                .map(|kind| (kind, Listed::new(kind, core.expected(kind), policy)))
+                .map(|kind| (kind, Listed::pull(core, kind, policy)))
                 .collect(),
             observed: kinds.map(|kind| (kind, core.observed(kind))).collect(),
             topology: core.topology(),
@@ -134,6 +134,16 @@ impl Lists {
 }
 
 impl Listed {
+    /// Asks for a list and checks its entries as they come.
+    fn pull(core: &mut dyn Core, kind: Kind, policy: &Policy) -> Self {
+        let mut checked = Checked::empty(kind);
+        match core.expected_each(kind, &mut |entry| checked.add(&entry, kind, policy)) {
+            Pull::Absent => Self::Absent,
+            Pull::Failed(why) => Self::Failed(why),
+            Pull::Done(pulled) => Self::Checked(checked.end(pulled)),
+        }
+    }
+
     fn new(kind: Kind, pull: Pull<CoreEntry>, policy: &Policy) -> Self {
         match pull {
             Pull::Absent => Self::Absent,

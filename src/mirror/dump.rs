@@ -118,7 +118,7 @@ pub fn load(
                 "component" => {
                     Component::from_columns(value).map(|row| Row::Component(Box::new(row)))
                 }
-                "bmc" => Bmc::from_columns(value).map(Row::Bmc),
+                "bmc" => Bmc::from_columns(value).map(|row| Row::Bmc(Box::new(row))),
                 "nvldomain" => Domain::from_columns(value).map(|row| Row::Domain(Box::new(row))),
                 _ => Drift::from_columns(value, new_id).map(|row| Row::Drift(Box::new(row))),
             };

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,22 +30,22 @@ pub struct CoreEntry {
     #[serde(alias = "rackProfileId")]
     pub rack_profile_id: Option<IdText>,
     /// Name; `metadata.name` in the file dialect.
-    pub name: Option<String>,
+    pub name: Option<SmolStr>,
     /// Description; `metadata.description` in the file dialect.
-    pub description: Option<String>,
+    pub description: Option<SmolStr>,
     /// Labels; `metadata.labels` in the file dialect.
     pub labels: Option<Labels>,
     /// Name, description and labels as Core's own API has them.
     pub metadata: Option<Metadata>,
     /// Address of the Host BMC.
     #[serde(alias = "bmcMacAddress")]
-    pub bmc_mac_address: Option<String>,
+    pub bmc_mac_address: Option<SmolStr>,
     /// Where the BMC answers.
     #[serde(alias = "bmcIpAddress")]
-    pub bmc_ip_address: Option<String>,
+    pub bmc_ip_address: Option<SmolStr>,
     /// The same, as power shelves once had it; both may be there.
     #[serde(alias = "ipAddress")]
-    pub ip_address: Option<String>,
+    pub ip_address: Option<SmolStr>,
     /// Serial number, under the name it has for this kind.
     #[serde(
         alias = "chassis_serial_number",
@@ -54,11 +55,11 @@ pub struct CoreEntry {
         alias = "shelf_serial_number",
         alias = "shelfSerialNumber"
     )]
-    pub serial_number: Option<String>,
+    pub serial_number: Option<SmolStr>,
     /// Manufacturer; a label in the file dialect.
-    pub manufacturer: Option<String>,
+    pub manufacturer: Option<SmolStr>,
     /// Model; a label in the file dialect.
-    pub model: Option<String>,
+    pub model: Option<SmolStr>,
     /// Position; a label in the file dialect.
     #[serde(alias = "slotId")]
     pub slot_id: Option<NumberText>,
@@ -75,9 +76,9 @@ pub struct CoreEntry {
 #[serde(default)]
 pub struct Metadata {
     /// Name.
-    pub name: Option<String>,
+    pub name: Option<SmolStr>,
     /// Description.
-    pub description: Option<String>,
+    pub description: Option<SmolStr>,
     /// Labels.
     pub labels: Option<Labels>,
 }
@@ -131,7 +132,7 @@ pub fn present(text: Option<&str>) -> Option<&str> {
 
 /// An id: text, or `{"id": text}`, or `{"value": text}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdText(pub String);
+pub struct IdText(pub SmolStr);
 
 impl<'de> Deserialize<'de> for IdText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -145,7 +146,7 @@ impl<'de> Deserialize<'de> for IdText {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<IdText, E> {
-                Ok(IdText(text.to_owned()))
+                Ok(IdText(text.into()))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IdText, A::Error> {
@@ -156,7 +157,7 @@ impl<'de> Deserialize<'de> for IdText {
                     } else if id.is_some() {
                         return Err(de::Error::duplicate_field("id"));
                     } else {
-                        id = Some(map.next_value::<Option<String>>()?);
+                        id = Some(map.next_value::<Option<SmolStr>>()?);
                     }
                 }
                 Ok(IdText(id.flatten().unwrap_or_default()))
@@ -172,7 +173,7 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A number as text, whatever it was: what it means is decided later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NumberText(pub String);
+pub struct NumberText(pub SmolStr);
 
 impl<'de> Deserialize<'de> for NumberText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -182,7 +183,11 @@ impl<'de> Deserialize<'de> for NumberText {
 
 /// The labels that mean something here; others are forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels(Vec<(&'static str, String)>);
+pub struct Labels {
+    values: Vec<(&'static str, SmolStr)>,
+    /// Whether any came more than once.
+    twice: bool,
+}
 
 impl Labels {
     const KNOWN: [&'static str; 13] = [
@@ -203,18 +208,20 @@ impl Labels {
 
     fn find(&self, key: &str) -> Option<&str> {
         // The last one of a key counts, as in a map that is filled in order.
-        let found = self.0.iter().rev().find(|(k, _)| *k == key);
+        let found = self.values.iter().rev().find(|(k, _)| *k == key);
         found.map(|(_, value)| value.as_str())
     }
 
     fn duplicates(&self) -> impl Iterator<Item = &'static str> {
-        let count = |key: &str| self.0.iter().filter(|(k, _)| *k == key).count();
-        Self::KNOWN.into_iter().filter(move |key| count(key) > 1)
+        let count = |key: &str| self.values.iter().filter(|(k, _)| *k == key).count();
+        let known = self.twice.then_some(Self::KNOWN).into_iter().flatten();
+        known.filter(move |key| count(key) > 1)
     }
 
-    fn keep(&mut self, key: &str, value: Option<String>) {
+    fn keep(&mut self, key: &str, value: Option<SmolStr>) {
         if let (Some(known), Some(value)) = (Self::KNOWN.iter().find(|k| **k == key), value) {
-            self.0.push((known, value));
+            self.twice |= self.values.iter().any(|(k, _)| k == known);
+            self.values.push((known, value));
         }
     }
 }
@@ -262,7 +269,7 @@ impl<'de> Deserialize<'de> for Labels {
 }
 
 /// Text, a number or a truth value as text; null as none.
-struct Scalar(Option<String>);
+struct Scalar(Option<SmolStr>);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -270,34 +277,34 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SmolStr>, D::Error> {
     struct ScalarVisitor;
 
     impl Visitor<'_> for ScalarVisitor {
-        type Value = Option<String>;
+        type Value = Option<SmolStr>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("text or a number")
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            Ok(Some(text.to_owned()))
+            Ok(Some(text.into()))
         }
 
         fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
-            Ok(Some(number.to_string()))
+            Ok(Some(number.to_string().into()))
         }
 
         fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
-            Ok(Some(number.to_string()))
+            Ok(Some(number.to_string().into()))
         }
 
         fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
-            Ok(Some(number.to_string()))
+            Ok(Some(number.to_string().into()))
         }
 
         fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Self::Value, E> {
-            Ok(Some(truth.to_string()))
+            Ok(Some(truth.to_string().into()))
         }
 
         fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
@@ -307,10 +314,28 @@ fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, 
     deserializer.deserialize_any(ScalarVisitor)
 }
 
-/// All elements of a JSON array, if each is an object that can be read.
-pub fn objects<T: DeserializeOwned>(text: &str) -> Option<Vec<T>> {
-    let objects: Vec<Object<T>> = serde_json::from_str(text).ok()?;
-    Some(objects.into_iter().map(|object| object.0).collect())
+/// Gives the elements of a JSON array one by one, as long as each is an object that can be read. Whether it
+/// came to the end.
+pub fn objects<T: DeserializeOwned>(text: &str, each: impl FnMut(T)) -> bool {
+    struct Each<T, F>(F, PhantomData<T>);
+
+    impl<'de, T: DeserializeOwned, F: FnMut(T)> Visitor<'de> for Each<T, F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of objects")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+            while let Some(object) = seq.next_element::<Object<T>>()? {
+                self.0(object.0);
+            }
+            Ok(())
+        }
+    }
+    let mut text = serde_json::Deserializer::from_str(text);
+    let read = text.deserialize_seq(Each(each, PhantomData));
+    read.and_then(|()| text.end()).is_ok()
 }
 
 /// An object and nothing else: a list would be taken for one, field by field.

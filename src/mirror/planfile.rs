@@ -299,19 +299,19 @@ impl PlanFile {
     }
 }
 
-fn views(kind: &str, change: &Change) -> Vec<ChangeView> {
+fn views(kind: &'static str, change: &Change) -> Vec<ChangeView> {
     apply::audit_rows(kind, change)
         .into_iter()
         .map(|row| ChangeView {
             kind: kind.to_owned(),
-            op: row.op,
-            table: row.table,
+            op: row.op.into_owned(),
+            table: row.table.into_owned(),
             id: named(&row.row),
             key: row.key,
             field: row.field,
             old: row.old.map(|text| value(&text)),
             new: row.new.map(|text| value(&text)),
-            reason: row.reason,
+            reason: row.reason.into_owned(),
         })
         .collect()
 }

@@ -192,15 +192,15 @@ pub fn audit(snapshot: &Snapshot, filter: &AuditFilter) -> Result<Vec<AuditView>
                     run: id,
                     time: run.time.clone(),
                     source: run.source.clone(),
-                    kind: row.kind,
-                    op: row.op,
-                    table: row.table,
+                    kind: row.kind.into_owned(),
+                    op: row.op.into_owned(),
+                    table: row.table.into_owned(),
                     row: row.row,
                     key: row.key,
                     field: row.field,
                     old: value(row.old),
                     new: value(row.new),
-                    reason: row.reason,
+                    reason: row.reason.into_owned(),
                 });
             }
             true

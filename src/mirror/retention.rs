@@ -194,7 +194,7 @@ fn write_checkpoint(tables: &mut Tables<'_>, from: u64) -> Result<u64, Fault> {
         // What the log says of a run as a whole is about no row.
         let says_nothing = row.field.is_none() && row.old.is_none() && row.new.is_none();
         if !row.row.is_empty() && !says_nothing {
-            let key = (row.table.clone(), row.row.clone());
+            let key = (row.table.to_string(), row.row.clone());
             let (known, _) = before
                 .entry(key)
                 .or_insert_with(|| (Before::default(), as_it_was(row.clone(), None)));
@@ -250,8 +250,8 @@ fn checkpoint_row(row: &Row, columns: Map<String, Value>) -> AuditRow {
         other => other.key().table(),
     };
     AuditRow {
-        kind: kind.to_owned(),
-        table: row.key().table().to_owned(),
+        kind: kind.into(),
+        table: row.key().table().into(),
         op: CHECKPOINT.into(),
         row: row.key().to_string(),
         key: row.label(),

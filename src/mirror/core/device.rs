@@ -133,24 +133,24 @@ where
     Option::deserialize(deserializer).map(Some)
 }
 
-fn text(text: Option<&String>) -> Option<&str> {
-    text.map(String::as_str).filter(|text| !text.is_empty())
+fn text(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }
 
 impl Device {
     /// Runtime id.
     pub fn id(&self) -> Option<&str> {
-        text(self.id.as_ref().map(|id| &id.0))
+        text(self.id.as_ref().map(|id| id.0.as_str()))
     }
 
     /// Site the device belongs to.
     pub(super) fn site_id(&self) -> Option<&str> {
-        text(self.site_id.as_ref().map(|id| &id.0))
+        text(self.site_id.as_ref().map(|id| id.0.as_str()))
     }
 
     /// Whether it is a DPU within a machine.
     pub fn is_dpu(&self) -> bool {
-        text(self.kind.as_ref()).is_some_and(|kind| kind.eq_ignore_ascii_case("dpu"))
+        text(self.kind.as_deref()).is_some_and(|kind| kind.eq_ignore_ascii_case("dpu"))
     }
 
     /// Whether the site no longer has it, although the list does.
@@ -160,7 +160,7 @@ impl Device {
 
     /// Serial number of the chassis.
     pub fn serial(&self) -> Option<&str> {
-        text(self.serial.as_ref())
+        text(self.serial.as_deref())
     }
 
     fn bmc_info(&self) -> Option<&BmcInfo> {
@@ -170,25 +170,25 @@ impl Device {
 
     /// Address of its BMC, as it was written.
     pub fn bmc_mac(&self) -> Option<&str> {
-        let inner = self.bmc_info().and_then(|info| info.mac.as_ref());
-        text(self.bmc_mac.as_ref()).or(text(inner))
+        let inner = self.bmc_info().and_then(|info| info.mac.as_deref());
+        text(self.bmc_mac.as_deref()).or(text(inner))
     }
 
     /// Where its BMC answers, as it was written.
     pub fn bmc_ip(&self) -> Option<&str> {
-        let inner = self.bmc_info().and_then(|info| info.ip.as_ref());
-        text(self.bmc_ip.as_ref()).or(text(inner))
+        let inner = self.bmc_info().and_then(|info| info.ip.as_deref());
+        text(self.bmc_ip.as_deref()).or(text(inner))
     }
 
     /// Whether it runs.
     pub fn power_state(&self) -> Option<&str> {
-        text(self.power_state.as_ref())
+        text(self.power_state.as_deref())
     }
 
     /// Firmware of the BMC.
     pub fn firmware_version(&self) -> Option<&str> {
-        let inner = self.bmc_info().and_then(|i| i.firmware_revision.as_ref());
-        text(self.firmware_version.as_ref()).or(text(inner))
+        let inner = self.bmc_info().and_then(|i| i.firmware_revision.as_deref());
+        text(self.firmware_version.as_deref()).or(text(inner))
     }
 
     /// Status, as Core names it.
@@ -210,7 +210,7 @@ impl Device {
 
     /// Where the operating system of a switch answers, as it was written.
     pub fn nvos_ip(&self) -> Option<&str> {
-        text(self.nvos_ip.as_ref())
+        text(self.nvos_ip.as_deref())
     }
 
     /// Health without what changes although nothing happens: times, and the order of lists.

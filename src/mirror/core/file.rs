@@ -6,17 +6,19 @@ use super::device::DevicePosition;
 use super::kinds::names;
 use super::retry::{RetryBudget, asked_to_wait, passes};
 use super::topology::{Topology, whole};
-use super::{Core, Device, Exchange, Pull, Pulled, Site, came_twice, decode, from_result, shorten};
+use super::{Core, Device, Exchange, Pull, Pulled, Site, decode_each, from_result, shorten};
 use crate::http::HttpError;
 use crate::inventory::Kind;
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{self, CoreEntry};
 use crate::root::open_regular;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -82,7 +84,27 @@ impl FileCore {
     }
 
     /// Elements of the list under the first of these names that is there, read into `T`.
-    fn list<T: serde::de::DeserializeOwned>(&mut self, kind: Kind, names: &[&str]) -> Pull<T> {
+    fn list<T: DeserializeOwned>(&mut self, kind: Kind, names: &[&str]) -> Pull<T> {
+        let mut entries = Vec::new();
+        match self.list_each(kind, names, &mut |_, entry| entries.push(entry)) {
+            Pull::Absent => Pull::Absent,
+            Pull::Failed(why) => Pull::Failed(why),
+            Pull::Done(pulled) => Pull::Done(Pulled {
+                entries,
+                complete: pulled.complete,
+                warnings: pulled.warnings,
+                no_positions: None,
+            }),
+        }
+    }
+
+    /// The same, one by one, each with the site that counts.
+    fn list_each<T: DeserializeOwned>(
+        &mut self,
+        kind: Kind,
+        names: &[&str],
+        each: &mut dyn FnMut(&mut Site, T),
+    ) -> Pull<()> {
         let document = self
             .document
             .get_or_insert_with(|| read(&self.place, self.list_cap));
@@ -101,11 +123,20 @@ impl FileCore {
             let cap = self.list_cap;
             return Pull::Failed(format!("longer than {cap} bytes, see --core-list-cap"));
         }
-        if let Some(entries) = entry::objects(value) {
-            return Pull::Done(Pulled::whole(entries));
+        let (site, mut known) = (&mut self.site, 0);
+        let mut count = |entry| {
+            known += 1;
+            each(site, entry);
+        };
+        if entry::objects(value, &mut count) {
+            return Pull::Done(Pulled::whole(Vec::new()));
         }
         // Something is wrong with it: one by one, to lose no more than that.
-        from_result(elements(value).map(|elements| decode(kind, &elements)))
+        from_result(
+            elements(value).map(|elements| {
+                decode_each(kind, &elements, known, &mut |entry| each(site, entry))
+            }),
+        )
     }
 }
 
@@ -120,20 +151,42 @@ impl Core for FileCore {
     }
 
     fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
-        let names = names(kind).expected;
-        match self.list::<CoreEntry>(kind, &names) {
-            Pull::Done(mut pulled) => {
-                let ids = pulled.entries.iter().filter_map(|entry| entry.id.as_ref());
-                if came_twice(ids.map(|id| id.0.as_str())) {
-                    pulled.complete = false;
-                    let code = "pagination_inconsistent";
-                    let report = Diagnostic::new(code, kind, names[0], "an entry came twice");
-                    pulled.warnings.push(report);
-                }
-                Pull::Done(self.site.keep_own(kind, pulled))
-            }
-            other => other,
+        let mut entries = Vec::new();
+        match self.expected_each(kind, &mut |entry| entries.push(entry)) {
+            Pull::Absent => Pull::Absent,
+            Pull::Failed(why) => Pull::Failed(why),
+            Pull::Done(pulled) => Pull::Done(Pulled {
+                entries,
+                complete: pulled.complete,
+                warnings: pulled.warnings,
+                no_positions: None,
+            }),
         }
+    }
+
+    fn expected_each(&mut self, kind: Kind, each: &mut dyn FnMut(CoreEntry)) -> Pull<()> {
+        let names = names(kind).expected;
+        let (mut ids, mut came_twice) = (HashSet::new(), false);
+        let mut foreign = Vec::new();
+        let mut take = |site: &mut Site, entry: CoreEntry| {
+            // Then another one may be missing.
+            let id = entry.id.as_ref().filter(|id| !id.0.is_empty());
+            came_twice |= id.is_some_and(|id| !ids.insert(id.0.clone()));
+            if site.is_own(&entry, &mut foreign) {
+                each(entry);
+            }
+        };
+        let mut pull = self.list_each(kind, &names, &mut take);
+        if let Pull::Done(pulled) = &mut pull {
+            if came_twice {
+                pulled.complete = false;
+                let code = "pagination_inconsistent";
+                let report = Diagnostic::new(code, kind, names[0], "an entry came twice");
+                pulled.warnings.push(report);
+            }
+            self.site.tell(kind, foreign, pulled);
+        }
+        pull
     }
 
     fn observed(&mut self, kind: Kind) -> Pull<Device> {
@@ -184,7 +237,7 @@ impl Core for FileCore {
 }
 
 fn place_devices(devices: &mut Pulled<Device>, positions: Pulled<DevicePosition>) {
-    let mut by_id: HashMap<String, DevicePosition> = positions
+    let mut by_id: HashMap<SmolStr, DevicePosition> = positions
         .entries
         .into_iter()
         .filter_map(|position| Some((position.machine_id.clone()?.0, position)))

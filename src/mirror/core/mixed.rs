@@ -40,6 +40,10 @@ impl Core for MixedCore {
         self.expected.expected(kind)
     }
 
+    fn expected_each(&mut self, kind: Kind, each: &mut dyn FnMut(CoreEntry)) -> Pull<()> {
+        self.expected.expected_each(kind, each)
+    }
+
     fn observed(&mut self, kind: Kind) -> Pull<Device> {
         self.observed.observed(kind)
     }

@@ -32,7 +32,6 @@ use crate::inventory::Kind;
 use crate::visible::Foreign;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use std::collections::HashSet;
 
 /// What came of asking for one type.
 #[derive(Clone, Debug)]
@@ -43,6 +42,25 @@ pub enum Pull<T> {
     Failed(String),
     /// Entries, perhaps not all of them.
     Done(Pulled<T>),
+}
+
+impl<T> Pull<T> {
+    /// Hands the entries over, and keeps what else is known of them.
+    fn each(self, each: &mut dyn FnMut(T)) -> Pull<()> {
+        match self {
+            Self::Absent => Pull::Absent,
+            Self::Failed(why) => Pull::Failed(why),
+            Self::Done(pulled) => {
+                pulled.entries.into_iter().for_each(each);
+                Pull::Done(Pulled {
+                    entries: Vec::new(),
+                    complete: pulled.complete,
+                    warnings: pulled.warnings,
+                    no_positions: pulled.no_positions,
+                })
+            }
+        }
+    }
 }
 
 /// Entries of one type.
@@ -92,6 +110,11 @@ pub trait Core {
     fn report_to(&mut self, _progress: Progress) {}
     /// What is expected of one type.
     fn expected(&mut self, kind: Kind) -> Pull<CoreEntry>;
+    /// The same, entry by entry, where the list is long: nothing holds all of them. What was given counts for
+    /// nothing where the pull failed in the end.
+    fn expected_each(&mut self, kind: Kind, each: &mut dyn FnMut(CoreEntry)) -> Pull<()> {
+        self.expected(kind).each(each)
+    }
     /// What is observed of one type.
     fn observed(&mut self, kind: Kind) -> Pull<Device>;
     /// How racks belong together.
@@ -115,14 +138,30 @@ pub trait Core {
 /// Reads elements one by one: one that cannot be read costs only itself, and completeness.
 fn decode<T: DeserializeOwned>(kind: Kind, elements: &[&RawValue]) -> Pulled<T> {
     let mut entries = Vec::with_capacity(elements.len());
+    let pulled = decode_each(kind, elements, 0, &mut |entry| entries.push(entry));
+    Pulled {
+        entries,
+        complete: pulled.complete,
+        warnings: pulled.warnings,
+        no_positions: None,
+    }
+}
+
+/// The same behind the first `known` elements, which were read before.
+fn decode_each<T: DeserializeOwned>(
+    kind: Kind,
+    elements: &[&RawValue],
+    known: usize,
+    each: &mut dyn FnMut(T),
+) -> Pulled<()> {
     let mut warnings = Vec::new();
-    for (n, element) in elements.iter().enumerate() {
+    for (n, element) in elements.iter().enumerate().skip(known) {
         let decoded = match entry::is_object(element) {
             true => serde_json::from_str(element.get()).map_err(|error| error.to_string()),
             false => Err("not an object".to_owned()),
         };
         match decoded {
-            Ok(entry) => entries.push(entry),
+            Ok(entry) => each(entry),
             Err(why) => warnings.push(Diagnostic::new(
                 "row_decode_error",
                 kind,
@@ -133,16 +172,10 @@ fn decode<T: DeserializeOwned>(kind: Kind, elements: &[&RawValue]) -> Pulled<T> 
     }
     Pulled {
         complete: warnings.is_empty(),
-        entries,
+        entries: Vec::new(),
         warnings,
         no_positions: None,
     }
-}
-
-/// Whether an entry came twice: then another one may be missing.
-fn came_twice<'a>(mut ids: impl Iterator<Item = &'a str>) -> bool {
-    let mut seen = HashSet::new();
-    !ids.all(|id| id.is_empty() || seen.insert(id))
 }
 
 /// What belongs to a site.
@@ -198,30 +231,41 @@ impl Site {
     /// Takes out what belongs to other sites than the one that was asked for. If none was asked for,
     /// all of it stays, and the sites are remembered: see [`Site::ambiguity`].
     fn keep_own<T: OfSite>(&mut self, kind: Kind, mut pulled: Pulled<T>) -> Pulled<T> {
-        let Some(asked) = &self.asked else {
-            for site in pulled.entries.iter().filter_map(OfSite::site) {
-                let is_known = self.seen.iter().any(|seen| seen.eq_ignore_ascii_case(site));
-                if !is_known && self.seen.len() < 2 {
-                    self.seen.push(site.to_owned());
-                }
-            }
-            return pulled;
-        };
         let mut foreign = Vec::new();
-        pulled.entries.retain(|entry| {
-            let is_own = entry.site().is_none_or(|of| asked.eq_ignore_ascii_case(of));
+        pulled
+            .entries
+            .retain(|entry| self.is_own(entry, &mut foreign));
+        self.tell(kind, foreign, &mut pulled);
+        pulled
+    }
+
+    /// Whether an entry counts; else its name is among the `foreign` ones.
+    fn is_own(&mut self, entry: &impl OfSite, foreign: &mut Vec<String>) -> bool {
+        let Some(site) = entry.site() else {
+            return true;
+        };
+        if let Some(asked) = &self.asked {
+            let is_own = asked.eq_ignore_ascii_case(site);
             if !is_own {
                 foreign.push(entry.key().to_owned());
             }
-            is_own
-        });
+            return is_own;
+        }
+        let is_known = self.seen.iter().any(|seen| seen.eq_ignore_ascii_case(site));
+        if !is_known && self.seen.len() < 2 {
+            self.seen.push(site.to_owned());
+        }
+        true
+    }
+
+    /// Warns of foreign entries: a list with such is not complete.
+    fn tell<T>(&self, kind: Kind, foreign: Vec<String>, pulled: &mut Pulled<T>) {
         pulled.complete &= foreign.is_empty();
         let why = "an entry of another site; it is ignored, and nothing is deleted";
         let reports = foreign
             .into_iter()
             .map(|key| Diagnostic::new("foreign_site_row", kind, key, why));
         pulled.warnings.extend(reports);
-        pulled
     }
 
     /// Why nothing may be written: entries of several sites, and none was asked for.

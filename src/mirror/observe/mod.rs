@@ -23,6 +23,7 @@ use crate::inventory::{Bmc, Component, Drift, Json, Kind, Mac};
 use compare::{compare, replace};
 use dpus::write_dpus;
 use link::link;
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -185,7 +186,7 @@ fn write_observed(
         let stored = row.external_id.as_deref();
         let mut wanted = row.clone();
         if let Some(device) = linked {
-            wanted.external_id = device.id().map(str::to_owned);
+            wanted.external_id = device.id().map(SmolStr::from);
             for (column, observed) in [
                 (&mut wanted.power_state, device.power_state()),
                 (&mut wanted.firmware_version, device.firmware_version()),
@@ -193,7 +194,7 @@ fn write_observed(
                 (&mut wanted.lifecycle_state, device.lifecycle_state()),
             ] {
                 if let Some(observed) = observed {
-                    *column = Some(observed.to_owned());
+                    *column = Some(observed.into());
                 }
             }
             if let Some(health) = device.health() {

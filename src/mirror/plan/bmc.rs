@@ -1,12 +1,13 @@
 //! Host BMCs: recognised by their address; a component has one, the one that Core names.
 
 use super::reconcile::{Entity, Fate, Match, Work};
-use super::{Earlier, Given, Plan};
+use super::{Earlier, FastMap, FastSet, Given, Plan};
 use crate::inventory::{Bmc, BmcType, Component, Mac};
 use crate::mirror::change::Op;
 use crate::mirror::spec::component::{Address, WantedComponent};
 use crate::mirror::spec::{Sighting, WantedRow};
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use uuid::Uuid;
 
@@ -34,10 +35,10 @@ impl WantedRow for WantedBmc<'_> {
 }
 
 struct Bmcs {
-    /// Components that were there and get the BMC that Core names, in order.
-    owners: Vec<Uuid>,
+    /// Components that were there and get the BMC that Core names.
+    owners: FastSet<Uuid>,
     /// Components whose BMC changes.
-    changed: HashSet<Uuid>,
+    changed: FastSet<Uuid>,
 }
 
 /// Plans the BMCs of the components that `work` writes, as part of its plan. `present` are all BMCs, by address.
@@ -56,11 +57,9 @@ pub(super) fn plan_bmcs(
         ..work.given
     };
     let there = wanted.iter().filter(|bmc| bmc.was_there);
-    let mut owners: Vec<Uuid> = there.map(|bmc| bmc.component).collect();
-    owners.sort_unstable();
     let mut bmcs = Bmcs {
-        owners,
-        changed: HashSet::new(),
+        owners: there.map(|bmc| bmc.component).collect(),
+        changed: FastSet::default(),
     };
     let mut part = Work::new(given, wanted, present, Plan::new(given.kind));
     part.draft = std::mem::take(&mut work.draft);
@@ -93,7 +92,7 @@ impl<'a> Entity<'a> for Bmcs {
     }
 
     fn unclaimed(&mut self, _: &mut Working<'a>, row: &'a Bmc) -> Fate {
-        let is_ours = self.owners.binary_search(&row.component_id).is_ok();
+        let is_ours = self.owners.contains(&row.component_id);
         if row.kind != BmcType::Host || !is_ours {
             return Fate::Keep;
         }
@@ -102,12 +101,12 @@ impl<'a> Entity<'a> for Bmcs {
         Fate::Remove(Op::BmcHardDelete, why)
     }
 
-    fn row(&mut self, _: &mut Working<'a>, at: &Match<'a, WantedBmc<'a>, Bmc>) -> Bmc {
+    fn row(&mut self, _: &mut Working<'a>, at: &Match<'a, WantedBmc<'a>, Bmc>) -> Cow<'a, Bmc> {
         let component_id = at.entry.component;
         let stored = at
             .stored
             .filter(|stored| stored.component_id == component_id);
-        Bmc {
+        Cow::Owned(Bmc {
             mac: at.entry.entry.mac,
             kind: BmcType::Host,
             component_id,
@@ -115,7 +114,7 @@ impl<'a> Entity<'a> for Bmcs {
                 Address::At(ip) => ip,
                 Address::Malformed => stored.and_then(|stored| stored.ip),
             },
-        }
+        })
     }
 
     fn written(
@@ -152,7 +151,7 @@ pub(super) fn warn_of_shared_ips(
 ) {
     let others = present.iter().filter(|bmc| bmc.kind == BmcType::Host);
     let others = others.filter(|bmc| earlier.mac(bmc.mac).is_some());
-    let mut holder: HashMap<IpAddr, Mac> =
+    let mut holder: FastMap<IpAddr, Mac> =
         others.filter_map(|bmc| Some((bmc.ip?, bmc.mac))).collect();
     let mut shared = Vec::new();
     for bmc in wanted {

@@ -2,13 +2,15 @@
 
 use super::bmc::{WantedBmc, find_bmc, plan_bmcs, warn_of_shared_ips};
 use super::reconcile::{Entity, Match, Work, losers};
-use super::{Earlier, Given, Plan};
+use super::{Earlier, FastMap, Given, Plan};
 use crate::inventory::{Bmc, BmcType, Component, ComponentType, Json, Mac, Pair};
 use crate::mirror::change::Op;
 use crate::mirror::policy::{Clear, Identity, Profile};
 use crate::mirror::spec::WantedRow;
 use crate::mirror::spec::component::{Position, WantedComponent};
 use crate::mirror::spec::duplicates::distinct_components;
+use smol_str::SmolStr;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -25,7 +27,7 @@ pub struct PresentComponents {
     /// Rows of other types that hold a pair wanted here, by [`Pair::key`].
     pub foreign: HashMap<Box<str>, Component>,
     /// Live racks by external_id.
-    pub racks: HashMap<String, Uuid>,
+    pub racks: FastMap<String, Uuid>,
     /// Whether racks were pulled in this cycle: else a rack that is not there is no surprise.
     pub racks_pulled: bool,
 }
@@ -135,14 +137,14 @@ impl<'a, 'e> Components<'a, 'e> {
 
     /// Pairs that components of another type have or took in this cycle.
     fn settle_pairs_of_others(&self, work: &mut Working<'a>) {
-        if self.earlier.pairs.is_empty() && self.present.foreign.is_empty() {
+        if self.earlier.is_empty() && self.present.foreign.is_empty() {
             return;
         }
         let taken = work.pairs().filter_map(|(i, pair)| {
             let stored = || self.present.foreign.get(&pair.key());
             let holder = match self.earlier.pair(pair) {
                 Some(kind) => kind.name(),
-                None if self.by_pair && work.holder(pair).is_none() => {
+                None if self.by_pair && work.holder(i).is_none() => {
                     stored().filter(|row| row.is_live())?.kind.name()
                 }
                 None => return None,
@@ -206,6 +208,9 @@ impl<'a, 'e> Components<'a, 'e> {
 
     /// Notes which rows are recognised by a Host BMC of an entry that claims nothing.
     fn note_seen(&mut self, work: &Working<'a>) {
+        if !work.seen.has_macs() {
+            return;
+        }
         let taken = work.entries.iter().zip(&self.no_bmc);
         let taken = taken.filter(|(_, no_bmc)| !**no_bmc);
         let taken: HashSet<Mac> = taken.map(|(entry, _)| entry.mac).collect();
@@ -240,20 +245,16 @@ impl<'a> Entity<'a> for Components<'a, '_> {
             let rule = "identity: same Host BMC";
             work.claim_by(rule, |work, i| Ok(self.row_of_bmc(work, i)));
             let rule = "fallback: same pair, the row's own Host BMC was claimed by nobody";
-            work.claim_by(rule, |work, i| {
-                Ok(work.pair(i).and_then(|pair| work.holder(pair)))
-            });
+            work.claim_by(rule, |work, i| Ok(work.holder(i)));
             return;
         }
         // Where two rows are kept, the entry whose BMC the present owner has keeps the pair.
-        let lost = losers(work.pairs(), |i, pair| {
-            let owner = work.holder(*pair);
+        let lost = losers(work.pairs(), |i, _| {
+            let owner = work.holder(i);
             owner.is_some() && self.row_of_bmc(work, i) == owner
         });
         Self::lose_pairs(work, lost);
-        work.claim_by("identity: same pair", |work, i| {
-            Ok(work.pair(i).and_then(|pair| work.holder(pair)))
-        });
+        work.claim_by("identity: same pair", |work, i| Ok(work.holder(i)));
         let rule = "fallback: same Host BMC, the pair belongs to another entry";
         work.claim_by(rule, |work, i| {
             // Only entries that lost their pair: their row has none either.
@@ -286,37 +287,58 @@ impl<'a> Entity<'a> for Components<'a, '_> {
         &mut self,
         work: &mut Working<'a>,
         at: &Match<'a, WantedComponent, Component>,
-    ) -> Component {
+    ) -> Cow<'a, Component> {
         let (entry, stored, lost_pair) = (at.entry, at.stored, work.lost_pair[at.i]);
         let kind = work.given.kind.component_type();
         let new = || Component::new(at.new_id, kind.unwrap_or(ComponentType::Unknown));
-        let mut row = stored.cloned().unwrap_or_else(new);
-        row.deleted_at = None;
-        row.rack_id = self.resolve_rack(work, entry);
+        let mut row = stored.map_or_else(|| Cow::Owned(new()), Cow::Borrowed);
+        let rack_id = self.resolve_rack(work, entry);
+        if !row.is_live() || row.rack_id != rack_id {
+            let row = row.to_mut();
+            (row.deleted_at, row.rack_id) = (None, rack_id);
+        }
         let policy = work.given.policy;
         if stored.is_none() || !self.by_pair {
-            let keeps = |half: &'a Option<String>| half.as_deref().filter(|_| !lost_pair);
-            set_text(&mut row.manufacturer, keeps(&entry.manufacturer));
-            set_text(&mut row.serial_number, keeps(&entry.serial));
+            let keeps = |half: &'a Option<SmolStr>| half.as_ref().filter(|_| !lost_pair);
+            set_text(
+                &mut row,
+                keeps(&entry.manufacturer),
+                |row| &mut row.manufacturer,
+                |row| &row.manufacturer,
+            );
+            set_text(
+                &mut row,
+                keeps(&entry.serial),
+                |row| &mut row.serial_number,
+                |row| &row.serial_number,
+            );
         }
         if let Some(name) = &entry.name {
-            set_text(&mut row.name, Some(name));
+            set_text(&mut row, Some(name), |row| &mut row.name, |row| &row.name);
         }
-        set_text(&mut row.model, entry.model.as_deref());
-        let positions = [&mut row.slot_id, &mut row.tray_index, &mut row.host_id];
-        for (stored_at, position) in positions.into_iter().zip(entry.positions) {
+        set_text(
+            &mut row,
+            entry.model.as_ref(),
+            |row| &mut row.model,
+            |row| &row.model,
+        );
+        let mut positions = [row.slot_id, row.tray_index, row.host_id];
+        for (stored_at, position) in positions.iter_mut().zip(entry.positions) {
             *stored_at = match position {
                 Position::At(position) => position,
                 Position::Malformed if stored.is_some() => *stored_at,
                 Position::Unknown | Position::Malformed => policy.unknown_position,
             };
         }
+        if positions != [row.slot_id, row.tray_index, row.host_id] {
+            let row = row.to_mut();
+            [row.slot_id, row.tray_index, row.host_id] = positions;
+        }
         if policy.profile == Profile::HostMac {
-            describe(
-                &mut row.description,
-                entry.description.as_deref(),
-                policy.clear,
-            );
+            let text = entry.description.as_deref();
+            if let Some(description) = describe(row.description.as_ref(), text, policy.clear) {
+                row.to_mut().description = description;
+            }
         }
         row
     }
@@ -341,28 +363,34 @@ impl<'a> Entity<'a> for Components<'a, '_> {
 }
 
 /// NULL and the empty text are the same: what is there stays as it is spelled.
-fn set_text(column: &mut Option<String>, wanted: Option<&str>) {
-    if column.as_deref().unwrap_or_default() != wanted.unwrap_or_default() {
-        *column = wanted.map(str::to_owned);
+fn set_text(
+    row: &mut Cow<'_, Component>,
+    wanted: Option<&SmolStr>,
+    column: impl Fn(&mut Component) -> &mut Option<SmolStr>,
+    stored: impl Fn(&Component) -> &Option<SmolStr>,
+) {
+    let wanted_text = wanted.map(SmolStr::as_str).unwrap_or_default();
+    if stored(row).as_deref().unwrap_or_default() != wanted_text {
+        *column(row.to_mut()) = wanted.cloned();
     }
 }
 
-/// Sets our key of the description; other owners have theirs.
-fn describe(column: &mut Option<Json>, text: Option<&str>, clear: Clear) {
-    if text.is_none() && (column.is_none() || clear == Clear::Preserve) {
-        return;
+/// The description with our key as Core says it; other owners have theirs. `None`: as it is stored.
+fn describe(stored: Option<&Json>, text: Option<&str>, clear: Clear) -> Option<Option<Json>> {
+    if text.is_none() && (stored.is_none() || clear == Clear::Preserve) {
+        return None;
     }
-    let mut entries = column.as_ref().map(Json::entries).unwrap_or_default();
-    let stored = entries
+    let mut entries = stored.map(Json::entries).unwrap_or_default();
+    let known = entries
         .get(EXPECTED_DESCRIPTION)
         .and_then(serde_json::Value::as_str);
-    if stored == text {
-        return;
+    if known == text {
+        return None;
     }
     match text {
         Some(text) => entries.insert(EXPECTED_DESCRIPTION.into(), text.into()),
         None => entries.remove(EXPECTED_DESCRIPTION),
     };
     let object = serde_json::Value::Object(entries);
-    *column = (object != serde_json::json!({})).then(|| Json::new(&object));
+    Some((object != serde_json::json!({})).then(|| Json::new(&object)))
 }

@@ -32,8 +32,13 @@ use super::diagnostics::{Diagnostic, TypeCounters, Withheld};
 use super::policy::Policy;
 use super::spec::SkippedEntry;
 use crate::inventory::{Kind, Mac, Pair};
-use std::collections::HashMap;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
+
+/// Maps and sets with one entry per row or entry of a type, looked into as often.
+pub(crate) type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+type FastSet<T> = HashSet<T, foldhash::fast::RandomState>;
 
 /// What every plan is made from, beside entries and rows.
 #[derive(Clone, Copy)]
@@ -122,29 +127,69 @@ pub struct Decision {
 /// What types pulled earlier in the same cycle took, so that a later one does not take it back.
 #[derive(Debug, Default)]
 pub struct Earlier {
-    macs: HashMap<Mac, Kind>,
-    pairs: HashMap<Box<str>, Kind>,
+    macs: Vec<(Mac, Kind)>,
+    pairs: Vec<(u32, Kind)>,
+    /// The keys of the pairs, one behind the other; a pair has the place where its key ends.
+    keys: String,
+    /// The same by key, once a later type asks.
+    found: OnceCell<Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    macs: FastMap<Mac, Kind>,
+    pairs: FastMap<Box<str>, Kind>,
 }
 
 impl Earlier {
     /// Notes that `kind` has this address.
     pub fn take_mac(&mut self, mac: Mac, kind: Kind) {
-        self.macs.entry(mac).or_insert(kind);
+        self.found = OnceCell::new();
+        self.macs.push((mac, kind));
     }
 
     /// Notes that `kind` has this pair.
     pub fn take_pair(&mut self, pair: Pair<'_>, kind: Kind) {
-        self.pairs.entry(pair.key()).or_insert(kind);
+        self.found = OnceCell::new();
+        pair.write_key(&mut self.keys);
+        let end = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
+        self.pairs.push((end, kind));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.macs.is_empty() && self.pairs.is_empty()
+    }
+
+    fn found(&self) -> &Found {
+        self.found.get_or_init(|| {
+            let mut found = Found {
+                macs: FastMap::default(),
+                pairs: FastMap::default(),
+            };
+            for (mac, kind) in &self.macs {
+                found.macs.entry(*mac).or_insert(*kind);
+            }
+            let mut begin = 0;
+            for (end, kind) in &self.pairs {
+                let end = usize::try_from(*end).unwrap_or(usize::MAX);
+                let key = self.keys.get(begin..end).unwrap_or_default();
+                found.pairs.entry(key.into()).or_insert(*kind);
+                begin = end;
+            }
+            found
+        })
     }
 
     fn mac(&self, mac: Mac) -> Option<Kind> {
-        self.macs.get(&mac).copied()
+        // Most cycles have nothing there, and then nothing is built for the question.
+        (!self.is_empty())
+            .then(|| self.found().macs.get(&mac).copied())
+            .flatten()
     }
 
     fn pair(&self, pair: Pair<'_>) -> Option<Kind> {
-        // Most cycles have nothing there, and then no key is built for the question.
-        (!self.pairs.is_empty())
-            .then(|| self.pairs.get(&pair.key()).copied())
+        (!self.is_empty())
+            .then(|| self.found().pairs.get(&pair.key()).copied())
             .flatten()
     }
 }

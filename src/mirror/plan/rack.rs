@@ -9,6 +9,8 @@ use crate::mirror::policy::{Clear, Duplicates, Legacy, Names, Profile};
 use crate::mirror::spec::WantedRow;
 use crate::mirror::spec::duplicates::distinct_racks;
 use crate::mirror::spec::rack::WantedRack;
+use smol_str::SmolStr;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -62,8 +64,7 @@ impl<'a> Entity<'a> for Racks<'a> {
         });
         let rule = "adoption: same pair, external_id unknown or retired";
         work.claim_by(rule, |work, i| {
-            let pair = work.entries.get(i).and_then(WantedRack::pair);
-            let row = pair.and_then(|pair| work.holder(pair));
+            let row = work.holder(i);
             let owner = row.and_then(|row| work.rows.get(row)?.external_id.as_deref());
             if owner.is_some_and(|id| reported.contains(id) || work.seen.rack_id(id)) {
                 return Err(
@@ -82,8 +83,8 @@ impl<'a> Entity<'a> for Racks<'a> {
         let wants = wants.filter(|(i, _)| follow || work.claimed(*i).is_none());
         let has = |i, pair: &_| work.row(i).and_then(Rack::pair) == Some(*pair);
         let lost = losers(wants.clone(), has);
-        let lost = wants.filter(|(i, pair)| {
-            lost.binary_search(i).is_ok() || (!follow && work.holder(*pair).is_some())
+        let lost = wants.filter(|(i, _)| {
+            lost.binary_search(i).is_ok() || (!follow && work.holder(*i).is_some())
         });
         for (i, pair) in lost.collect::<Vec<_>>() {
             let Some(entry) = work.entries.get(i) else {
@@ -141,7 +142,7 @@ impl<'a> Entity<'a> for Racks<'a> {
         }
     }
 
-    fn row(&mut self, work: &mut Working<'a>, at: &Match<'a, WantedRack, Rack>) -> Rack {
+    fn row(&mut self, work: &mut Working<'a>, at: &Match<'a, WantedRack, Rack>) -> Cow<'a, Rack> {
         let (entry, lost_pair) = (at.entry, work.lost_pair[at.i]);
         let new = || Rack::new(at.new_id, entry.name.clone());
         let mut row = at.stored.cloned().unwrap_or_else(new);
@@ -151,7 +152,10 @@ impl<'a> Entity<'a> for Racks<'a> {
             row.name.clone_from(&entry.name);
         }
         if at.stored.is_none() || self.pairs_follow_core {
-            let keeps = |half: &Option<String>| half.clone().filter(|_| !lost_pair);
+            let keeps = |half: &Option<SmolStr>| {
+                let half = half.as_ref().filter(|_| !lost_pair);
+                half.map(SmolStr::to_string)
+            };
             row.manufacturer = keeps(&entry.manufacturer);
             row.serial_number = keeps(&entry.serial);
         }
@@ -160,8 +164,8 @@ impl<'a> Entity<'a> for Racks<'a> {
         if clear == Clear::Clear || entry.location.is_some() {
             row.location.clone_from(&entry.location);
         }
-        row.rack_profile_id.clone_from(&entry.rack_profile_id);
-        row
+        row.rack_profile_id = entry.rack_profile_id.as_ref().map(SmolStr::to_string);
+        Cow::Owned(row)
     }
 
     fn written(
@@ -180,9 +184,9 @@ impl<'a> Entity<'a> for Racks<'a> {
     }
 }
 
-impl Racks<'_> {
+impl<'a> Racks<'a> {
     /// Who gets which name. Gives the names that were won.
-    fn settle_names<'a>(&mut self, work: &mut Working<'a>) -> HashSet<&'a str> {
+    fn settle_names(&mut self, work: &mut Working<'a>) -> HashSet<&'a str> {
         let mut names: HashSet<&'a str> = HashSet::new();
         if work.given.policy.names != Names::Unique {
             return names;
@@ -226,7 +230,7 @@ impl Racks<'_> {
     /// Names of rows that take part in nothing and are not up for anybody: live ones, and
     /// tombstones that Core still lists, because they are to live again under their old id. From
     /// an incomplete response nobody knows which those are.
-    fn fixed_names<'a>(&self, work: &Working<'a>) -> HashSet<&'a str> {
+    fn fixed_names(&self, work: &Working<'a>) -> HashSet<&'a str> {
         let fixed = work.rows.iter().enumerate().filter(|(i, row)| {
             // A row whose entry is left out keeps its name as well.
             let claimant = work.claimant(*i);

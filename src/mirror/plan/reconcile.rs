@@ -4,10 +4,12 @@
 //! the steps, their order, tombstones, the guard, counters and decisions are the same for all.
 
 use super::guard::{Candidate, judge};
-use super::{Given, Plan};
+use super::{FastMap, FastSet, Given, Plan};
 use crate::inventory::{Component, Pair, Record};
 use crate::mirror::change::{Draft, Op};
 use crate::mirror::spec::{Seen, WantedRow};
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use uuid::Uuid;
@@ -41,8 +43,8 @@ pub(super) trait Entity<'a> {
     /// Frees what entries are about to take, once it is known which rows go.
     fn make_room(&mut self, _work: &mut Of<'a, Self>) {}
 
-    /// The row of an entry as it will be.
-    fn row(&mut self, work: &mut Of<'a, Self>, at: &MatchOf<'a, Self>) -> Self::Row;
+    /// The row of an entry as it will be; borrowed where it stays as it is.
+    fn row(&mut self, work: &mut Of<'a, Self>, at: &MatchOf<'a, Self>) -> Cow<'a, Self::Row>;
 
     /// Counts what is written, and says what it is called; nothing is where the row stays as it is.
     fn written(
@@ -94,13 +96,18 @@ pub(super) struct Work<'a, W, R> {
     pub(super) lost_pair: Vec<bool>,
     /// Entries that are not written at all.
     pub(super) out: Vec<bool>,
-    row_of_pair: HashMap<Pair<'a>, usize>,
+    /// The row that holds the pair of each entry.
+    holders: Vec<Option<usize>>,
+    /// Places of rows by id, once one was looked for.
+    row_of_id: OnceCell<FastMap<Uuid, usize>>,
     /// Marks of entries that claim nothing.
     pub(super) seen: Seen,
     /// The response held no entry at all.
     empty: bool,
-    /// Pairs that go to entries.
-    taken_pairs: HashSet<Pair<'a>>,
+    /// Pairs that go to entries recognise no other row.
+    takes_pairs: bool,
+    /// These pairs, once somebody asked.
+    taken_pairs: OnceCell<FastSet<Pair<'a>>>,
     /// Rows that become tombstones.
     pub(super) deleted: HashSet<usize>,
     pub(super) draft: Draft,
@@ -111,6 +118,14 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
     /// Entries are sorted, and none names a row twice; rows are sorted by key.
     pub(super) fn new(given: Given<'a>, entries: &'a [W], rows: &'a [R], plan: Plan) -> Self {
         let pairs = rows.iter().enumerate();
+        let row_of_pair: FastMap<Pair<'a>, usize> = pairs
+            .filter_map(|(i, row)| Some((row.pair()?, i)))
+            .collect();
+        let holder = |entry: &W| row_of_pair.get(&entry.pair()?).copied();
+        let holders = match row_of_pair.is_empty() {
+            true => vec![None; entries.len()],
+            false => entries.iter().map(holder).collect(),
+        };
         Self {
             given,
             entries,
@@ -120,12 +135,12 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
             rules: vec!["nothing is there that it could be"; entries.len()],
             lost_pair: vec![false; entries.len()],
             out: vec![false; entries.len()],
-            row_of_pair: pairs
-                .filter_map(|(i, row)| Some((row.pair()?, i)))
-                .collect(),
+            holders,
+            row_of_id: OnceCell::new(),
             seen: Seen::default(),
             empty: false,
-            taken_pairs: HashSet::new(),
+            takes_pairs: false,
+            taken_pairs: OnceCell::new(),
             deleted: HashSet::new(),
             draft: Draft::default(),
             plan,
@@ -185,16 +200,19 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
         self.entry_of.get(row).copied().flatten()
     }
 
-    /// The row that holds a pair.
-    pub(super) fn holder(&self, pair: Pair<'_>) -> Option<usize> {
-        self.row_of_pair.get(&pair).copied()
+    /// The row that holds the pair that an entry wants and did not lose.
+    pub(super) fn holder(&self, entry: usize) -> Option<usize> {
+        let holder = self.holders.get(entry).copied().flatten();
+        holder.filter(|_| !self.lost_pair[entry])
     }
 
     pub(super) fn row_of_id(&self, id: Uuid) -> Option<usize> {
-        let found = self
-            .rows
-            .binary_search_by_key(&Some(id), |row| row.key().id());
-        found.ok()
+        let rows = self.row_of_id.get_or_init(|| {
+            let rows = self.rows.iter().enumerate();
+            rows.filter_map(|(i, row)| Some((row.key().id()?, i)))
+                .collect()
+        });
+        rows.get(&id).copied()
     }
 
     /// The pair that an entry wants and did not lose.
@@ -243,7 +261,7 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
             counters.inserted += 1;
             return vec![(Op::Insert, "Core lists it")];
         };
-        if stored == after {
+        if std::ptr::eq(stored, after) || stored == after {
             return Vec::new();
         }
         counters.updated += 1;
@@ -257,8 +275,7 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
 
     /// From now on the pairs that go to entries recognise no other row.
     pub(super) fn take_pairs(&mut self) {
-        let taken = self.pairs().filter(|(i, _)| !self.out[*i]);
-        self.taken_pairs = taken.map(|(_, pair)| pair).collect();
+        self.takes_pairs = true;
     }
 
     /// Whether an entry that claims nothing may be this row. What goes to another entry in this
@@ -268,8 +285,18 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
         E: Entity<'a, Wanted = W, Row = R> + ?Sized,
     {
         let (manufacturer, serial) = row.halves();
-        let loses_pair = || row.pair().is_some_and(|p| self.taken_pairs.contains(&p));
+        let loses_pair = || {
+            let is_taken = |pair| self.takes_pairs && self.taken_pairs().contains(&pair);
+            row.pair().is_some_and(is_taken)
+        };
         entity.is_seen(self, row) || (self.seen.hardware(manufacturer, serial) && !loses_pair())
+    }
+
+    fn taken_pairs(&self) -> &FastSet<Pair<'a>> {
+        self.taken_pairs.get_or_init(|| {
+            let taken = self.pairs().filter(|(i, _)| !self.out[*i]);
+            taken.map(|(_, pair)| pair).collect()
+        })
     }
 
     /// A row that was seen is not missing any more.
@@ -331,9 +358,13 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
         foreign: &HashMap<Box<str>, Component>,
         why: &'static str,
     ) {
-        let wanted: Vec<_> = self.pairs().filter(|(i, _)| !self.out[*i]).collect();
-        for (_, pair) in wanted {
-            match self.holder(pair) {
+        for i in 0..self.entries.len() {
+            let holder = self.holder(i);
+            if self.out[i] || (holder.is_some() && holder == self.claimed(i)) {
+                continue;
+            }
+            let Some(pair) = self.pair(i) else { continue };
+            match holder {
                 // A holder that is written, by the entry itself or another, gets its own pair then.
                 Some(row) if self.claimant(row).is_some_and(|entry| !self.out[entry]) => {}
                 Some(row) => {
@@ -373,7 +404,7 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
             let after = entity.row(self, &at);
             let ops = entity.written(self, &at, &after);
             if !ops.is_empty() {
-                self.draft.put(stored, &after, ops);
+                self.draft.put(stored, after.into_owned(), ops);
             }
         }
     }
@@ -398,7 +429,12 @@ pub(super) fn losers<K: Eq + Hash>(
     wants: impl Iterator<Item = (usize, K)> + Clone,
     has: impl Fn(usize, &K) -> bool,
 ) -> Vec<usize> {
-    let mut owner: HashMap<K, usize> = HashMap::new();
+    let mut wanted = FastSet::default();
+    if wants.clone().all(|(_, value)| wanted.insert(value)) {
+        return Vec::new();
+    }
+    drop(wanted);
+    let mut owner: FastMap<K, usize> = FastMap::default();
     for (i, value) in wants.clone() {
         if has(i, &value) {
             owner.entry(value).or_insert(i);

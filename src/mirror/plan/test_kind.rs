@@ -5,14 +5,16 @@ use super::{Given, Plan};
 use crate::inventory::{Component, ComponentType, Kind, Pair};
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::spec::{Sighting, SkippedEntry, WantedRow};
+use smol_str::SmolStr;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use uuid::Uuid;
 
 /// A coolant distribution unit: recognised by its hardware, and nothing of it is shared.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct WantedCdu {
-    serial: String,
-    name: Option<String>,
+    serial: SmolStr,
+    name: Option<SmolStr>,
 }
 
 impl WantedRow for WantedCdu {
@@ -21,7 +23,7 @@ impl WantedRow for WantedCdu {
     }
 
     fn label(&self) -> String {
-        self.serial.clone()
+        self.serial.to_string()
     }
 
     fn sighting(&self) -> Sighting {
@@ -40,24 +42,22 @@ impl<'a> Entity<'a> for Cdus {
     type Row = Component;
 
     fn claim(&mut self, work: &mut Work<'a, WantedCdu, Component>) {
-        work.claim_by("identity: same pair", |work, i| {
-            Ok(work.pair(i).and_then(|pair| work.holder(pair)))
-        });
+        work.claim_by("identity: same pair", |work, i| Ok(work.holder(i)));
     }
 
     fn row(
         &mut self,
         _: &mut Work<'a, WantedCdu, Component>,
         at: &Match<'a, WantedCdu, Component>,
-    ) -> Component {
+    ) -> Cow<'a, Component> {
         let new = || Component::new(at.new_id, ComponentType::Cdu);
-        Component {
+        Cow::Owned(Component {
             manufacturer: Some("Motivair".into()),
             serial_number: Some(at.entry.serial.clone()),
             name: at.entry.name.clone(),
             deleted_at: None,
             ..at.stored.cloned().unwrap_or_else(new)
-        }
+        })
     }
 }
 
@@ -76,8 +76,8 @@ impl Table {
         complete: bool,
     ) -> Plan {
         let wanted = serials.iter().map(|(serial, name)| WantedCdu {
-            serial: (*serial).to_owned(),
-            name: (!name.is_empty()).then(|| (*name).to_owned()),
+            serial: (*serial).into(),
+            name: (!name.is_empty()).then(|| (*name).into()),
         });
         let mut entries: Vec<WantedCdu> = wanted.collect();
         entries.sort_unstable();

@@ -8,6 +8,7 @@ use crate::inventory::{Kind, Mac, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{CoreEntry, NumberText};
 use crate::mirror::policy::{Identity, Policy, Profile};
+use smol_str::SmolStr;
 use std::net::IpAddr;
 
 /// A component as Core wants it. The order of the fields is the order of planning where the pair
@@ -15,23 +16,23 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WantedComponent {
     /// Half of the pair.
-    pub manufacturer: Option<String>,
+    pub manufacturer: Option<SmolStr>,
     /// The other half.
-    pub serial: Option<String>,
+    pub serial: Option<SmolStr>,
     /// Its Host BMC.
     pub mac: Mac,
     /// Where the BMC answers.
     pub ip: Address,
     /// Core's name, else the serial number; `None`: no name at all, the stored one stays.
-    pub name: Option<String>,
+    pub name: Option<SmolStr>,
     /// Label `model`.
-    pub model: Option<String>,
+    pub model: Option<SmolStr>,
     /// Slot, tray and host.
     pub positions: [Position; 3],
     /// The rack it is in.
     pub rack_id: Option<RackId>,
     /// Core's description.
-    pub description: Option<String>,
+    pub description: Option<SmolStr>,
 }
 
 /// Where a BMC answers, as far as Core knows.

@@ -6,7 +6,7 @@ use super::component::WantedComponent;
 use super::rack::WantedRack;
 use crate::inventory::{Mac, Pair};
 use crate::mirror::policy::{Duplicates, Identity, Policy};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Sorts the entries and takes out those that name a rack a second time.
 pub fn distinct_racks(
@@ -44,6 +44,36 @@ pub fn distinct_racks(
     (kept, dropped)
 }
 
+/// The entries in their order, which begins with the pair. Whole entries are compared where the beginnings of
+/// their pairs are the same: what is moved and compared otherwise are numbers.
+fn sorted_by_pair(wanted: Vec<WantedComponent>) -> Vec<WantedComponent> {
+    let manufacturers: BTreeSet<&str> = wanted
+        .iter()
+        .filter_map(|entry| entry.manufacturer.as_deref())
+        .collect();
+    // None comes first.
+    let ranks: HashMap<&str, u32> = manufacturers.into_iter().zip(1..).collect();
+    let key = |(place, entry): (usize, &WantedComponent)| {
+        let manufacturer = entry.manufacturer.as_deref();
+        let rank = manufacturer.map_or(0, |text| ranks.get(text).copied().unwrap_or_default());
+        let mut beginning = [0; 16];
+        let serial = entry.serial.as_deref().unwrap_or_default().as_bytes();
+        let length = serial.len().min(beginning.len());
+        beginning[..length].copy_from_slice(&serial[..length]);
+        (rank, u128::from_be_bytes(beginning), place)
+    };
+    let mut keys: Vec<(u32, u128, usize)> = wanted.iter().enumerate().map(key).collect();
+    keys.sort_unstable_by(|a, b| {
+        let same = || wanted.get(a.2).cmp(&wanted.get(b.2));
+        (a.0, a.1).cmp(&(b.0, b.1)).then_with(same)
+    });
+    let mut wanted: Vec<Option<WantedComponent>> = wanted.into_iter().map(Some).collect();
+    let places = keys.into_iter().map(|(_, _, place)| place);
+    places
+        .filter_map(|place| wanted.get_mut(place)?.take())
+        .collect()
+}
+
 /// Sorts the entries and takes out those that cannot have a row of their own. `owner_pair` is the pair of the row
 /// that has a Host BMC, `taken_by` the type that took one in this cycle.
 pub fn distinct_components<'p>(
@@ -62,7 +92,7 @@ pub fn distinct_components<'p>(
     let same_pair = || "another entry has the same manufacturer and serial number".to_owned();
     let last_wins = policy.duplicates == Duplicates::Last;
     if policy.identity == Identity::Pair {
-        wanted.sort_unstable();
+        let wanted = sorted_by_pair(wanted);
         for entry in wanted {
             let same = |before: &mut WantedComponent| before.pair() == entry.pair();
             if let Some(before) = kept.pop_if(|before| last_wins && same(before)) {
@@ -114,4 +144,37 @@ pub fn distinct_components<'p>(
         kept = unique;
     }
     (kept, dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mirror::spec::component::{Address, Position};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The loss: an order that depends on the response, or differs from that of the plans before.
+        #[test]
+        fn entries_are_sorted_by_pair_and_then_by_everything_else(
+            texts in proptest::collection::vec((0..3usize, 0..6usize, 0..3u8), 0..20)
+        ) {
+            let manufacturers = [None, Some("A"), Some("A\u{0}")];
+            let serials = [None, Some(""), Some("S"), Some("S\u{0}"), Some("sixteen bytes and"), Some("sixteen bytes and more")];
+            let entries = texts.into_iter().map(|(manufacturer, serial, mac)| WantedComponent {
+                manufacturer: manufacturers[manufacturer].map(Into::into),
+                serial: serials[serial].map(Into::into),
+                mac: format!("02:00:00:00:00:0{mac}").parse().unwrap(),
+                ip: Address::At(None),
+                name: None,
+                model: None,
+                positions: [Position::Unknown; 3],
+                rack_id: None,
+                description: None,
+            });
+            let entries: Vec<WantedComponent> = entries.collect();
+            let mut expected = entries.clone();
+            expected.sort();
+            prop_assert_eq!(sorted_by_pair(entries), expected);
+        }
+    }
 }

@@ -53,12 +53,19 @@ pub(super) fn halves<'a>(
 
 /// Whether a text cannot be an identity.
 pub(super) fn is_invalid(text: &str) -> bool {
-    text.chars().any(char::is_control)
+    match text.is_ascii() {
+        true => text.bytes().any(|byte| byte.is_ascii_control()),
+        false => text.chars().any(char::is_control),
+    }
 }
 
 fn is_placeholder(serial: &str) -> bool {
-    let serial = serial.trim().to_lowercase();
-    serial.bytes().all(|byte| byte == b'0') || PLACEHOLDERS.contains(&serial.as_str())
+    let serial = serial.trim();
+    if !serial.is_ascii() {
+        return PLACEHOLDERS.contains(&serial.to_lowercase().as_str());
+    }
+    let is = |placeholder: &&str| placeholder.eq_ignore_ascii_case(serial);
+    serial.bytes().all(|byte| byte == b'0') || PLACEHOLDERS.iter().any(is)
 }
 
 /// Reports labels that came twice.

@@ -14,6 +14,7 @@ pub mod rack;
 use crate::inventory::{Mac, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
 use named::NamedBytes;
+use smol_str::SmolStr;
 use std::collections::HashSet;
 
 /// An entry that cannot be mirrored.
@@ -31,9 +32,9 @@ pub struct Sighting {
     /// Core's rack_id.
     pub rack_id: Option<RackId>,
     /// Half of the pair.
-    pub manufacturer: Option<String>,
+    pub manufacturer: Option<SmolStr>,
     /// The other half.
-    pub serial: Option<String>,
+    pub serial: Option<SmolStr>,
     /// Its Host BMC.
     pub mac: Option<Mac>,
 }
@@ -59,7 +60,7 @@ impl Sighting {
         let keys = [
             self.rack_id.as_ref().map(|id| id.as_str().to_owned()),
             self.mac.map(|mac| mac.to_string()),
-            self.serial.clone(),
+            self.serial.as_ref().map(SmolStr::to_string),
             pair.map(|pair| pair.to_string()),
         ];
         keys.into_iter().flatten().collect()
@@ -104,10 +105,11 @@ impl Seen {
         self.macs.extend(sighting.mac);
         match (&sighting.manufacturer, &sighting.serial) {
             (Some(manufacturer), Some(serial)) => {
-                self.pairs.insert((manufacturer.clone(), serial.clone()));
+                self.pairs
+                    .insert((manufacturer.to_string(), serial.to_string()));
             }
             (None, Some(serial)) => {
-                self.serials.insert(serial.clone());
+                self.serials.insert(serial.to_string());
             }
             _ => {}
         }
@@ -116,6 +118,11 @@ impl Seen {
     /// Whether such a rack was seen.
     pub fn rack_id(&self, rack_id: &str) -> bool {
         self.rack_ids.contains(rack_id)
+    }
+
+    /// Whether any BMC was seen.
+    pub fn has_macs(&self) -> bool {
+        !self.macs.is_empty()
     }
 
     /// Whether such a BMC was seen.
@@ -144,6 +151,6 @@ impl Seen {
 }
 
 /// `None` for the empty text.
-fn owned(text: Option<&str>) -> Option<String> {
-    text.map(str::to_owned)
+fn owned(text: Option<&str>) -> Option<SmolStr> {
+    text.map(SmolStr::from)
 }

@@ -7,6 +7,7 @@ use crate::inventory::{Json, Kind, Pair, RackId};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::{CoreEntry, present};
 use crate::mirror::policy::{Labels, Policy, Profile};
+use smol_str::SmolStr;
 
 /// A rack as Core wants it. The order of the fields is the order in which racks are planned.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,19 +17,19 @@ pub struct WantedRack {
     /// Core's name of the rack.
     pub rack_id: Option<RackId>,
     /// Half of the pair.
-    pub manufacturer: Option<String>,
+    pub manufacturer: Option<SmolStr>,
     /// The other half.
-    pub serial: Option<String>,
+    pub serial: Option<SmolStr>,
     /// Core's name, else rack_id, else the pair.
     pub name: String,
     /// Label `chassis.model`.
-    pub model: Option<String>,
+    pub model: Option<SmolStr>,
     /// Core's description.
-    pub text: Option<String>,
+    pub text: Option<SmolStr>,
     /// From the `location.*` labels.
     pub location: Option<Json>,
     /// Core's name of the profile.
-    pub rack_profile_id: Option<String>,
+    pub rack_profile_id: Option<SmolStr>,
 }
 
 impl WantedRack {

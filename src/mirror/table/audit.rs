@@ -42,11 +42,11 @@ pub(crate) struct AuditRun {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AuditRow {
     /// Type the change was made for.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Table of the row.
-    pub table: String,
+    pub table: Cow<'static, str>,
     /// What was done.
-    pub op: String,
+    pub op: Cow<'static, str>,
     /// Id or address of the row.
     pub row: String,
     /// What people call the row.
@@ -58,7 +58,7 @@ pub(crate) struct AuditRow {
     /// JSON text of the new value.
     pub new: Option<String>,
     /// Why.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
 }
 
 impl AuditRow {
@@ -87,7 +87,7 @@ pub(super) struct AuditChunk<'a> {
 type Numbered = (u32, AuditRow);
 
 impl AuditChunk<'_> {
-    fn new(run: u64, rows: &[Numbered]) -> Result<Self, CodecError> {
+    fn new(run: u64, rows: &[(u32, impl Serialize)]) -> Result<Self, CodecError> {
         let plain = encode_version(1, &rows)?;
         let last = rows.last().map_or(0, |(distance, _)| *distance);
         let packed = pack(&plain);
@@ -160,7 +160,7 @@ impl Audit<Writing<'_>> {
         let number = self.number(run)?;
         let mut next = self.next()?;
         for rows in rows.chunks(CHUNK_ROWS) {
-            let numbered: Vec<Numbered> = (0..).zip(rows.iter().cloned()).collect();
+            let numbered: Vec<(u32, &AuditRow)> = (0..).zip(rows).collect();
             let chunk = AuditChunk::new(number, &numbered)?;
             let after = next + u64::from(chunk.last) + 1;
             self.rows.insert(next, encode(&chunk)?.as_slice())?;
@@ -280,7 +280,7 @@ impl Audit<Writing<'_>> {
         if number == 0 {
             self.checkpoint.retain(|_, _| false)?;
         }
-        let numbered: Vec<Numbered> = (0..).zip(rows.iter().cloned()).collect();
+        let numbered: Vec<(u32, &AuditRow)> = (0..).zip(rows).collect();
         let chunk = AuditChunk::new(from, &numbered)?;
         self.checkpoint.insert(number, encode(&chunk)?.as_slice())?;
         Ok(())

@@ -260,7 +260,7 @@ impl<A: Access> Inventory<A> {
         Ok(match table {
             "rack" => boxed(self.racks()?, Row::Rack),
             "component" => boxed(self.all_components()?, Row::Component),
-            "bmc" => self.bmcs()?.into_iter().map(Row::Bmc).collect(),
+            "bmc" => boxed(self.bmcs()?, Row::Bmc),
             "component_drift" => boxed(self.drifts()?, Row::Drift),
             "nvldomain" => boxed(self.domains()?, Row::Domain),
             _ => Vec::new(),

@@ -2,6 +2,7 @@
 
 use crate::inventory::{self, ComponentType, Json, Others};
 use serde::Deserialize;
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 /// A row of `component`.
@@ -9,19 +10,19 @@ use uuid::Uuid;
 pub(super) struct Component {
     id: Uuid,
     kind: ComponentType,
-    name: Option<String>,
-    model: Option<String>,
-    manufacturer: Option<String>,
-    serial_number: Option<String>,
+    name: Option<SmolStr>,
+    model: Option<SmolStr>,
+    manufacturer: Option<SmolStr>,
+    serial_number: Option<SmolStr>,
     rack_id: Option<Uuid>,
     slot_id: i64,
     tray_index: i64,
     host_id: i64,
-    external_id: Option<String>,
-    firmware_version: Option<String>,
-    power_state: Option<String>,
+    external_id: Option<SmolStr>,
+    firmware_version: Option<SmolStr>,
+    power_state: Option<SmolStr>,
     description: Option<Json>,
-    deleted_at: Option<String>,
+    deleted_at: Option<SmolStr>,
     others: Others,
 }
 
@@ -42,10 +43,9 @@ impl From<Component> for inventory::Component {
             external_id: row.external_id,
             firmware_version: row.firmware_version,
             power_state: row.power_state,
-            status: others.take("status", |status| Some(status.as_str()?.to_owned())),
+            status: others.take("status", |status| Some(status.as_str()?.into())),
             health: others.take("health", |health| Some(Json::new(health))),
-            lifecycle_state: others
-                .take("lifecycle_state", |state| Some(state.as_str()?.to_owned())),
+            lifecycle_state: others.take("lifecycle_state", |state| Some(state.as_str()?.into())),
             description: row.description,
             deleted_at: row.deleted_at,
             others,

@@ -137,7 +137,7 @@ fn encode_row(row: &Row) -> Result<Vec<u8>, TxError> {
     Ok(match row {
         Row::Rack(row) => encode(row.as_ref()),
         Row::Component(row) => encode(row.as_ref()),
-        Row::Bmc(row) => encode(row),
+        Row::Bmc(row) => encode(row.as_ref()),
         Row::Drift(row) => encode(row.as_ref()),
         Row::Domain(row) => encode(row.as_ref()),
     }?)

@@ -9,6 +9,7 @@ use crate::mirror::core::{Device, Pull, Pulled};
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::IdText;
 use serde::Deserialize;
+use smol_str::SmolStr;
 use std::collections::HashMap;
 
 /// A refusal that is no failure: the warning to give instead.
@@ -102,7 +103,7 @@ pub(super) fn add_endpoints(pages: &mut Pages, pulled: &mut Pulled<Device>) {
     set_power_states(pulled, &states.collect());
 }
 
-fn set_power_states(pulled: &mut Pulled<Device>, states: &HashMap<String, String>) {
+fn set_power_states(pulled: &mut Pulled<Device>, states: &HashMap<SmolStr, String>) {
     for device in &mut pulled.entries {
         let state = device.id().and_then(|id| states.get(id));
         if let Some(state) = state {

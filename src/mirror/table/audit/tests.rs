@@ -71,7 +71,7 @@ fn the_bytes_of_rows_that_are_not_packed_never_change() {
         field: None,
         old: None,
         new: Some("n".into()),
-        reason: String::new(),
+        reason: "".into(),
     };
     let chunk = AuditChunk::new(3, &[(0, row)]).unwrap();
     // Version, run, distance of the last row, not packed, length; version, count, distance, fields.
