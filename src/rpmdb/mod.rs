@@ -88,7 +88,7 @@ pub struct Item<'a> {
     pub number: u32,
     /// Length of the blob in bytes.
     pub length: u64,
-    /// Over what is known of the header without reading it: equal for an unchanged one.
+    /// A checksum over what is known of the header without reading it: equal for an unchanged one.
     pub check: u64,
     /// The bytes, or why there are none.
     pub blob: Result<&'a mut dyn Blob, Error>,

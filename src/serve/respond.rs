@@ -207,7 +207,7 @@ impl Published {
         self.last_scan.at
     }
 
-    /// Over its content.
+    /// The digest of its content.
     pub fn digest(&self) -> Digest {
         self.row.digest
     }

@@ -79,7 +79,7 @@ pub struct Dispatch {
 }
 
 impl Pending {
-    /// With what was stored; documents keep their places.
+    /// Restores the queue from the store; documents keep their places.
     pub fn new(
         policy: QueuePolicy,
         store: Arc<Store>,
@@ -241,7 +241,7 @@ impl Pending {
         self.writer.note(PendingChange::Forget { vm: vm.clone() });
     }
 
-    /// The guests of the roster, all of which was read.
+    /// Sets which guests the roster has, once all of its sources were read.
     pub fn set_present(&self, guests: HashSet<VmId>) {
         self.state().present = Some(guests);
     }

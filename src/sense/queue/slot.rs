@@ -77,7 +77,7 @@ pub struct Slot {
     pub place: QueuePlace,
     /// Deliveries of this report that failed.
     pub attempts: u32,
-    /// Refused once: retries are routine.
+    /// Whether it was refused once: it is tried again among the routine ones.
     pub demoted: bool,
     /// It is about the machine that had its guest's name before: that Central accepts it says nothing of
     /// the machine that has the name now. Not stored: of the other one no report is known then.

@@ -23,7 +23,7 @@ pub struct PendingState {
     pub(super) present: Option<HashSet<VmId>>,
 }
 
-/// How a report stands to those of its guest that were accepted.
+/// How a report relates to what was accepted of its guest before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precedent {
     /// None of them had its key.
@@ -94,7 +94,7 @@ impl PendingState {
         self.accepted.get(vm).copied()
     }
 
-    /// How a report stands to those of the guest that were accepted.
+    /// How a report relates to what was accepted of the guest before.
     pub(super) fn precedent(&self, vm: &VmId, report: DocumentId) -> Precedent {
         match self.accepted(vm) {
             Some((accepted, _)) if accepted == report => Precedent::Same,
