@@ -290,4 +290,53 @@ mod tests {
         let error = Component::from_columns(json!({"id": id, "slot_id": 1.5})).unwrap_err();
         assert_eq!(error.to_string(), "column slot_id: is not a 64-bit integer");
     }
+
+    /// The loss: a column that is in the rows and not in the audit log of their inserts.
+    #[test]
+    fn the_text_of_a_row_is_its_columns_without_nulls() {
+        let full = json!({
+            "id": "6c1a0a3e-0000-4000-8000-000000000001", "type": "Compute",
+            "name": "a \"b\"", "model": "m", "manufacturer": "NVIDIA", "serial_number": "S1",
+            "rack_id": "6c1a0a3e-0000-4000-8000-000000000002",
+            "slot_id": 3, "tray_index": -1, "host_id": 2, "external_id": "x",
+            "firmware_version": "1", "power_state": "on", "status": "ok", "health": {"b": [1], "a": 2},
+            "lifecycle_state": "Ready", "description": {"core": "é"}, "deleted_at": "2026-01-02T03:04:05Z",
+        });
+        let check = |columns: &Value| {
+            let row = Component::from_columns(columns.clone()).unwrap();
+            let mut shown = row.columns();
+            shown.retain(|_, value| !value.is_null());
+            let text = row.text().expect("no columns of other owners");
+            assert_eq!(text, Value::Object(shown).to_string());
+            row
+        };
+        let shown = check(&full).columns();
+        let unset = shown.iter().filter(|(_, value)| value.is_null());
+        assert_eq!(
+            unset.map(|(name, _)| name).collect::<Vec<_>>(),
+            ["ingested_at"]
+        );
+        for column in full
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|name| *name != "id")
+        {
+            let mut without = full.clone();
+            without.as_object_mut().unwrap().remove(column);
+            check(&without);
+        }
+        let bmc = crate::inventory::Bmc {
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            kind: crate::inventory::BmcType::Host,
+            component_id: Uuid::nil(),
+            ip: None,
+        };
+        for ip in [None, Some("fd00::1".parse().unwrap())] {
+            let bmc = crate::inventory::Bmc { ip, ..bmc };
+            let mut shown = bmc.columns();
+            shown.retain(|_, value| !value.is_null());
+            assert_eq!(bmc.text(), Value::Object(shown).to_string());
+        }
+    }
 }
