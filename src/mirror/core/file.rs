@@ -86,16 +86,8 @@ impl FileCore {
     /// Elements of the list under the first of these names that is there, read into `T`.
     fn list<T: DeserializeOwned>(&mut self, kind: Kind, names: &[&str]) -> Pull<T> {
         let mut entries = Vec::new();
-        match self.list_each(kind, names, &mut |_, entry| entries.push(entry)) {
-            Pull::Absent => Pull::Absent,
-            Pull::Failed(why) => Pull::Failed(why),
-            Pull::Done(pulled) => Pull::Done(Pulled {
-                entries,
-                complete: pulled.complete,
-                warnings: pulled.warnings,
-                no_positions: None,
-            }),
-        }
+        let pull = self.list_each(kind, names, &mut |_, entry| entries.push(entry));
+        pull.with(entries)
     }
 
     /// The same, one by one, each with the site that counts.
@@ -152,16 +144,8 @@ impl Core for FileCore {
 
     fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
         let mut entries = Vec::new();
-        match self.expected_each(kind, &mut |entry| entries.push(entry)) {
-            Pull::Absent => Pull::Absent,
-            Pull::Failed(why) => Pull::Failed(why),
-            Pull::Done(pulled) => Pull::Done(Pulled {
-                entries,
-                complete: pulled.complete,
-                warnings: pulled.warnings,
-                no_positions: None,
-            }),
-        }
+        let pull = self.expected_each(kind, &mut |entry| entries.push(entry));
+        pull.with(entries)
     }
 
     fn expected_each(&mut self, kind: Kind, each: &mut dyn FnMut(CoreEntry)) -> Pull<()> {

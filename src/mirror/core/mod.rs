@@ -50,15 +50,21 @@ impl<T> Pull<T> {
         match self {
             Self::Absent => Pull::Absent,
             Self::Failed(why) => Pull::Failed(why),
-            Self::Done(pulled) => {
-                pulled.entries.into_iter().for_each(each);
-                Pull::Done(Pulled {
-                    entries: Vec::new(),
-                    complete: pulled.complete,
-                    warnings: pulled.warnings,
-                    no_positions: pulled.no_positions,
-                })
+            Self::Done(mut pulled) => {
+                std::mem::take(&mut pulled.entries)
+                    .into_iter()
+                    .for_each(each);
+                Pull::Done(pulled.with(Vec::new()))
             }
+        }
+    }
+
+    /// The same pull with these entries, which were handed over one by one.
+    fn with<U>(self, entries: Vec<U>) -> Pull<U> {
+        match self {
+            Self::Absent => Pull::Absent,
+            Self::Failed(why) => Pull::Failed(why),
+            Self::Done(pulled) => Pull::Done(pulled.with(entries)),
         }
     }
 }
@@ -84,6 +90,16 @@ impl<T> Pulled<T> {
             complete: true,
             warnings: Vec::new(),
             no_positions: None,
+        }
+    }
+
+    /// What is known of the response, with these entries.
+    fn with<U>(self, entries: Vec<U>) -> Pulled<U> {
+        Pulled {
+            entries,
+            complete: self.complete,
+            warnings: self.warnings,
+            no_positions: self.no_positions,
         }
     }
 }
@@ -139,12 +155,7 @@ pub trait Core {
 fn decode<T: DeserializeOwned>(kind: Kind, elements: &[&RawValue]) -> Pulled<T> {
     let mut entries = Vec::with_capacity(elements.len());
     let pulled = decode_each(kind, elements, 0, &mut |entry| entries.push(entry));
-    Pulled {
-        entries,
-        complete: pulled.complete,
-        warnings: pulled.warnings,
-        no_positions: None,
-    }
+    pulled.with(entries)
 }
 
 /// The same behind the first `known` elements, which were read before.
