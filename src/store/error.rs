@@ -29,10 +29,12 @@ pub enum StoreError {
         known: u64,
     },
     /// The disk is full: nothing was written, what was there stays readable.
-    #[error("{}: no space left; nothing was lost, free some and it goes on by itself", path.display())]
+    #[error("{}: {what}; nothing was lost, free some and it goes on by itself", path.display())]
     Full {
         /// The database file.
         path: PathBuf,
+        /// That no space is left, and how much is asked for where that is known.
+        what: String,
     },
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
@@ -188,7 +190,11 @@ pub(super) fn explain(path: &Path, error: TxError, doing: Doing) -> StoreError {
             StoreError::InUse { path }
         }
         redb::Error::Io(source) if source.kind() == io::ErrorKind::StorageFull => {
-            StoreError::Full { path }
+            let what = match source.get_ref() {
+                Some(inner) => inner.to_string(),
+                None => "no space left".to_owned(),
+            };
+            StoreError::Full { path, what }
         }
         // What redb says of a file that is no database at all, or ends too early.
         redb::Error::Io(source)

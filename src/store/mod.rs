@@ -15,6 +15,8 @@
 //!   acts. Never a crash loop, never a silent loss.
 //! - After a failed write (a full disk) redb refuses further ones until the file is opened again:
 //!   [`Store::write`] does that by itself, so that a store recovers without a restart.
+//! - A file grows only by room that the disk gives at once ([`file`]), so that a full disk refuses what is
+//!   new and never what makes room.
 //! - A file shrinks when it is opened and most of it is air ([`compact`]): never while in use.
 //! - No write transaction outlives the closure it is given to, so none is held across a socket.
 //! - `mirror.redb` is shared: while the service writes, other processes read snapshots of it
@@ -26,6 +28,7 @@ mod blob;
 pub(crate) mod codec;
 mod compact;
 mod error;
+mod file;
 mod marker;
 pub(crate) mod row;
 pub mod schema;
@@ -45,6 +48,7 @@ pub use snapshot::{Opening, Snapshot};
 
 use crate::clock;
 use error::{Doing, corrupt, explain};
+use file::AllocatedFile;
 use redb::{ConcurrencyMode, ReadableDatabase, StorageError};
 use std::fs;
 use std::io;
@@ -413,16 +417,18 @@ fn begin_file(path: &Path, options: StoreOptions) -> Result<(), StoreError> {
 
 fn open_or_create(path: &Path, options: StoreOptions) -> Result<redb::Database, StoreError> {
     let open = || -> Result<redb::Database, TxError> {
-        fs::OpenOptions::new()
+        let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(path)
-            .and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
             .map_err(StorageError::from)?;
-        Ok(builder(options.cache_bytes, options.mode()).create(path)?)
+        file.set_permissions(fs::Permissions::from_mode(0o600))
+            .map_err(StorageError::from)?;
+        let builder = builder(options.cache_bytes, options.mode());
+        Ok(builder.create_with_backend(AllocatedFile::new(file)?)?)
     };
     // The format first: a newer file is left alone.
     let opened = catch_unwind(|| {

@@ -114,7 +114,7 @@ fn with_a_full_disk_it_goes_on_and_recovers_by_itself() {
     let mount = dir.path().join("small");
     fs::create_dir(&mount).unwrap();
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=3m", "none"])
+        .args(["-t", "tmpfs", "-o", "size=32m", "none"])
         .arg(&mount)
         .status();
     if !mounted.is_ok_and(|status| status.success()) {
@@ -126,12 +126,14 @@ fn with_a_full_disk_it_goes_on_and_recovers_by_itself() {
     world.state = mount.join("state");
     let mut sense = world.sense();
     world.newest_is_delivered();
-    fs::write(mount.join("ballast"), vec![1; 3 << 20]).unwrap_err();
+    fs::write(mount.join("ballast"), vec![1; 32 << 20]).unwrap_err();
+    // Nothing leaves the queue meanwhile, so that there is no room in its file either.
+    world.central.always_answer("", 503, "");
     for n in 0..3 {
         for agent in &world.agents {
             agent.change(|script| {
                 script.generation += 1;
-                let more = (0..3000).map(|i| format!("{n}-{i}-{:x}", fastrand::u128(..)));
+                let more = (0..6000).map(|i| format!("{n}-{i}-{:x}", fastrand::u128(..)));
                 script.packages = more.collect();
                 script.trigger = "reactive";
             });
@@ -145,6 +147,7 @@ fn with_a_full_disk_it_goes_on_and_recovers_by_itself() {
     }
     assert!(sense.runs());
     fs::remove_file(mount.join("ballast")).unwrap();
+    world.central.forget_rules();
     world.newest_is_delivered();
     eventually("the disk is well", || {
         let said = status(&world.state, &[]).0["reasons"].to_string();

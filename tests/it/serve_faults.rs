@@ -246,21 +246,27 @@ fn with_a_full_disk_it_goes_on_serving_and_recovers_by_itself() {
     let agent = launch.start();
     let before = agent.wait_for_rpm(&guest.root);
     disk.fill();
+    // The file has its room already.
     guest.change(1);
+    let kept = agent.wait_for_rpm(&guest.root);
+    assert_eq!(kept.meta.generation, before.meta.generation + 1);
+    agent.kill();
+    let agent = launch.start();
+    assert_eq!(agent.get().key(), kept.key());
+    assert_eq!(agent.get().list(), kept.list());
+    // One that has none is as if nothing could be written to it.
+    let fault = Fault::inject(&agent, launch.home(), "pwrite64:error=ENOSPC:when=1+");
+    guest.change(2);
     eventually("the new report is refused", || {
         agent.log().contains("could not be kept").then_some(())
     });
-    let meanwhile = agent.get();
-    assert_eq!(meanwhile.key(), before.key());
-    assert_eq!(meanwhile.list(), before.list());
-    // Also one that starts now has what was kept.
-    agent.kill();
-    let agent = launch.start();
-    assert_eq!(agent.get().key(), before.key());
+    assert_eq!(agent.get().key(), kept.key());
+    assert_eq!(agent.get().list(), kept.list());
+    assert!(fault.remove(), "nothing was refused: nothing was tested");
     disk.free();
     let after = agent.wait_for_rpm(&guest.root);
     assert_eq!(after.meta.epoch, before.meta.epoch);
-    assert_eq!(after.meta.generation, before.meta.generation + 1);
+    assert_eq!(after.meta.generation, kept.meta.generation + 1);
 }
 
 // The loss: a guest that never reports because its disk is full, or one in a loop of restarts.
@@ -287,7 +293,7 @@ fn an_agent_that_starts_on_a_full_disk_serves_from_memory_until_there_is_room() 
     assert_eq!(agent.get().key(), second.key());
     agent.kill();
 
-    // A clone has to begin an epoch of its own, for which there is no room.
+    // A clone has to begin an epoch of its own.
     fs::write(&machine_id, format!("{:032x}\n", 2)).unwrap();
     disk.fill();
     let agent = launch.start();
