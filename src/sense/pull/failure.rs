@@ -174,6 +174,7 @@ impl Failure {
             (Self::Busy | Self::NotReady | Self::NoRoom(_) | Self::OutOfRoom, _) => {
                 PullOutcome::Busy
             }
+            (Self::NotStored(_), _) => PullOutcome::NotStored,
             _ => PullOutcome::Failed,
         }
     }

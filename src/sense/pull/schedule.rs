@@ -4,6 +4,9 @@
 //! polled. A guest that fails is asked ever more rarely, a guest that answers too often is slowed
 //! down, and every guest is asked for a full report at the refresh interval, whatever it answers.
 
+mod not_stored;
+
+use self::not_stored::NotStored;
 use crate::clock::backoff::Backoff;
 use crate::clock::token_bucket::TokenBucket;
 use crate::report::VmId;
@@ -141,6 +144,8 @@ pub enum PullOutcome {
     Contradictory,
     /// It hangs, and each attempt leaves a connection behind on the way.
     Hung,
+    /// Its report could not be made durable: the disk of this sensor is full, for example.
+    NotStored,
     /// It failed.
     Failed,
 }
@@ -177,6 +182,7 @@ pub struct Schedule {
     due: BTreeSet<(Instant, VmId)>,
     /// When the next guest that may hold a wait is asked first.
     next_first: Option<Instant>,
+    not_stored: NotStored,
 }
 
 /// What the schedule remembers of a guest across restarts.
@@ -200,6 +206,7 @@ impl Schedule {
             plans: HashMap::new(),
             due: BTreeSet::new(),
             next_first: None,
+            not_stored: NotStored::default(),
         }
     }
 
@@ -249,6 +256,7 @@ impl Schedule {
 
     /// A guest is not asked any more.
     pub fn remove(&mut self, vm: &VmId) {
+        self.not_stored.remove(vm);
         if let Some(plan) = self.plans.remove(vm)
             && let Standing::At(at) = plan.standing
         {
@@ -296,9 +304,13 @@ impl Schedule {
         else {
             return;
         };
+        match outcome {
+            PullOutcome::NotStored => self.not_stored.insert(vm),
+            _ => self.not_stored.remove(vm),
+        }
         let failed = matches!(
             outcome,
-            PullOutcome::Failed | PullOutcome::Hung | PullOutcome::Busy
+            PullOutcome::Failed | PullOutcome::NotStored | PullOutcome::Hung | PullOutcome::Busy
         );
         let in_vain = failed
             || matches!(
@@ -369,12 +381,34 @@ impl Schedule {
             }
             PullOutcome::Busy => now + timing.busy.half_jitter(plan.failures, jitter),
             PullOutcome::Hung => now + timing.hung.half_jitter(plan.failures, jitter),
+            PullOutcome::NotStored => {
+                let backoff = self.not_stored.backoff(timing.failing);
+                now + backoff.half_jitter(plan.failures, jitter)
+            }
             PullOutcome::Failed => now + timing.failing.half_jitter(plan.failures, jitter),
         };
         // No answer of a guest makes its exchanges follow faster than its pace.
         let at = at.max(pace);
         plan.standing = Standing::At(at);
         self.due.insert((at, vm.clone()));
+        if matches!(outcome, PullOutcome::Report { .. }) {
+            for refused in self.not_stored.take() {
+                self.bring_forward(&refused, now, now);
+            }
+        }
+    }
+
+    /// A guest that is due later is due as soon as its pace allows, but not before `earliest`.
+    fn bring_forward(&mut self, vm: &VmId, earliest: Instant, now: Instant) {
+        if let Some(plan) = self.plans.get_mut(vm)
+            && let Standing::At(at) = plan.standing
+        {
+            let by_pace = plan.pace.when(1.0, now).unwrap_or(earliest);
+            let sooner = by_pace.max(earliest).min(at);
+            plan.standing = Standing::At(sooner);
+            self.due.remove(&(at, vm.clone()));
+            self.due.insert((sooner, vm.clone()));
+        }
     }
 
     /// The next time, the guest is asked for a full report.
@@ -388,16 +422,8 @@ impl Schedule {
     /// backs off.
     pub fn want_full_now(&mut self, vm: &VmId, now: Instant) {
         self.want_full(vm);
-        let Some(plan) = self.plans.get_mut(vm) else {
-            return;
-        };
-        if let Standing::At(at) = plan.standing
-            && plan.failures == 0
-        {
-            let sooner = plan.pace.when(1.0, now).unwrap_or(now).max(now).min(at);
-            plan.standing = Standing::At(sooner);
-            self.due.remove(&(at, vm.clone()));
-            self.due.insert((sooner, vm.clone()));
+        if self.plans.get(vm).is_some_and(|plan| plan.failures == 0) {
+            self.bring_forward(vm, now, now);
         }
     }
 
@@ -407,13 +433,7 @@ impl Schedule {
             return;
         };
         plan.failures = 0;
-        if let Standing::At(at) = plan.standing {
-            let soon = now + SOON;
-            let sooner = plan.pace.when(1.0, now).unwrap_or(soon).max(soon).min(at);
-            plan.standing = Standing::At(sooner);
-            self.due.remove(&(at, vm.clone()));
-            self.due.insert((sooner, vm.clone()));
-        }
+        self.bring_forward(vm, now + SOON, now);
     }
 
     /// The exchange was given up by this sensor: the guest is asked again as soon as its pace allows.

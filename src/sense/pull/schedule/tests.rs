@@ -66,6 +66,59 @@ fn a_guest_without_packages_is_in_a_wait_for_the_first_one() {
     );
 }
 
+/// A schedule in which the reports of so many guests were refused by the disk, the last time at the given moment.
+fn refused_by_the_disk(guests: u16) -> (Schedule, Instant) {
+    let mut schedule = schedule();
+    let mut now = clock::now();
+    for n in 0..guests {
+        schedule.add(vm(n), Memory::default(), now, 0.0);
+    }
+    for _ in 0..12 {
+        for _ in 0..guests {
+            now = now.max(schedule.next_due().unwrap());
+            let (vm, _) = schedule.take_due(now, 0.0).unwrap();
+            schedule.finished(&vm, PullOutcome::NotStored, now, 1.0);
+        }
+    }
+    (schedule, now)
+}
+
+/// Loss prevented: a disk that has room again, and guests that are not asked for half an hour.
+#[test]
+fn a_full_disk_is_tried_twice_a_minute_by_few_guests_and_ten_times_a_second_by_many() {
+    for (guests, longest) in [(1, 30), (100, 30), (2_000, 200), (5_000, 300)] {
+        let (schedule, now) = refused_by_the_disk(guests);
+        let longest = Duration::from_secs(longest);
+        let last = schedule.due.last().unwrap().0;
+        assert!(last - now <= longest, "{guests}: {:?}", last - now);
+        let soon = |(at, _): &&(Instant, VmId)| *at <= now + longest / 2;
+        let tried = schedule.due.iter().filter(soon).count();
+        assert!(tried as u64 <= 10 * longest.as_secs(), "{guests}: {tried}");
+    }
+}
+
+/// The same, and a storm of reports for which there is no room.
+#[test]
+fn every_report_that_is_stored_brings_two_guests_forward_whose_reports_were_not() {
+    for room in [0, 1, 2, 30, 1_000] {
+        let (mut schedule, now) = refused_by_the_disk(1_000);
+        let now = now.max(schedule.next_due().unwrap());
+        let due = schedule.due.iter().filter(|(at, _)| *at <= now).count();
+        let mut asked = 0;
+        while let Some((vm, _)) = schedule.take_due(now, 0.0) {
+            let outcome = match asked < room {
+                true => PullOutcome::Report { waits: false },
+                false => PullOutcome::NotStored,
+            };
+            schedule.finished(&vm, outcome, now, 1.0);
+            asked += 1;
+        }
+        let most = (due + 2 * room).min(1_000);
+        assert!(asked <= most, "{asked} asked with room for {room}");
+        assert!(room < 1_000 || asked == 1_000, "only {asked} asked");
+    }
+}
+
 /// Loss prevented: a refused report stays refused for as long as a wait or a poll interval.
 #[test]
 fn a_full_report_is_asked_for_at_once_whether_the_guest_is_polled_or_in_a_wait() {
