@@ -4,6 +4,7 @@ use super::deliver::outcome::Outcome;
 use super::mapping::MappingStatus;
 use super::pull::failure::Failure;
 use super::pull::layers::LayerCounters;
+use super::queue::Dispatch;
 use crate::telemetry::metrics::{Counter, Counters, Histogram, Page};
 
 /// Seconds from milliseconds to half an hour, with a bound at the 300 s that were promised.
@@ -48,6 +49,8 @@ pub struct Metrics {
     pub report_packages: Histogram,
     /// Deliveries by what came of them.
     pub deliveries: Counters,
+    /// Accepted documents that Central may have had before, by why they were sent.
+    pub repeats: Counters,
     /// Times that another machine answered at a known address.
     pub machine_changes: Counter,
     /// Reports that count lower than the one before, of the same machine and epoch.
@@ -75,6 +78,7 @@ impl Metrics {
             report_bytes: Histogram::new(BYTES),
             report_packages: Histogram::new(PACKAGES),
             deliveries: Counters::new(&Outcome::LABELS),
+            repeats: Counters::new(&Dispatch::REPEATS),
             machine_changes: Counter::default(),
             went_back: Counter::default(),
             moved_aside: Counter::default(),
@@ -138,6 +142,12 @@ impl Metrics {
             "Deliveries by what came of them.",
             "outcome",
             &self.deliveries,
+        );
+        page.counters(
+            "afferent_deliveries_repeated_total",
+            "Accepted documents that may say what Central had before, by why they were sent.",
+            "reason",
+            &self.repeats,
         );
         page.counter(
             "afferent_machine_changes_total",

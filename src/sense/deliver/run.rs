@@ -59,8 +59,7 @@ pub struct DeliveryLoop {
 
 /// A delivery that has ended.
 struct Finished {
-    vm: VmId,
-    report: DocumentId,
+    dispatch: Dispatch,
     outcome: Outcome,
     took: Duration,
     /// When the agent made the report, if it was made because something changed.
@@ -133,12 +132,13 @@ impl DeliveryLoop {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let Finished {
-            vm,
-            report,
+            dispatch,
             outcome,
             took,
             changed_at,
         } = finished;
+        let Dispatch { vm, report, .. } = &dispatch;
+        let report = *report;
         self.metrics.delivery_seconds.observe_time(took);
         if let (Outcome::Accepted, Some(at)) = (&outcome, changed_at) {
             let latency = self.wall.now().since(at);
@@ -147,7 +147,7 @@ impl DeliveryLoop {
         let was_in_trouble = self.breaker().trouble().is_some();
         let counts = self
             .breaker()
-            .note(&vm, &outcome, clock::now(), fastrand::f64());
+            .note(vm, &outcome, clock::now(), fastrand::f64());
         let outcome = match outcome {
             // A consumer of an older kind: the next report brings them.
             Outcome::Refused(said) | Outcome::RefusedForGood(said) if report.facts.is_some() => {
@@ -156,23 +156,20 @@ impl DeliveryLoop {
             outcome => outcome,
         };
         self.metrics.deliveries.inc(outcome.label());
-        self.log(&vm, report, &outcome, took, was_in_trouble);
+        if let (Outcome::Accepted, Some(reason)) = (&outcome, dispatch.may_repeat()) {
+            self.metrics.repeats.inc(reason);
+        }
+        self.log(&dispatch, &outcome, took, was_in_trouble);
         let said = outcome.said().map(|said| said.into_owned());
         let settlement = outcome.settlement(counts);
-        if let Some(full_pull) = self.pending.settled(&vm, report, settlement, said) {
+        if let Some(full_pull) = self.pending.settled(vm, report, settlement, said) {
             // Fails only while stopping.
-            let _ = self.full_pulls.send((vm, full_pull));
+            let _ = self.full_pulls.send((vm.clone(), full_pull));
         }
     }
 
-    fn log(
-        &self,
-        vm: &VmId,
-        report: DocumentId,
-        outcome: &Outcome,
-        took: Duration,
-        was_in_trouble: bool,
-    ) {
+    fn log(&self, dispatch: &Dispatch, outcome: &Outcome, took: Duration, was_in_trouble: bool) {
+        let Dispatch { vm, report, .. } = dispatch;
         let (result, said) = (outcome.label(), outcome.said().unwrap_or_default());
         let said = &*said;
         let is_other_answer = report.facts.is_some() && self.breaker().note_facts(outcome);
@@ -181,7 +178,9 @@ impl DeliveryLoop {
                 if was_in_trouble {
                     tracing::info!("Central accepts reports again");
                 }
-                tracing::debug!(%vm, generation = %report.key, took_ms = took.as_millis(), "accepted");
+                let took_ms = took.as_millis();
+                let may_repeat = dispatch.may_repeat();
+                tracing::debug!(%vm, generation = %report.key, took_ms, may_repeat, "accepted");
             }
             Outcome::Superseded(_) | Outcome::Postponed => {}
             Outcome::Skipped(_) => {
@@ -210,13 +209,8 @@ async fn deliver(
     sink: Arc<dyn Sink>,
     blocking: Blocking,
 ) -> Finished {
-    let Dispatch {
-        vm,
-        report,
-        is_reactive,
-        ..
-    } = job.dispatch.clone();
-    let urgency = Urgency::of_change(is_reactive);
+    let dispatch = job.dispatch.clone();
+    let urgency = Urgency::of_change(dispatch.is_reactive);
     let permit = limits.encode_permit(urgency).await;
     let started = clock::now();
     let prepared = blocking.run(move || job.prepare()).await;
@@ -231,11 +225,10 @@ async fn deliver(
         Err(error) => (Outcome::of_panic(&error.to_string()), None),
     };
     Finished {
-        vm,
-        report,
         outcome,
         took: clock::now().saturating_duration_since(started),
-        changed_at: made_at.filter(|_| is_reactive),
+        changed_at: made_at.filter(|_| dispatch.is_reactive),
+        dispatch,
     }
 }
 

@@ -76,6 +76,22 @@ pub struct Dispatch {
     pub is_reactive: bool,
     /// How it stands to what was accepted before.
     pub precedent: Precedent,
+    /// It was pending when the sensor started.
+    pub is_restored: bool,
+}
+
+impl Dispatch {
+    /// Every word of [`Dispatch::may_repeat`].
+    pub const REPEATS: [&'static str; 3] = ["refresh", "went_back", "restart"];
+
+    /// Why Central may have had its content, or its key, before; `None` where it has not.
+    pub fn may_repeat(&self) -> Option<&'static str> {
+        match self.precedent {
+            Precedent::Same => Some("refresh"),
+            Precedent::Back => Some("went_back"),
+            Precedent::New => self.is_restored.then_some("restart"),
+        }
+    }
 }
 
 impl Pending {
@@ -117,7 +133,7 @@ impl Pending {
             state.details.insert(vm.clone(), row.into());
             let mut slot = Slot::stored(row.report, row.trigger, row.place, stands);
             (slot.attempts, slot.demoted) = (row.attempts, row.demoted);
-            slot.of_former = unknown.contains(vm);
+            (slot.of_former, slot.is_restored) = (unknown.contains(vm), true);
             state.queue.restore(vm.clone(), slot);
         }
         Self {
@@ -266,12 +282,18 @@ impl Pending {
     pub fn next(&self, now: Instant) -> NextDelivery {
         let mut state = self.state();
         let next = match state.queue.select(now) {
-            Selection::Send(vm, report) => NextDelivery::Send(Dispatch {
-                is_reactive: state.queue.slot(&vm).is_some_and(|slot| slot.is_reactive),
-                precedent: state.precedent(&vm, report),
-                vm,
-                report,
-            }),
+            Selection::Send(vm, report) => {
+                let slot = state.queue.slot(&vm);
+                let of_slot = slot.map(|slot| (slot.is_reactive, slot.is_restored));
+                let (is_reactive, is_restored) = of_slot.unwrap_or_default();
+                NextDelivery::Send(Dispatch {
+                    is_reactive,
+                    precedent: state.precedent(&vm, report),
+                    is_restored,
+                    vm,
+                    report,
+                })
+            }
             Selection::At(at) => NextDelivery::At(at),
             Selection::Idle => NextDelivery::Idle,
         };

@@ -85,6 +85,9 @@ pub struct Slot {
     /// It was pulled because its guest changed: urgent, and the time to its acceptance is measured.
     /// A refresh is no change, whatever its agent once made the report for.
     pub is_reactive: bool,
+    /// It was pending when the sensor started: Central may have accepted it of the run before, which stopped
+    /// before it knew.
+    pub is_restored: bool,
     /// A newer report that came during the flight.
     pub(super) newer: Option<Arrival>,
 }
@@ -100,6 +103,7 @@ impl Slot {
             attempts: 0,
             demoted: false,
             of_former: false,
+            is_restored: false,
             // What it was is not written; this is where what is urgent can be.
             is_reactive: trigger == Trigger::Reactive
                 && (place.reactive.is_some() || place.is_none()),
@@ -120,6 +124,7 @@ impl Slot {
             (self.attempts, self.demoted) = (0, false);
         }
         self.report = arrival.report;
+        self.is_restored = false;
         self.trigger = arrival.trigger;
         self.state = State::Queued;
         self.place = place;

@@ -127,6 +127,35 @@ async fn a_report_that_returns_to_an_older_key_is_told_from_a_new_and_from_the_s
     }
 }
 
+/// Loss prevented: an hour of reading code to find out why Central has the same report twice.
+#[tokio::test]
+async fn of_a_document_that_central_may_have_had_before_it_is_said_why_it_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let document = |generation, package| arrived("a", generation, package);
+    {
+        let (pending, writer) = pending(dir.path(), QueuePolicy::default());
+        pending.clone().arrived(document(1, "p")).await.unwrap();
+        assert_eq!(dispatch(&pending).unwrap().may_repeat(), None);
+        // The process ends before its answer.
+        drop(pending);
+        writer.await.unwrap();
+    }
+    let (pending, _writer) = pending(dir.path(), QueuePolicy::default());
+    let mut sent = dispatch(&pending).unwrap();
+    assert_eq!(sent.may_repeat(), Some("restart"));
+    for (generation, package, reason) in [
+        (2, "q", None),
+        (2, "q", Some("refresh")),
+        (1, "p", Some("went_back")),
+    ] {
+        pending.settled(&sent.vm, sent.report, Settlement::Accepted, None);
+        let next = document(generation, package);
+        pending.clone().arrived(next).await.unwrap();
+        sent = dispatch(&pending).unwrap();
+        assert_eq!(sent.may_repeat(), reason, "{generation}");
+    }
+}
+
 /// Loss prevented: reports that wait for years because the clock was wrong when they were stored.
 #[tokio::test]
 async fn a_stored_deadline_is_no_farther_than_any_that_can_be_set() {
