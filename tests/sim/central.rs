@@ -79,8 +79,8 @@ pub(crate) struct State {
     guests: BTreeMap<String, (WallTime, Packages)>,
     /// Content that came under each key.
     keys: BTreeMap<String, Packages>,
-    /// What each sensor delivered last of a guest.
-    delivered: BTreeMap<(String, String), (WallTime, Packages)>,
+    /// What each sensor delivered of a guest, by when it was seen.
+    delivered: BTreeMap<(String, String), BTreeMap<WallTime, Packages>>,
     /// Refusals of each content of a guest.
     refusals: BTreeMap<(String, String), u32>,
     /// Answers that may count against a document of a guest.
@@ -135,11 +135,15 @@ impl Central {
     pub(crate) fn delivered(&self, sensor: &str, vm: &str) -> Option<Packages> {
         let key = (sensor.to_owned(), vm.to_owned());
         self.with(|state| {
-            state
-                .delivered
-                .get(&key)
-                .map(|(_, packages)| packages.clone())
+            let (_, packages) = state.delivered.get(&key)?.last_key_value()?;
+            Some(packages.clone())
         })
+    }
+
+    /// What this sensor delivered of a guest, by when it was seen.
+    pub(crate) fn taken_of(&self, sensor: &str, vm: &str) -> BTreeMap<WallTime, Packages> {
+        let key = (sensor.to_owned(), vm.to_owned());
+        self.with(|state| state.delivered.get(&key).cloned().unwrap_or_default())
     }
 
     /// Refusals of the content with this digest.
@@ -240,10 +244,9 @@ impl Central {
         let mut state = self.state.lock().unwrap();
         let key = delivery.idempotency_key.clone();
         let is_known = state.keys.insert(key, packages.clone()).is_some();
-        let delivered = (seen_at, packages.clone());
-        state
-            .delivered
-            .insert((sensor.to_owned(), vm.clone()), delivered);
+        let of = (sensor.to_owned(), vm.clone());
+        let delivered = state.delivered.entry(of).or_default();
+        delivered.insert(seen_at, packages.clone());
         let newest = state.guests.entry(vm).or_default();
         if newest.0 <= counts_as {
             *newest = (counts_as, packages);
@@ -277,7 +280,10 @@ impl Central {
         } = delivery;
         let of = (sensor.to_owned(), vm.clone());
         let (same_key, before) = self.with(|state| {
-            let before = state.delivered.get(&of).map(|(seen_at, _)| *seen_at);
+            let before = state
+                .delivered
+                .get(&of)
+                .and_then(|taken| taken.keys().next_back().copied());
             (state.keys.get(key).cloned(), before)
         });
         if same_key.is_some_and(|before| before != *packages) {

@@ -24,6 +24,7 @@
 mod agent;
 mod central;
 mod check;
+mod fleet;
 mod guest;
 mod mirror;
 mod order;
@@ -96,10 +97,10 @@ fn simulate(seed: u64, size: Size, kept: Option<&[usize]>) -> Ended {
     runtime.block_on(world::run(seed, size, steps.collect()))
 }
 
-fn check(seed: u64, size: Size) -> u32 {
+fn check(seed: u64, size: Size) -> Ended {
     let ended = simulate(seed, size, None);
     let Some(first) = ended.broken.first() else {
-        return ended.taken;
+        return ended;
     };
     println!(
         "seed {seed} failed after {:.1?} of a processor",
@@ -204,9 +205,13 @@ fn seeds_that_once_failed_hold_every_invariant() {
 
 #[test]
 fn fresh_seeds_hold_every_invariant() {
-    let mut taken = 0;
-    let (runs, first) = fresh(|seed| taken += check(seed, SMALL));
-    println!("{runs} seeds from {first}, {taken} documents taken");
+    let (mut taken, mut replayed) = (0, 0);
+    let (runs, first) = fresh(|seed| {
+        let ended = check(seed, SMALL);
+        (taken, replayed) = (taken + ended.taken, replayed + ended.replayed);
+    });
+    println!("{runs} seeds from {first}, {taken} documents taken, {replayed} found in change logs");
+    assert!(taken > 0 && replayed > 0);
 }
 
 #[test]
@@ -240,7 +245,7 @@ fn large_worlds_hold_every_invariant() {
     ] {
         let started = Instant::now();
         let seed = number("SIM_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
-        let taken = check(seed, size);
+        let taken = check(seed, size).taken;
         println!(
             "{name}: seed {seed}, {taken} documents in {:.1?}",
             started.elapsed()

@@ -130,6 +130,8 @@ pub(crate) struct Sensor {
     pub(crate) name: String,
     pub(crate) engine: Option<Engine>,
     pub(crate) disk: TornDisk,
+    /// The store of the engine that runs.
+    store: Weak<Store>,
     /// Guests of its roster, and since when they are in it.
     pub(crate) listed: BTreeMap<String, Instant>,
     /// Since when the sensor that runs could read the roster.
@@ -166,6 +168,7 @@ impl Sensor {
             name: name.to_owned(),
             engine: None,
             disk: TornDisk::new(),
+            store: Weak::new(),
             listed: listed.into_iter().map(|name| (name, started)).collect(),
             read_since: None,
             order: Arc::default(),
@@ -275,6 +278,8 @@ impl Sensor {
         self.read_since = self.is_whole.then(Instant::now);
         self.well_since = Arc::new(Mutex::new(Some(Instant::now())));
         let store = Store::on_backend(self.disk.clone()).expect("a disk after a crash is a store");
+        let store = Arc::new(store);
+        self.store = Arc::downgrade(&store);
         let (started, skew) = (self.started, self.skew.clone());
         // As after a start of the process: nothing is known of the sources, and they are read at once.
         let mut roster = Roster::new(vec![RosterSource::File(self.roster_file.clone())]);
@@ -303,7 +308,7 @@ impl Sensor {
             pending: pending.clone(),
         };
         let engine = Engine::start(Parts {
-            store: Arc::new(store),
+            store,
             sink: Arc::new(sink),
             dial: Arc::new(SimulatedDial {
                 guests: self.guests.clone(),
@@ -322,6 +327,11 @@ impl Sensor {
         let engine = engine.expect("a disk after a crash can be read");
         *pending.lock().unwrap() = Arc::downgrade(&engine.pending);
         self.engine = Some(engine);
+    }
+
+    /// Its store, while it runs.
+    pub(crate) fn store(&self) -> Option<Arc<Store>> {
+        self.store.upgrade()
     }
 
     /// Kills the sensor and its machine, and starts it on what the disk still has.

@@ -30,6 +30,8 @@ pub(crate) struct Ended {
     pub(crate) hash: u64,
     /// Documents that Central took.
     pub(crate) taken: u32,
+    /// Documents of which the change logs of the fleet stores still had the packages.
+    pub(crate) replayed: usize,
     /// Everything that happened.
     pub(crate) trace: String,
 }
@@ -337,6 +339,7 @@ impl World {
 
     /// Everything becomes well; after the quiet period Central must know what is installed.
     async fn end(mut self) -> Ended {
+        let mut replayed = 0;
         if self.central.with(|state| state.broken.is_empty()) {
             self.check();
             self.be_well();
@@ -346,6 +349,8 @@ impl World {
             sleep(QUIET - SETTLED).await;
             self.check();
             self.check_central();
+            self.check_fleet();
+            replayed = self.check_fleet_history();
         }
         for sensor in &mut self.sensors {
             if let Some(engine) = sensor.engine.take() {
@@ -359,6 +364,7 @@ impl World {
             broken,
             hash: self.trace.hash(),
             taken,
+            replayed,
             trace: self.trace.text(),
         }
     }
