@@ -1,4 +1,5 @@
-//! The rule by which consumers keep documents: the very code of `docs/consumers.md`, run by Python.
+//! The rule by which consumers keep documents: the very code of `docs/consumers.md` and of
+//! `packaging/examples/newest_reports.py`, run by Python.
 
 use crate::support::documents::{KINDS, docs, schema};
 use serde_json::{Value, json};
@@ -23,6 +24,27 @@ for case in json.load(sys.stdin):
     print(json.dumps(after))
 "#;
 
+/// The same, of the example, without the library that brings it the documents.
+const EXAMPLE_DRIVER: &str = r#"
+import sys
+from unittest.mock import MagicMock
+sys.modules.update({name: MagicMock() for name in ("nats", "nats.errors", "nats.js", "nats.js.api")})
+from newest_reports import *
+from datetime import datetime, timezone
+def ms(text):
+    return round(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
+for case in json.load(sys.stdin):
+    db, after = sqlite3.connect(":memory:"), []
+    db.execute(SCHEMA)
+    for now, document in case:
+        store(db, document, ms(now))
+        row = db.execute("SELECT seen_at, meta, report FROM guests").fetchone()
+        after.append(row and {
+            "seen_at": datetime.fromtimestamp(row[0] / 1000, timezone.utc).isoformat(timespec="milliseconds"),
+            "facts": json.loads(row[1])["facts"]["n"], "report": json.loads(row[2])})
+    print(json.dumps(after))
+"#;
+
 /// Documents as they arrive, and after each what is kept: report, facts and effective `seen_at`.
 type Case = (&'static str, Vec<Step>);
 type Step = (&'static str, Value, Option<[&'static str; 3]>);
@@ -37,15 +59,17 @@ fn the_code_for_consumers_keeps_what_the_rule_says() {
         steps.collect()
     };
     let input: Value = cases.iter().map(arriving).collect();
-    let kept = run(&input);
-    assert_eq!(kept.len(), cases.len());
-    for ((what, steps), kept) in cases.iter().zip(kept) {
-        for (n, (_, document, wanted)) in steps.iter().enumerate() {
-            let wanted = wanted.map(|[report, facts, seen_at]| {
-                let seen_at = time(seen_at).replace('Z', "+00:00");
-                json!({ "seen_at": seen_at, "facts": facts, "report": report })
-            });
-            assert_eq!(kept[n], json!(wanted), "{what}: after {n}: {document}");
+    for code in [format!("{}{DRIVER}", code_of_page()), EXAMPLE_DRIVER.into()] {
+        let kept = run(&code, &input);
+        assert_eq!(kept.len(), cases.len());
+        for ((what, steps), kept) in cases.iter().zip(kept) {
+            for (n, (_, document, wanted)) in steps.iter().enumerate() {
+                let wanted = wanted.map(|[report, facts, seen_at]| {
+                    let seen_at = time(seen_at).replace('Z', "+00:00");
+                    json!({ "seen_at": seen_at, "facts": facts, "report": report })
+                });
+                assert_eq!(kept[n], json!(wanted), "{what}: after {n}: {document}");
+            }
         }
     }
 }
@@ -240,8 +264,8 @@ fn page() -> String {
     fs::read_to_string(docs().join("consumers.md")).unwrap()
 }
 
-/// What `take` keeps after each document of each case.
-fn run(cases: &Value) -> Vec<Value> {
+/// The code for consumers.
+fn code_of_page() -> String {
     let page = page();
     let mut blocks = page.split("```python\n").skip(1);
     let code = blocks.next().and_then(|rest| rest.split_once("```\n"));
@@ -250,8 +274,15 @@ fn run(cases: &Value) -> Vec<Value> {
         blocks.next().is_none(),
         "docs/consumers.md has two pieces of code"
     );
+    code.to_owned()
+}
+
+/// What this code keeps after each document of each case.
+fn run(code: &str, cases: &Value) -> Vec<Value> {
     let mut python = Command::new("/usr/bin/python3")
-        .args(["-c", &format!("{code}{DRIVER}")])
+        .args(["-c", code])
+        .env("PYTHONPATH", docs().join("../packaging/examples"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
