@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench fuzz lint check-packaging check-reproducible check-kube v0.1.0 help
+.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench scale fuzz lint check-packaging check-reproducible check-kube v0.1.0 help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -74,6 +74,14 @@ selinux:
 #: make bench     what is measured, see benches/
 bench:
 	cargo bench --locked
+
+#: make scale     three nats-servers, four sensors, 10,000 simulated guests (SCALE_GUESTS=N), a consumer, and faults of each
+NATS_PY := target/tools/nats-py
+scale:
+	packaging/install-deps.sh nats scale
+	test -x $(NATS_PY)/bin/pip || python3 -m venv $(NATS_PY)
+	$(NATS_PY)/bin/pip install --quiet --requirement packaging/examples/requirements.txt
+	cargo bench --locked --bench scale
 
 #: make fuzz      one minute for each fuzz target (SECONDS_EACH=N for longer)
 fuzz:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what a group of tasks needs and this machine lacks; does nothing where all is there.
-# Usage: packaging/install-deps.sh GROUP...     groups: test demo static std zig rpm packaging lint vm nats sbom-judges sbom-trivy
+# Usage: packaging/install-deps.sh GROUP...     groups: test demo static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -96,6 +96,11 @@ needs() {
 		cargo               cargo-web,rustc-web   cargo
 		END
         ;;
+    scale) cat <<-'END'
+		python3             python3               python3
+		/usr/lib/python3*/ensurepip/__init__.py  python3-venv  python3
+		END
+        ;;
     sbom-judges) cat <<-'END'
 		node                nodejs                nodejs
 		npm                 npm                   nodejs-npm
@@ -115,7 +120,7 @@ needs() {
 		END
         ;;
     *)
-        echo "install-deps: no group '$1' (test demo static std zig rpm packaging lint vm nats sbom-judges sbom-trivy)" >&2
+        echo "install-deps: no group '$1' (test demo static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy)" >&2
         exit 2
         ;;
     esac

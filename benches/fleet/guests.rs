@@ -14,6 +14,7 @@ use afferent::wire::{self, method};
 use prost::Message as _;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::rc::Rc;
@@ -37,14 +38,16 @@ pub struct Guests {
 }
 
 impl Guests {
-    /// Starts `count` guests with sockets in `dir/guests`, and waits until all listen.
-    pub fn start(dir: &Path, count: u32, waits: bool) -> Self {
+    /// Starts guests of these numbers with sockets in `dir/guests`, and waits until all listen.
+    pub fn start(dir: &Path, numbers: Range<u32>, waits: bool) -> Self {
         let sockets = dir.join("guests");
         std::fs::create_dir(&sockets).unwrap();
         let changes = Changes::default();
         let children = (0..PROCESSES)
             .map(|n| {
-                let range = (n * count / PROCESSES)..((n + 1) * count / PROCESSES);
+                let count = numbers.end - numbers.start;
+                let nth = |n: u32| numbers.start + n * count / PROCESSES;
+                let range = nth(n)..nth(n + 1);
                 let mut child = Command::new("sh")
                     .args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""])
                     .arg(std::env::current_exe().unwrap())
@@ -106,7 +109,7 @@ struct Guest {
 /// The process of `args`: directory, first guest, the one after the last, waits.
 pub fn simulate(args: &[String]) {
     let sockets = PathBuf::from(&args[0]);
-    let range: std::ops::Range<u32> = args[1].parse().unwrap()..args[2].parse().unwrap();
+    let range: Range<u32> = args[1].parse().unwrap()..args[2].parse().unwrap();
     let waits = args[3] == "true";
     let template = Rc::new(Template::new());
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -37,7 +37,7 @@ fn main() {
     let central = Central::start();
     println!("{count} guests, 600 packages each, two simulating processes");
 
-    let guests = Guests::start(dir.path(), count, true);
+    let guests = Guests::start(dir.path(), 0..count, true);
     let started = Instant::now();
     let mut sensor = Sensor::start(
         dir.path(),
@@ -216,7 +216,7 @@ fn killed(guests: &Guests, central: &Central, sensor: &mut Sensor, count: u32) {
 fn hanging(count: u32, alone: Duration) {
     let dir = tempfile::tempdir().unwrap();
     let central = Central::start();
-    let guests = Guests::start(dir.path(), count, true);
+    let guests = Guests::start(dir.path(), 0..count, true);
     guests.tell(&format!("hang 0 {}", count / 10));
     let from = Instant::now();
     let sensor = Sensor::start(dir.path(), "state", &central.url, &[]);
@@ -235,7 +235,7 @@ fn hanging(count: u32, alone: Duration) {
 fn polling(central: &Central, count: u32) {
     let dir = tempfile::tempdir().unwrap();
     central.forget();
-    let guests = Guests::start(dir.path(), count, false);
+    let guests = Guests::start(dir.path(), 0..count, false);
     let sensor = Sensor::start(
         dir.path(),
         "state",
