@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench scale fuzz lint check-packaging check-reproducible check-kube v0.1.0 help
+.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench scale fuzz lint check-packaging check-reproducible check-kube v0.1.0 oci help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -106,10 +106,15 @@ check-kube:
 v0.1.0:
 	packaging/build-old.sh
 
-#: make check-packaging   installs, upgrades and erases the RPM in scratch roots
+#: make check-packaging   installs, upgrades and erases the RPM in scratch roots; takes the OCI image apart
 check-packaging:
 	packaging/install-deps.sh packaging
 	tests/packaging/run.sh
+	packaging/oci/check.sh "$${PACKAGING_BINARY:-target/static/$$(uname -m)/afferent}"
+
+#: make oci       the OCI image of the static binary, in target/afferent.oci.tar (OCI_ARGS="--ca FILE" and others)
+oci: static
+	packaging/oci/build.sh target/afferent.oci.tar $(OCI_ARGS)
 
 #: make check-sbom   bills of materials of every database of the tests, judged by validators of others
 check-sbom:

@@ -14,3 +14,4 @@ trap 'tests/kube/peer.sh down "$dir"' EXIT
 tests/kube/peer.sh up "$dir"
 AFFERENT_KUBE_PEER=$dir AFFERENT_KUBE_SERVER=https://127.0.0.1:${API_PORT:-6443} \
     cargo test --locked --test it -- real_kube_apiserver a_missing_right
+tests/kube/manifests.sh "$dir" "${CARGO_TARGET_DIR:-target}/debug/afferent"

@@ -13,6 +13,7 @@ mod alerts;
 mod completions;
 mod configuration;
 mod help;
+mod kubernetes;
 mod manual;
 mod settings;
 
