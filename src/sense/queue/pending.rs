@@ -78,18 +78,21 @@ pub struct Dispatch {
     pub precedent: Precedent,
     /// It was pending when the sensor started.
     pub is_restored: bool,
+    /// It was sent before, and that failed or was refused.
+    pub is_retry: bool,
 }
 
 impl Dispatch {
     /// Every word of [`Dispatch::may_repeat`].
-    pub const REPEATS: [&'static str; 3] = ["refresh", "went_back", "restart"];
+    pub const REPEATS: [&'static str; 4] = ["refresh", "went_back", "restart", "retry"];
 
     /// Why Central may have had its content, or its key, before; `None` where it has not.
     pub fn may_repeat(&self) -> Option<&'static str> {
         match self.precedent {
             Precedent::Same => Some("refresh"),
             Precedent::Back => Some("went_back"),
-            Precedent::New => self.is_restored.then_some("restart"),
+            Precedent::New if self.is_restored => Some("restart"),
+            Precedent::New => self.is_retry.then_some("retry"),
         }
     }
 }
@@ -284,12 +287,11 @@ impl Pending {
         let next = match state.queue.select(now) {
             Selection::Send(vm, report) => {
                 let slot = state.queue.slot(&vm);
-                let of_slot = slot.map(|slot| (slot.is_reactive, slot.is_restored));
-                let (is_reactive, is_restored) = of_slot.unwrap_or_default();
                 NextDelivery::Send(Dispatch {
-                    is_reactive,
+                    is_reactive: slot.is_some_and(|slot| slot.is_reactive),
                     precedent: state.precedent(&vm, report),
-                    is_restored,
+                    is_restored: slot.is_some_and(|slot| slot.is_restored),
+                    is_retry: slot.is_some_and(|slot| slot.attempts > 0),
                     vm,
                     report,
                 })

@@ -233,6 +233,7 @@ async fn what_the_disk_holds_in_place_of_a_document_decides_what_follows() {
                 is_reactive: false,
                 precedent: Precedent::New,
                 is_restored: false,
+                is_retry: false,
             },
             pending: pending.clone(),
             sensor: "s".into(),

@@ -147,6 +147,7 @@ async fn of_a_document_that_central_may_have_had_before_it_is_said_why_it_is_sen
         (2, "q", None),
         (2, "q", Some("refresh")),
         (1, "p", Some("went_back")),
+        (3, "r", None),
     ] {
         pending.settled(&sent.vm, sent.report, Settlement::Accepted, None);
         let next = document(generation, package);
@@ -154,6 +155,13 @@ async fn of_a_document_that_central_may_have_had_before_it_is_said_why_it_is_sen
         sent = dispatch(&pending).unwrap();
         assert_eq!(sent.may_repeat(), reason, "{generation}");
     }
+    // The answer is lost.
+    pending.settled(&sent.vm, sent.report, Settlement::Failed, None);
+    let later = clock::now() + Duration::from_secs(3600);
+    let NextDelivery::Send(again) = pending.next(later) else {
+        panic!("it is not sent again");
+    };
+    assert_eq!(again.may_repeat(), Some("retry"));
 }
 
 /// Loss prevented: reports that wait for years because the clock was wrong when they were stored.
