@@ -98,13 +98,6 @@ impl Cluster {
         self.dir.join(n.to_string()).join("store")
     }
 
-    /// How often a server said that there is no room on its disk.
-    pub fn refusals(&self, n: usize) -> usize {
-        let log = self.dir.join(n.to_string()).join("log");
-        let log = fs::read_to_string(log).unwrap_or_default();
-        log.matches("no space left").count()
-    }
-
     /// SIGKILL.
     pub fn kill(&mut self, n: usize) {
         self.servers[n].kill().unwrap();

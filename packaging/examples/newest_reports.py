@@ -92,6 +92,11 @@ async def follow(connection, db, options):
             await message.ack()
 
 
+async def say(error):
+    """The library goes on by itself; a word is enough."""
+    print(f"connection: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
 async def main(options):
     with contextlib.closing(sqlite3.connect(options.db)) as db:
         db.execute("PRAGMA journal_mode = WAL")
@@ -100,7 +105,11 @@ async def main(options):
         while True:
             try:
                 connection = await nats.connect(
-                    options.server.split(","), user_credentials=options.creds, max_reconnect_attempts=5, connect_timeout=5
+                    options.server.split(","),
+                    user_credentials=options.creds,
+                    max_reconnect_attempts=5,
+                    connect_timeout=5,
+                    error_cb=say,
                 )
                 try:
                     await follow(connection, db, options)
