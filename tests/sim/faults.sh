@@ -23,7 +23,7 @@ for patch in "$patches"/*.patch; do
         echo "$name: not found in $SIM_SECONDS s"
         missed=1
     else
-        after=$(sed -n 's/.* failed after \([0-9.]*m\?s\).*/\1/p' "$CARGO_TARGET_DIR/$name.log" | head -1)
+        after=$(sed -n 's/.* failed after \([0-9.]*[mn]\?s\).*/\1/p' "$CARGO_TARGET_DIR/$name.log" | head -1)
         found=$(grep -o 'invariant [0-9][0-9]*' "$CARGO_TARGET_DIR/$name.log" | head -1)
         echo "$name: found in ${after:-?}, ${found:-a panic}"
     fi
