@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench scale fuzz lint check-packaging check-reproducible check-kube v0.1.0 oci help
+.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench instructions scale fuzz lint check-packaging check-reproducible check-kube v0.1.0 oci help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -82,6 +82,11 @@ scale:
 	test -x $(NATS_PY)/bin/pip || python3 -m venv $(NATS_PY)
 	$(NATS_PY)/bin/pip install --quiet --requirement packaging/examples/requirements.txt
 	cargo bench --locked --bench scale
+
+#: make instructions   instructions of pieces of work, by callgrind, beside those in benches/instructions.md (x86-64, valgrind)
+instructions:
+	@packaging/install-deps.sh instructions || true
+	cargo bench --locked --profile sim --bench instructions
 
 #: make fuzz      one minute for each fuzz target (SECONDS_EACH=N for longer)
 fuzz:

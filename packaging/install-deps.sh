@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what a group of tasks needs and this machine lacks; does nothing where all is there.
-# Usage: packaging/install-deps.sh GROUP...     groups: test demo static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy
+# Usage: packaging/install-deps.sh GROUP...     groups: test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,6 +32,12 @@ needs() {
 		rpm                 rpm                   rpm
 		rpmbuild            rpm                   rpm-build
 		python3             python3               python3
+		END
+        ;;
+    instructions) cat <<-'END'
+		cargo               cargo-web,rustc-web   cargo
+		cc                  gcc,libc6-dev         gcc
+		valgrind            valgrind              valgrind
 		END
         ;;
     static) cat <<-'END'
@@ -120,7 +126,7 @@ needs() {
 		END
         ;;
     *)
-        echo "install-deps: no group '$1' (test demo static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy)" >&2
+        echo "install-deps: no group '$1' (test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy)" >&2
         exit 2
         ;;
     esac

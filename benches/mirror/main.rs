@@ -25,6 +25,7 @@
     reason = "a measurement for people; whatever fails ends it"
 )]
 
+mod document;
 mod postgres;
 
 use afferent::mirror::core::FileCore;
@@ -32,14 +33,10 @@ use afferent::mirror::cycle::{AlwaysOpen, Cycle};
 use afferent::mirror::policy::{Policy, Profile};
 use afferent::mirror::skip_unchanged::SkipUnchanged;
 use std::fmt;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 const STEPS: [&str; 4] = ["first load", "no change", "no change again", "1 % changed"];
-
-/// The step in which one in a hundred machines has another name.
-const CHANGE: usize = 3;
 
 fn main() {
     let size = |name: &str, default: usize| {
@@ -112,24 +109,6 @@ fn cpu(pid: &str) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Name of machine `n` in a step: one in a hundred changes in the last.
-fn name(n: usize, step: usize) -> String {
-    if step == CHANGE && n.is_multiple_of(100) {
-        format!("renamed-{n}")
-    } else {
-        format!("node-{n}")
-    }
-}
-
-fn mac(n: usize) -> String {
-    format!(
-        "02:00:60:{:02x}:{:02x}:{:02x}",
-        n >> 16,
-        (n >> 8) & 255,
-        n & 255
-    )
-}
-
 fn afferent(scratch: &Path, sizes: (usize, usize)) -> Vec<Cost> {
     let store = afferent::mirror::open(&scratch.join("state")).unwrap();
     let policy = Policy::of(Profile::NaturalKey);
@@ -137,7 +116,7 @@ fn afferent(scratch: &Path, sizes: (usize, usize)) -> Vec<Cost> {
     let mut core = FileCore::at_path(path.clone(), None);
     let mut memory = SkipUnchanged::default();
     let costs = (0..STEPS.len()).map(|step| {
-        std::fs::write(&path, document(sizes, step)).unwrap();
+        std::fs::write(&path, document::document(sizes, step)).unwrap();
         // The peak is that of the cycle, not of writing the document.
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         let mut summary = None;
@@ -192,20 +171,4 @@ fn peak() -> u64 {
         .parse::<u64>()
         .unwrap()
         / 1024
-}
-
-/// What Core says in a step.
-fn document((machines, racks): (usize, usize), step: usize) -> String {
-    let mut text = String::from("{\"expected_racks\":[");
-    for n in 0..racks {
-        let comma = if n > 0 { "," } else { "" };
-        write!(text, r#"{comma}{{"rack_id":{{"id":"rack-{n}"}},"metadata":{{"name":"Rack {n}","labels":[{{"key":"chassis.manufacturer","value":"Quanta"}},{{"key":"chassis.serial-number","value":"QR-{n}"}},{{"key":"location.datacenter","value":"OSL1"}}]}}}}"#).unwrap();
-    }
-    text.push_str("],\"expected_machines\":[");
-    for n in 0..machines {
-        let comma = if n > 0 { "," } else { "" };
-        write!(text, r#"{comma}{{"bmc_mac_address":"{}","bmc_ip_address":"10.{}.{}.{}","chassis_serial_number":"MC-{n}","rack_id":{{"id":"rack-{}"}},"metadata":{{"name":"{}","labels":[{{"key":"manufacturer","value":"Foxwell"}},{{"key":"model","value":"CT-2"}},{{"key":"slot_id","value":"{}"}},{{"key":"tray_idx","value":"{}"}},{{"key":"host_id","value":"0"}}]}}}}"#,
-            mac(n), n >> 16, (n >> 8) & 255, n & 255, n % racks, name(n, step), n % 48, n % 4).unwrap();
-    }
-    text + "]}"
 }

@@ -36,7 +36,7 @@ pub(crate) fn measure(scratch: &Path, sizes: (usize, usize)) -> Option<Vec<Cost>
     session.wait();
     let path = scratch.join("core.json");
     let costs = (0..super::STEPS.len()).map(|step| {
-        std::fs::write(&path, document(sizes, step)).unwrap();
+        std::fs::write(&path, document::document(sizes, step)).unwrap();
         let cost = Cost::of(
             || server.cpu() + super::cpu(&psql),
             || cycle(&mut session, &path, step == 0),
