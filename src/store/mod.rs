@@ -15,7 +15,7 @@
 //!   acts. Never a crash loop, never a silent loss.
 //! - After a failed write (a full disk) redb refuses further ones until the file is opened again:
 //!   [`Store::write`] does that by itself, so that a store recovers without a restart.
-//! - A file grows only by room that the disk gives at once ([`file`]), so that a full disk refuses what is
+//! - A file grows only by room that the disk gives at once ([`mod@file`]), so that a full disk refuses what is
 //!   new and never what makes room.
 //! - A file shrinks when it is opened and most of it is air ([`compact`]): never while in use.
 //! - No write transaction outlives the closure it is given to, so none is held across a socket.
