@@ -4,6 +4,10 @@
 //! as the sensor does it, 20 in a transaction, without the fleet store and with it, in processes of their own.
 //! Decoding a report from the wire and delivering it, which cost the sensor as much again, are left out: the
 //! share of the fleet store is smaller in a sensor than here.
+//!
+//! Measured in one run on two busy cores, without LTO: 17.5 MiB on disk beside 1.3 without the store, 1.1 times the
+//! memory (21.6 MiB beside 19.4), 1.7 times the CPU of writing a first report, 1.9 of a changed one (594 us beside
+//! 309), 1.5 of a refresh in full; opened in 0.17 s; `find` takes 53 to 60 ms, `changes` 11 ms.
 
 #![allow(clippy::print_stdout, reason = "the numbers are the result")]
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run has no result")]
