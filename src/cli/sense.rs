@@ -45,7 +45,7 @@ settings! {
             kube_tls: one "true|false|auto" = "auto";
             /// VSOCK port on which agents in a cluster listen
             kube_port: number from "1" to "4294967294" = "818";
-            /// where reports go: file:PATH, http://HOST, https://HOST or nats://HOST?stream=NAME
+            /// where reports go: file:PATH, http://HOST, https://HOST, nats://HOST?stream=NAME or sbom:DIR
             deliver: one "SINK";
             /// file with the bearer token for Central, read at every delivery, or the secret for NATS, read at every connection
             token_file: one "FILE";

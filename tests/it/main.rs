@@ -55,6 +55,7 @@ mod sense_nats;
 mod sense_nats_identity;
 mod sense_reload;
 mod sense_roster;
+mod sense_sbom;
 mod sense_tls;
 mod serve_attacked;
 mod serve_blind;

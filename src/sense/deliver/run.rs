@@ -6,10 +6,11 @@
 
 use super::breaker::{Breaker, BreakerGate};
 use super::outcome::Outcome;
-use super::sink::{Delivery, DocumentKind, Sink};
+use super::sink::{Delivery, DocumentForm, DocumentKind, Sink};
 use crate::blocking::Blocking;
 use crate::clock::{self, WallClock, WallTime};
-use crate::report::VmId;
+use crate::report::{Envelope, ReportView, VmId};
+use crate::sbom::{BomFormat, Subject};
 use crate::sense::limits::{ConcurrencyLimits, Urgency};
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::table::{DocumentId, StoredEnvelope};
@@ -114,6 +115,7 @@ impl DeliveryLoop {
                         pending: self.pending.clone(),
                         sensor: self.sensor.clone(),
                         shortens_unchanged: self.sink.shortens_unchanged(),
+                        form: self.sink.form(),
                         long: long.clone(),
                     };
                     let (limits, sink) = (self.limits.clone(), self.sink.clone());
@@ -238,6 +240,7 @@ struct Job {
     pending: Arc<Pending>,
     sensor: Arc<str>,
     shortens_unchanged: bool,
+    form: DocumentForm,
     /// Held by the long document that is being sent.
     long: Arc<Semaphore>,
 }
@@ -287,11 +290,16 @@ impl Job {
         }
         let idempotency_key = envelope.idempotency_key();
         let mut body = Vec::with_capacity(stored.len() * AS_JSON);
-        let written = if *precedent == Precedent::Same && self.shortens_unchanged {
-            let document = UnchangedDocument::new(&envelope, &self.sensor, &idempotency_key);
-            serde_json::to_writer(&mut body, &document)
-        } else {
-            serde_json::to_writer(&mut body, &Document::new(&envelope, &self.sensor))
+        let written = match (self.form, &envelope.report) {
+            (DocumentForm::CycloneDx, Some(report)) => {
+                body = bill_of_materials(&envelope, report);
+                Ok(())
+            }
+            _ if *precedent == Precedent::Same && self.shortens_unchanged => {
+                let document = UnchangedDocument::new(&envelope, &self.sensor, &idempotency_key);
+                serde_json::to_writer(&mut body, &document)
+            }
+            _ => serde_json::to_writer(&mut body, &Document::new(&envelope, &self.sensor)),
         };
         written.map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
         body.shrink_to_fit();
@@ -312,6 +320,18 @@ impl Job {
         };
         Ok((delivery, envelope.generated_at))
     }
+}
+
+/// The bill of materials of a guest, which is called there as it is here: agents do not say its host name.
+fn bill_of_materials(envelope: &Envelope<'_>, report: &ReportView<'_>) -> Vec<u8> {
+    let subject = Subject {
+        report: &report.to_report(),
+        host: envelope.vm.as_str(),
+        at: envelope.generated_at,
+        id_like: &[],
+        details: &[],
+    };
+    subject.document(BomFormat::CycloneDx)
 }
 
 fn unreadable(error: &StoreError) -> Outcome {

@@ -238,6 +238,7 @@ async fn what_the_disk_holds_in_place_of_a_document_decides_what_follows() {
             pending: pending.clone(),
             sensor: "s".into(),
             shortens_unchanged: false,
+            form: DocumentForm::Report,
             long: Arc::new(Semaphore::new(1)),
         };
         job.prepare()

@@ -5,6 +5,7 @@ mod gzip;
 mod http;
 mod nats;
 mod open;
+mod sbom;
 
 use crate::blocking::Blocking;
 use crate::sense::deliver::outcome::Outcome;
@@ -19,6 +20,16 @@ pub enum DocumentKind {
     Report,
     /// Facts that changed after the report.
     Facts,
+}
+
+/// What is made of a report for a sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DocumentForm {
+    /// A document of our own, as docs/consumers.md has it.
+    #[default]
+    Report,
+    /// A bill of materials in the form of CycloneDX. Facts alone are documents of our own all the same.
+    CycloneDx,
 }
 
 /// A document ready to be sent.
@@ -50,6 +61,11 @@ pub trait Sink: Send + Sync {
     fn shortens_unchanged(&self) -> bool {
         false
     }
+
+    /// What it takes.
+    fn form(&self) -> DocumentForm {
+        DocumentForm::Report
+    }
 }
 
 /// A sink that blocks the thread that delivers.
@@ -59,6 +75,11 @@ trait BlockingSink: Send + Sync + 'static {
     /// As [`Sink::shortens_unchanged`].
     fn shortens_unchanged(&self) -> bool {
         false
+    }
+
+    /// As [`Sink::form`].
+    fn form(&self) -> DocumentForm {
+        DocumentForm::Report
     }
 }
 
@@ -77,5 +98,9 @@ impl<S: BlockingSink> Sink for OnThreads<S> {
 
     fn shortens_unchanged(&self) -> bool {
         self.0.shortens_unchanged()
+    }
+
+    fn form(&self) -> DocumentForm {
+        self.0.form()
     }
 }

@@ -3,6 +3,7 @@
 use super::file::FileSink;
 use super::http::HttpSink;
 use super::nats::NatsSink;
+use super::sbom::SbomSink;
 use super::{OnThreads, Sink};
 use crate::{http, nats};
 use std::fmt;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Where to, as it is written: `file:PATH`, `http(s)://...`, `nats://...?stream=NAME`.
+/// Where to, as it is written: `file:PATH`, `http(s)://...`, `nats://...?stream=NAME`, `sbom:DIR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkAddress {
     /// Lines of JSON, appended.
@@ -19,6 +20,8 @@ pub enum SinkAddress {
     Http(String),
     /// A stream of JetStream.
     Nats(nats::NatsAddress),
+    /// Bills of materials, in a directory.
+    Sbom(PathBuf),
 }
 
 impl FromStr for SinkAddress {
@@ -30,14 +33,15 @@ impl FromStr for SinkAddress {
                 "{text:?} has settings behind a ?, and file: has none"
             )),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            Some(("sbom", directory)) if !directory.is_empty() => Ok(Self::Sbom(directory.into())),
             Some(("http" | "https", rest)) if rest.len() > 2 && rest.starts_with("//") => {
                 http::check_base(text)?;
                 Ok(Self::Http(text.trim_end_matches('/').to_owned()))
             }
             Some(("nats" | "tls", _)) => Ok(Self::Nats(text.parse()?)),
             _ => Err(format!(
-                "{text:?} is no place to deliver to: file:PATH, http://HOST, https://HOST or \
-                 nats://HOST?stream=NAME"
+                "{text:?} is no place to deliver to: file:PATH, http://HOST, https://HOST, \
+                 nats://HOST?stream=NAME or sbom:DIR"
             )),
         }
     }
@@ -49,6 +53,7 @@ impl fmt::Display for SinkAddress {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Http(base) => f.write_str(base),
             Self::Nats(address) => address.fmt(f),
+            Self::Sbom(directory) => write!(f, "sbom:{}", directory.display()),
         }
     }
 }
@@ -65,7 +70,7 @@ pub struct SinkOptions {
 /// Opens the sink of an address.
 ///
 /// # Errors
-/// The file cannot be opened, with its path. Other kinds connect when they first deliver.
+/// The file or directory cannot be opened, with its path. Other kinds connect when they first deliver.
 pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Arc<dyn Sink>, String> {
     Ok(match address {
         SinkAddress::File(path) => {
@@ -86,6 +91,11 @@ pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Arc<dyn Sink
         SinkAddress::Nats(address) => {
             Arc::new(OnThreads(Arc::new(NatsSink::new(address, options))))
         }
+        SinkAddress::Sbom(directory) => {
+            let opened = SbomSink::open(directory);
+            let sink = opened.map_err(|error| format!("{}: {error}", directory.display()))?;
+            Arc::new(OnThreads(Arc::new(sink)))
+        }
     })
 }
 
@@ -100,6 +110,7 @@ mod tests {
             "http://c:1/base",
             "https://c",
             "nats://c:4222?stream=R",
+            "sbom:/a b",
         ] {
             assert_eq!(text.parse::<SinkAddress>().unwrap().to_string(), text);
         }
@@ -121,7 +132,9 @@ mod tests {
                 "{text}: {error}"
             );
         }
-        for text in ["", "file:", "http:", "https://", "ftp://x", "/path"] {
+        for text in [
+            "", "file:", "sbom:", "http:", "https://", "ftp://x", "/path",
+        ] {
             let error = text.parse::<SinkAddress>().unwrap_err();
             assert!(error.contains("file:PATH"), "{error}");
         }

@@ -1,0 +1,138 @@
+//! `afferent sense --deliver sbom:DIR`: a bill of materials of every guest, whole at every moment.
+
+use crate::support::eventually;
+use crate::support::fake_agent::{FakeAgent, Script};
+use crate::support::program::{Program, status};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+struct World {
+    dir: tempfile::TempDir,
+    agents: Vec<FakeAgent>,
+}
+
+impl World {
+    fn new(guests: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("guests")).unwrap();
+        fs::create_dir(dir.path().join("sboms")).unwrap();
+        let socket = |n| dir.path().join(format!("guests/web-{n}.sock"));
+        let agents = (0..guests).map(|n| FakeAgent::start(&socket(n), Script::new()));
+        Self {
+            agents: agents.collect(),
+            dir,
+        }
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn sense(&self, more: &[&str]) -> Program {
+        let deliver = format!("sbom:{}", self.place("sboms").display());
+        let guests = self.place("guests").display().to_string();
+        let args = [&["--discover", &guests], more].concat();
+        Program::sense(&self.place("state"), &deliver, &args)
+    }
+
+    fn file(&self, guest: usize) -> PathBuf {
+        self.place(&format!("sboms/web-{guest}.cdx.json"))
+    }
+
+    /// Every file has the packages of its guest.
+    fn all_are_there(&self) {
+        for (n, agent) in self.agents.iter().enumerate() {
+            let (_, packages) = agent.now();
+            eventually(&format!("the file of web-{n} has {packages:?}"), || {
+                (packages_in(&self.file(n))? == packages).then_some(())
+            });
+        }
+    }
+}
+
+/// Names of the packages in a bill of materials, sorted; a file that is there must be whole.
+fn packages_in(file: &Path) -> Option<Vec<String>> {
+    let text = fs::read(file).ok()?;
+    let bom: Value = serde_json::from_slice(&text).expect("a whole document");
+    assert_eq!(bom["bomFormat"], "CycloneDX");
+    let components = bom["components"].as_array().unwrap().iter();
+    let packages = components.filter(|it| it["type"] == "library");
+    let mut names: Vec<String> = packages
+        .map(|it| it["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    Some(names)
+}
+
+#[test]
+fn a_change_replaces_the_file_of_its_guest_and_a_refresh_leaves_it_alone() {
+    let world = World::new(2);
+    let mut sense = world.sense(&["--refresh-interval", "1m", "--spread", "off"]);
+    world.all_are_there();
+    let bom: Value = serde_json::from_slice(&fs::read(world.file(0)).unwrap()).unwrap();
+    assert_eq!(bom["metadata"]["component"]["name"], "web-0");
+    let inode = |n| fs::metadata(world.file(n)).unwrap().ino();
+    let before = [inode(0), inode(1)];
+    world.agents[0].install("openssl");
+    world.all_are_there();
+    assert_ne!(inode(0), before[0]);
+    // Both are asked in full, and what comes is delivered again.
+    let pulls = |n: usize| {
+        let seen = world.agents[n].seen();
+        seen.iter().filter(|it| !it.wait).count()
+    };
+    let (asked, after) = (pulls(1), [inode(0), inode(1)]);
+    eventually("a refresh", || (pulls(1) > asked).then_some(()));
+    eventually("nothing is pending", || {
+        let (answer, _) = status(&world.place("state"), &[]);
+        let pending = &answer["pending"];
+        (pending["reactive"] == 0 && pending["routine"] == 0).then_some(())
+    });
+    assert_eq!([inode(0), inode(1)], after);
+    assert_eq!(inode(1), before[1]);
+    assert!(sense.terminate().success());
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_whole_files_and_in_the_end_the_newest() {
+    let world = World::new(5);
+    for n in 0..20 {
+        let mut sense = world.sense(&[]);
+        for agent in &world.agents {
+            agent.install(&format!("package-{n}"));
+        }
+        // Not to wait for something: the moment of the kill is what varies.
+        std::thread::sleep(Duration::from_micros(fastrand::u64(..150_000)));
+        sense.kill();
+        (0..world.agents.len()).for_each(|n| drop(packages_in(&world.file(n))));
+    }
+    let mut sense = world.sense(&[]);
+    eventually("it runs", || {
+        (status(&world.place("state"), &[]).0["service"] == "sense").then_some(())
+    });
+    world.all_are_there();
+    assert!(sense.terminate().success());
+    let left = fs::read_dir(world.place("sboms")).unwrap().count();
+    assert_eq!(left, world.agents.len(), "something unfinished is left");
+}
+
+/// Loss prevented: reports that are given up because a directory was away.
+#[test]
+fn while_the_directory_is_away_reports_wait() {
+    let world = World::new(1);
+    let mut sense = world.sense(&[]);
+    world.all_are_there();
+    fs::rename(world.place("sboms"), world.place("away")).unwrap();
+    world.agents[0].install("openssl");
+    eventually("the outage is shown", || {
+        let (answer, _) = status(&world.place("state"), &[]);
+        let said = answer["reasons"].to_string();
+        (answer["state"] == "degraded" && said.contains("sboms")).then_some(())
+    });
+    fs::rename(world.place("away"), world.place("sboms")).unwrap();
+    world.all_are_there();
+    assert!(sense.terminate().success());
+}
