@@ -39,11 +39,11 @@ users: [{name: it, user: {token: "$token"}}]
 END
 
 # Runs a sensor until its log has a line, and prints that line.
-until_said() { # regular expression
+until_said() { # regular expression, more arguments of the sensor
     rm -rf "$scratch/state"
     : >"$scratch/log"
     AFFERENT_LOG=debug "$afferent" sense --discover kubevirt --kube-cluster it --kubeconfig "$scratch/kubeconfig" \
-        --deliver "file:$scratch/out" --state-dir "$scratch/state" >"$scratch/log" 2>&1 &
+        --deliver "file:$scratch/out" --state-dir "$scratch/state" "${@:2}" >"$scratch/log" 2>&1 &
     local sensor=$!
     for _ in $(seq 300); do
         if grep -Eq "$1" "$scratch/log"; then break; fi
@@ -58,7 +58,7 @@ until_said() { # regular expression
 kubectl apply -n afferent -f - >/dev/null <<'END'
 apiVersion: kubevirt.io/v1
 kind: VirtualMachineInstance
-metadata: {name: guest}
+metadata: {name: guest, labels: {kubevirt.io/nodeName: n1}}
 spec: {domain: {devices: {autoattachVSOCK: true}}}
 status: {phase: Running, VSOCKCID: 1000, nodeName: n1}
 END
@@ -73,6 +73,11 @@ without() { # role, json patch, what the message names
 }
 without afferent-discover '[{"op": "replace", "path": "/rules/0/verbs", "value": ["list"]}]' 'cannot watch resource'
 without afferent-discover '[{"op": "replace", "path": "/rules/0/verbs", "value": ["watch"]}]' 'cannot list resource'
-without afferent-discover '[{"op": "replace", "path": "/rules/0/resources", "value": ["virtualmachineinstances"]}]' 'virtualmachines'
-without afferent-ask '[{"op": "replace", "path": "/rules/0/verbs", "value": ["list"]}]' 'cannot get resource|virtualmachineinstances/vsock'
+without afferent-ask '[{"op": "remove", "path": "/rules/0"}]' 'cannot list resource "virtualmachines"'
+without afferent-ask '[{"op": "replace", "path": "/rules/1/verbs", "value": ["list"]}]' 'cannot get resource|virtualmachineinstances/vsock'
+
+# From a node less is enough.
+kubectl delete clusterrolebinding afferent-ask >/dev/null
+until_said 'roster guests=1' --dial node --kube-node n1
+if grep -Eqi 'forbidden|cannot' "$scratch/log"; then cat "$scratch/log"; fail "the rights of the manifests of a node are too few"; fi
 echo "manifests: accepted, and their rights are enough and none too many"
