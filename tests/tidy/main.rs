@@ -57,6 +57,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "sense",
         &[
             "report",
+            "sbom",
             "clock",
             "wire",
             "store",
