@@ -22,12 +22,15 @@ pub(super) struct SbomSink {
 }
 
 impl SbomSink {
-    /// With a directory that is there. What was not finished in it when a sensor was killed is removed.
+    /// With a directory that is there. What was not finished in it when a sensor was killed is removed, where
+    /// that is possible.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
-                fs::remove_file(entry.path())?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with('.') && name.ends_with(UNFINISHED) {
+                let _ = fs::remove_file(entry.path());
             }
         }
         Ok(Self {
@@ -42,16 +45,11 @@ impl SbomSink {
             return Ok(());
         }
         let unfinished = self.directory.join(format!(".{vm}{UNFINISHED}"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .open(&unfinished)?;
-        file.write_all(document)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
+        let _ = fs::remove_file(&unfinished);
+        write_new(&unfinished, document)
+            .and_then(|()| fs::rename(&unfinished, &path))
+            // It would hold room on a disk that may have none.
+            .inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
         File::open(&self.directory)?.sync_all()
     }
 }
@@ -72,16 +70,30 @@ impl BlockingSink for SbomSink {
     }
 }
 
-/// Whether the file has this content already.
+/// Writes a file that is not there, to the disk. Nobody's link is followed.
+fn write_new(path: &Path, document: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o640)
+        .open(path)?;
+    file.write_all(document)?;
+    file.write_all(b"\n")?;
+    file.sync_all()
+}
+
+/// Whether the file has this content already. Number and time are always equally long, so that one of another
+/// length, however long, is not read.
 fn is_there(path: &Path, document: &[u8]) -> io::Result<bool> {
-    match fs::read(path) {
-        Ok(held) => {
-            let held = held.strip_suffix(b"\n").unwrap_or_default();
-            Ok(content(held).is_some_and(|held| content(document) == Some(held)))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    match fs::metadata(path) {
+        Ok(meta) if meta.len() != document.len() as u64 + 1 => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        meta => meta?,
+    };
+    let held = fs::read(path)?;
+    let held = held.strip_suffix(b"\n").unwrap_or_default();
+    Ok(content(held).is_some_and(|held| content(document) == Some(held)))
 }
 
 /// All of a document behind its number and its time.
@@ -139,6 +151,33 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
+    /// Loss prevented: reports given up because of a disk, and a half file that keeps it full.
+    #[test]
+    fn a_full_disk_is_an_outage_that_leaves_the_old_file_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+            .arg(dir.path());
+        if !mount.status().is_ok_and(|status| status.success()) {
+            println!("skipped: not allowed to mount");
+            return;
+        }
+        let sink = SbomSink::open(dir.path()).unwrap();
+        let first = report("web-1", "10:00", "bash");
+        assert_eq!(sink.deliver(&first), Outcome::Accepted);
+        let long = report("web-1", "11:00", &"x".repeat(100_000));
+        let outcome = sink.deliver(&long);
+        let names = fs::read_dir(dir.path()).unwrap();
+        let names: Vec<_> = names.map(|it| it.unwrap().file_name()).collect();
+        let held = fs::read(dir.path().join("web-1.cdx.json")).unwrap();
+        let mut unmount = std::process::Command::new("umount");
+        unmount.arg("-l").arg(dir.path()).status().unwrap();
+        assert!(matches!(outcome, Outcome::Unreachable(_)), "{outcome:?}");
+        assert_eq!(names, ["web-1.cdx.json"]);
+        assert_eq!(held, [&first.body[..], b"\n"].concat());
+    }
+
     #[test]
     fn what_was_not_finished_is_gone_after_a_start_and_a_directory_that_is_away_is_an_outage() {
         let dir = tempfile::tempdir().unwrap();
@@ -151,6 +190,11 @@ mod tests {
         let names = fs::read_dir(&place).unwrap();
         let names: Vec<_> = names.map(|it| it.unwrap().file_name()).collect();
         assert_eq!(names, ["web-2.cdx.json"]);
+        // A link that somebody left where the next unfinished file will be is not followed.
+        std::os::unix::fs::symlink("../victim", place.join(".web-3.cdx.json.new")).unwrap();
+        let placed = sink.deliver(&report("web-3", "10:00", "bash"));
+        assert_eq!(placed, Outcome::Accepted);
+        assert!(!dir.path().join("victim").exists());
         fs::remove_dir_all(&place).unwrap();
         let outcome = sink.deliver(&report("web-1", "10:00", "bash"));
         assert!(matches!(outcome, Outcome::Unreachable(said) if said.contains("sboms")));
