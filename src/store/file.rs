@@ -123,46 +123,26 @@ impl StorageBackend for AllocatedFile {
 
 #[cfg(test)]
 mod tests {
+    use super::super::small_disk::SmallDisk;
     use super::super::{Store, StoreError};
     use super::*;
     use redb::TableDefinition;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
-    use std::path::Path;
 
     const TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("test");
-
-    /// A file system of its own, gone when this is dropped.
-    struct SmallDisk<'a>(&'a Path);
-
-    impl<'a> SmallDisk<'a> {
-        fn mount(at: &'a Path, size: &str) -> Option<Self> {
-            let options = format!("size={size}");
-            let mut mount = std::process::Command::new("mount");
-            mount.args(["-t", "tmpfs", "-o", &options, "none"]).arg(at);
-            let mounted = mount.status().is_ok_and(|status| status.success());
-            mounted.then_some(Self(at))
-        }
-    }
-
-    impl Drop for SmallDisk<'_> {
-        fn drop(&mut self) {
-            let mut unmount = std::process::Command::new("umount");
-            let _ = unmount.arg("-l").arg(self.0).status();
-        }
-    }
 
     /// Loss prevented: a full disk that stays full because of the store itself, which is empty.
     #[test]
     fn a_store_that_fills_its_disk_and_holds_nothing_has_room_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let Some(_mounted) = SmallDisk::mount(dir.path(), "3m") else {
-            println!("skipped: not allowed to mount");
+        let Some(disk) = SmallDisk::mount("3m") else {
             return;
         };
         for seed in 0..8 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let store = Store::open(dir.path(), "test.redb", 1 << 20).unwrap().store;
+            let store = Store::open(disk.path(), "test.redb", 1 << 20)
+                .unwrap()
+                .store;
             let put = |key: u64, len: usize| {
                 let value = vec![7; len];
                 let put = store.write(|tx| {
@@ -187,7 +167,7 @@ mod tests {
             let kept = put(1, 250_000) || put(1, 250_000);
             assert!(kept, "an empty store has no room on its disk, seed {seed}");
             drop(store);
-            fs::remove_file(dir.path().join("test.redb")).unwrap();
+            fs::remove_file(disk.path().join("test.redb")).unwrap();
         }
     }
 
@@ -195,12 +175,10 @@ mod tests {
     #[test]
     fn a_file_with_holes_has_none_once_it_is_opened() {
         // File systems that compress, or copy on write, count blocks otherwise.
-        let dir = tempfile::tempdir().unwrap();
-        let Some(_mounted) = SmallDisk::mount(dir.path(), "8m") else {
-            println!("skipped: not allowed to mount");
+        let Some(disk) = SmallDisk::mount("8m") else {
             return;
         };
-        let file = tempfile::tempfile_in(dir.path()).unwrap();
+        let file = tempfile::tempfile_in(disk.path()).unwrap();
         file.set_len(1 << 20).unwrap();
         let of_disk = || file.metadata().unwrap().blocks() * 512;
         assert!(of_disk() < 1 << 20);
@@ -216,12 +194,10 @@ mod tests {
     /// Loss prevented: a file that is longer than its content after it could not grow.
     #[test]
     fn a_file_that_cannot_grow_stays_as_long_as_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let Some(_mounted) = SmallDisk::mount(dir.path(), "3m") else {
-            println!("skipped: not allowed to mount");
+        let Some(disk) = SmallDisk::mount("3m") else {
             return;
         };
-        let file = fs::File::create_new(dir.path().join("x")).unwrap();
+        let file = fs::File::create_new(disk.path().join("x")).unwrap();
         let grown = AllocatedFile::new(file).unwrap();
         grown.set_len(2 << 20).unwrap();
         let error = grown.set_len(4 << 20).unwrap_err();

@@ -32,6 +32,8 @@ mod file;
 mod marker;
 pub(crate) mod row;
 pub mod schema;
+#[cfg(test)]
+pub(crate) mod small_disk;
 mod snapshot;
 #[cfg(test)]
 #[path = "../../tests/sim/torn_disk.rs"]

@@ -106,6 +106,7 @@ fn content(document: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::small_disk::SmallDisk;
     use std::os::unix::fs::MetadataExt;
 
     fn report(vm: &str, time: &str, content: &str) -> Delivery {
@@ -154,25 +155,17 @@ mod tests {
     /// Loss prevented: reports given up because of a disk, and a half file that keeps it full.
     #[test]
     fn a_full_disk_is_an_outage_that_leaves_the_old_file_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut mount = std::process::Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
-            .arg(dir.path());
-        if !mount.status().is_ok_and(|status| status.success()) {
-            println!("skipped: not allowed to mount");
+        let Some(disk) = SmallDisk::mount("64k") else {
             return;
-        }
-        let sink = SbomSink::open(dir.path()).unwrap();
+        };
+        let sink = SbomSink::open(disk.path()).unwrap();
         let first = report("web-1", "10:00", "bash");
         assert_eq!(sink.deliver(&first), Outcome::Accepted);
         let long = report("web-1", "11:00", &"x".repeat(100_000));
         let outcome = sink.deliver(&long);
-        let names = fs::read_dir(dir.path()).unwrap();
+        let names = fs::read_dir(disk.path()).unwrap();
         let names: Vec<_> = names.map(|it| it.unwrap().file_name()).collect();
-        let held = fs::read(dir.path().join("web-1.cdx.json")).unwrap();
-        let mut unmount = std::process::Command::new("umount");
-        unmount.arg("-l").arg(dir.path()).status().unwrap();
+        let held = fs::read(disk.path().join("web-1.cdx.json")).unwrap();
         assert!(matches!(outcome, Outcome::Unreachable(_)), "{outcome:?}");
         assert_eq!(names, ["web-1.cdx.json"]);
         assert_eq!(held, [&first.body[..], b"\n"].concat());
