@@ -17,6 +17,13 @@
     reason = "numbers of guests are small"
 )]
 
+#[allow(unreachable_pub, dead_code, reason = "shared with other benches")]
+#[path = "support/process.rs"]
+mod process;
+#[allow(unreachable_pub, reason = "one program")]
+#[path = "support/slot.rs"]
+mod slot;
+
 use afferent::clock::WallTime;
 use afferent::report::{
     Envelope, Epoch, Evr, Facts, Generation, GuestId, Origin, Package, Report, ReportKey, Trigger,
@@ -24,11 +31,10 @@ use afferent::report::{
 };
 use afferent::sense::fleet::query::FleetQuery;
 use afferent::sense::fleet::{Fleet, FleetLimits};
-use afferent::sense::queue::table::{
-    self, DocumentId, GuestRow, PendingChange, QueuePlace, SealedReport, SlotRow,
-};
+use afferent::sense::queue::table::{self, DocumentId, GuestRow, PendingChange, SealedReport};
 use afferent::store::{Store, StoreOptions};
 use nix::sys::resource::{UsageWho, getrusage};
+use slot::slot;
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
@@ -70,7 +76,7 @@ fn measure(guests: usize, is_on: bool) {
         is_on.then(|| Fleet::load(&store, FleetLimits::default(), &HashMap::new()).unwrap());
     let mut random = fastrand::Rng::with_seed(7);
     let choices: Vec<Vec<usize>> = (0..guests).map(|_| choice(&mut random)).collect();
-    let rss_before = rss_kib();
+    let rss_before = process::rss_kib(std::process::id());
 
     let report_of = |guest: usize, generation: u32| {
         let mut packages: Vec<Package> = choices[guest].iter().map(|n| pool[*n].clone()).collect();
@@ -117,7 +123,7 @@ fn measure(guests: usize, is_on: bool) {
     }
     println!(
         "  memory                 {:>7} KiB more than before",
-        rss_kib().saturating_sub(rss_before)
+        process::rss_kib(std::process::id()).saturating_sub(rss_before)
     );
     let Some(fleet) = fleet else {
         return println!(
@@ -227,7 +233,7 @@ fn write(store: &Store, fleet: Option<&Fleet>, first: usize, generation: u32, ba
             };
             PendingChange::Put {
                 vm: envelope.vm.clone(),
-                slot: slot(document),
+                slot: slot(document, PACKAGES as u32),
                 guest: GuestRow {
                     known: Some(document),
                     ..GuestRow::default()
@@ -239,25 +245,6 @@ fn write(store: &Store, fleet: Option<&Fleet>, first: usize, generation: u32, ba
         })
         .collect();
     table::apply(store, fleet, &changes).unwrap();
-}
-
-fn slot(report: DocumentId) -> SlotRow {
-    SlotRow {
-        report,
-        trigger: Trigger::Reactive,
-        generated_at: WallTime::default(),
-        since: WallTime::default(),
-        packages: PACKAGES as u32,
-        place: QueuePlace {
-            reactive: None,
-            routine: Some(1),
-        },
-        attempts: 0,
-        not_before: WallTime::default(),
-        demoted: false,
-        dead: None,
-        last_error: None,
-    }
 }
 
 fn open(dir: &Path) -> Store {
@@ -355,15 +342,6 @@ fn cpu() -> Duration {
         Duration::from_secs(time.tv_sec() as u64) + Duration::from_micros(time.tv_usec() as u64)
     };
     time(usage.user_time()) + time(usage.system_time())
-}
-
-fn rss_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 fn ms(time: Duration) -> f64 {

@@ -28,6 +28,9 @@ mod fixtures;
     reason = "shared with the tests, which use the rest"
 )]
 mod rpm_root;
+#[allow(unreachable_pub, reason = "one program")]
+#[path = "support/slot.rs"]
+mod slot;
 
 use afferent::clock::WallTime;
 use afferent::mirror::core::FileCore;
@@ -37,9 +40,7 @@ use afferent::mirror::skip_unchanged::SkipUnchanged;
 use afferent::report::{Envelope, Epoch, Facts, Generation, GuestId, Report, ReportKey, Trigger};
 use afferent::scan::{Mode, OnLock, ScanRequest, Scanner};
 use afferent::sense::fleet::{Fleet, FleetLimits};
-use afferent::sense::queue::table::{
-    self, DocumentId, GuestRow, PendingChange, QueuePlace, SealedReport, SlotRow,
-};
+use afferent::sense::queue::table::{self, DocumentId, GuestRow, PendingChange, SealedReport};
 use afferent::serve::Scan;
 use afferent::serve::mapping::{MappingState, UpdatePath};
 use afferent::serve::report_store::{Machine, Recorded, ReportStore};
@@ -47,6 +48,7 @@ use afferent::serve::respond::Published;
 use afferent::store::{Limits, Store, StoreOptions};
 use afferent::wire::document::Document;
 use afferent::wire::response::{Payload, Response};
+use slot::slot;
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 use std::path::Path;
@@ -337,7 +339,7 @@ fn put(root: &Path, times: u64, with_fleet: bool) {
         };
         let change = PendingChange::Put {
             vm: envelope.vm.clone(),
-            slot: slot(document),
+            slot: slot(document, 518),
             guest: GuestRow {
                 known: Some(document),
                 ..GuestRow::default()
@@ -347,25 +349,6 @@ fn put(root: &Path, times: u64, with_fleet: bool) {
             seen_at: envelope.seen_at,
         };
         table::apply(&store, fleet.as_ref(), &[change]).unwrap();
-    }
-}
-
-fn slot(report: DocumentId) -> SlotRow {
-    SlotRow {
-        report,
-        trigger: Trigger::Reactive,
-        generated_at: WallTime::default(),
-        since: WallTime::default(),
-        packages: 518,
-        place: QueuePlace {
-            reactive: None,
-            routine: Some(1),
-        },
-        attempts: 0,
-        not_before: WallTime::default(),
-        demoted: false,
-        dead: None,
-        last_error: None,
     }
 }
 

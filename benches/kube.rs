@@ -16,6 +16,9 @@
     reason = "a bench that cannot run has no result"
 )]
 
+#[allow(unreachable_pub, reason = "one program")]
+#[path = "support/process.rs"]
+mod process;
 #[path = "../tests/it/support/mod.rs"]
 #[allow(
     clippy::print_stderr,
@@ -27,12 +30,11 @@ mod support;
 
 use serde_json::{Value, json};
 use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::kube_api::FakeApi;
+use support::kubeconfig::kubeconfig;
 
 /// How long an idle sensor is watched, and one to which changes come.
 const WATCHED: Duration = Duration::from_secs(SECONDS as u64);
@@ -127,7 +129,9 @@ impl Sensor {
     /// Starts it and waits until it knows so many machines.
     fn start(api: &FakeApi, machines: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let kubeconfig = kubeconfig(api, dir.path());
+        let authority = api.dir.path().join("pki/ca.crt");
+        let kubeconfig = kubeconfig(dir.path(), &api.server, &authority, "sense-token");
+        let kubeconfig = kubeconfig.display().to_string();
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .unwrap()
@@ -160,14 +164,7 @@ impl Sensor {
     }
 
     fn knows(&self, machines: usize) -> bool {
-        let ask = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-            stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
-            let mut page = String::new();
-            stream.read_to_string(&mut page)?;
-            Ok(page)
-        };
-        let page = ask().unwrap_or_default();
+        let page = process::page(self.port);
         let guests = page
             .lines()
             .filter_map(|line| line.strip_prefix("afferent_guests{"))
@@ -183,22 +180,12 @@ impl Sensor {
         100.0 * (self.cpu() - before).as_secs_f64() / from.elapsed().as_secs_f64()
     }
 
-    fn proc(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
-    }
-
     fn rss_kib(&self) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        process::rss_kib(self.child.id())
     }
 
-    /// CPU time so far, in steps of 10 ms.
     fn cpu(&self) -> Duration {
-        let stat = self.proc("stat");
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let ticks = fields.split_whitespace().skip(11).take(2);
-        Duration::from_millis(ticks.map(|t| t.parse::<u64>().unwrap()).sum::<u64>() * 10)
+        process::cpu(self.child.id())
     }
 }
 
@@ -212,17 +199,4 @@ impl Drop for Sensor {
 /// `KUBE_BINARY`, or the one that was built beside this.
 fn binary() -> OsString {
     std::env::var_os("KUBE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_afferent").into())
-}
-
-fn kubeconfig(api: &FakeApi, dir: &Path) -> String {
-    let path = dir.join("kubeconfig");
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: it\ncontexts:\n- name: it\n  context: {{cluster: it, user: it}}\n\
-         clusters:\n- name: it\n  cluster:\n    server: {}\n    certificate-authority: {}\n\
-         users:\n- name: it\n  user:\n    token: sense-token\n",
-        api.server,
-        api.dir.path().join("pki/ca.crt").display()
-    );
-    std::fs::write(&path, text).unwrap();
-    path.display().to_string()
 }

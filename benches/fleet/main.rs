@@ -19,6 +19,8 @@
 
 mod central;
 mod guests;
+#[path = "../support/process.rs"]
+mod process;
 mod sensor;
 
 use central::Central;

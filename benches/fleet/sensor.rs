@@ -1,8 +1,9 @@
 //! The sensor's process, as /proc and its own metrics show it.
 
+use super::process;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -70,19 +71,12 @@ impl Sensor {
     }
 
     pub fn rss_mib(&self) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kib / 1024
+        process::rss_kib(self.child.id()) / 1024
     }
 
     /// CPU time so far.
     pub fn cpu(&self) -> Duration {
-        let stat = self.proc("stat");
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(ticks * 10)
+        process::cpu(self.child.id())
     }
 
     /// When each report was durable.
@@ -95,12 +89,8 @@ impl Sensor {
         self.durable.lock().unwrap().len()
     }
 
-    fn proc(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
-    }
-
     fn metric(&self, name: &str) -> u64 {
-        let page = self.page();
+        let page = process::page(self.port);
         let line = page.lines().find_map(|line| line.strip_prefix(name));
         line.map_or(0, |value| value.parse().unwrap())
     }
@@ -119,17 +109,6 @@ impl Sensor {
             }
             before = now;
         }
-    }
-
-    fn page(&self) -> String {
-        let ask = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-            stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
-            let mut page = String::new();
-            stream.read_to_string(&mut page)?;
-            Ok(page)
-        };
-        ask().unwrap_or_default()
     }
 }
 

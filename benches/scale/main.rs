@@ -31,6 +31,8 @@ mod consumer;
 #[path = "../fleet/guests.rs"]
 mod guests;
 mod nats;
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../fleet/sensor.rs"]
 mod sensor;
 

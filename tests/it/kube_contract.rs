@@ -6,6 +6,7 @@ use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::https::{Https, HttpsAnswer};
 use crate::support::kube_api::FakeApi;
+use crate::support::kubeconfig::kubeconfig;
 use afferent::kube::{
     KubeClient, KubeError, KubeSource, TlsChoice, VsockDialer, VsockTarget, WebSocket,
 };
@@ -95,16 +96,8 @@ impl Peer {
 
     /// A kubeconfig for this token.
     pub fn kubeconfig(&self, directory: &Path, token: &str) -> PathBuf {
-        let path = directory.join(format!("kubeconfig-{token}"));
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: it\ncontexts:\n- name: it\n  context: {{cluster: it, user: it}}\n\
-             clusters:\n- name: it\n  cluster:\n    server: {}\n    certificate-authority: {}\n\
-             users:\n- name: it\n  user:\n    token: {token}\n",
-            self.server,
-            self.folder.join("pki/ca.crt").display()
-        );
-        std::fs::write(&path, text).unwrap();
-        path
+        let authority = self.folder.join("pki/ca.crt");
+        kubeconfig(directory, &self.server, &authority, token)
     }
 
     pub fn agent(&self, namespace: &str, name: &str) -> PathBuf {

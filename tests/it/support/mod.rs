@@ -15,6 +15,7 @@ pub mod headers;
 pub mod held;
 pub mod https;
 pub mod kube_api;
+pub mod kubeconfig;
 pub mod mirror;
 pub mod nats_server;
 pub mod old;
