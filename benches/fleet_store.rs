@@ -26,8 +26,8 @@ mod slot;
 
 use afferent::clock::WallTime;
 use afferent::report::{
-    Envelope, Epoch, Evr, Facts, Generation, GuestId, Origin, Package, Report, ReportKey, Trigger,
-    VmId,
+    Envelope, Epoch, Evr, Facts, Generation, GuestId, Origin, Package, Report, ReportKey,
+    Repository, Trigger, VmId,
 };
 use afferent::sense::fleet::query::FleetQuery;
 use afferent::sense::fleet::{Fleet, FleetLimits};
@@ -299,6 +299,19 @@ fn report(packages: Vec<Package>) -> Report {
     };
     (report.distribution.id, report.distribution.version_id) = ("rhel".into(), "9.4".into());
     report.distribution.pretty_name = "Red Hat Enterprise Linux 9.4 (Plow)".into();
+    report.distribution.cpe = "cpe:/o:redhat:enterprise_linux:9::baseos".into();
+    report.distribution.arch = "x86_64".into();
+    // As a guest has them whose repositories were mapped.
+    for part in ["baseos", "appstream", "codeready-builder", "supplementary"] {
+        for cpe in ["enterprise_linux:9", "rhel_eus:9.4"] {
+            report.repositories.push(Repository {
+                id: format!("rhel-9-for-x86_64-{part}-rpms"),
+                key: "rhel-cpe-repository".into(),
+                cpe: format!("cpe:/o:redhat:{cpe}::{part}"),
+                ..Repository::default()
+            });
+        }
+    }
     report.normalize();
     report
 }

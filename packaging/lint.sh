@@ -63,7 +63,7 @@ offered() {
     bash -c '. packaging/completions/afferent.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _afferent; echo "${COMPREPLY[@]}"' - "$@"
     fish --no-config -c 'source packaging/completions/afferent.fish; complete -C "$argv"' "$*" | cut -f1 | paste -sd' '
 }
-for case in 'serve --reactive-scan |on off' 'mirror run --identity |host-mac pair' 'mirror ap|apply approve' 'serve --reactive-b|--reactive-burst' 'serve --tls |off files kubevirt' 'fleet ex|export' 'fleet export --format |json csv'; do
+for case in 'serve --reactive-scan |on off' 'mirror run --identity |host-mac pair' 'mirror ap|apply approve' 'serve --reactive-b|--reactive-burst' 'serve --tls |off files kubevirt' 'fleet ex|export' 'fleet export --format |json csv cyclonedx'; do
     read -ra line <<<"afferent ${case%|*}"
     [[ $case != *' |'* ]] || line+=("")
     while read -ra words; do

@@ -57,7 +57,7 @@ _afferent() {
     " fleet show") offers="--at --state-dir --json --help" ;;
     " fleet changes") offers="--since --vm --package --follow --state-dir --json --help" ;;
     " fleet diff") offers="--state-dir --json --help" ;;
-    " fleet export") offers="--format --vm --state-dir --json --help" ;;
+    " fleet export") offers="--format --output --vm --state-dir --json --help" ;;
     " rescan") offers="--vm --state-dir --no-wait --json --help" ;;
     " status") offers="--state-dir --json --dead --vm --state --retry --drop --bundle --help" ;;
     " check-config") offers="--show serve sense mirror --help" ;;
@@ -104,7 +104,7 @@ _afferent() {
     " mirror explain --names") offers="unique free" ;;
     " mirror explain --duplicates") offers="last both" ;;
     " mirror explain --clear") offers="clear preserve" ;;
-    " fleet export --format") offers="json csv" ;;
+    " fleet export --format") offers="json csv cyclonedx" ;;
     esac
     # The value of a flag, and any other word, is a file for all that is known here.
     mapfile -t COMPREPLY < <(compgen -W "$offers" -- "$word")

@@ -3,14 +3,16 @@
 //! The running sensor answers on its control socket; where none runs, the same is read from `sense.redb`.
 
 mod asking;
+mod export;
 mod print;
 
-use super::{DONE, FAILED, USAGE, complain, native, print_data, write_data, write_lines};
+use super::{DONE, FAILED, USAGE, complain, native, write_data, write_lines};
 use crate::clock::{self, WallTime};
 use crate::sense::fleet::query::FleetQuery;
 use crate::sense::fleet::query::find::PackageFilter;
 use argh::FromArgs;
 use asking::Fleet;
+use export::ExportFormat;
 use serde_json::Value;
 use std::io;
 use std::path::PathBuf;
@@ -152,9 +154,12 @@ asking! {
     /// Write all guests with their packages, for programs.
     #[argh(subcommand, name = "export")]
     ExportArgs {
-        /// json (default) or csv
-        #[argh(option, arg_name = "json|csv")]
+        /// json (default), csv, or cyclonedx: a bill of materials of each guest, one a line
+        #[argh(option, arg_name = "json|csv|cyclonedx")]
         format: Option<ExportFormat>,
+        /// directory for cyclonedx: a file VM.cdx.json of each guest
+        #[argh(option, arg_name = "DIR", from_str_fn(native::path))]
+        output: Option<PathBuf>,
         /// only this guest
         #[argh(option, arg_name = "VM")]
         vm: Option<String>,
@@ -200,26 +205,6 @@ impl std::str::FromStr for Since {
         let time = clock::parse_duration(text)
             .map_err(|_| format!("{text:?} is neither a time nor a duration such as 1h"))?;
         Ok(Self(clock::wall_now().before(time)))
-    }
-}
-
-/// How an export is written.
-#[derive(Clone, Copy, Default, PartialEq)]
-enum ExportFormat {
-    #[default]
-    Json,
-    Csv,
-}
-
-impl std::str::FromStr for ExportFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "json" => Ok(Self::Json),
-            "csv" => Ok(Self::Csv),
-            _ => Err("a format is json or csv".into()),
-        }
     }
 }
 
@@ -273,7 +258,7 @@ pub(super) fn run(args: &FleetArgs) -> u8 {
             let vms = (args.from.clone(), args.to.clone());
             args.fleet().tell(&FleetQuery::Diff { vms }, print::diff)
         }
-        Some(Command::Export(args)) => export(args),
+        Some(Command::Export(args)) => export::export(args),
     };
     done.unwrap_or_else(|complaint| complain(complaint.code, &complaint.what))
 }
@@ -362,43 +347,5 @@ fn changes(args: &ChangesArgs) -> Result<u8, Complaint> {
             return Ok(DONE);
         }
         std::thread::sleep(FOLLOW);
-    }
-}
-
-/// One guest a line, within one array or below one head.
-fn export(args: &ExportArgs) -> Result<u8, Complaint> {
-    let (mut fleet, mut after, mut is_first) = (args.fleet(), None, true);
-    let format = args.format.unwrap_or_default();
-    loop {
-        let query = FleetQuery::Export {
-            vm: args.vm.clone(),
-            after,
-        };
-        let answer = fleet.ask(&query)?;
-        after = answer["next"].as_str().map(str::to_owned);
-        let is_last = after.is_none();
-        let written = print_data(|out| {
-            let guests = answer["guests"].as_array();
-            match format {
-                ExportFormat::Csv => print::csv(guests, is_first, out)?,
-                ExportFormat::Json => {
-                    for guest in guests.into_iter().flatten() {
-                        let before = if is_first { "[\n" } else { ",\n" };
-                        write!(out, "{before}{guest}")?;
-                        is_first = false;
-                    }
-                    match (is_last, is_first) {
-                        (true, true) => writeln!(out, "[]")?,
-                        (true, false) => writeln!(out, "\n]")?,
-                        (false, _) => {}
-                    }
-                }
-            }
-            is_first = false;
-            Ok(())
-        });
-        if written != DONE || is_last {
-            return Ok(written);
-        }
     }
 }

@@ -209,6 +209,7 @@ fn bill(args: &PullArgs, answer: &Answer, format: BomFormat) -> Result<Vec<u8>, 
     let guest_id = answer.meta.facts.get(facts::GUEST_ID);
     let subject = Subject {
         report,
+        digest: report.digest(),
         host: guest_id.unwrap_or(&address),
         at: at.or(generated_at(&answer.meta)),
         id_like: &[],

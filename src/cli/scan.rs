@@ -124,6 +124,7 @@ fn bill(scanned: &Scanned, root: &Path, at: WallTime, format: BomFormat) -> Vec<
     let name = scan::host_name(root).or_else(|| Some(scan::guest_id(root)?.to_string()));
     let subject = Subject {
         report: &scanned.report,
+        digest: scanned.report.digest(),
         host: name.as_deref().unwrap_or(bill_of_materials::NO_NAME),
         at,
         id_like: &scanned.beside.id_like,

@@ -23,7 +23,7 @@ mod tests;
 pub use distro::remark;
 
 use crate::clock::WallTime;
-use crate::report::{Package, PackageDetails, Report};
+use crate::report::{Digest, Package, PackageDetails, Report};
 use distro::DistroNames;
 use license::Licenses;
 use sha2::{Digest as _, Sha256};
@@ -55,6 +55,8 @@ pub enum BomFormat {
 pub struct Subject<'a> {
     /// What is installed.
     pub report: &'a Report,
+    /// Over its content, also where not all of the content is in `report`.
+    pub digest: Digest,
     /// Name of the machine, for people.
     pub host: &'a str,
     /// When the report was made.
@@ -83,7 +85,7 @@ impl<'a> Subject<'a> {
     fn serial(&self) -> Uuid {
         let hash = Sha256::new()
             .chain_update(DOMAIN)
-            .chain_update(self.report.digest().as_bytes())
+            .chain_update(self.digest.as_bytes())
             .chain_update(self.at.unix_ms().to_be_bytes())
             .chain_update([u8::from(!self.details.is_empty())])
             .chain_update(self.host)

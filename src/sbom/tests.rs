@@ -43,6 +43,7 @@ fn openssl_libs() -> Package {
 fn subject<'a>(report: &'a Report, details: &'a [PackageDetails]) -> Subject<'a> {
     Subject {
         report,
+        digest: report.digest(),
         host: "web-1",
         at: "2026-11-21T10:00:00.123Z".parse().unwrap(),
         id_like: &[],

@@ -9,6 +9,7 @@
 //! in one hop. A report counts as known only when it is on disk here, and leaves the disk only when
 //! Central has it: kill the process anywhere, and nothing is lost.
 
+mod bill_of_materials;
 mod control;
 pub mod deliver;
 pub mod engine;

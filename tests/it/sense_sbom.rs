@@ -1,12 +1,16 @@
 //! `afferent sense --deliver sbom:DIR`: a bill of materials of every guest, whole at every moment.
 
+use crate::support::agent::Launch;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
+use crate::support::fixtures;
 use crate::support::program::{Program, status};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 struct World {
@@ -135,4 +139,102 @@ fn while_the_directory_is_away_reports_wait() {
     fs::rename(world.place("away"), world.place("sboms")).unwrap();
     world.all_are_there();
     assert!(sense.terminate().success());
+}
+
+fn export(state: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["fleet", "export", "--format", "cyclonedx", "--state-dir"])
+        .arg(state)
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+/// Every file of a directory, by name.
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(directory).unwrap();
+    let files = entries.map(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        (name, fs::read(entry.path()).unwrap())
+    });
+    files.collect()
+}
+
+/// Loss prevented: a scanner that decides otherwise by an export than by what was delivered.
+#[test]
+fn an_export_of_the_fleet_is_byte_for_byte_what_was_delivered_of_every_real_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let names = fixtures::names().into_iter();
+    let names = names.filter(|name| name != "no-packages-table-sqlite");
+    let guests: Vec<_> = names
+        .enumerate()
+        .map(|(n, name)| {
+            let root = fixtures::unpack(&name);
+            // The release decides what scanners are told about repositories.
+            let version = ["8.9", "9.4", "10.0"][n % 3];
+            let release = format!(
+                "ID=rhel\nNAME=RHEL\nVERSION_ID={version}\nPRETTY_NAME=\"RHEL {version}\"\n\
+                 CPE_NAME=\"cpe:/o:redhat:enterprise_linux:{version}\"\n"
+            );
+            fs::create_dir_all(root.path().join("etc")).unwrap();
+            fs::write(root.path().join("etc/os-release"), release).unwrap();
+            let launch = Launch::on(root.path());
+            let agent = launch.start();
+            (name, root, launch, agent)
+        })
+        .collect();
+    fs::create_dir(place("sboms")).unwrap();
+    let vms: Vec<String> = guests
+        .iter()
+        .map(|(name, _, launch, _)| format!("{name}=unix:{}/socket", launch.home().display()))
+        .collect();
+    let vms: Vec<&str> = vms.iter().flat_map(|vm| ["--vm", vm]).collect();
+    let sink = format!("sbom:{}", place("sboms").display());
+    let mut sense = Program::sense(&place("state"), &sink, &vms);
+    let delivered = eventually("all are delivered", || {
+        let files = files(&place("sboms"));
+        let are_whole = files.keys().all(|name| !name.starts_with('.'));
+        (files.len() == guests.len() && are_whole).then_some(files)
+    });
+    assert_eq!(delivered.len(), 13);
+    // The running sensor answers, and after it the file does.
+    for round in ["running", "stopped"] {
+        if round == "stopped" {
+            assert!(sense.terminate().success());
+        }
+        fs::create_dir(place(round)).unwrap();
+        let output = export(
+            &place("state"),
+            &["--output", place(round).to_str().unwrap()],
+        );
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(
+            files(&place(round)).keys().collect::<Vec<_>>(),
+            delivered.keys().collect::<Vec<_>>()
+        );
+        for (name, document) in &delivered {
+            assert!(
+                files(&place(round))[name] == *document,
+                "{name} differs, {round}"
+            );
+            let vm = name.strip_suffix(".cdx.json").unwrap();
+            let one = export(&place("state"), &["--vm", vm]);
+            assert!(one.stdout == *document, "--vm {vm} differs, {round}");
+        }
+        let lines = export(&place("state"), &[]).stdout;
+        let all: Vec<u8> = delivered.values().flatten().copied().collect();
+        assert!(lines == all, "the lines differ, {round}");
+    }
+    let output = export(&place("state"), &["--vm", "nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+    let output = export(&place("state"), &["--output", "/nowhere"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && said.contains("/nowhere"),
+        "{said}"
+    );
+    let other = export(&place("state"), &["--format", "csv", "--output", "."]);
+    assert_eq!(other.status.code(), Some(2), "a format is named once");
 }

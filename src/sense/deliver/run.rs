@@ -9,8 +9,8 @@ use super::outcome::Outcome;
 use super::sink::{Delivery, DocumentForm, DocumentKind, Sink};
 use crate::blocking::Blocking;
 use crate::clock::{self, WallClock, WallTime};
-use crate::report::{Envelope, ReportView, VmId};
-use crate::sbom::{BomFormat, Subject};
+use crate::report::VmId;
+use crate::sense::bill_of_materials;
 use crate::sense::limits::{ConcurrencyLimits, Urgency};
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::table::{DocumentId, StoredEnvelope};
@@ -292,7 +292,9 @@ impl Job {
         let mut body = Vec::with_capacity(stored.len() * AS_JSON);
         let written = match (self.form, &envelope.report) {
             (DocumentForm::CycloneDx, Some(report)) => {
-                body = bill_of_materials(&envelope, report);
+                let (vm, report) = (envelope.vm.as_str(), report.to_report());
+                let (digest, at) = (envelope.digest, envelope.generated_at);
+                body = bill_of_materials::of_guest(vm, &report, digest, at);
                 Ok(())
             }
             _ if *precedent == Precedent::Same && self.shortens_unchanged => {
@@ -320,18 +322,6 @@ impl Job {
         };
         Ok((delivery, envelope.generated_at))
     }
-}
-
-/// The bill of materials of a guest, which is called there as it is here: agents do not say its host name.
-fn bill_of_materials(envelope: &Envelope<'_>, report: &ReportView<'_>) -> Vec<u8> {
-    let subject = Subject {
-        report: &report.to_report(),
-        host: envelope.vm.as_str(),
-        at: envelope.generated_at,
-        id_like: &[],
-        details: &[],
-    };
-    subject.document(BomFormat::CycloneDx)
 }
 
 fn unreadable(error: &StoreError) -> Outcome {

@@ -1,8 +1,9 @@
 //! A document about a guest as the fleet store takes it: made where reports are decoded, beside the loop and
 //! outside of any transaction.
 
-use super::index::{Interned, PackageIndex};
+use super::index::{Interned, RowIndex};
 use super::package::StoredPackage;
+use super::platform::StoredPlatform;
 use crate::clock::WallTime;
 use crate::report::diff::KEY_PACKAGE;
 use crate::report::{
@@ -29,16 +30,22 @@ pub(super) struct FleetContent {
     pub(super) distribution: Distribution,
     /// By id; one that is installed twice is here twice.
     pub(super) packages: Vec<Arc<Interned>>,
+    pub(super) platform: Arc<Interned>,
 }
 
 impl FleetDocument {
     /// `None` when the packages cannot be numbered or encoded, which costs this document its place in the
     /// fleet store alone.
-    pub(super) fn new(index: &Mutex<PackageIndex>, envelope: &Envelope<'_>) -> Option<Self> {
+    pub(super) fn new(
+        packages: &Mutex<RowIndex>,
+        platforms: &Mutex<RowIndex>,
+        envelope: &Envelope<'_>,
+    ) -> Option<Self> {
         let content = match &envelope.report {
             Some(report) => Some(FleetContent {
                 distribution: report.distribution.clone(),
-                packages: intern(index, report)?,
+                packages: intern(packages, report)?,
+                platform: intern_platform(platforms, report)?,
             }),
             None => None,
         };
@@ -56,7 +63,7 @@ impl FleetDocument {
     }
 }
 
-fn intern(index: &Mutex<PackageIndex>, report: &ReportView<'_>) -> Option<Vec<Arc<Interned>>> {
+fn intern(index: &Mutex<RowIndex>, report: &ReportView<'_>) -> Option<Vec<Arc<Interned>>> {
     let mut packages = Vec::with_capacity(report.packages.len());
     let mut bytes = Vec::with_capacity(256);
     let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,9 +73,17 @@ fn intern(index: &Mutex<PackageIndex>, report: &ReportView<'_>) -> Option<Vec<Ar
         }
         let package = StoredPackage::of(package);
         package.write_to(&mut bytes).ok()?;
-        packages.push(index.intern(&bytes, &package)?);
+        let group = index.group(package.name, package.arch);
+        packages.push(index.intern(&bytes, group)?);
     }
     drop(index);
     packages.sort_unstable_by_key(|package| package.id);
     Some(packages)
+}
+
+fn intern_platform(index: &Mutex<RowIndex>, report: &ReportView<'_>) -> Option<Arc<Interned>> {
+    let mut bytes = Vec::with_capacity(1024);
+    StoredPlatform::of(report).write_to(&mut bytes).ok()?;
+    let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
+    index.intern(&bytes, 0)
 }

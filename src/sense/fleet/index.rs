@@ -1,7 +1,8 @@
-//! The distinct packages of the fleet in memory: bytes to id, and how many guests have each.
+//! The distinct rows of a table of the fleet store in memory, packages or platforms: bytes to id, and how many
+//! guests have each.
 //!
 //! ```text
-//! intern   pull threads   the bytes of a package -> its entry, a new one with the next id if need be
+//! intern   pull threads   the bytes of a row -> its entry, a new one with the next id if need be
 //! commit   the writer     what a transaction that is on disk changed: references, rows
 //! ```
 //!
@@ -10,23 +11,22 @@
 //! nothing. An entry is freed when no guest has it, no change log row names it, and no document on its way to
 //! the writer holds it.
 
-use super::package::StoredPackage;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use twox_hash::XxHash64;
 
-/// Entries whose hashes follow one another before a package is kept as one of its own: only somebody who
+/// Entries whose hashes follow one another before a row is kept as one of its own: only somebody who
 /// makes hashes collide gets there.
 const MOST_PROBES: u64 = 32;
 
-/// A distinct package.
+/// A distinct row.
 #[derive(Debug)]
 pub(super) struct Interned {
     pub(super) id: u32,
-    /// Its row, see [`StoredPackage`].
+    /// The row, such as [`super::StoredPackage`].
     pub(super) bytes: Box<[u8]>,
-    /// Over name and architecture: equal for all versions of a package.
+    /// Of a package: over name and architecture, equal for all versions of it. 0 for other rows.
     pub(super) group: u64,
 }
 
@@ -52,7 +52,7 @@ impl Hasher for Identity {
 
 /// What is known of an entry.
 struct Use {
-    package: Arc<Interned>,
+    row: Arc<Interned>,
     hash: u64,
     /// Guests that have it; one that has it twice counts twice.
     references: u64,
@@ -74,7 +74,7 @@ pub(super) struct Staged {
 }
 
 /// All entries.
-pub(super) struct PackageIndex {
+pub(super) struct RowIndex {
     seed: u64,
     by_hash: HashMap<u64, Arc<Interned>, BuildHasherDefault<Identity>>,
     by_id: HashMap<u32, Use>,
@@ -83,7 +83,7 @@ pub(super) struct PackageIndex {
     unused: BTreeSet<(u64, u32)>,
 }
 
-impl PackageIndex {
+impl RowIndex {
     pub(super) fn new(next_id: u32) -> Self {
         Self {
             seed: fastrand::u64(..),
@@ -105,22 +105,18 @@ impl PackageIndex {
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&Arc<Interned>> {
-        self.by_id.get(&id).map(|entry| &entry.package)
+        self.by_id.get(&id).map(|entry| &entry.row)
     }
 
     /// Takes over a row of the table, of which no guest is known yet.
-    pub(super) fn restore(&mut self, id: u32, bytes: &[u8], package: &StoredPackage<'_>) {
+    pub(super) fn restore(&mut self, id: u32, bytes: &[u8], group: u64) {
         let hash = XxHash64::oneshot(self.seed, bytes);
-        self.insert(id, bytes, self.group(package), hash, true);
+        self.insert(id, bytes, group, hash, true);
         self.next_id = self.next_id.max(id.saturating_add(1));
     }
 
-    /// The entry of a package whose row these are; `None` when all ids were given out.
-    pub(super) fn intern(
-        &mut self,
-        bytes: &[u8],
-        package: &StoredPackage<'_>,
-    ) -> Option<Arc<Interned>> {
+    /// The entry of the row of these bytes; `None` when all ids were given out.
+    pub(super) fn intern(&mut self, bytes: &[u8], group: u64) -> Option<Arc<Interned>> {
         let hash = XxHash64::oneshot(self.seed, bytes);
         for probe in 0..MOST_PROBES {
             match self.by_hash.get(&hash.wrapping_add(probe)) {
@@ -133,7 +129,7 @@ impl PackageIndex {
         self.next_id = id.checked_add(1)?;
         // Until a guest has it; no row of the change log names it.
         self.unused.insert((0, id));
-        Some(self.insert(id, bytes, self.group(package), hash, false))
+        Some(self.insert(id, bytes, group, hash, false))
     }
 
     fn insert(
@@ -144,7 +140,7 @@ impl PackageIndex {
         hash: u64,
         is_stored: bool,
     ) -> Arc<Interned> {
-        let package = Arc::new(Interned {
+        let row = Arc::new(Interned {
             id,
             bytes: bytes.into(),
             group,
@@ -154,23 +150,24 @@ impl PackageIndex {
             .into_iter()
             .find(|hash| !self.by_hash.contains_key(hash));
         if let Some(hash) = free {
-            self.by_hash.insert(hash, package.clone());
+            self.by_hash.insert(hash, row.clone());
         }
         let entry = Use {
-            package: package.clone(),
+            row: row.clone(),
             hash: free.unwrap_or(hash),
             references: 0,
             is_stored,
             unused_since: 0,
         };
         self.by_id.insert(id, entry);
-        package
+        row
     }
 
-    fn group(&self, package: &StoredPackage<'_>) -> u64 {
-        XxHash64::oneshot(self.seed, package.name.as_bytes())
+    /// What all packages of a name and an architecture have in common.
+    pub(super) fn group(&self, name: &str, arch: &str) -> u64 {
+        XxHash64::oneshot(self.seed, name.as_bytes())
             .rotate_left(1)
-            .wrapping_add(XxHash64::oneshot(self.seed, package.arch.as_bytes()))
+            .wrapping_add(XxHash64::oneshot(self.seed, arch.as_bytes()))
     }
 
     /// Counts a guest that was read from the table.
@@ -208,7 +205,7 @@ impl PackageIndex {
         let entries = grown.filter_map(|(id, _)| self.by_id.get(id));
         entries
             .filter(|entry| !entry.is_stored)
-            .map(|entry| &entry.package)
+            .map(|entry| &entry.row)
     }
 
     /// At most so many entries that nobody needs, with the change log row `oldest` as its first one.
@@ -227,8 +224,8 @@ impl PackageIndex {
     /// Whether a document on its way to the writer holds the entry, beside the two maps.
     fn is_pinned(&self, entry: &Use) -> bool {
         let by_hash = self.by_hash.get(&entry.hash);
-        let own = by_hash.is_some_and(|held| Arc::ptr_eq(held, &entry.package));
-        Arc::strong_count(&entry.package) > 1 + usize::from(own)
+        let own = by_hash.is_some_and(|held| Arc::ptr_eq(held, &entry.row));
+        Arc::strong_count(&entry.row) > 1 + usize::from(own)
     }
 
     /// A transaction is on disk.
@@ -267,7 +264,7 @@ impl PackageIndex {
         };
         let (hash, since) = (entry.hash, entry.unused_since);
         let by_hash = self.by_hash.get(&hash);
-        if by_hash.is_some_and(|held| Arc::ptr_eq(held, &entry.package)) {
+        if by_hash.is_some_and(|held| Arc::ptr_eq(held, &entry.row)) {
             self.by_hash.remove(&hash);
         }
         self.by_id.remove(&id);
@@ -276,17 +273,17 @@ impl PackageIndex {
 }
 
 impl Staged {
-    /// Counts a guest that has the package from now on, or has it no longer.
+    /// Counts a guest that has the row from now on, or has it no longer.
     pub(super) fn refer(&mut self, id: u32, by: i64) {
         *self.references.entry(id).or_default() += by;
     }
 
-    /// The row of a package was written.
+    /// The row was written.
     pub(super) fn stored(&mut self, id: u32) {
         self.stored.push(id);
     }
 
-    /// The rows of these packages were removed; later rows of the change log have at least this number.
+    /// These rows were removed; later rows of the change log have at least this number.
     pub(super) fn end(&mut self, freed: Vec<u32>, next_change: u64) {
         (self.freed, self.next_change) = (freed, next_change);
     }
@@ -297,19 +294,20 @@ mod tests {
     use super::*;
     use crate::sense::fleet::package;
 
-    fn intern(index: &mut PackageIndex, name: &str) -> Arc<Interned> {
+    fn intern(index: &mut RowIndex, name: &str) -> Arc<Interned> {
         let stored = package::tests::named(name);
         let mut bytes = Vec::new();
         stored.write_to(&mut bytes).unwrap();
-        index.intern(&bytes, &stored).unwrap()
+        let group = index.group(stored.name, stored.arch);
+        index.intern(&bytes, group).unwrap()
     }
 
-    fn commit(index: &mut PackageIndex, refer: &[(u32, i64)], oldest: u64, next: u64) -> Vec<u32> {
+    fn commit(index: &mut RowIndex, refer: &[(u32, i64)], oldest: u64, next: u64) -> Vec<u32> {
         let mut staged = Staged::default();
         for (id, by) in refer {
             staged.refer(*id, *by);
         }
-        let stored: Vec<u32> = index.to_store(&staged).map(|package| package.id).collect();
+        let stored: Vec<u32> = index.to_store(&staged).map(|row| row.id).collect();
         stored.iter().for_each(|id| staged.stored(*id));
         let freed = index.to_free(&staged, oldest, 10);
         staged.end(freed.clone(), next);
@@ -319,7 +317,7 @@ mod tests {
 
     #[test]
     fn equal_packages_are_one_entry() {
-        let mut index = PackageIndex::new(7);
+        let mut index = RowIndex::new(7);
         let (a, b, again) = (
             intern(&mut index, "a"),
             intern(&mut index, "b"),
@@ -331,7 +329,7 @@ mod tests {
 
     #[test]
     fn packages_whose_hashes_collide_stay_two() {
-        let mut index = PackageIndex::new(0);
+        let mut index = RowIndex::new(0);
         let a = intern(&mut index, "a");
         let hash = index.by_id[&a.id].hash;
         // As if `b` had the hash of `a`.
@@ -342,7 +340,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_freed_once_neither_guest_nor_history_nor_a_document_needs_it() {
-        let mut index = PackageIndex::new(0);
+        let mut index = RowIndex::new(0);
         let id = intern(&mut index, "a").id;
         assert_eq!(commit(&mut index, &[(id, 1)], 0, 1), [0u32; 0]);
         // The last guest drops it: rows before number 5 may name it.
@@ -366,7 +364,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_taken_while_its_row_goes_gets_its_row_back() {
-        let mut index = PackageIndex::new(0);
+        let mut index = RowIndex::new(0);
         let id = intern(&mut index, "a").id;
         commit(&mut index, &[(id, 1)], 0, 1);
         commit(&mut index, &[(id, -1)], 1, 1);
@@ -384,7 +382,7 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_document_that_was_never_written_goes() {
-        let mut index = PackageIndex::new(0);
+        let mut index = RowIndex::new(0);
         drop(intern(&mut index, "a"));
         assert_eq!(commit(&mut index, &[], 0, 0), [0]);
         assert_eq!(index.len(), 0);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! packages   id -> StoredPackage        each distinct package once
-//! guests     vm id -> GuestState        its last report: facts, and a sorted list of package ids
+//! platforms  id -> StoredPlatform       each distinct set of a distribution and repositories once
+//! guests     vm id -> GuestState        its last report: facts, its platform, and a sorted list of package ids
 //! changes    number -> ChangeRow        one a guest and change, oldest first, linked to the guest's row before
 //! meta       next_package, change_bytes
 //! ```
@@ -14,12 +15,15 @@
 //! - A package is kept while a guest has it or a row of the change log names it.
 //! - A guest's first report is a baseline row in the log, not a change.
 
+mod distinct;
 mod document;
 #[cfg(test)]
 mod fixture;
 mod ids;
 mod index;
+mod load;
 mod package;
+mod platform;
 pub mod query;
 mod row;
 mod table;
@@ -31,7 +35,7 @@ pub(crate) use table::FleetTx;
 use crate::report::{Digest, Envelope, VmId};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Page;
-use index::{PackageIndex, Staged};
+use index::{RowIndex, Staged};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -71,7 +75,8 @@ pub struct FleetCounts {
 
 /// The store, as the sensor holds it. Its tables are written by one writer, see [`FleetTx`].
 pub struct Fleet {
-    index: Mutex<PackageIndex>,
+    packages: Mutex<RowIndex>,
+    platforms: Mutex<RowIndex>,
     state: Mutex<FleetState>,
     limits: FleetLimits,
 }
@@ -89,7 +94,8 @@ struct FleetState {
 
 /// What a transaction did: takes effect in memory once it is on disk, with [`Fleet::committed`].
 pub(crate) struct FleetStaged {
-    index: Staged,
+    packages: Staged,
+    platforms: Staged,
     counts: FleetCounts,
     next_change: u64,
     /// Guests that were missing and no longer are.
@@ -106,10 +112,11 @@ impl Fleet {
         limits: FleetLimits,
         known: &HashMap<VmId, Digest>,
     ) -> Result<Self, StoreError> {
-        let (index, state) = table::load(store, known)?;
+        let loaded = load::load(store, known)?;
         Ok(Self {
-            index: Mutex::new(index),
-            state: Mutex::new(state),
+            packages: Mutex::new(loaded.packages),
+            platforms: Mutex::new(loaded.platforms),
+            state: Mutex::new(loaded.state),
             limits,
         })
     }
@@ -132,7 +139,7 @@ impl Fleet {
     /// How much is in the store.
     pub fn counts(&self) -> FleetCounts {
         FleetCounts {
-            packages: self.index().len() as u64,
+            packages: held(&self.packages).len() as u64,
             ..self.state().counts
         }
     }
@@ -163,7 +170,7 @@ impl Fleet {
 
     /// Makes a document ready to be stored.
     pub fn prepare(&self, envelope: &Envelope<'_>) -> Option<FleetDocument> {
-        let document = FleetDocument::new(&self.index, envelope);
+        let document = FleetDocument::new(&self.packages, &self.platforms, envelope);
         if document.is_none() {
             tracing::error!(vm = %envelope.vm, "the packages of this guest cannot be numbered: it is left out of the fleet store");
         }
@@ -172,7 +179,8 @@ impl Fleet {
 
     /// The transaction is on disk.
     pub(crate) fn committed(&self, staged: FleetStaged) {
-        self.index().commit(staged.index);
+        held(&self.packages).commit(staged.packages);
+        held(&self.platforms).commit(staged.platforms);
         let mut state = self.state();
         (state.counts, state.next_change) = (staged.counts, staged.next_change);
         for vm in &staged.found {
@@ -183,20 +191,21 @@ impl Fleet {
 
     /// A new file was begun: nothing is stored any more.
     pub(crate) fn lost(&self) {
-        let mut index = self.index();
-        let next_id = index.next_id();
-        *index = PackageIndex::new(next_id);
-        drop(index);
+        for index in [&self.packages, &self.platforms] {
+            let mut index = held(index);
+            let next_id = index.next_id();
+            *index = RowIndex::new(next_id);
+        }
         *self.state() = FleetState::default();
     }
 
-    fn index(&self) -> MutexGuard<'_, PackageIndex> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn state(&self) -> MutexGuard<'_, FleetState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.state)
     }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

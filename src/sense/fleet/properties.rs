@@ -163,7 +163,12 @@ fn check(rig: &Rig, model: &BTreeMap<String, Guest>) {
     let counts = rig.fleet.counts();
     assert_eq!(counts.guests, model.len() as u64);
     let fresh = Fleet::load(&rig.store, rig.limits, &rig.known).unwrap();
-    assert_eq!(fresh.index().references(), rig.fleet.index().references());
+    for index in [
+        |fleet: &Fleet| held(&fleet.packages).references(),
+        |fleet: &Fleet| held(&fleet.platforms).references(),
+    ] {
+        assert_eq!(index(&fresh), index(&rig.fleet));
+    }
     let (fresh, counts) = (fresh.counts(), rig.fleet.counts());
     assert_eq!(
         (fresh.changes, fresh.change_bytes),

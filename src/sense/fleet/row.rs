@@ -8,6 +8,8 @@ use crate::store::{CodecError, TxError};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash64;
 
+pub(super) mod v1;
+
 /// What is known of a guest: its last report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GuestState<'a> {
@@ -42,10 +44,19 @@ pub(super) struct GuestState<'a> {
     pub packages: u32,
     /// Their ids, see [`super::ids`].
     pub ids: &'a [u8],
+    /// Id of its platform, see [`super::platform`]; `None`: no full report came since version 1 of the row.
+    pub platform: Option<u32>,
 }
 
 impl<'a> Row<'a> for GuestState<'a> {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
+
+    fn read_old(version: u8, fields: &'a [u8]) -> Result<Self, CodecError> {
+        match version {
+            1 => codec::fields::<v1::GuestState<'_>>(fields).map(Into::into),
+            other => Err(CodecError::UnknownVersion(Some(other))),
+        }
+    }
 }
 
 impl GuestState<'_> {
@@ -201,7 +212,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn rows_are_read_as_version_1_wrote_them() {
+    fn rows_are_read_as_each_version_wrote_them() {
         let bytes = codec::encode(&change()).unwrap();
         assert_eq!(
             bytes,
@@ -210,7 +221,7 @@ pub(super) mod tests {
                 6, 1, 7, 8
             ]
         );
-        let state = GuestState {
+        let mut state = GuestState {
             key: key(1),
             digest: crate::report::Report::default().digest(),
             seen_at: WallTime::from_unix_ms(1),
@@ -226,15 +237,21 @@ pub(super) mod tests {
             newest_change: None,
             packages: 2,
             ids: &[1, 1],
+            platform: Some(9),
         };
         let bytes = codec::encode(&state).unwrap();
         // Between these are the 32 bytes of the digest.
-        assert_eq!((bytes.len(), &bytes[..4]), (73, &[1, 1, 7, 1][..]));
+        assert_eq!((bytes.len(), &bytes[..4]), (75, &[2, 1, 7, 1][..]));
         assert_eq!(
-            bytes[bytes.len() - 37..],
-            *b"\x01\x02\x03\x01\x00\x050.2.0\x04rhel\x039.4\x06RHEL 9\x01\x01a\x01b\x00\x02\x02\x01\x01"
+            bytes[bytes.len() - 39..],
+            *b"\x01\x02\x03\x01\x00\x050.2.0\x04rhel\x039.4\x06RHEL 9\x01\x01a\x01b\x00\x02\x02\x01\x01\x01\x09"
         );
         assert_eq!(codec::decode::<GuestState<'_>>(&bytes).unwrap(), state);
+        // Version 1 ends before the platform.
+        let mut old = bytes[..bytes.len() - 2].to_vec();
+        old[0] = 1;
+        state.platform = None;
+        assert_eq!(codec::decode::<GuestState<'_>>(&old).unwrap(), state);
     }
 
     #[test]

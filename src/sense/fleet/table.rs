@@ -1,48 +1,51 @@
 //! The tables of the fleet store, and how a transaction of the sensor's writer changes them.
 
+use super::distinct::DistinctTx;
 use super::document::{FleetContent, FleetDocument};
 use super::ids;
-use super::index::{Interned, PackageIndex, Staged};
+use super::index::Interned;
 use super::package::StoredPackage;
 use super::row::{self, ChangeEvent, ChangeRow, GuestState};
-use super::{Fleet, FleetCounts, FleetStaged, FleetState};
+use super::{Fleet, FleetCounts, FleetStaged, held};
 use crate::clock::WallTime;
+use crate::report::VmId;
 use crate::report::diff::{self, Installed};
-use crate::report::{Digest, VmId};
-use crate::store::{Store, StoreError, TxError};
+use crate::store::TxError;
 use redb::{
-    Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table,
-    TableDefinition, TableError, Value, WriteTransaction,
+    Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value,
+    WriteTransaction,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Id to package.
 pub(super) const PACKAGES: TableDefinition<u32, &[u8]> = TableDefinition::new("fleet_packages");
+/// Id to platform.
+pub(super) const PLATFORMS: TableDefinition<u32, &[u8]> = TableDefinition::new("fleet_platforms");
 /// VM id to last report.
 pub(super) const GUESTS: TableDefinition<&str, &[u8]> = TableDefinition::new("fleet_guests");
 /// Number to change.
 pub(super) const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("fleet_changes");
 /// Counters that outlive their rows.
-const META: TableDefinition<&str, u64> = TableDefinition::new("fleet_meta");
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("fleet_meta");
 /// Id of the next new package.
-const NEXT_PACKAGE: &str = "next_package";
+pub(super) const NEXT_PACKAGE: &str = "next_package";
 /// Number of the next row of the change log.
-const NEXT_CHANGE: &str = "next_change";
+pub(super) const NEXT_CHANGE: &str = "next_change";
 /// Bytes of all rows of the change log.
-const CHANGE_BYTES: &str = "change_bytes";
+pub(super) const CHANGE_BYTES: &str = "change_bytes";
 
-/// Rows of the change log, and packages, that one transaction removes: it stays short, and the next goes on.
+/// Rows of the change log that one transaction removes: it stays short, and the next goes on.
 const REMOVED_AT_ONCE: usize = 512;
 
 /// One transaction of the sensor's writer.
 pub(crate) struct FleetTx<'f, 'tx> {
     fleet: &'f Fleet,
     guests: Table<'tx, &'static str, &'static [u8]>,
-    packages: Table<'tx, u32, &'static [u8]>,
+    packages: DistinctTx<'f, 'tx>,
+    platforms: DistinctTx<'f, 'tx>,
     changes: Table<'tx, u64, &'static [u8]>,
     meta: Table<'tx, &'static str, u64>,
-    staged: Staged,
     counts: FleetCounts,
     next_change: u64,
     found: Vec<VmId>,
@@ -56,10 +59,10 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
         Ok(Self {
             fleet,
             guests: tx.open_table(GUESTS)?,
-            packages: tx.open_table(PACKAGES)?,
+            packages: DistinctTx::new(&fleet.packages, tx.open_table(PACKAGES)?),
+            platforms: DistinctTx::new(&fleet.platforms, tx.open_table(PLATFORMS)?),
             changes: tx.open_table(CHANGES)?,
             meta: tx.open_table(META)?,
-            staged: Staged::default(),
             counts: state.counts,
             next_change: state.next_change,
             found: Vec::new(),
@@ -105,8 +108,12 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
         let list: Vec<u32> = content.packages.iter().map(|package| package.id).collect();
         let old_ids = old.and_then(|old| ids::unpack(old.ids));
         let (gone, came) = ids::difference(&old_ids.unwrap_or_default(), &list);
-        gone.iter().for_each(|id| self.staged.refer(*id, -1));
-        came.iter().for_each(|id| self.staged.refer(*id, 1));
+        gone.iter().for_each(|id| self.packages.refer(*id, -1));
+        came.iter().for_each(|id| self.packages.refer(*id, 1));
+        if let Some(id) = old.and_then(|old| old.platform) {
+            self.platforms.refer(id, -1);
+        }
+        self.platforms.refer(content.platform.id, 1);
         // Another machine under the same name has no history in common with the one before.
         let before = old.filter(|old| {
             let (then, now) = (&old.guest_id, &document.guest_id);
@@ -162,6 +169,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             newest_change: newest,
             packages,
             ids: &packed,
+            platform: Some(content.platform.id),
         };
         self.insert(vm, &state)
     }
@@ -184,7 +192,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
 
     /// Names the changes between the guest's last report and this one.
     fn classify(&self, content: &FleetContent, gone: &[u32], came: &[u32]) -> ChangeEvent {
-        let index = self.fleet.index();
+        let index = held(&self.fleet.packages);
         let entries = |ids: &[u32]| -> Vec<Arc<Interned>> {
             ids.iter()
                 .filter_map(|id| index.get(*id).cloned())
@@ -212,7 +220,9 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             .and_then(|bytes| readable(vm.as_str(), bytes))
         {
             let ids = ids::PackedIds::new(state.ids);
-            ids.for_each(|id| self.staged.refer(id, -1));
+            ids.for_each(|id| self.packages.refer(id, -1));
+            let platform = state.platform;
+            platform.iter().for_each(|id| self.platforms.refer(*id, -1));
             self.counts.guests = self.counts.guests.saturating_sub(1);
         }
         Ok(())
@@ -220,33 +230,20 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
 
     /// Writes what all documents of the transaction need, and removes what is old.
     pub(crate) fn end(mut self) -> Result<FleetStaged, TxError> {
-        let index = self.fleet.index();
-        let new: Vec<Arc<Interned>> = index.to_store(&self.staged).cloned().collect();
-        let next_package = index.next_id();
-        drop(index);
-        for package in &new {
-            self.packages.insert(package.id, &*package.bytes)?;
-            self.staged.stored(package.id);
-        }
-        if !new.is_empty() {
+        if let Some(next_package) = self.packages.store_new()? {
             self.meta.insert(NEXT_PACKAGE, u64::from(next_package))?;
         }
+        self.platforms.store_new()?;
         let before = self.fleet.state().counts.change_bytes;
         let oldest = self.trim()?;
-        let freed = self
-            .fleet
-            .index()
-            .to_free(&self.staged, oldest, REMOVED_AT_ONCE);
-        for id in &freed {
-            self.packages.remove(id)?;
-        }
         if self.counts.change_bytes != before {
             self.meta.insert(CHANGE_BYTES, self.counts.change_bytes)?;
             self.meta.insert(NEXT_CHANGE, self.next_change)?;
         }
-        self.staged.end(freed, self.next_change);
         Ok(FleetStaged {
-            index: self.staged,
+            packages: self.packages.end(oldest, self.next_change)?,
+            // The change log names none.
+            platforms: self.platforms.end(0, 0)?,
             counts: self.counts,
             next_change: self.next_change,
             found: self.found,
@@ -342,134 +339,4 @@ pub(super) fn opened<K: Key + 'static, V: Value + 'static>(
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Whether each table of the file, where it is there, is one of ours.
-fn are_ours(tx: &ReadTransaction) -> Result<bool, TxError> {
-    fn is_ours<T>(opened: Result<T, TableError>) -> Result<bool, TxError> {
-        match opened {
-            Ok(_) | Err(TableError::TableDoesNotExist(_)) => Ok(true),
-            Err(TableError::Storage(error)) => Err(error.into()),
-            Err(_) => Ok(false),
-        }
-    }
-    Ok(is_ours(tx.open_table(PACKAGES))?
-        && is_ours(tx.open_table(GUESTS))?
-        && is_ours(tx.open_table(CHANGES))?
-        && is_ours(tx.open_table(META))?)
-}
-
-/// Reads what the sensor needs to go on. Rows that cannot be read, or belong to nobody, are removed; tables
-/// that are not ours all are.
-pub(super) fn load(
-    store: &Store,
-    known: &HashMap<VmId, Digest>,
-) -> Result<(PackageIndex, FleetState), StoreError> {
-    if !store.read(are_ours)? {
-        tracing::error!("the tables of the fleet store cannot be read; they are begun anew");
-        store.write(|tx| {
-            tx.delete_table(PACKAGES)?;
-            tx.delete_table(GUESTS)?;
-            tx.delete_table(CHANGES)?;
-            tx.delete_table(META)?;
-            Ok(())
-        })?;
-    }
-    let Loaded {
-        index,
-        mut state,
-        useless,
-    } = store.read(|tx| read(tx, known))?;
-    if !useless.is_empty() {
-        let removed = store.write(|tx| {
-            let mut guests = tx.open_table(GUESTS)?;
-            for name in &useless {
-                guests.remove(name.as_str())?;
-            }
-            Ok(())
-        });
-        if let Err(error) = removed {
-            // On a full disk: they are passed over.
-            tracing::warn!(%error, "rows of the fleet store that are of no use stay");
-            state.missing_rows = useless;
-        }
-    }
-    Ok((index, state))
-}
-
-struct Loaded {
-    index: PackageIndex,
-    state: FleetState,
-    /// Names of rows that cannot be read, or are of no guest.
-    useless: HashSet<String>,
-}
-
-fn read(tx: &ReadTransaction, known: &HashMap<VmId, Digest>) -> Result<Loaded, TxError> {
-    let meta = opened(tx, META)?;
-    let number = |name: &str| -> Result<Option<u64>, TxError> {
-        let Some(meta) = &meta else {
-            return Ok(None);
-        };
-        Ok(meta.get(name)?.map(|number| number.value()))
-    };
-    let next_package = number(NEXT_PACKAGE)?.and_then(|next| u32::try_from(next).ok());
-    let mut index = PackageIndex::new(next_package.unwrap_or_default());
-    let mut counts = FleetCounts::default();
-    if let Some(packages) = opened(tx, PACKAGES)? {
-        for row in packages.iter()? {
-            let (id, bytes) = row?;
-            match StoredPackage::read(bytes.value()) {
-                Ok(package) => index.restore(id.value(), bytes.value(), &package),
-                Err(error) => {
-                    tracing::error!(id = id.value(), %error, "a package of the fleet store cannot be read; guests that have it are asked for a full report");
-                }
-            }
-        }
-    }
-    let mut next_change = number(NEXT_CHANGE)?.unwrap_or_default();
-    if let Some(changes) = opened(tx, CHANGES)? {
-        counts.changes = changes.len()?;
-        if let Some((last, _)) = changes.last()? {
-            next_change = next_change.max(last.value().saturating_add(1));
-        }
-        counts.change_bytes = match number(CHANGE_BYTES)? {
-            Some(bytes) => bytes,
-            None => changes.stats()?.stored_bytes(),
-        };
-    }
-    let (mut present, mut useless) = (HashSet::new(), HashSet::new());
-    if let Some(guests) = opened(tx, GUESTS)? {
-        for row in guests.iter()? {
-            let (name, bytes) = row?;
-            let vm = name.value().parse::<VmId>().ok();
-            let wanted = vm.as_ref().and_then(|vm| known.get(vm));
-            let state = wanted.and_then(|_| readable(name.value(), bytes.value()));
-            let list = state.as_ref().map(|state| ids::PackedIds::new(state.ids));
-            let list = list.map(|ids| ids.map(|id| index.get(id).map(|_| id)));
-            let list: Option<Vec<u32>> = list.and_then(Iterator::collect);
-            let (Some(list), Some(vm), Some(state)) = (list, vm, state) else {
-                useless.insert(name.value().to_owned());
-                continue;
-            };
-            list.iter().for_each(|id| index.refer(*id));
-            counts.guests += 1;
-            // Otherwise it is there, but another document became known while nobody kept this store.
-            if wanted == Some(&state.digest) {
-                present.insert(vm);
-            }
-        }
-    }
-    index.restored(next_change);
-    let missing = known.keys().filter(|vm| !present.contains(*vm));
-    let state = FleetState {
-        counts,
-        next_change,
-        missing: missing.cloned().collect(),
-        missing_rows: HashSet::new(),
-    };
-    Ok(Loaded {
-        index,
-        state,
-        useless,
-    })
 }

@@ -5,7 +5,7 @@ use super::query::FleetQuery;
 use super::table::{CHANGES, GUESTS};
 use super::*;
 use crate::report::GuestId;
-use redb::{ReadableTableMetadata, TableDefinition};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
 use serde_json::{Value, json};
 
 fn ask(rig: &Rig, query: &FleetQuery) -> Value {
@@ -264,4 +264,140 @@ fn a_new_file_begins_empty_and_takes_reports() {
         },
     );
     assert_eq!(show["installed"][0]["name"], "a");
+}
+
+/// A report with all that decides in a bill of materials.
+fn rich_report() -> crate::report::Report {
+    let mut report = report(&["openssl 1:3.0.7-27.el9", "bash 5-1"]);
+    report.distribution.cpe = "cpe:/o:redhat:enterprise_linux:9::baseos".into();
+    report.distribution.arch = "aarch64".into();
+    report.distribution.pretty_name = "RHEL 9".into();
+    report.package_db = "sqlite:var/lib/rpm".into();
+    report.facts = [("rpmdb_backend".to_owned(), "sqlite".to_owned())].into();
+    report.repositories = vec![crate::report::Repository {
+        id: "base".into(),
+        cpe: "cpe:/a:redhat:enterprise_linux:9".into(),
+        ..crate::report::Repository::default()
+    }];
+    report
+}
+
+fn sbom(rig: &Rig, vm: Option<&str>) -> Value {
+    let vm = vm.map(str::to_owned);
+    ask(rig, &FleetQuery::Sbom { vm, after: None })
+}
+
+fn delivered(vm: &str, report: &crate::report::Report, at: u64) -> Value {
+    let document =
+        crate::sense::bill_of_materials::of_guest(vm, report, report.digest(), second(at));
+    String::from_utf8(document).unwrap().into()
+}
+
+#[test]
+fn a_bill_of_materials_is_that_of_the_report_and_platforms_are_stored_once() {
+    let mut rig = Rig::new(FleetLimits::default());
+    let mut rich = rich_report();
+    for vm in ["a", "b"] {
+        rig.put(&envelope(vm, 1, 1, &rich));
+    }
+    let document = delivered("a", &rich, 1);
+    assert!(
+        document.as_str().unwrap().contains("ContentSet"),
+        "{document}"
+    );
+    let answer = sbom(&rig, None);
+    assert_eq!(
+        answer["guests"][0],
+        json!({"vm": "a", "document": document})
+    );
+    assert_eq!(
+        (&answer["left_out"], &answer["next"]),
+        (&json!([]), &Value::Null)
+    );
+    assert_eq!(held(&rig.fleet.platforms).references(), [(0, 2)].into());
+    // Another platform comes, and once nobody has the first one it goes.
+    rich.distribution.version_id = "9.5".into();
+    rich.distribution.arch = "x86_64".into();
+    for (vm, left) in [("a", 2), ("b", 1)] {
+        rig.put(&envelope(vm, 2, 2, &rich));
+        // What a transaction finds unused goes with the next one.
+        rig.put(&envelope(vm, 2, 3, &rich));
+        assert_eq!(held(&rig.fleet.platforms).len(), left);
+    }
+    rig.restart();
+    assert_eq!(rig.fleet.to_ask(), [].into());
+    assert_eq!(
+        sbom(&rig, Some("b"))["guests"][0]["document"],
+        delivered("b", &rich, 3)
+    );
+}
+
+/// Loss prevented: a store that is of no use after an upgrade, or a bill of materials that lacks what decides.
+#[test]
+fn a_row_of_version_1_answers_all_but_bills_of_materials_until_the_next_full_report() {
+    let mut rig = Rig::new(FleetLimits::default());
+    let rich = rich_report();
+    rig.put(&envelope("a", 1, 1, &rich));
+    rig.put(&envelope("b", 1, 1, &rich));
+    rig.store
+        .write(|tx| {
+            let mut guests = tx.open_table(GUESTS)?;
+            let sealed = guests.get("a")?.unwrap().value().to_vec();
+            let state = super::row::open::<super::row::GuestState<'_>>(&sealed)?;
+            let old: super::row::v1::GuestState<'_> = state.into();
+            let old = super::row::seal(&old)?;
+            guests.insert("a", old.as_slice())?;
+            Ok(())
+        })
+        .unwrap();
+    rig.restart();
+    assert_eq!(
+        (rig.fleet.counts().guests, rig.fleet.to_ask()),
+        (2, [].into())
+    );
+    let show = || FleetQuery::Show {
+        vm: "a".into(),
+        at: None,
+    };
+    assert_eq!(ask(&rig, &show())["installed"][0]["name"], "bash");
+    let left_out = |rig: &Rig| {
+        let answer = sbom(rig, None);
+        assert_eq!(sbom(rig, Some("a"))["left_out"], answer["left_out"]);
+        (
+            answer["left_out"].clone(),
+            answer["guests"].as_array().unwrap().len(),
+        )
+    };
+    assert_eq!(left_out(&rig), (json!(["a"]), 1));
+    let mut facts = envelope("a", 1, 2, &rich);
+    facts.report = None;
+    rig.put(&facts);
+    assert_eq!(left_out(&rig), (json!(["a"]), 1), "facts are no report");
+    rig.put(&envelope("a", 1, 3, &rich));
+    assert_eq!(left_out(&rig), (json!([]), 2));
+    assert_eq!(
+        sbom(&rig, Some("a"))["guests"][0]["document"],
+        delivered("a", &rich, 3)
+    );
+    assert_eq!(rig.fleet.counts().changes, 2, "it is the same report");
+}
+
+#[test]
+fn pages_of_bills_of_materials_name_every_guest_once() {
+    let mut rig = Rig::new(FleetLimits::default());
+    let names: Vec<String> = (0..40).map(|n| format!("g{n:02}")).collect();
+    for vm in &names {
+        rig.put(&envelope(vm, 1, 1, &rich_report()));
+    }
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let answer = ask(&rig, &FleetQuery::Sbom { vm: None, after });
+        let guests = answer["guests"].as_array().unwrap().iter();
+        seen.extend(guests.map(|guest| guest["vm"].as_str().unwrap().to_owned()));
+        after = answer["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, names);
 }

@@ -10,6 +10,19 @@ pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rpmdb")
 }
 
+/// The names of all of them, sorted.
+pub fn names() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 14);
+    names
+}
+
 /// A root with a copy of the database of that name in `var/lib/rpm`.
 pub fn unpack(name: &str) -> TempDir {
     let root = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ mod sbom;
 use crate::blocking::Blocking;
 use crate::sense::deliver::outcome::Outcome;
 pub use open::{SinkAddress, SinkOptions, open};
+pub(crate) use sbom::SbomSink;
 use std::pin::Pin;
 use std::sync::Arc;
 

@@ -17,14 +17,14 @@ const FINISHED: &str = ".cdx.json";
 const UNFINISHED: &str = ".cdx.json.new";
 
 /// A directory of bills of materials.
-pub(super) struct SbomSink {
+pub(crate) struct SbomSink {
     directory: PathBuf,
 }
 
 impl SbomSink {
     /// With a directory that is there. What was not finished in it when a sensor was killed is removed, where
     /// that is possible.
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -38,7 +38,8 @@ impl SbomSink {
         })
     }
 
-    fn store(&self, vm: &str, document: &[u8]) -> io::Result<()> {
+    /// Stores the document of a guest, whose id is one as [`VmId`](crate::report::VmId) allows it.
+    pub(crate) fn store(&self, vm: &str, document: &[u8]) -> io::Result<()> {
         // Ids of guests have no character that means something in a path.
         let path = self.directory.join(format!("{vm}{FINISHED}"));
         if is_there(&path, document)? {

@@ -11,6 +11,7 @@
 mod changes;
 pub mod find;
 mod guests;
+mod sbom;
 mod show;
 mod view;
 
@@ -21,6 +22,7 @@ use crate::store::{Opening, Snapshot, Store, StoreError, TxError};
 pub use changes::{ChangeLine, ChangesAnswer};
 pub use guests::{FindAnswer, GuestLine, GuestsAnswer, VersionsAnswer};
 use redb::ReadTransaction;
+pub use sbom::SbomAnswer;
 use serde::{Deserialize, Serialize};
 pub use show::{DiffAnswer, ExportAnswer, ShowAnswer};
 use std::path::Path;
@@ -83,6 +85,13 @@ pub enum FleetQuery {
         /// Only guests behind this one.
         after: Option<String>,
     },
+    /// Guests as bills of materials, in pages.
+    Sbom {
+        /// Only this guest.
+        vm: Option<String>,
+        /// Only guests behind this one.
+        after: Option<String>,
+    },
 }
 
 /// An answer.
@@ -103,6 +112,8 @@ pub enum FleetAnswer {
     Diff(DiffAnswer),
     /// To [`FleetQuery::Export`].
     Export(ExportAnswer),
+    /// To [`FleetQuery::Sbom`].
+    Sbom(SbomAnswer),
     /// There is none.
     Error {
         /// What is wrong, in words.
@@ -191,6 +202,7 @@ impl FleetQuery {
             }
             Self::Diff { vms } => show::diff(&view, &vms.0, &vms.1),
             Self::Export { vm, after } => show::export(&view, vm.as_deref(), after.as_deref()),
+            Self::Sbom { vm, after } => sbom::sbom(&view, vm.as_deref(), after.as_deref()),
         }
     }
 }

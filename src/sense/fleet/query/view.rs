@@ -2,7 +2,7 @@
 
 use crate::sense::fleet::package::StoredPackage;
 use crate::sense::fleet::row::{self, ChangeRow, GuestState};
-use crate::sense::fleet::table::{CHANGES, GUESTS, PACKAGES, opened, readable};
+use crate::sense::fleet::table::{CHANGES, GUESTS, PACKAGES, PLATFORMS, opened, readable};
 use crate::store::TxError;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::ops::{Bound, ControlFlow};
@@ -10,6 +10,7 @@ use std::ops::{Bound, ControlFlow};
 /// The open tables; one that was never written to is not there.
 pub(super) struct FleetView {
     packages: Option<ReadOnlyTable<u32, &'static [u8]>>,
+    platforms: Option<ReadOnlyTable<u32, &'static [u8]>>,
     guests: Option<ReadOnlyTable<&'static str, &'static [u8]>>,
     changes: Option<ReadOnlyTable<u64, &'static [u8]>>,
 }
@@ -18,6 +19,7 @@ impl FleetView {
     pub(super) fn open(tx: &ReadTransaction) -> Result<Self, TxError> {
         Ok(Self {
             packages: opened(tx, PACKAGES)?,
+            platforms: opened(tx, PLATFORMS)?,
             guests: opened(tx, GUESTS)?,
             changes: opened(tx, CHANGES)?,
         })
@@ -88,6 +90,15 @@ impl FleetView {
             }
         }
         Ok(rows)
+    }
+
+    /// The row of a platform, if it is there.
+    pub(super) fn platform_row(&self, id: u32) -> Result<Option<Vec<u8>>, TxError> {
+        let Some(platforms) = &self.platforms else {
+            return Ok(None);
+        };
+        let row = platforms.get(id)?;
+        Ok(row.map(|bytes| bytes.value().to_vec()))
     }
 
     /// Gives a row of the change log.
