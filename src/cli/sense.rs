@@ -45,9 +45,9 @@ settings! {
             kube_tls: one "true|false|auto" = "auto";
             /// VSOCK port on which agents in a cluster listen
             kube_port: number from "1" to "4294967294" = "818";
-            /// where reports go: file:PATH, http://HOST, https://HOST, nats://HOST?stream=NAME or sbom:DIR
+            /// where reports go: file:PATH, http://HOST, https://HOST, nats://HOST?stream=NAME, sbom:DIR or dependency-track+https://HOST
             deliver: one "SINK";
-            /// file with the bearer token for Central, read at every delivery, or the secret for NATS, read at every connection
+            /// file with the bearer token for Central or the API key of Dependency-Track, read at every delivery, or the secret for NATS, read at every connection
             token_file: one "FILE";
             /// the only authorities to trust for Central (PEM)
             ca_file: one "FILE" or "those of the system";
@@ -164,6 +164,8 @@ pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError>
         sink: SinkOptions {
             token_file: settings.optional_path("token_file")?,
             ca_file: settings.optional_path("ca_file")?,
+            memory: Some(settings.path("state_dir")?.join("sink-default")),
+            ..SinkOptions::default()
         },
         kube: kube::api(settings)?,
         kube_tls: kube::tls(settings)?,

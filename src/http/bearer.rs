@@ -1,4 +1,4 @@
-//! A bearer token from a file: read when needed, never shown.
+//! A secret from a file for a header: read when needed, never shown.
 
 use std::fmt;
 use std::io;
@@ -30,20 +30,26 @@ pub(crate) enum BearerError {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Bearer(String);
 
+/// The value of an `X-Api-Key` header.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct ApiKey(String);
+
+impl ApiKey {
+    /// Reads the key in `path`; blanks around it do not count.
+    pub(crate) fn from_file(path: &Path) -> Result<Self, BearerError> {
+        token(path).map(Self)
+    }
+
+    /// Name and value of the header.
+    pub(crate) fn header(&self) -> (&'static str, &str) {
+        ("X-Api-Key", &self.0)
+    }
+}
+
 impl Bearer {
     /// Reads the token in `path`; blanks around it do not count.
     pub(crate) fn from_file(path: &Path) -> Result<Self, BearerError> {
-        let text = read(path).map_err(|source| BearerError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        let token = text.trim();
-        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(BearerError::NoToken {
-                path: path.to_owned(),
-            });
-        }
-        Ok(Self(format!("Bearer {token}")))
+        token(path).map(|token| Self(format!("Bearer {token}")))
     }
 
     /// Name and value of the header.
@@ -52,10 +58,32 @@ impl Bearer {
     }
 }
 
+/// The token in a file.
+fn token(path: &Path) -> Result<String, BearerError> {
+    let text = read(path).map_err(|source| BearerError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(BearerError::NoToken {
+            path: path.to_owned(),
+        });
+    }
+    Ok(token.to_owned())
+}
+
 /// Says that there is one, and nothing else.
 impl fmt::Debug for Bearer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Bearer(..)")
+    }
+}
+
+/// The same.
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(..)")
     }
 }
 
@@ -78,7 +106,9 @@ mod tests {
         std::fs::write(file.path(), "s3cret\n").unwrap();
         let bearer = Bearer::from_file(file.path()).unwrap();
         assert_eq!(bearer.header(), ("Authorization", "Bearer s3cret"));
-        assert!(!format!("{bearer:?}").contains("s3cret"));
+        let key = ApiKey::from_file(file.path()).unwrap();
+        assert_eq!(key.header(), ("X-Api-Key", "s3cret"));
+        assert!(!format!("{bearer:?}{key:?}").contains("s3cret"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod redirect;
 mod retry_after;
 
 pub(crate) use base::check_base;
-pub(crate) use bearer::Bearer;
+pub(crate) use bearer::{ApiKey, Bearer};
 pub(crate) use retry_after::retry_after;
 
 use crate::clock;

@@ -23,7 +23,7 @@ mod tests;
 pub use distro::remark;
 
 use crate::clock::WallTime;
-use crate::report::{Digest, Package, PackageDetails, Report};
+use crate::report::{Digest, Distribution, Package, PackageDetails, Report};
 use distro::DistroNames;
 use license::Licenses;
 use sha2::{Digest as _, Sha256};
@@ -112,6 +112,15 @@ impl<'a> Subject<'a> {
                 content_sets: names.content_sets(package, &self.report.repositories),
             })
             .collect()
+    }
+}
+
+/// `ID-VERSION_ID` of os-release, for people: `rhel-9.4`.
+pub fn system_name(distribution: &Distribution) -> String {
+    let names = DistroNames::of(distribution);
+    match (readable(names.id()), readable(names.version_id())) {
+        (id, version) if version.is_empty() => id.into_owned(),
+        (id, version) => format!("{id}-{version}"),
     }
 }
 

@@ -46,6 +46,7 @@ mod scan_root;
 mod scan_running;
 mod sense_central;
 mod sense_delivers;
+mod sense_dependency_track;
 mod sense_domains;
 mod sense_facts;
 mod sense_faults;

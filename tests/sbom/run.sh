@@ -34,6 +34,11 @@ judges() {
     mkdir "$kept/fixtures"
     python3 tests/sbom/fixtures.py "$afferent" "$kept/fixtures"
     node "$kept/node/schema.mjs" valid "$kept"/fixtures/*.cdx.json
+    # What the sensor uploads to Dependency-Track in its tests.
+    rm -rf "$kept/uploads"
+    mkdir "$kept/uploads"
+    AFFERENT_KEEP_UPLOADS=$kept/uploads cargo test --locked --quiet --test it sense_dependency_track
+    node "$kept/node/schema.mjs" valid "$kept"/uploads/*.cdx.json
     for judge in own spdx syft broken; do
         "$kept/python/bin/python" tests/sbom/check.py $judge "$kept/fixtures"
     done

@@ -70,7 +70,7 @@ impl Outcome {
 
     /// What the status of an HTTP answer means.
     pub fn of_status(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
-        let said = say(status, body);
+        let said = answered(status, body);
         match status {
             200..300 | 409 => Self::Accepted,
             400 | 413 | 422 => Self::Refused(said),
@@ -152,7 +152,7 @@ impl Outcome {
 }
 
 /// `422: what the body says`, on one line and not too long.
-fn say(status: u16, body: &[u8]) -> String {
+pub(super) fn answered(status: u16, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body.get(..body.len().min(4 * SHOWN)).unwrap_or_default());
     let line: String = text
         .chars()

@@ -10,6 +10,7 @@ use super::sink::{Delivery, DocumentForm, DocumentKind, Sink};
 use crate::blocking::Blocking;
 use crate::clock::{self, WallClock, WallTime};
 use crate::report::VmId;
+use crate::sbom;
 use crate::sense::bill_of_materials;
 use crate::sense::limits::{ConcurrencyLimits, Urgency};
 use crate::sense::metrics::Metrics;
@@ -289,12 +290,13 @@ impl Job {
             return Err(Outcome::Superseded(Box::new(summary)));
         }
         let idempotency_key = envelope.idempotency_key();
-        let mut body = Vec::with_capacity(stored.len() * AS_JSON);
+        let (mut body, mut os) = (Vec::with_capacity(stored.len() * AS_JSON), String::new());
         let written = match (self.form, &envelope.report) {
             (DocumentForm::CycloneDx, Some(report)) => {
                 let (vm, report) = (envelope.vm.as_str(), report.to_report());
                 let (digest, at) = (envelope.digest, envelope.generated_at);
                 body = bill_of_materials::of_guest(vm, &report, digest, at);
+                os = sbom::system_name(&report.distribution);
                 Ok(())
             }
             _ if *precedent == Precedent::Same && self.shortens_unchanged => {
@@ -313,11 +315,15 @@ impl Job {
             (DocumentKind::Report, Precedent::New) => idempotency_key.clone(),
             _ => format!("{idempotency_key}/{}", envelope.seen_at.unix_ms()),
         };
+        let accepted = self.pending.state().accepted(vm);
+        let accepted = accepted.filter(|(accepted, _)| accepted.digest == report.digest);
         let delivery = Delivery {
             kind,
             message_id,
             idempotency_key,
             vm: vm.as_str().to_owned(),
+            os,
+            accepted_at: accepted.map(|(_, at)| at),
             body,
         };
         Ok((delivery, envelope.generated_at))

@@ -26,6 +26,8 @@ pub struct Script {
     pub epoch: u32,
     pub generation: u32,
     pub packages: Vec<String>,
+    /// `ID` and `VERSION_ID` of its system.
+    pub os: (&'static str, &'static str),
     pub trigger: &'static str,
     pub guest_id: String,
     /// Beside those that every agent sends.
@@ -140,6 +142,7 @@ impl Script {
             epoch: 77,
             generation: 1,
             packages: vec!["bash-5.1-1".into()],
+            os: ("", ""),
             trigger: "scheduled",
             guest_id: "0123456789abcdef0123456789abcdef".into(),
             facts: BTreeMap::new(),
@@ -167,6 +170,9 @@ impl Script {
             package_db: "sqlite:var/lib/rpm".into(),
             ..Report::default()
         };
+        let (id, version_id) = self.os;
+        report.distribution.id = id.into();
+        report.distribution.version_id = version_id.into();
         report.normalize();
         report
     }

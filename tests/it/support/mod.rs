@@ -7,6 +7,7 @@ pub mod bulk;
 pub mod ca_bundle;
 pub mod central;
 pub mod core_server;
+pub mod dependency_track;
 pub mod dnf_history;
 pub mod documents;
 pub mod fake_agent;

@@ -397,6 +397,8 @@ mod tests {
             idempotency_key: "a/1/1/0011223344556677".into(),
             message_id: String::new(),
             vm: "a".into(),
+            os: String::new(),
+            accepted_at: None,
             body: body.as_bytes().to_vec(),
         }
     }

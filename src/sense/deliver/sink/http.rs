@@ -68,7 +68,8 @@ impl BlockingSink for HttpSink {
     }
 }
 
-fn classify(error: &HttpError) -> Outcome {
+/// What it means that there was no answer.
+pub(super) fn classify(error: &HttpError) -> Outcome {
     let said = error.to_string();
     match error {
         HttpError::NoConnection(_) => Outcome::Unreachable(said),

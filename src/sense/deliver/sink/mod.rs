@@ -1,15 +1,20 @@
 //! Sinks: where documents go. One file per kind, `open.rs` for their addresses.
 
+mod dependency_track;
 mod file;
 mod gzip;
 mod http;
 mod nats;
 mod open;
+mod project;
 mod sbom;
+mod since;
 
 use crate::blocking::Blocking;
+use crate::clock::WallTime;
 use crate::sense::deliver::outcome::Outcome;
 pub use open::{SinkAddress, SinkOptions, open};
+pub use project::{ParentProject, Template};
 pub(crate) use sbom::SbomSink;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,6 +51,10 @@ pub struct Delivery {
     pub message_id: String,
     /// The guest.
     pub vm: String,
+    /// Its system, as `rhel-9.4`; empty where the body is no bill of materials.
+    pub os: String,
+    /// When the sink accepted this content, where nothing else of the guest was accepted since.
+    pub accepted_at: Option<WallTime>,
     /// The JSON object, without a newline at its end.
     pub body: Vec<u8>,
 }

@@ -1,8 +1,10 @@
 //! Addresses of sinks, and opening the sink of an address.
 
+use super::dependency_track::DependencyTrackSink;
 use super::file::FileSink;
 use super::http::HttpSink;
 use super::nats::NatsSink;
+use super::project::{ParentProject, Project, Template};
 use super::sbom::SbomSink;
 use super::{OnThreads, Sink};
 use crate::{http, nats};
@@ -10,8 +12,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Where to, as it is written: `file:PATH`, `http(s)://...`, `nats://...?stream=NAME`, `sbom:DIR`.
+/// Where to, as it is written: `file:PATH`, `http(s)://...`, `nats://...?stream=NAME`, `sbom:DIR`,
+/// `dependency-track+http(s)://...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkAddress {
     /// Lines of JSON, appended.
@@ -22,7 +26,12 @@ pub enum SinkAddress {
     Nats(nats::NatsAddress),
     /// Bills of materials, in a directory.
     Sbom(PathBuf),
+    /// Base URL of the API server of Dependency-Track, without a slash at its end.
+    DependencyTrack(String),
 }
+
+/// What stands before the URL of Dependency-Track.
+const DEPENDENCY_TRACK: &str = "dependency-track+";
 
 impl FromStr for SinkAddress {
     type Err = String;
@@ -38,10 +47,17 @@ impl FromStr for SinkAddress {
                 http::check_base(text)?;
                 Ok(Self::Http(text.trim_end_matches('/').to_owned()))
             }
+            Some(("dependency-track+http" | "dependency-track+https", rest))
+                if rest.len() > 2 && rest.starts_with("//") =>
+            {
+                let base = text.trim_start_matches(DEPENDENCY_TRACK);
+                http::check_base(base)?;
+                Ok(Self::DependencyTrack(base.trim_end_matches('/').to_owned()))
+            }
             Some(("nats" | "tls", _)) => Ok(Self::Nats(text.parse()?)),
             _ => Err(format!(
                 "{text:?} is no place to deliver to: file:PATH, http://HOST, https://HOST, \
-                 nats://HOST?stream=NAME or sbom:DIR"
+                 nats://HOST?stream=NAME, sbom:DIR or dependency-track+https://HOST"
             )),
         }
     }
@@ -53,6 +69,7 @@ impl fmt::Display for SinkAddress {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Http(base) => f.write_str(base),
             Self::Nats(address) => address.fmt(f),
+            Self::DependencyTrack(base) => write!(f, "{DEPENDENCY_TRACK}{base}"),
             Self::Sbom(directory) => write!(f, "sbom:{}", directory.display()),
         }
     }
@@ -61,16 +78,27 @@ impl fmt::Display for SinkAddress {
 /// What sinks need beside their address.
 #[derive(Clone, Debug, Default)]
 pub struct SinkOptions {
-    /// File with the bearer token; for NATS, with a token, a password, a seed or credentials.
+    /// File with the bearer token; for NATS, with a token, a password, a seed or credentials; for
+    /// Dependency-Track, with the API key.
     pub token_file: Option<PathBuf>,
     /// PEM file with the only roots to trust.
     pub ca_file: Option<PathBuf>,
+    /// Dependency-Track: name of a guest's project; `{vm}` unless it is given.
+    pub project: Option<Template>,
+    /// Dependency-Track: version of the project; `{os}` unless it is given.
+    pub version: Option<Template>,
+    /// Dependency-Track: tags of the project.
+    pub tags: Vec<String>,
+    /// Dependency-Track: the project above it.
+    pub parent: Option<ParentProject>,
+    /// A file in which the sink may remember something; its own, and none of another sink.
+    pub memory: Option<PathBuf>,
 }
 
 /// Opens the sink of an address.
 ///
 /// # Errors
-/// The file or directory cannot be opened, with its path. Other kinds connect when they first deliver.
+/// The file or directory cannot be opened, with its path, or options cannot be. Other kinds connect when they first deliver.
 pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Arc<dyn Sink>, String> {
     Ok(match address {
         SinkAddress::File(path) => {
@@ -79,17 +107,20 @@ pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Arc<dyn Sink
             Arc::new(OnThreads(Arc::new(sink)))
         }
         SinkAddress::Http(base) => {
-            let client = http::HttpOptions {
-                deadline: HttpSink::DEADLINE,
-                body_cap: HttpSink::MAX_ANSWER,
-                ca_file: options.ca_file.clone(),
-                ..http::HttpOptions::default()
-            };
+            let client = client(HttpSink::DEADLINE, options);
             let sink = HttpSink::new(base, client, options.token_file.clone());
             Arc::new(OnThreads(Arc::new(sink)))
         }
         SinkAddress::Nats(address) => {
             Arc::new(OnThreads(Arc::new(NatsSink::new(address, options))))
+        }
+        SinkAddress::DependencyTrack(base) => {
+            let client = client(DependencyTrackSink::DEADLINE, options);
+            let (name, version) = (options.project.as_ref(), options.version.as_ref());
+            let project = Project::new(name, version, &options.tags, options.parent.as_ref())?;
+            let (key_file, memory) = (options.token_file.clone(), options.memory.as_deref());
+            let sink = DependencyTrackSink::new(base, client, key_file, project, memory);
+            Arc::new(OnThreads(Arc::new(sink)))
         }
         SinkAddress::Sbom(directory) => {
             let opened = SbomSink::open(directory);
@@ -97,6 +128,16 @@ pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Arc<dyn Sink
             Arc::new(OnThreads(Arc::new(sink)))
         }
     })
+}
+
+/// Limits and trust of a sink over HTTP.
+fn client(deadline: Duration, options: &SinkOptions) -> http::HttpOptions {
+    http::HttpOptions {
+        deadline,
+        body_cap: HttpSink::MAX_ANSWER,
+        ca_file: options.ca_file.clone(),
+        ..http::HttpOptions::default()
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +152,8 @@ mod tests {
             "https://c",
             "nats://c:4222?stream=R",
             "sbom:/a b",
+            "dependency-track+https://dt.example/base",
+            "dependency-track+http://dt:8081",
         ] {
             assert_eq!(text.parse::<SinkAddress>().unwrap().to_string(), text);
         }
@@ -118,6 +161,8 @@ mod tests {
             ("https://u:secret@c", "--token-file"),
             ("https://c/?x=1", "query"),
             ("https://c/#x", "fragment"),
+            ("dependency-track+https://u:secret@c", "--token-file"),
+            ("dependency-track+https://c/?x=1", "query"),
             ("http://a b", "no host"),
             ("http:///x", "no host"),
             ("file:/a?b", "settings"),
@@ -133,7 +178,16 @@ mod tests {
             );
         }
         for text in [
-            "", "file:", "sbom:", "http:", "https://", "ftp://x", "/path",
+            "",
+            "file:",
+            "sbom:",
+            "http:",
+            "https://",
+            "ftp://x",
+            "/path",
+            "dependency-track+ftp://x",
+            "dependency-track+https://",
+            "dependency-track:x",
         ] {
             let error = text.parse::<SinkAddress>().unwrap_err();
             assert!(error.contains("file:PATH"), "{error}");

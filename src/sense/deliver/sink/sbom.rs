@@ -117,6 +117,8 @@ mod tests {
             idempotency_key: String::new(),
             message_id: String::new(),
             vm: vm.to_owned(),
+            os: String::new(),
+            accepted_at: None,
             body: format!("{head},\"tools\":{{}}}},\"components\":[\"{content}\"]}}").into_bytes(),
         }
     }
