@@ -12,8 +12,7 @@ const PORT: u16 = 4222;
 const MOST_REPLICAS: u8 = 5;
 
 /// How it is written, for those who wrote it otherwise.
-const FORM: &str =
-    "nats://[USER@]HOST[:PORT][,HOST[:PORT]...]?stream=NAME[&create=no][&replicas=N], or tls://";
+const FORM: &str = "nats://[USER@]HOST[:PORT][,HOST[:PORT]...]?stream=NAME[&format=cyclonedx][&create=no][&replicas=N], or tls://";
 
 /// A stream, and the servers that lead to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +25,8 @@ pub struct NatsAddress {
     pub hosts: Vec<NatsHost>,
     /// Name of the stream.
     pub stream: String,
+    /// `format=cyclonedx`: the stream takes bills of materials, and no reports.
+    pub cyclonedx: bool,
     /// Whether the stream is made where it is missing.
     pub create: bool,
     /// Copies of the stream, if it is made here.
@@ -71,6 +72,7 @@ impl FromStr for NatsAddress {
             user,
             hosts: hosts.ok_or_else(|| wrong("no host, or no port after it"))?,
             stream: String::new(),
+            cyclonedx: false,
             create: true,
             replicas: 1,
         };
@@ -94,6 +96,7 @@ impl NatsAddress {
             Some(("stream", name)) if name.len() <= 255 && is_word(name) => {
                 name.clone_into(&mut self.stream);
             }
+            Some(("format", "cyclonedx")) => self.cyclonedx = true,
             Some(("create", "yes")) => self.create = true,
             Some(("create", "no")) => self.create = false,
             Some(("replicas", count)) => {
@@ -117,6 +120,9 @@ impl fmt::Display for NatsAddress {
             write!(f, "{}{host}", if n == 0 { "" } else { "," })?;
         }
         write!(f, "?stream={}", self.stream)?;
+        if self.cyclonedx {
+            f.write_str("&format=cyclonedx")?;
+        }
         if !self.create {
             f.write_str("&create=no")?;
         }
@@ -185,6 +191,7 @@ mod tests {
         for text in [
             "nats://c:4222?stream=REPORTS",
             "tls://afferent@a:1,b:2,[::1]:4222?stream=R&create=no&replicas=3",
+            "nats://c:4222?stream=BOMS&format=cyclonedx&create=no",
         ] {
             assert_eq!(text.parse::<NatsAddress>().unwrap().to_string(), text);
         }
@@ -207,6 +214,10 @@ mod tests {
             ("nats://@c?stream=R", "no user"),
             ("nats://c?stream=a.b", "\"stream=a.b\" is no setting"),
             ("nats://c?stream=R&replicas=0", "1 to 5"),
+            (
+                "nats://c?stream=R&format=spdx",
+                "\"format=spdx\" is no setting",
+            ),
             ("nats://c?stream=R&creat=no", "\"creat=no\" is no setting"),
             ("nats://c?stream=R&stream=S", "\"stream=S\" is there twice"),
             ("wss://c?stream=R", "not nats://"),

@@ -53,6 +53,7 @@ mod sense_faults;
 mod sense_guests;
 mod sense_kubevirt;
 mod sense_nats;
+mod sense_nats_bom;
 mod sense_nats_identity;
 mod sense_reload;
 mod sense_roster;

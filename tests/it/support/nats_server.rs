@@ -181,8 +181,21 @@ impl Consumer {
         self.newest_at(&format!("afferent.reports.{word}"))
     }
 
-    /// The newest message on a subject.
+    /// The newest document on a subject, as the contract has it.
     pub fn newest_at(&self, subject: &str) -> Option<Stored> {
+        let stored = self.message_at(subject)?;
+        let document = serde_json::from_slice(&stored.body).unwrap();
+        documents::judge_message(stored.header("Nats-Msg-Id"), &document);
+        Some(stored)
+    }
+
+    /// The newest bill of materials of a guest.
+    pub fn newest_bom(&self, word: &str) -> Option<Stored> {
+        self.message_at(&format!("afferent.sbom.{word}"))
+    }
+
+    /// The newest message on a subject, whatever is in it.
+    fn message_at(&self, subject: &str) -> Option<Stored> {
         // Version 2.9 of the server crashes when it is asked for a message of a stream that is just
         // being made; one that holds a message has been made.
         if self.stream()?["state"]["messages"] == 0 {
@@ -208,8 +221,6 @@ impl Consumer {
             let mut unpacked = GzDecoder::new(stored.payload.as_slice());
             unpacked.read_to_end(&mut stored.body).unwrap();
         }
-        let document = serde_json::from_slice(&stored.body).unwrap();
-        documents::judge_message(stored.header("Nats-Msg-Id"), &document);
         Some(stored)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! | | |
 //! |---|---|
-//! | subject | `afferent.reports.<vm id>` or `afferent.facts.<vm id>`, one word: see [`word`] |
-//! | `Nats-Msg-Id` | the idempotency key, see [`crate::report::Envelope::idempotency_key`]; for facts, and for a report whose content was sent before, with `/` and `seen_at` in milliseconds behind it |
+//! | subject | `afferent.reports.<vm id>` or `afferent.facts.<vm id>`, with `format=cyclonedx` only `afferent.sbom.<vm id>`; the id is one word: see [`word`] |
+//! | `Nats-Msg-Id` | the idempotency key, see [`crate::report::Envelope::idempotency_key`]; for facts, and for a report whose content was sent before, with `/` and `seen_at` in milliseconds behind it; for a bill of materials with `/sbom` at its end |
 //! | `Content-Encoding` | `gzip`, where the report is long; else there is none |
 //!
 //! - A report is one message and always whole, so that the newest message of a subject is all that a
@@ -13,11 +13,12 @@
 //! - Facts alone have a subject of their own, since a stream may keep one message per subject. Where an
 //!   older stream does not cover it, or we may not publish to it, they are skipped: reports bring them
 //!   too.
+//! - Facts are in no bill of materials: with `format=cyclonedx` they count as accepted.
 //! - The stream is made when it is missing, unless the address says `create=no`. Then nothing but
 //!   publishing needs to be allowed.
 
 use super::gzip::{COMPRESS_FROM, gzip};
-use super::{BlockingSink, Delivery, DocumentKind, SinkOptions};
+use super::{BlockingSink, Delivery, DocumentForm, DocumentKind, SinkOptions};
 use crate::clock;
 use crate::nats::jetstream::{self, ApiError, StreamAnswer};
 use crate::nats::{Message, NatsAddress, NatsClient, NatsError, NatsOptions};
@@ -41,6 +42,12 @@ const REPORTS: &str = "afferent.reports";
 
 /// The same for facts alone.
 const FACTS: &str = "afferent.facts";
+
+/// The same for bills of materials.
+const BOMS: &str = "afferent.sbom";
+
+/// Their media type.
+const CYCLONEDX: &str = "application/vnd.cyclonedx+json; version=1.6";
 
 /// How hard to compress: not at all, then what costs little, then all that can be done.
 const LEVELS: [Option<u32>; 3] = [None, Some(1), Some(9)];
@@ -76,6 +83,14 @@ impl NatsSink {
             address: address.clone(),
             is_ready: AtomicBool::new(!address.create),
             takes_facts: AtomicBool::new(true),
+        }
+    }
+
+    /// What stands before the guest in the subjects of whole documents.
+    fn whole(&self) -> &'static str {
+        match self.address.cyclonedx {
+            true => BOMS,
+            false => REPORTS,
         }
     }
 
@@ -133,9 +148,11 @@ impl NatsSink {
             found => found.map_err(|error| self.meaning(&error))?,
         };
         match (found.subjects, found.error) {
-            (Some(subjects), _) if !jetstream::covers(&subjects, &format!("{REPORTS}.*")) => {
-                let takes = subjects.join(", ");
-                return Err(ours(format!("takes {takes}, but not {REPORTS}.>")));
+            (Some(subjects), _)
+                if !jetstream::covers(&subjects, &format!("{}.*", self.whole())) =>
+            {
+                let (takes, whole) = (subjects.join(", "), self.whole());
+                return Err(ours(format!("takes {takes}, but not {whole}.>")));
             }
             (Some(subjects), _) => {
                 let takes_facts = jetstream::covers(&subjects, &format!("{FACTS}.*"));
@@ -143,8 +160,9 @@ impl NatsSink {
             }
             (None, Some(error)) if !error.is_no_stream() => return Err(self.refusal(&error)),
             (None, _) if !self.address.create => {
+                let subjects = self.subjects().join(" and ");
                 return Err(ours(format!(
-                    "is not there: make it, with the subjects {REPORTS}.> and {FACTS}.>, or leave create=no out"
+                    "is not there: make it, with {subjects} as its subjects, or leave create=no out"
                 )));
             }
             (None, _) => self.create(until)?,
@@ -153,11 +171,17 @@ impl NatsSink {
         Ok(())
     }
 
+    /// What a stream of ours takes.
+    fn subjects(&self) -> Vec<String> {
+        let facts = (!self.address.cyclonedx).then_some(FACTS);
+        let subjects = std::iter::once(self.whole()).chain(facts);
+        subjects.map(|subject| format!("{subject}.>")).collect()
+    }
+
     fn create(&self, until: Instant) -> Result<(), Outcome> {
         let stream = &self.address.stream;
         let subject = jetstream::create_subject(stream);
-        let subjects = [format!("{REPORTS}.>"), format!("{FACTS}.>")];
-        let request = jetstream::create_request(&self.address, &subjects);
+        let request = jetstream::create_request(&self.address, &self.subjects());
         let said = match self.ask(&subject, &request, until) {
             Err(NatsError::Forbidden(said)) => said,
             Err(error) => return Err(self.meaning(&error)),
@@ -178,10 +202,15 @@ impl NatsSink {
 
     fn publish(&self, delivery: &Delivery, until: Instant) -> Result<Published, Outcome> {
         let prefix = match delivery.kind {
-            DocumentKind::Report => REPORTS,
+            DocumentKind::Report => self.whole(),
             DocumentKind::Facts => FACTS,
         };
         let subject = format!("{prefix}.{}", word(&delivery.vm));
+        // A stream may hold the report of this key, too.
+        let (message_id, content_type) = match self.address.cyclonedx {
+            true => (&*format!("{}/sbom", delivery.message_id), CYCLONEDX),
+            false => (delivery.message_id.as_str(), "application/json"),
+        };
         let mut too_long = String::new();
         for level in LEVELS {
             if level.is_none() && delivery.body.len() >= COMPRESS_FROM {
@@ -189,9 +218,9 @@ impl NatsSink {
             }
             let packed = level.map(|level| gzip(&delivery.body, Compression::new(level)));
             let mut headers = vec![
-                ("Nats-Msg-Id", delivery.message_id.as_str()),
+                ("Nats-Msg-Id", message_id),
                 ("Nats-Expected-Stream", &self.address.stream),
-                ("Content-Type", "application/json"),
+                ("Content-Type", content_type),
             ];
             headers.extend(packed.is_some().then_some(("Content-Encoding", "gzip")));
             let message = Message {
@@ -291,9 +320,19 @@ impl NatsSink {
 
 impl BlockingSink for NatsSink {
     fn deliver(&self, delivery: &Delivery) -> Outcome {
+        if self.address.cyclonedx && delivery.kind == DocumentKind::Facts {
+            return Outcome::Accepted;
+        }
         let until = clock::now() + DEADLINE;
         self.attempt(delivery, until)
             .unwrap_or_else(|outcome| outcome)
+    }
+
+    fn form(&self) -> DocumentForm {
+        match self.address.cyclonedx {
+            true => DocumentForm::CycloneDx,
+            false => DocumentForm::Report,
+        }
     }
 }
 
