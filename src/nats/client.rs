@@ -103,7 +103,7 @@ impl NatsClient {
     }
 
     /// Asks one server after the other to let us in, first the one that did the last time.
-    fn connect(&self, until: Instant) -> Result<Connection, NatsError> {
+    pub(super) fn connect(&self, until: Instant) -> Result<Connection, NatsError> {
         let user = self.address.user.as_deref();
         let credentials = Credentials::load(self.options.secret_file.as_deref(), user)?;
         let tls = Tls {

@@ -3,7 +3,7 @@
 use super::credentials::Credentials;
 use super::protocol::{self, DecodedOperation, Operation};
 use super::socket::{Socket, is_deadline};
-use super::{Message, NatsError, NatsHost};
+use super::{Message, NatsError, NatsHost, PullEnd, PulledMessage, jetstream};
 use crate::clock;
 use rustls::ClientConfig;
 use serde_json::{Map, Value, json};
@@ -29,6 +29,8 @@ pub(super) struct Connection {
     used: Instant,
     /// The time that was left when this request began, for errors.
     limit: Duration,
+    /// Bytes of the longest message that may come.
+    longest: usize,
 }
 
 /// What a server says about itself, as far as it matters here.
@@ -64,14 +66,30 @@ impl Info {
     }
 }
 
-/// What was heard.
+/// A message.
+struct ReceivedMessage {
+    subject: String,
+    reply: Option<String>,
+    headers: Vec<u8>,
+    status: Option<u16>,
+    payload: Vec<u8>,
+}
+
+/// What was received.
 enum Event {
-    Answer(String, Option<u16>, Vec<u8>),
+    Message(ReceivedMessage),
     Info(Info),
     Ping,
     Pong,
     Nothing,
     Error(String),
+}
+
+/// A pull, as it is sent.
+pub(super) struct PullRequest<'a> {
+    pub(super) subject: &'a str,
+    pub(super) payload: String,
+    pub(super) most: usize,
 }
 
 /// Whether TLS is a must, and how it is done.
@@ -100,6 +118,7 @@ impl Connection {
             asked: 0,
             used: now,
             limit: until.saturating_duration_since(now),
+            longest: protocol::MAX_ANSWER,
         };
         connection.handshake(tls).map_err(|error| at(host, error))?;
         let is_secure = tls.required || connection.info.tls_required;
@@ -190,16 +209,80 @@ impl Connection {
         self.limit = until.saturating_duration_since(sent);
         loop {
             match self.read_event()? {
-                Event::Answer(subject, status, payload) if subject == reply => {
+                Event::Message(received) if received.subject == reply => {
                     self.used = clock::now();
-                    return match status {
+                    return match received.status {
                         Some(503) => Err(NatsError::NoResponders(message.subject.to_owned())),
-                        _ => Ok(payload),
+                        _ => Ok(received.payload),
                     };
                 }
                 event => self.handle_event(event)?,
             }
         }
+    }
+
+    /// Asks a consumer for messages, and gives each of them to `take`, until the server says that these were all
+    /// or `most` came. A message is `take`n before the next one is read, so that few are in memory.
+    pub(super) fn pull(
+        &mut self,
+        request: &PullRequest<'_>,
+        until: Instant,
+        take: &mut dyn FnMut(PulledMessage<'_>),
+    ) -> Result<PullEnd, NatsError> {
+        self.longest = protocol::MAX_STORED;
+        self.socket.set_deadline(until);
+        self.limit = until.saturating_duration_since(clock::now());
+        self.asked += 1;
+        let inbox = format!("{}{}", self.inbox, self.asked);
+        self.write(&protocol::encode(
+            request.subject,
+            &inbox,
+            "",
+            request.payload.as_bytes(),
+        ))?;
+        let mut taken = 0;
+        while taken < request.most {
+            let received = match self.read_event()? {
+                Event::Message(received) => received,
+                event => {
+                    self.handle_event(event)?;
+                    continue;
+                }
+            };
+            self.used = clock::now();
+            match (&received.reply, received.status) {
+                (Some(reply), None) if jetstream::is_ack_subject(reply) => {
+                    taken += 1;
+                    take(PulledMessage {
+                        subject: &received.subject,
+                        reply,
+                        headers: &received.headers,
+                        payload: &received.payload,
+                    });
+                }
+                (_, Some(503)) if received.subject == inbox => {
+                    return Err(NatsError::NoResponders(request.subject.to_owned()));
+                }
+                // A sign of life.
+                (_, Some(100)) => {}
+                (_, Some(status)) if received.subject == inbox => {
+                    return Ok(match status {
+                        404 | 408 => PullEnd::NoMore,
+                        _ => PullEnd::Ended(protocol::status_text(&received.headers)),
+                    });
+                }
+                // Of a pull before this one.
+                _ => {}
+            }
+        }
+        Ok(PullEnd::Full)
+    }
+
+    /// Publishes what nobody answers.
+    pub(super) fn publish(&mut self, messages: &str, until: Instant) -> Result<(), NatsError> {
+        self.socket.set_deadline(until);
+        self.limit = until.saturating_duration_since(clock::now());
+        self.write(messages.as_bytes())
     }
 
     /// Whether it was left alone for too long.
@@ -241,7 +324,7 @@ impl Connection {
             }
             Event::Error(said) => Err(meaning(&said)),
             // An answer that came too late: its request is over.
-            Event::Answer(..) | Event::Pong | Event::Nothing => Ok(()),
+            Event::Message(_) | Event::Pong | Event::Nothing => Ok(()),
         }
     }
 
@@ -268,7 +351,7 @@ impl Connection {
 
     /// The first operation in the buffer, if it is whole.
     fn buffered(&mut self) -> Result<Option<Event>, NatsError> {
-        let decoded = protocol::decode(&self.buffer);
+        let decoded = protocol::decode_within(&self.buffer, self.longest);
         let decoded = decoded.map_err(|error| NatsError::Broken(error.to_string()))?;
         let DecodedOperation::Operation(operation, len) = decoded else {
             return Ok(None);
@@ -277,9 +360,17 @@ impl Connection {
             Operation::Info(json) => Event::Info(Info::parse(json)?),
             Operation::Message {
                 subject,
+                reply,
+                headers,
                 status,
                 payload,
-            } => Event::Answer(subject.to_owned(), status, payload.to_vec()),
+            } => Event::Message(ReceivedMessage {
+                subject: subject.to_owned(),
+                reply: reply.map(str::to_owned),
+                headers: headers.to_vec(),
+                status,
+                payload: payload.to_vec(),
+            }),
             Operation::Ping => Event::Ping,
             Operation::Pong => Event::Pong,
             Operation::Ok => Event::Nothing,

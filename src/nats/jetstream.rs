@@ -12,6 +12,8 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Error code: there is no such stream.
 const NO_STREAM: u64 = 10059;
+/// Error code: there is no such consumer.
+const NO_CONSUMER: u64 = 10014;
 /// Error code: larger than the stream's `max_msg_size`.
 const TOO_LARGE: u64 = 10054;
 /// Error code: another stream would have taken the message.
@@ -79,6 +81,11 @@ impl ApiError {
         self.err_code == NO_STREAM
     }
 
+    /// Whether there is no such consumer.
+    pub fn is_no_consumer(&self) -> bool {
+        self.err_code == NO_CONSUMER
+    }
+
     /// Whether the message is longer than the stream takes.
     pub fn is_too_large(&self) -> bool {
         self.err_code == TOO_LARGE
@@ -134,6 +141,79 @@ pub fn create_request(address: &NatsAddress, subjects: &[String]) -> Vec<u8> {
     .into_bytes()
 }
 
+/// Where a consumer is asked about.
+pub fn consumer_info_subject(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")
+}
+
+/// Where a durable consumer is made.
+pub fn consumer_create_subject(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}")
+}
+
+/// Where messages of a consumer are asked for.
+pub fn next_subject(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
+}
+
+/// What makes a durable consumer of all messages: one that was not acknowledged within `ack_wait` comes again.
+pub fn consumer_request(
+    stream: &str,
+    consumer: &str,
+    ack_wait: Duration,
+    most_pending: usize,
+) -> Vec<u8> {
+    json!({
+        "stream_name": stream,
+        "config": {
+            "durable_name": consumer,
+            "description": "afferent sense --reports-from",
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "replay_policy": "instant",
+            "ack_wait": nanos(ack_wait),
+            "max_deliver": -1,
+            "max_ack_pending": most_pending,
+        }
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// Asks for messages that are there; with `wait` for the first that comes until then.
+pub fn next_request(most: usize, wait: Option<Duration>) -> String {
+    match wait {
+        None => json!({ "batch": most, "no_wait": true }),
+        Some(wait) => json!({ "batch": most, "expires": nanos(wait) }),
+    }
+    .to_string()
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Begins the subject at which a message of a consumer is acknowledged.
+const ACK: &str = "$JS.ACK.";
+
+/// Whether a message is to be acknowledged there.
+pub fn is_ack_subject(reply: &str) -> bool {
+    reply.starts_with(ACK)
+}
+
+/// How many messages the consumer has still to give, as the subject of an acknowledgement says:
+/// `$JS.ACK.STREAM.CONSUMER.DELIVERED.SEQ.SEQ.TIME.PENDING`, in newer servers with a domain and an account
+/// before the stream and one more word at the end.
+pub fn pending_of(reply: &str) -> Option<u64> {
+    let words: Vec<&str> = reply.split('.').collect();
+    let at = match words.len() {
+        9 => 8,
+        11.. => 10,
+        _ => return None,
+    };
+    words.get(at)?.parse().ok()
+}
+
 /// Whether one of `patterns` takes every subject that `subject` stands for (`*`: any one word).
 pub fn covers(patterns: &[String], subject: &str) -> bool {
     patterns.iter().any(|pattern| {
@@ -168,6 +248,23 @@ mod tests {
             let covered = covers(&["x".into(), pattern.into()], "afferent.reports.*");
             assert_eq!(covered, expected, "{pattern}");
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_says_how_many_messages_are_left() {
+        for (reply, pending) in [
+            ("$JS.ACK.R.c.1.7.9.1700000000000000000.42", Some(42)),
+            ("$JS.ACK._.ab.R.c.1.7.9.1700000000000000000.42", Some(42)),
+            (
+                "$JS.ACK.hub.ab.R.c.1.7.9.1700000000000000000.42.x",
+                Some(42),
+            ),
+            ("$JS.ACK.R.c.1.7.9.17.many", None),
+            ("$JS.ACK", None),
+        ] {
+            assert_eq!(pending_of(reply), pending, "{reply}");
+        }
+        assert!(is_ack_subject("$JS.ACK.R.c.1.7.9.17.4") && !is_ack_subject("_INBOX.a.1"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A NATS server: messages that are answered, which is all that JetStream needs.
+//! A NATS server: messages that are answered, and messages of a stream that are pulled, which is all that
+//! JetStream needs.
 //!
 //! ```text
 //! server ► INFO {"max_payload":..,"tls_required":..,"nonce":..}
@@ -14,6 +15,7 @@
 //! - Every request has a deadline, from the name lookup to the last byte of the answer.
 //! - A connection that breaks is tried once more with a new one, so that a restart of the server is
 //!   not seen. What is asked must therefore bear being asked twice.
+//! - A consumer of a stream is pulled by one connection of its own, see [`PullConsumer`]; nothing is pushed to us.
 //! - What the server may announce has bounds: see [`protocol`].
 //!
 //! The official client (async-nats) is not used. It reports a denied publish or subscription as an event of
@@ -29,10 +31,12 @@ mod credentials;
 pub mod jetstream;
 mod nkey;
 pub mod protocol;
+mod pull;
 mod socket;
 
 pub use address::{NatsAddress, NatsHost};
 pub use client::{NatsClient, NatsOptions};
+pub use pull::{Acknowledgement, PullConsumer};
 
 use std::time::Duration;
 
@@ -45,6 +49,37 @@ pub struct Message<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// Any bytes.
     pub payload: &'a [u8],
+}
+
+/// A message of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct PulledMessage<'a> {
+    /// Where it was published.
+    pub subject: &'a str,
+    /// Where it is acknowledged.
+    pub reply: &'a str,
+    /// Its headers, as they travel.
+    pub headers: &'a [u8],
+    /// Its content.
+    pub payload: &'a [u8],
+}
+
+impl<'a> PulledMessage<'a> {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        protocol::header(self.headers, name)
+    }
+}
+
+/// Why a pull ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullEnd {
+    /// As many came as were asked for.
+    Full,
+    /// There are no more now.
+    NoMore,
+    /// The server ended it, and says why: the consumer may be gone.
+    Ended(String),
 }
 
 /// Why there is no answer, named for what to do about it.

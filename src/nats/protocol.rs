@@ -8,6 +8,9 @@ pub const MAX_LINE: usize = 64 << 10;
 /// Longest answer, headers included, in bytes.
 pub const MAX_ANSWER: usize = 1 << 20;
 
+/// Longest message of a stream, headers included, in bytes: no server takes a longer one.
+pub const MAX_STORED: usize = 64 << 20;
+
 /// What a buffer holds so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DecodedOperation<'a> {
@@ -26,6 +29,10 @@ pub enum Operation<'a> {
     Message {
         /// Where it was sent to.
         subject: &'a str,
+        /// Where it is answered, if it is to be.
+        reply: Option<&'a str>,
+        /// Its headers, as they travel; empty when there are none.
+        headers: &'a [u8],
         /// From the first line of its headers; 503 means that nobody listens.
         status: Option<u16>,
         /// Its content.
@@ -47,16 +54,26 @@ pub enum ProtocolError {
     /// No end of a line where one must be.
     #[error("a line of more than {MAX_LINE} bytes")]
     LineTooLong,
-    /// More than any answer to us is.
-    #[error("a message of {0} bytes, at most {MAX_ANSWER} are allowed")]
-    MessageTooLong(usize),
+    /// More than what is expected.
+    #[error("a message of {bytes} bytes, at most {max} are allowed")]
+    MessageTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
     /// Something else.
     #[error("not NATS: {0:?}")]
     Malformed(String),
 }
 
-/// Looks at what has arrived so far.
+/// Looks at what has arrived so far, where messages are answers.
 pub fn decode(buffer: &[u8]) -> Result<DecodedOperation<'_>, ProtocolError> {
+    decode_within(buffer, MAX_ANSWER)
+}
+
+/// Looks at what has arrived so far, where no message is longer than `max` bytes.
+pub fn decode_within(buffer: &[u8], max: usize) -> Result<DecodedOperation<'_>, ProtocolError> {
     let Some(end) = buffer.iter().take(MAX_LINE).position(|b| *b == b'\n') else {
         return match buffer.len() < MAX_LINE {
             true => Ok(DecodedOperation::Incomplete),
@@ -70,7 +87,7 @@ pub fn decode(buffer: &[u8]) -> Result<DecodedOperation<'_>, ProtocolError> {
     let operands = operands.trim();
     let is = |word: &str| verb.eq_ignore_ascii_case(word);
     let operation = if is("MSG") || is("HMSG") {
-        return message(operands, is("HMSG"), rest, end + 1)
+        return message(operands, is("HMSG"), rest, end + 1, max)
             .unwrap_or_else(|| Err(malformed(line.as_bytes())));
     } else if is("INFO") {
         Operation::Info(operands.as_bytes())
@@ -95,6 +112,7 @@ fn message<'a>(
     has_headers: bool,
     rest: &'a [u8],
     line: usize,
+    max: usize,
 ) -> Option<Result<DecodedOperation<'a>, ProtocolError>> {
     let words: Vec<&str> = operands.split_ascii_whitespace().take(6).collect();
     let numbers = if has_headers { 2 } else { 1 };
@@ -105,8 +123,8 @@ fn message<'a>(
         true => sizes.first()?.parse().ok()?,
         false => 0,
     };
-    if total > MAX_ANSWER {
-        return Some(Err(ProtocolError::MessageTooLong(total)));
+    if total > max {
+        return Some(Err(ProtocolError::MessageTooLong { bytes: total, max }));
     }
     if rest.len() < total + 2 {
         return Some(Ok(DecodedOperation::Incomplete));
@@ -116,6 +134,9 @@ fn message<'a>(
     after.starts_with(b"\r\n").then_some(())?;
     let operation = Operation::Message {
         subject,
+        // Behind the subject and the number of the subscription.
+        reply: names.get(2).copied(),
+        headers,
         status: status(headers),
         payload,
     };
@@ -131,6 +152,14 @@ fn status(headers: &[u8]) -> Option<u16> {
         .next()?
         .parse()
         .ok()
+}
+
+/// The first line of headers behind `NATS/1.0`: a number and words.
+pub fn status_text(headers: &[u8]) -> String {
+    let line = headers.split(|byte| *byte == b'\r').next();
+    let line = String::from_utf8_lossy(line.unwrap_or_default());
+    let text = line.strip_prefix("NATS/1.0").unwrap_or(&line).trim();
+    text.chars().take(200).collect()
 }
 
 fn malformed(line: &[u8]) -> ProtocolError {
@@ -153,6 +182,20 @@ pub fn encode_headers(headers: &[(&str, &str)]) -> String {
     }
     text.push_str("\r\n");
     text
+}
+
+/// The value of a header, where it is text.
+pub fn header<'a>(headers: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut lines = headers.split(|byte| *byte == b'\n').skip(1);
+    lines.find_map(|line| {
+        let (held, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+        held.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+/// One message that nobody answers.
+pub fn encode_one_way(subject: &str, payload: &str) -> String {
+    format!("PUB {subject} {}\r\n{payload}\r\n", payload.len())
 }
 
 /// One message with encoded headers, to be answered at `reply`.
@@ -180,19 +223,22 @@ mod tests {
         let mut rest: &[u8] =
             b"INFO {\"a\":1} \r\nping\r\n+OK\r\n-ERR 'Stale Connection'\r\nPong\n\
             MSG s.1 1 4\r\na\r\nb\r\nHMSG s.2 1 reply 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n";
-        let message = |subject, status, payload| Operation::Message {
+        let message = |subject, reply, headers, status, payload| Operation::Message {
             subject,
+            reply,
+            headers,
             status,
             payload,
         };
+        let headers = &b"NATS/1.0 503\r\n\r\n"[..];
         for expected in [
             Operation::Info(b"{\"a\":1}"),
             Operation::Ping,
             Operation::Ok,
             Operation::Error("Stale Connection"),
             Operation::Pong,
-            message("s.1", None, b"a\r\nb"),
-            message("s.2", Some(503), b"hi"),
+            message("s.1", None, b"", None, b"a\r\nb"),
+            message("s.2", Some("reply"), headers, Some(503), b"hi"),
         ] {
             let Ok(DecodedOperation::Operation(operation, len)) = decode(rest) else {
                 panic!("{:?}", decode(rest));
@@ -207,8 +253,13 @@ mod tests {
     fn lengths_over_their_bounds_are_refused_before_what_they_announce_arrives() {
         assert_eq!(
             decode(b"MSG s 1 1048577\r\n"),
-            Err(ProtocolError::MessageTooLong(1_048_577))
+            Err(ProtocolError::MessageTooLong {
+                bytes: 1_048_577,
+                max: 1_048_576
+            })
         );
+        let stored = decode_within(b"MSG s 1 1048577\r\n", MAX_STORED);
+        assert_eq!(stored, Ok(DecodedOperation::Incomplete));
         assert_eq!(decode(&[b'x'; MAX_LINE]), Err(ProtocolError::LineTooLong));
     }
 
@@ -240,6 +291,16 @@ mod tests {
             b"HPUB s r 26 28\r\nNATS/1.0\r\nId: aEvil: b\r\n\r\nhi\r\n"
         );
         assert_eq!(encode("s", "r", "", b"hi"), b"PUB s r 2\r\nhi\r\n");
+        assert_eq!(encode_one_way("s", "hi"), "PUB s 2\r\nhi\r\n");
+    }
+
+    #[test]
+    fn a_header_is_found_in_any_case_and_behind_the_first_line() {
+        let headers = encode_headers(&[("A", "1"), ("Content-Encoding", "gzip")]);
+        let found = |name| header(headers.as_bytes(), name);
+        assert_eq!(found("content-encoding"), Some("gzip"));
+        assert_eq!((found("B"), found("NATS/1.0")), (None, None));
+        assert_eq!(header(b"", "A"), None);
     }
 
     proptest! {
@@ -267,7 +328,7 @@ mod tests {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
             let short = (bytes.len() as f64 * cut) as usize;
             prop_assert_eq!(decode(&bytes[..short]), Ok(DecodedOperation::Incomplete));
-            let whole = Operation::Message { subject: "s", status: None, payload: &payload };
+            let whole = Operation::Message { subject: "s", reply: None, headers: b"", status: None, payload: &payload };
             prop_assert_eq!(decode(&bytes), Ok(DecodedOperation::Operation(whole, bytes.len())));
         }
     }
