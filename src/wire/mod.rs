@@ -21,6 +21,7 @@ pub mod fields;
 pub mod frame;
 pub mod message;
 pub mod meta;
+pub mod read_document;
 pub mod request;
 pub mod response;
 
