@@ -61,6 +61,7 @@ complete -c afferent -n '__fish_seen_subcommand_from sense' -l dial -xa 'api nod
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l kube-tls -xa 'true false auto' -d 'whether KubeVirt speaks TLS to agents, through the API server (default auto)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l kube-port -r -d 'VSOCK port on which agents in a cluster listen, 1 to 4294967294 (default 818)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l deliver -r -d 'where reports go: file:PATH, http://HOST, https://HOST, nats://HOST?stream=NAME, sbom:DIR or dependency-track+https://HOST'
+complete -c afferent -n '__fish_seen_subcommand_from sense' -l reports-from -r -d 'in place of guests and delivery: read what all sensors deliver to this stream, for questions about the fleet'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l token-file -r -d 'file with the bearer token for Central or the API key of Dependency-Track, read at every delivery, or the secret for NATS, read at every connection'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l ca-file -r -d 'the only authorities to trust for Central (PEM) (default: those of the system)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l tls-cert -r -d 'our certificate for mutual TLS with guests (PEM)'

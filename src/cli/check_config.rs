@@ -60,7 +60,7 @@ fn check(command: Command, file: &Path) -> Result<Settings, ConfigError> {
     let settings = Settings::gather(list, Vec::new(), native::variable, Some(file), tables)?;
     match command {
         Command::Serve => serve::config(&settings).map(drop),
-        Command::Sense => sense::configure(&settings).map(drop),
+        Command::Sense => sense::check(&settings),
         Command::Mirror => mirror::check(&settings),
     }?;
     Ok(settings)

@@ -1,5 +1,7 @@
 //! `afferent sense`: flags as typed.
 
+mod reader;
+
 use super::options::{ConfigError, SettingOrigin, Settings, parse, settings};
 use super::{kube, native};
 use crate::report::VmId;
@@ -7,6 +9,7 @@ use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
 use crate::sense::fleet::FleetLimits;
 use crate::sense::mapping::SensorMappingSource;
 use crate::sense::queue::policy::Rate;
+use crate::sense::reader::ReaderConfig;
 use crate::sense::roster::{RosterEntry, RosterSource, file};
 use crate::sense::{self, SenseConfig};
 use crate::telemetry::{scrape, support};
@@ -47,6 +50,8 @@ settings! {
             kube_port: number from "1" to "4294967294" = "818";
             /// where reports go: file:PATH, http://HOST, https://HOST, nats://HOST?stream=NAME, sbom:DIR or dependency-track+https://HOST
             deliver: one "SINK";
+            /// in place of guests and delivery: read what all sensors deliver to this stream, for questions about the fleet
+            reports_from: one "nats://HOST?stream=NAME";
             /// file with the bearer token for Central or the API key of Dependency-Track, read at every delivery, or the secret for NATS, read at every connection
             token_file: one "FILE";
             /// the only authorities to trust for Central (PEM)
@@ -100,16 +105,25 @@ pub(super) fn run(args: SenseArgs) -> u8 {
     crate::telemetry::start_log();
     let read = move || {
         let settings = gather(&args, native::variable)?;
-        let config = configure(&settings)?;
+        let config = configured(&settings)?;
         support::set_configuration(settings.effective());
         Ok::<_, ConfigError>(config)
     };
-    let config = match read() {
-        Ok(config) => config,
+    let ran = match read() {
+        Ok(SensorConfig::Reader(config)) => sense::reader::run(*config),
+        Ok(SensorConfig::Sensor(config)) => {
+            let reread = move || match read() {
+                Ok(SensorConfig::Sensor(config)) => Ok(*config),
+                Ok(SensorConfig::Reader(_)) => {
+                    Err("reports_from is new: it counts from the next start".to_owned())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            sense::run(*config, Box::new(reread))
+        }
         Err(error) => return super::complain(error.exit_code(), &error.to_string()),
     };
-    let reread = move || read().map_err(|error| error.to_string());
-    match sense::run(config, Box::new(reread)) {
+    match ran {
         Ok(()) => super::DONE,
         Err(error) => super::complain(super::FAILED, &error.to_string()),
     }
@@ -123,8 +137,26 @@ fn gather(
     Settings::gather(SETTINGS, args.given(), environment, file, TABLES)
 }
 
+/// What a sensor is: one of guests, or one that reads what others deliver.
+enum SensorConfig {
+    Sensor(Box<SenseConfig>),
+    Reader(Box<ReaderConfig>),
+}
+
+fn configured(settings: &Settings) -> Result<SensorConfig, ConfigError> {
+    Ok(match reader::configure(settings)? {
+        Some(reader) => SensorConfig::Reader(Box::new(reader)),
+        None => SensorConfig::Sensor(Box::new(configure(settings)?)),
+    })
+}
+
+/// Whether what was given can be used.
+pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
+    configured(settings).map(drop)
+}
+
 /// What was given, as `sense` needs it.
-pub(super) fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
+fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
     let mut fixed: Vec<RosterEntry> = settings.all("vm", parse::any)?;
     if let Some(table) = settings.table("vm") {
         let path = settings.file().unwrap_or(std::path::Path::new(""));

@@ -20,6 +20,7 @@ pub mod mapping;
 pub mod metrics;
 pub mod pull;
 pub mod queue;
+pub mod reader;
 pub mod roster;
 pub mod seen;
 mod service;

@@ -53,7 +53,8 @@ impl Counters {
         self.all().len()
     }
 
-    fn all(&self) -> BTreeMap<&'static str, u64> {
+    /// Each of them, by value.
+    pub fn all(&self) -> BTreeMap<&'static str, u64> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

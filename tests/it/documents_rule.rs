@@ -1,11 +1,16 @@
 //! The rule by which consumers keep documents: the very code of `docs/consumers.md` and of
-//! `packaging/examples/newest_reports.py`, run by Python.
+//! `packaging/examples/newest_reports.py`, run by Python, and the reader of `afferent sense --reports-from`.
 
 use crate::support::documents::{KINDS, docs, schema};
+use afferent::sense::fleet::FleetLimits;
+use afferent::sense::fleet::query::FleetQuery;
+use afferent::sense::reader::{IncomingDocument, ReportIntake};
+use afferent::store::Store;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 /// The rule as it was agreed.
 const RULE: &str = "Consumers keep the document with the highest seen_at, where one later than their own clock + \
@@ -59,8 +64,13 @@ fn the_code_for_consumers_keeps_what_the_rule_says() {
         steps.collect()
     };
     let input: Value = cases.iter().map(arriving).collect();
-    for code in [format!("{}{DRIVER}", code_of_page()), EXAMPLE_DRIVER.into()] {
-        let kept = run(&code, &input);
+    let of_page = format!("{}{DRIVER}", code_of_page());
+    let of_reader = cases.iter().map(|(_, steps)| read(steps)).collect();
+    for kept in [
+        run(&of_page, &input),
+        run(EXAMPLE_DRIVER, &input),
+        of_reader,
+    ] {
         assert_eq!(kept.len(), cases.len());
         for ((what, steps), kept) in cases.iter().zip(kept) {
             for (n, (_, document, wanted)) in steps.iter().enumerate() {
@@ -275,6 +285,51 @@ fn code_of_page() -> String {
         "docs/consumers.md has two pieces of code"
     );
     code.to_owned()
+}
+
+/// What the reader keeps after each document of a case.
+fn read(steps: &[Step]) -> Value {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), "sense.redb", 1 << 20)
+        .unwrap()
+        .store;
+    let store = Arc::new(store);
+    let intake = ReportIntake::open(store.clone(), FleetLimits::default()).unwrap();
+    let show = FleetQuery::Show {
+        vm: "web-1".into(),
+        at: None,
+    };
+    let kept = steps.iter().map(|(at, document, _)| {
+        let kind = match document["type"] == "facts" {
+            true => "facts",
+            false => "reports",
+        };
+        let payload = whole(document.clone()).to_string();
+        let message = IncomingDocument {
+            subject: &format!("afferent.{kind}.web-1"),
+            is_gzip: false,
+            payload: payload.as_bytes(),
+        };
+        intake.take(&[message], time(at).parse().unwrap()).unwrap();
+        let show = serde_json::to_value(show.ask(&store, &|_| None)).unwrap();
+        let seen_at = show["seen_at"].as_str()?.replace('Z', "+00:00");
+        let (facts, report) = (&show["facts"]["n"], &show["installed"][0]["name"]);
+        Some(json!({ "seen_at": seen_at, "facts": facts, "report": report }))
+    });
+    kept.collect()
+}
+
+/// A document of these cases with everything that the rule does not look at.
+fn whole(mut document: Value) -> Value {
+    let digest = document["meta"]["digest"].as_str().unwrap();
+    let byte = format!("{:02x}", digest.bytes().next().unwrap());
+    document["meta"]["digest"] = format!("sha256:{}", byte.repeat(32)).into();
+    if let Some(name) = document["report"].as_str() {
+        let package = json!({ "name": name, "version": "1-1", "arch": "noarch", "source": null, "module": "", "repo": "" });
+        document["report"] =
+            json!({ "packages": [package], "distribution": {}, "repositories": [] });
+    }
+    document
 }
 
 /// What this code keeps after each document of each case.

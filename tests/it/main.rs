@@ -55,6 +55,7 @@ mod sense_kubevirt;
 mod sense_nats;
 mod sense_nats_bom;
 mod sense_nats_identity;
+mod sense_reader;
 mod sense_reload;
 mod sense_roster;
 mod sense_sbom;

@@ -112,6 +112,38 @@ fn a_server_with_a_certificate_of_the_given_authority_is_trusted_and_no_other() 
     }
 }
 
+/// A reader of the stream asks and is asked in the same way.
+#[test]
+fn a_reader_trusts_a_server_of_the_given_authority_and_no_other() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let server = server_of(&ours);
+    let mut guest = Guest::new();
+    let (right, trusted) = (
+        guest.file("right", &ours.ca),
+        guest.file("trusted", &theirs.ca),
+    );
+    let tls = server.url().replace("nats://", "tls://");
+    let mut sense = guest.sense(&tls, &["--ca-file", &right]);
+    guest.accepted(&Consumer::new(&tls, None, Some(right.clone().into())));
+    assert!(sense.terminate().success());
+    let state = guest.dir.path().join("reader");
+    let shown = state.display().to_string();
+    let args = ["sense", "--state-dir", &shown, "--reports-from", &tls];
+    let mut reader = Program::start(&[&args[..], &["--ca-file", &trusted]].concat());
+    eventually("the certificate is refused", || {
+        let (answer, _) = status(&state, &[]);
+        let reasons = answer["reasons"].to_string();
+        reasons.contains("certificate").then_some(())
+    });
+    // The authority is renewed: the reader needs no restart.
+    fs::copy(&right, &trusted).unwrap();
+    eventually("the guest is read", || {
+        let (answer, code) = status(&state, &[]);
+        (answer["fleet"]["guests"] == 1 && code == 0).then_some(())
+    });
+    assert!(reader.terminate().success());
+}
+
 /// A guest with something to say, and the state of its sensor.
 struct Guest {
     dir: tempfile::TempDir,

@@ -277,6 +277,13 @@ impl Settings {
         )
     }
 
+    /// A setting that somebody gave and that is none of `allowed`, and where.
+    pub fn given_beside(&self, allowed: &[&str]) -> Option<(&'static str, SettingOrigin)> {
+        let mut given = self.given.iter();
+        let (key, (_, origin)) = given.find(|(key, _)| !allowed.contains(key))?;
+        Some((key, origin.clone()))
+    }
+
     /// All values of a setting.
     pub fn all<T>(
         &self,

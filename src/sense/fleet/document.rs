@@ -34,6 +34,11 @@ pub(super) struct FleetContent {
 }
 
 impl FleetDocument {
+    /// When it counts as seen.
+    pub fn seen_at(&self) -> WallTime {
+        self.seen_at
+    }
+
     /// `None` when the packages cannot be numbered or encoded, which costs this document its place in the
     /// fleet store alone.
     pub(super) fn new(

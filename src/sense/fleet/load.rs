@@ -30,9 +30,12 @@ fn are_ours(tx: &ReadTransaction) -> Result<bool, TxError> {
         && is_ours(tx.open_table(META))?)
 }
 
-/// Reads what the sensor needs to go on. Rows that cannot be read, or belong to nobody, are removed; tables
+/// Reads what is needed to go on. `known` are the guests of a sensor; without them all guests of the table count. Rows that cannot be read, or belong to nobody, are removed; tables
 /// that are not ours all are.
-pub(super) fn load(store: &Store, known: &HashMap<VmId, Digest>) -> Result<Loaded, StoreError> {
+pub(super) fn load(
+    store: &Store,
+    known: Option<&HashMap<VmId, Digest>>,
+) -> Result<Loaded, StoreError> {
     if !store.read(are_ours)? {
         tracing::error!("the tables of the fleet store cannot be read; they are begun anew");
         store.write(|tx| {
@@ -45,6 +48,7 @@ pub(super) fn load(store: &Store, known: &HashMap<VmId, Digest>) -> Result<Loade
         })?;
     }
     let (mut loaded, useless) = store.read(|tx| read(tx, known))?;
+    loaded.useless = useless.len();
     if !useless.is_empty() {
         let removed = store.write(|tx| {
             let mut guests = tx.open_table(GUESTS)?;
@@ -67,12 +71,14 @@ pub(super) struct Loaded {
     pub(super) packages: RowIndex,
     pub(super) platforms: RowIndex,
     pub(super) state: FleetState,
+    /// Rows that cannot be read, or are of no guest.
+    pub(super) useless: usize,
 }
 
 /// Also gives names of rows that cannot be read, or are of no guest.
 fn read(
     tx: &ReadTransaction,
-    known: &HashMap<VmId, Digest>,
+    known: Option<&HashMap<VmId, Digest>>,
 ) -> Result<(Loaded, HashSet<String>), TxError> {
     let meta = opened(tx, META)?;
     let number = |name: &str| -> Result<Option<u64>, TxError> {
@@ -115,8 +121,10 @@ fn read(
         for row in guests.iter()? {
             let (name, bytes) = row?;
             let vm = name.value().parse::<VmId>().ok();
-            let wanted = vm.as_ref().and_then(|vm| known.get(vm));
-            let state = wanted.and_then(|_| readable(name.value(), bytes.value()));
+            let wanted = vm.as_ref().zip(known).and_then(|(vm, known)| known.get(vm));
+            let is_known = known.is_none() || wanted.is_some();
+            let state = is_known.then(|| readable(name.value(), bytes.value()));
+            let state = state.flatten();
             let list = state.as_ref().map(|state| ids::PackedIds::new(state.ids));
             let list = list.map(|ids| ids.map(|id| packages.get(id).map(|_| id)));
             let list: Option<Vec<u32>> = list.and_then(Iterator::collect);
@@ -141,7 +149,8 @@ fn read(
     packages.restored(next_change);
     // The change log names none.
     platforms.restored(0);
-    let missing = known.keys().filter(|vm| !present.contains(*vm));
+    let known = known.into_iter().flat_map(HashMap::keys);
+    let missing = known.filter(|vm| !present.contains(*vm));
     let state = FleetState {
         counts,
         next_change,
@@ -152,6 +161,7 @@ fn read(
         packages,
         platforms,
         state,
+        useless: 0,
     };
     Ok((loaded, useless))
 }

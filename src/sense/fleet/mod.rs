@@ -22,13 +22,16 @@ mod fixture;
 mod ids;
 mod index;
 mod load;
+mod newest;
 mod package;
 mod platform;
 pub mod query;
+mod reader;
 mod row;
 mod table;
 
 pub use document::FleetDocument;
+pub use newest::{Intake, effective_seen_at};
 pub use package::StoredPackage;
 pub(crate) use table::FleetTx;
 
@@ -112,13 +115,27 @@ impl Fleet {
         limits: FleetLimits,
         known: &HashMap<VmId, Digest>,
     ) -> Result<Self, StoreError> {
-        let loaded = load::load(store, known)?;
-        Ok(Self {
+        Ok(Self::of(load::load(store, Some(known))?, limits))
+    }
+
+    /// Reads all that is stored, for a reader of the stream of sensors, which knows of no guests but those. Also
+    /// gives how many rows had to be left out.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn load_all(store: &Store, limits: FleetLimits) -> Result<(Self, usize), StoreError> {
+        let loaded = load::load(store, None)?;
+        let useless = loaded.useless;
+        Ok((Self::of(loaded, limits), useless))
+    }
+
+    fn of(loaded: load::Loaded, limits: FleetLimits) -> Self {
+        Self {
             packages: Mutex::new(loaded.packages),
             platforms: Mutex::new(loaded.platforms),
             state: Mutex::new(loaded.state),
             limits,
-        })
+        }
     }
 
     /// Guests whose last report is not here, although the sensor knows one.

@@ -4,6 +4,7 @@ use super::distinct::DistinctTx;
 use super::document::{FleetContent, FleetDocument};
 use super::ids;
 use super::index::Interned;
+use super::newest::Intake;
 use super::package::StoredPackage;
 use super::row::{self, ChangeEvent, ChangeRow, GuestState};
 use super::{Fleet, FleetCounts, FleetStaged, held};
@@ -87,6 +88,24 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             // Facts of a report that is not here: the next full one brings them.
             (None, None) => Ok(()),
         }
+    }
+
+    /// The same, unless something newer is here: for documents that come in any order, from any sensor.
+    pub(super) fn put_newest(
+        &mut self,
+        vm: &VmId,
+        document: &FleetDocument,
+    ) -> Result<Intake, TxError> {
+        let held = self.held(vm)?;
+        let old = held
+            .as_deref()
+            .and_then(|bytes| readable(vm.as_str(), bytes));
+        let kept = old.map(|old| (old.seen_at, old.digest));
+        let intake = Intake::of(kept, document);
+        if intake == Intake::Taken {
+            self.put(vm, document)?;
+        }
+        Ok(intake)
     }
 
     /// The row of a guest, unless it was found to be unreadable when the file was opened.

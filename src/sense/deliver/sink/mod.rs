@@ -13,6 +13,7 @@ mod since;
 use crate::blocking::Blocking;
 use crate::clock::WallTime;
 use crate::sense::deliver::outcome::Outcome;
+pub(crate) use nats::{FACTS, REPORTS, word};
 pub use open::{SinkAddress, SinkOptions, open};
 pub use project::{ParentProject, Template};
 pub(crate) use sbom::SbomSink;

@@ -38,10 +38,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// What stands before the guest in every subject.
-const REPORTS: &str = "afferent.reports";
+pub(crate) const REPORTS: &str = "afferent.reports";
 
 /// The same for facts alone.
-const FACTS: &str = "afferent.facts";
+pub(crate) const FACTS: &str = "afferent.facts";
 
 /// The same for bills of materials.
 const BOMS: &str = "afferent.sbom";
@@ -352,7 +352,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 
 /// A guest's id as one word of a subject: every other byte becomes `%` and two hex digits, as in a URL. Two
 /// ids never become the same word.
-fn word(vm: &str) -> String {
+pub(crate) fn word(vm: &str) -> String {
     utf8_percent_encode(vm, PLAIN).to_string()
 }
 

@@ -1,0 +1,120 @@
+//! The reader as a service: signals, the control socket, metrics and systemd around the [`FollowLoop`].
+
+use super::ReaderConfig;
+use super::follow::FollowLoop;
+use super::intake::ReportIntake;
+use super::status::ReaderView;
+use crate::blocking::Blocking;
+use crate::sense::fleet::query::{FleetAnswer, FleetQuery};
+use crate::sense::{CACHE, DATABASE, SenseError};
+use crate::store::{Opened, Store, StoreOptions};
+use crate::telemetry::control::Control;
+use crate::telemetry::scrape;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+/// How long the loop is waited for when the reader stops: it may wait for the stream, or write.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// An answer on the control socket.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ReaderAnswer {
+    Fleet(FleetAnswer),
+    Other(Value),
+}
+
+/// Runs until SIGTERM or SIGINT, or until a part that must never end has ended.
+pub(super) async fn serve(config: ReaderConfig) -> Result<(), SenseError> {
+    // Unhandled, it would end the process. There is nothing to read again: secrets are read at every connection.
+    let _hang_up = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let options = StoreOptions {
+        aside: config.damaged,
+        ..StoreOptions::new(CACHE)
+    };
+    let Opened { store, moved_aside } = Store::open_with(&config.state_dir, DATABASE, options)?;
+    let store = Arc::new(store);
+    let intake = ReportIntake::open(store.clone(), config.fleet)?;
+    let view = ReaderView::new(config.address.to_string(), intake.fleet().clone());
+    let view = Arc::new(view);
+    if moved_aside.is_some() {
+        view.moved_aside.inc();
+    }
+    let (stop, stopped) = mpsc::channel();
+    let follow = FollowLoop::new(&config, intake, view.clone(), stopped);
+    let mut following = Blocking::Threads.spawn(move || follow.run());
+    let mut beside = JoinSet::new();
+    beside.spawn(heartbeat(view.clone()));
+    match Control::bind(&config.state_dir) {
+        Ok(control) => {
+            let (control, view) = (control.with_metrics(view.clone()), view.clone());
+            beside.spawn(control.answer(move |words, _| answer(&store, &view, words)));
+        }
+        Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
+    }
+    if let Some(address) = config.metrics {
+        let listener = scrape::bind(address).await?;
+        beside.spawn(scrape::listen(listener, view));
+    }
+    tracing::info!(from = %config.address, "a fleet store of all sensors of a stream");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        ended = &mut following => return Err(SenseError::Stopped(format!("reading ended: {ended:?}"))),
+        Some(ended) = beside.join_next() => {
+            return Err(SenseError::Stopped(format!("a task of the reader ended: {ended:?}")));
+        }
+    }
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    beside.shutdown().await;
+    // Fails only when it has ended already.
+    let _ = stop.send(());
+    if tokio::time::timeout(DRAIN, following).await.is_err() {
+        tracing::warn!("stopping while the stream is read; what was not acknowledged comes again");
+    }
+    Ok(())
+}
+
+fn answer(store: &Store, view: &ReaderView, words: &[&str]) -> ReaderAnswer {
+    match words {
+        ["status", ..] => ReaderAnswer::Other(view.status()),
+        ["fleet", question] => ReaderAnswer::Fleet(match FleetQuery::from_word(question) {
+            Ok(query) => query.ask(store, &|_| None),
+            Err(error) => FleetAnswer::failed(format!(
+                "the sensor does not know this question ({error}); is it of another version?"
+            )),
+        }),
+        ["rescan", ..] => {
+            let error = "this sensor has no guests of its own, it reads what others deliver: ask the sensor of the guest's host";
+            ReaderAnswer::Other(json!({ "error": error }))
+        }
+        _ => {
+            let error = "a sensor that reads reports answers: status, fleet QUESTION";
+            ReaderAnswer::Other(json!({ "error": error }))
+        }
+    }
+}
+
+/// Tells systemd that the loop turns, and what it does.
+async fn heartbeat(view: Arc<ReaderView>) {
+    let every = sd_notify::watchdog_enabled()
+        .map_or(Duration::from_secs(10), |limit| limit / 3)
+        .min(Duration::from_secs(10));
+    loop {
+        let status = format!("{} guests", view.fleet.counts().guests);
+        let _ = sd_notify::notify(&[
+            sd_notify::NotifyState::Watchdog,
+            sd_notify::NotifyState::Status(&status),
+        ]);
+        tokio::time::sleep(every).await;
+    }
+}

@@ -1,0 +1,175 @@
+//! How a reader is: for `afferent status` and for Prometheus.
+
+use super::intake::IntakeOutcome;
+use crate::clock::{WallTime, wall_now};
+use crate::sense::fleet::Fleet;
+use crate::telemetry::metrics::{Counter, Counters, Page};
+use crate::telemetry::scrape::Health;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is looked at, and kept up by the loop that reads.
+pub(super) struct ReaderView {
+    /// Where reports are read.
+    pub(super) address: String,
+    pub(super) fleet: Arc<Fleet>,
+    /// Messages by what became of them.
+    pub(super) documents: Counters,
+    /// Damaged databases that were replaced.
+    pub(super) moved_aside: Counter,
+    progress: Mutex<ReaderProgress>,
+}
+
+/// How far the reader has got.
+#[derive(Clone, Debug, Default)]
+struct ReaderProgress {
+    consumer: String,
+    /// Why nothing is read; `None`: all is well, or nothing was tried yet.
+    trouble: Option<(String, WallTime)>,
+    is_reading: bool,
+    /// Messages that the stream still has for us.
+    lag: Option<u64>,
+    last: Option<LastDocument>,
+}
+
+/// A document that was taken.
+#[derive(Clone, Debug)]
+pub(super) struct LastDocument {
+    pub(super) vm: String,
+    pub(super) seen_at: WallTime,
+    /// When it was on disk.
+    pub(super) at: WallTime,
+}
+
+impl ReaderView {
+    pub(super) fn new(address: String, fleet: Arc<Fleet>) -> Self {
+        Self {
+            address,
+            fleet,
+            documents: Counters::new(&IntakeOutcome::LABELS),
+            moved_aside: Counter::default(),
+            progress: Mutex::default(),
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, ReaderProgress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note_consumer(&self, consumer: &str) {
+        consumer.clone_into(&mut self.progress().consumer);
+    }
+
+    /// The stream answers; gives whether it did not before.
+    pub(super) fn note_reading(&self) -> bool {
+        let mut progress = self.progress();
+        progress.trouble = None;
+        !std::mem::replace(&mut progress.is_reading, true)
+    }
+
+    /// Nothing is read; gives whether that is news.
+    pub(super) fn note_trouble(&self, said: &str) -> bool {
+        let mut progress = self.progress();
+        progress.is_reading = false;
+        if progress
+            .trouble
+            .as_ref()
+            .is_some_and(|(held, _)| held == said)
+        {
+            return false;
+        }
+        progress.trouble = Some((said.to_owned(), wall_now()));
+        true
+    }
+
+    pub(super) fn note_lag(&self, lag: u64) {
+        self.progress().lag = Some(lag);
+    }
+
+    pub(super) fn note_last(&self, last: LastDocument) {
+        self.progress().last = Some(last);
+    }
+
+    /// The answer to `status`.
+    pub(super) fn status(&self) -> Value {
+        let progress = self.progress().clone();
+        let reasons: Vec<String> = progress
+            .trouble
+            .iter()
+            .map(|(said, since)| format!("no reports are read since {since}: {said}"))
+            .collect();
+        let counts = self.fleet.counts();
+        let documents = self.documents.all();
+        let documents = documents.into_iter();
+        let documents = documents.map(|(label, count)| (label.to_owned(), count.into()));
+        json!({
+            "service": "sense",
+            "version": env!("CARGO_PKG_VERSION"),
+            "state": if reasons.is_empty() { "ok" } else { "degraded" },
+            "reasons": reasons,
+            "reports_from": {
+                "address": self.address,
+                "consumer": progress.consumer,
+                "is_reading": progress.is_reading,
+                "lag": progress.lag,
+                "last": progress.last.map(|last| json!({
+                    "vm": last.vm,
+                    "seen_at": last.seen_at.to_string(),
+                    "at": last.at.to_string(),
+                })),
+            },
+            "documents": documents.collect::<serde_json::Map<_, _>>(),
+            "fleet": { "guests": counts.guests, "packages": counts.packages, "changes": counts.changes },
+        })
+    }
+}
+
+impl Health for ReaderView {
+    fn metrics(&self) -> String {
+        let progress = self.progress().clone();
+        let mut page = Page::new();
+        page.counters(
+            "afferent_reader_documents_total",
+            "Messages of the stream of sensors by what became of them.",
+            "outcome",
+            &self.documents,
+        );
+        page.gauge(
+            "afferent_reader_reading",
+            "1 while the stream of sensors answers.",
+            f64::from(u8::from(progress.is_reading)),
+        );
+        page.gauge(
+            "afferent_reader_lag_documents",
+            "Messages that the stream of sensors still has for this reader.",
+            progress.lag.unwrap_or_default() as f64,
+        );
+        let last = progress.last.map_or(0, |last| last.at.unix_ms());
+        page.gauge(
+            "afferent_reader_last_document_timestamp_seconds",
+            "When the last document was stored, in seconds since 1970; 0 when none was since the start.",
+            last as f64 / 1000.0,
+        );
+        page.counter(
+            "afferent_store_moved_aside_total",
+            "Damaged databases that were moved aside.",
+            self.moved_aside.get(),
+        );
+        self.fleet.write_metrics(&mut page);
+        page.gauges(
+            "afferent_build_info",
+            "Version of this program.",
+            &[(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+        );
+        page.finish()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let progress = self.progress();
+        match (&progress.trouble, progress.is_reading) {
+            (_, true) => Ok(()),
+            (Some((said, _)), false) => Err(said.clone()),
+            (None, false) => Err("the stream was not asked yet".into()),
+        }
+    }
+}
