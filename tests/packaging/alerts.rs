@@ -12,7 +12,7 @@ const DASHBOARD: &str = "packaging/grafana/afferent.json";
 
 #[test]
 fn alerts_their_tests_and_the_dashboard_select_series_that_a_service_has() {
-    let page = sensor_page() + &mirror_page();
+    let page = sensor_page() + &reader_page() + &mirror_page();
     for (file, asked) in asked() {
         let selectors = selectors(&asked);
         for selector in &selectors {
@@ -155,6 +155,17 @@ fn sensor_page() -> String {
         .arg(state.path())
         .args(["--vm", &format!("a=unix:{}", nowhere.display())])
         .args(["--deliver", &format!("file:{}", nowhere.display())]);
+    page_of(&mut command, |_| true)
+}
+
+/// That of a sensor that reads a stream, on a server that is not there.
+fn reader_page() -> String {
+    let state = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afferent"));
+    command
+        .args(["sense", "--metrics", "0", "--state-dir"])
+        .arg(state.path())
+        .args(["--reports-from", "nats://127.0.0.1:9?stream=REPORTS"]);
     page_of(&mut command, |_| true)
 }
 

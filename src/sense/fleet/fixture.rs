@@ -36,6 +36,7 @@ pub(super) fn envelope<'a>(vm: &str, generation: u32, at: u64, report: &'a Repor
     let facts: Facts = [
         ("kernel_running", "5-2.x86_64"),
         ("scan_trigger", "reactive"),
+        ("reboot_needed", ["no", "kernel"][(generation % 2) as usize]),
     ]
     .map(|(name, value)| (name.into(), value.into()))
     .into();

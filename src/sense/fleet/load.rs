@@ -140,6 +140,7 @@ fn read(
             list.iter().for_each(|id| packages.refer(*id));
             state.platform.iter().for_each(|id| platforms.refer(*id));
             counts.guests += 1;
+            counts.reboot_needed += u64::from(state.needs_reboot());
             // Otherwise it is there, but another document became known while nobody kept this store.
             if wanted == Some(&state.digest) {
                 present.insert(vm);

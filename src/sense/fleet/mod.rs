@@ -74,6 +74,10 @@ pub struct FleetCounts {
     pub change_bytes: u64,
     /// Guests whose row was missing or could not be read and came again.
     pub rebuilt: u64,
+    /// Guests that need a boot, as they say.
+    pub reboot_needed: u64,
+    /// Reports whose packages were others than before, since the start.
+    pub changed: u64,
 }
 
 /// The store, as the sensor holds it. Its tables are written by one writer, see [`FleetTx`].
@@ -172,6 +176,16 @@ impl Fleet {
                 (&[("table", "packages")], counts.packages as f64),
                 (&[("table", "changes")], counts.changes as f64),
             ],
+        );
+        page.gauge(
+            "afferent_fleet_reboot_needed",
+            "Guests of the fleet store that need a boot.",
+            counts.reboot_needed as f64,
+        );
+        page.counter(
+            "afferent_fleet_changes_total",
+            "Reports whose packages were others than those of the report before.",
+            counts.changed,
         );
         page.gauge(
             "afferent_fleet_change_bytes",

@@ -171,8 +171,8 @@ fn check(rig: &Rig, model: &BTreeMap<String, Guest>) {
     }
     let (fresh, counts) = (fresh.counts(), rig.fleet.counts());
     assert_eq!(
-        (fresh.changes, fresh.change_bytes),
-        (counts.changes, counts.change_bytes)
+        (fresh.changes, fresh.change_bytes, fresh.reboot_needed),
+        (counts.changes, counts.change_bytes, counts.reboot_needed)
     );
     let (mut named, mut stored) = (BTreeSet::new(), BTreeSet::new());
     rig.store

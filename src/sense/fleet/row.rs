@@ -2,7 +2,7 @@
 
 use crate::clock::WallTime;
 use crate::report::diff::{ChangeSet, Replacement};
-use crate::report::{Digest, GuestId, ReportKey, Trigger};
+use crate::report::{Digest, GuestId, ReportKey, Trigger, facts};
 use crate::store::codec::{self, Row};
 use crate::store::{CodecError, TxError};
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,12 @@ impl<'a> Row<'a> for GuestState<'a> {
 }
 
 impl GuestState<'_> {
+    /// Whether it says that a boot is due.
+    pub(super) fn needs_reboot(&self) -> bool {
+        let needed = self.fact(facts::REBOOT_NEEDED);
+        needed.is_some_and(|reasons| !reasons.is_empty() && reasons != "no")
+    }
+
     /// A fact of the newest document.
     pub(super) fn fact(&self, name: &str) -> Option<&str> {
         let found = self.facts.iter().find(|(held, _)| *held == name);

@@ -81,9 +81,10 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
         match (&document.content, old) {
             (Some(content), old) => self.put_report(vm, document, content, old.as_ref()),
             (None, Some(mut state)) => {
+                let needed_reboot = state.needs_reboot();
                 (state.seen_at, state.agent_version) = (document.seen_at, &document.agent_version);
                 state.facts = facts(document);
-                self.insert(vm, &state)
+                self.insert(vm, &state, needed_reboot)
             }
             // Facts of a report that is not here: the next full one brings them.
             (None, None) => Ok(()),
@@ -151,6 +152,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
                 Some(_) if gone.is_empty() && came.is_empty() => ChangeEvent::default(),
                 Some(_) => {
                     changed_at = document.seen_at;
+                    self.counts.changed += 1;
                     self.classify(content, &gone, &came)
                 }
             };
@@ -190,10 +192,21 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             ids: &packed,
             platform: Some(content.platform.id),
         };
-        self.insert(vm, &state)
+        self.insert(vm, &state, old.is_some_and(GuestState::needs_reboot))
     }
 
-    fn insert(&mut self, vm: &VmId, state: &GuestState<'_>) -> Result<(), TxError> {
+    /// Writes the row of a guest; `needed_reboot`: the row before was counted as one of those.
+    fn insert(
+        &mut self,
+        vm: &VmId,
+        state: &GuestState<'_>,
+        needed_reboot: bool,
+    ) -> Result<(), TxError> {
+        let others = self
+            .counts
+            .reboot_needed
+            .saturating_sub(u64::from(needed_reboot));
+        self.counts.reboot_needed = others + u64::from(state.needs_reboot());
         self.guests
             .insert(vm.as_str(), row::seal(state)?.as_slice())?;
         Ok(())
@@ -243,6 +256,8 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             let platform = state.platform;
             platform.iter().for_each(|id| self.platforms.refer(*id, -1));
             self.counts.guests = self.counts.guests.saturating_sub(1);
+            let needed_reboot = u64::from(state.needs_reboot());
+            self.counts.reboot_needed = self.counts.reboot_needed.saturating_sub(needed_reboot);
         }
         Ok(())
     }

@@ -401,3 +401,26 @@ fn pages_of_bills_of_materials_name_every_guest_once() {
     }
     assert_eq!(seen, names);
 }
+
+#[test]
+fn changes_and_guests_that_need_a_boot_are_counted() {
+    let mut rig = Rig::new(FleetLimits::default());
+    let counted = |rig: &Rig| (rig.fleet.counts().reboot_needed, rig.fleet.counts().changed);
+    // Odd generations need one.
+    rig.put(&envelope("a", 1, 1, &report(&["a 1-1"])));
+    rig.put(&envelope("b", 1, 1, &report(&["a 1-1"])));
+    assert_eq!(counted(&rig), (2, 0), "first reports are no changes");
+    rig.put(&envelope("a", 2, 2, &report(&["a 2-1"])));
+    rig.put(&envelope("a", 2, 3, &report(&["a 2-1"])));
+    assert_eq!(counted(&rig), (1, 1));
+    let installed = report(&["a 2-1"]);
+    let mut facts = envelope("a", 3, 4, &installed);
+    facts.report = None;
+    rig.put(&facts);
+    assert_eq!(counted(&rig), (2, 1));
+    rig.restart();
+    assert_eq!(counted(&rig), (2, 0));
+    rig.forget("b");
+    rig.refuse(&envelope("a", 4, 5, &report(&["a 4-1"])));
+    assert_eq!(counted(&rig), (1, 0));
+}
