@@ -37,7 +37,7 @@ _afferent() {
     " scan") offers="--root --dbpath --format --output --help" ;;
     " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --repo-cpe-token-file --repo-cpe-ca-file --require-mapping --tls --tls-cert --tls-key --tls-client-ca --tls-name-from --tls-ca-source --tls-ca-timeout --tls-client-cn --safety-poll --damaged-max-age --damaged-max-count --config --help" ;;
     " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --tls-name-from --format --output --help" ;;
-    " sense") offers="--vm --roster --discover --kube-cluster --kube-namespace --kube-node --kubeconfig --dial --kube-tls --kube-port --deliver --reports-from --token-file --ca-file --tls-cert --tls-key --tls-ca --tls-name-from --sensor-id --state-dir --fleet --fleet-history --fleet-history-size --damaged-max-age --damaged-max-count --poll-interval --refresh-interval --spread --repo-cpe --rate --burst --metrics --config --help" ;;
+    " sense") offers="--vm --roster --discover --kube-cluster --kube-namespace --kube-node --kubeconfig --dial --kube-tls --kube-port --deliver --reports-from --token-file --ca-file --sbom-departed --tls-cert --tls-key --tls-ca --tls-name-from --sensor-id --state-dir --fleet --fleet-history --fleet-history-size --damaged-max-age --damaged-max-count --poll-interval --refresh-interval --spread --repo-cpe --rate --burst --metrics --config --help" ;;
     " mirror") offers="run plan apply explain dump load drift audit check compact begin-anew approve --help" ;;
     " mirror run") offers="--once --plan --plan-out --apply --interval --metrics --audit-max-age --audit-max-size --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --delete-grace --damaged-max-age --damaged-max-count --approve-deletes --config --json --help" ;;
     " mirror plan") offers="--plan-out --kind --code --limit --cursor --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --delete-grace --damaged-max-age --damaged-max-count --approve-deletes --config --json --help" ;;
@@ -70,6 +70,7 @@ _afferent() {
     " pull --format") offers="table json cyclonedx spdx" ;;
     " sense --dial") offers="api node" ;;
     " sense --kube-tls") offers="true false auto" ;;
+    " sense --sbom-departed") offers="keep remove" ;;
     " sense --fleet") offers="on off" ;;
     " sense --spread") offers="on off" ;;
     " mirror run --profile") offers="natural-key host-mac" ;;

@@ -64,6 +64,7 @@ complete -c afferent -n '__fish_seen_subcommand_from sense' -l deliver -r -d 'wh
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l reports-from -r -d 'in place of guests and delivery: read what all sensors deliver to this stream, for questions about the fleet'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l token-file -r -d 'file with the bearer token for Central or the API key of Dependency-Track, read at every delivery, or the secret for NATS, read at every connection'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l ca-file -r -d 'the only authorities to trust for Central (PEM) (default: those of the system)'
+complete -c afferent -n '__fish_seen_subcommand_from sense' -l sbom-departed -xa 'keep remove' -d 'what becomes of the file of a guest that left, in the directory of sbom:DIR (default keep)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l tls-cert -r -d 'our certificate for mutual TLS with guests (PEM)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l tls-key -r -d 'private key of that certificate (PEM)'
 complete -c afferent -n '__fish_seen_subcommand_from sense' -l tls-ca -r -d 'authorities whose certificates guests must show (PEM)'

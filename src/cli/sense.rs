@@ -5,7 +5,7 @@ mod reader;
 use super::options::{ConfigError, SettingOrigin, Settings, parse, settings};
 use super::{kube, native};
 use crate::report::VmId;
-use crate::sense::deliver::sink::{SinkAddress, SinkOptions};
+use crate::sense::deliver::sink::{DepartedFiles, SinkAddress, SinkOptions};
 use crate::sense::fleet::FleetLimits;
 use crate::sense::mapping::SensorMappingSource;
 use crate::sense::queue::policy::Rate;
@@ -56,6 +56,8 @@ settings! {
             token_file: one "FILE";
             /// the only authorities to trust for Central (PEM)
             ca_file: one "FILE" or "those of the system";
+            /// what becomes of the file of a guest that left, in the directory of sbom:DIR
+            sbom_departed: one "keep|remove" = "keep";
             /// our certificate for mutual TLS with guests (PEM)
             tls_cert: one "FILE";
             /// private key of that certificate (PEM)
@@ -196,6 +198,7 @@ fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
         sink: SinkOptions {
             token_file: settings.optional_path("token_file")?,
             ca_file: settings.optional_path("ca_file")?,
+            departed: settings.one("sbom_departed", parse::any::<DepartedFiles>)?,
             memory: Some(settings.path("state_dir")?.join("sink-default")),
             ..SinkOptions::default()
         },

@@ -120,6 +120,7 @@ fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &
         ("deliver", old.deliver != new.deliver),
         ("token_file", old.sink.token_file != new.sink.token_file),
         ("ca_file", old.sink.ca_file != new.sink.ca_file),
+        ("sbom_departed", old.sink.departed != new.sink.departed),
         ("tls_*", old.tls != new.tls || old.tls_name != new.tls_name),
         ("repo_cpe", old.repo_cpe != new.repo_cpe),
         (

@@ -2,7 +2,7 @@
 //! the [`Engine`].
 
 use super::control::ControlRoom;
-use super::deliver::sink;
+use super::deliver::{departed, sink};
 use super::engine::{Engine, Parts};
 use super::follow::Follow;
 use super::mapping::read::MappingSource;
@@ -43,9 +43,11 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     let mapping = mapping.map(|source| Arc::new(MappingSource::new(source)));
     let tls = config.tls.clone();
     let tls = tls.map(|files| ClientTls::load_for(files, config.tls_name));
+    let sink = sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?;
+    let departed = departed::follow(vec![sink.clone()], roster_rx.clone());
     let mut engine = Engine::start(Parts {
         store: store.clone(),
-        sink: sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?,
+        sink,
         dial: Arc::new(Dialer {
             tls: tls.transpose()?,
             kube: Some(VsockDialer::new(
@@ -93,6 +95,7 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
         beside.spawn(mapping.follow(source, mapping_tx));
     }
     beside.spawn(follow.run(hang_up));
+    beside.spawn(departed);
     beside.spawn(heartbeat(engine.pending.clone()));
     match Control::bind(&config.state_dir) {
         Ok(control) => {

@@ -123,6 +123,87 @@ fn killed_at_any_moment_it_leaves_whole_files_and_in_the_end_the_newest() {
     assert_eq!(left, world.agents.len(), "something unfinished is left");
 }
 
+/// Stops the agent of a guest, and takes its socket away: it is in the roster no more.
+fn leave(world: &mut World) {
+    let agent = world.agents.pop().unwrap();
+    let path = agent.path.clone();
+    drop(agent);
+    let _ = fs::remove_file(path);
+}
+
+/// Loss prevented: a file of somebody else, or of a guest that is only out of sight, is removed.
+#[test]
+fn the_file_of_a_guest_that_left_is_removed_if_the_sensor_wrote_it() {
+    let mut world = World::new(4);
+    let mut sense = world.sense(&["--sbom-departed", "remove"]);
+    world.all_are_there();
+    // Neither a file that another sensor replaced since, nor what was never written here.
+    let text = fs::read_to_string(world.file(2)).unwrap();
+    let at = text.find("urn:uuid:").unwrap() + "urn:uuid:".len();
+    let theirs = format!("{}00000000{}", &text[..at], &text[at + 8..]);
+    fs::write(world.file(2), theirs).unwrap();
+    fs::copy(world.file(0), world.file(9)).unwrap();
+    // While the directory of the sockets cannot be read, nobody has left.
+    fs::rename(world.place("guests"), world.place("away")).unwrap();
+    eventually("the roster is unreadable", || {
+        let (answer, _) = status(&world.place("state"), &[]);
+        answer["reasons"]
+            .to_string()
+            .contains("roster")
+            .then_some(())
+    });
+    assert!((0..4).all(|n| world.file(n).exists()));
+    fs::rename(world.place("away"), world.place("guests")).unwrap();
+    eventually("the roster is readable", || {
+        let (answer, _) = status(&world.place("state"), &[]);
+        (!answer["reasons"].to_string().contains("roster")).then_some(())
+    });
+    leave(&mut world);
+    eventually("its file is removed", || {
+        (!world.file(3).exists()).then_some(())
+    });
+    leave(&mut world);
+    eventually("it left", || {
+        let (answer, _) = status(&world.place("state"), &[]);
+        (answer["guests"].as_array()?.len() == 2).then_some(())
+    });
+    assert!(sense.terminate().success());
+    // One that leaves while the sensor is down, and one that comes back after that.
+    leave(&mut world);
+    let mut sense = world.sense(&["--sbom-departed", "remove"]);
+    eventually("its file is removed", || {
+        (!world.file(1).exists()).then_some(())
+    });
+    let again = FakeAgent::start(&world.place("guests/web-1.sock"), Script::new());
+    world.agents.push(again);
+    world.all_are_there();
+    assert!(sense.terminate().success());
+    for n in [0, 2, 9] {
+        assert!(world.file(n).exists(), "web-{n}");
+    }
+}
+
+#[test]
+fn the_file_of_a_guest_that_left_stays_unless_something_else_is_asked_for() {
+    let mut world = World::new(2);
+    let mut sense = world.sense(&[]);
+    world.all_are_there();
+    leave(&mut world);
+    eventually("it left", || {
+        let (answer, _) = status(&world.place("state"), &[]);
+        (answer["guests"].as_array()?.len() == 1).then_some(())
+    });
+    assert!(sense.terminate().success());
+    assert!(world.file(1).exists());
+    // What was written before it was asked for counts as well.
+    let mut sense = world.sense(&["--sbom-departed", "remove"]);
+    eventually("its file is removed", || {
+        (!world.file(1).exists()).then_some(())
+    });
+    assert!(world.file(0).exists());
+    assert!(sense.terminate().success());
+}
+
 /// Loss prevented: reports that are given up because a directory was away.
 #[test]
 fn while_the_directory_is_away_reports_wait() {

@@ -5,6 +5,7 @@
 //! ```
 
 pub mod breaker;
+pub mod departed;
 pub mod outcome;
 pub mod run;
 pub mod sink;

@@ -9,16 +9,20 @@ mod open;
 mod project;
 mod sbom;
 mod since;
+mod written;
 
 use crate::blocking::Blocking;
 use crate::clock::WallTime;
 use crate::sense::deliver::outcome::Outcome;
+use crate::sense::roster::KnownGuests;
 pub(crate) use nats::{FACTS, REPORTS, word};
-pub use open::{SinkAddress, SinkOptions, open};
+pub use open::{DepartedFiles, SinkAddress, SinkOptions, open};
 pub use project::{ParentProject, Template};
 pub(crate) use sbom::SbomSink;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What a delivery brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,9 @@ pub struct Delivery {
 /// A delivery under way.
 pub type Delivering<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
+/// The removal of what is kept of guests that left.
+pub type Removing<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
+
 /// Takes documents.
 pub trait Sink: Send + Sync {
     /// Delivers one document. [`Outcome::Accepted`] means that it is durable there.
@@ -76,6 +83,11 @@ pub trait Sink: Send + Sync {
     /// What it takes.
     fn form(&self) -> DocumentForm {
         DocumentForm::Report
+    }
+
+    /// Removes what it keeps of guests that are not in the roster, where it is one that does so.
+    fn remove_departed(&self, _roster: watch::Receiver<KnownGuests>) -> Removing<'_> {
+        Box::pin(async { Ok(()) })
     }
 }
 
@@ -91,6 +103,11 @@ trait BlockingSink: Send + Sync + 'static {
     /// As [`Sink::form`].
     fn form(&self) -> DocumentForm {
         DocumentForm::Report
+    }
+
+    /// As [`Sink::remove_departed`].
+    fn remove_departed(&self, _roster: &watch::Receiver<KnownGuests>) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -113,5 +130,15 @@ impl<S: BlockingSink> Sink for OnThreads<S> {
 
     fn form(&self) -> DocumentForm {
         self.0.form()
+    }
+
+    fn remove_departed(&self, roster: watch::Receiver<KnownGuests>) -> Removing<'_> {
+        let sink = self.0.clone();
+        Box::pin(async move {
+            let removed = Blocking::Threads.run(move || sink.remove_departed(&roster));
+            removed
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error.to_string())))
+        })
     }
 }

@@ -75,6 +75,29 @@ impl fmt::Display for SinkAddress {
     }
 }
 
+/// What becomes of the file of a guest that left the roster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DepartedFiles {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is removed.
+    Remove,
+}
+
+/// `keep` or `remove`, as `--sbom-departed` takes it.
+impl FromStr for DepartedFiles {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "keep" => Ok(Self::Keep),
+            "remove" => Ok(Self::Remove),
+            _ => Err(format!("{text:?} is not keep or remove")),
+        }
+    }
+}
+
 /// What sinks need beside their address.
 #[derive(Clone, Debug, Default)]
 pub struct SinkOptions {
@@ -91,6 +114,8 @@ pub struct SinkOptions {
     pub tags: Vec<String>,
     /// Dependency-Track: the project above it.
     pub parent: Option<ParentProject>,
+    /// Bills of materials in a directory: what becomes of those of guests that left.
+    pub departed: DepartedFiles,
     /// A file in which the sink may remember something; its own, and none of another sink.
     pub memory: Option<PathBuf>,
 }
@@ -125,6 +150,7 @@ pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Arc<dyn Sink
         SinkAddress::Sbom(directory) => {
             let opened = SbomSink::open(directory);
             let sink = opened.map_err(|error| format!("{}: {error}", directory.display()))?;
+            let sink = sink.with_memory(options.memory.as_deref(), options.departed);
             Arc::new(OnThreads(Arc::new(sink)))
         }
     })

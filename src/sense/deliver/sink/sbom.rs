@@ -3,14 +3,19 @@
 //! - A file is replaced whole, and is on disk before the report counts as accepted: a reader never sees a half.
 //! - One whose content is there already stays as it is, whatever its time and number: a refresh writes nothing.
 //! - Facts alone are in no bill of materials; they count as accepted.
-//! - A directory that is full, read-only or away is an outage: reports wait. Files of guests that left stay.
+//! - A directory that is full, read-only or away is an outage: reports wait.
+//! - Files of guests that left stay, or are removed where this sink wrote them: see [`Written`].
 
-use super::{BlockingSink, Delivery, DocumentForm, DocumentKind};
+use super::written::{Written, serial_in, serial_of};
+use super::{BlockingSink, Delivery, DepartedFiles, DocumentForm, DocumentKind};
+use crate::report::VmId;
 use crate::sense::deliver::outcome::Outcome;
+use crate::sense::roster::KnownGuests;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use tokio::sync::watch;
 
 /// How the name of a file ends, and that of one which is being written.
 const FINISHED: &str = ".cdx.json";
@@ -19,6 +24,8 @@ const UNFINISHED: &str = ".cdx.json.new";
 /// A directory of bills of materials.
 pub(crate) struct SbomSink {
     directory: PathBuf,
+    written: Option<Written>,
+    departed: DepartedFiles,
 }
 
 impl SbomSink {
@@ -35,15 +42,31 @@ impl SbomSink {
         }
         Ok(Self {
             directory: directory.to_owned(),
+            written: None,
+            departed: DepartedFiles::Keep,
         })
     }
 
-    /// Stores the document of a guest, whose id is one as [`VmId`](crate::report::VmId) allows it.
+    /// Remembers beside `memory` what it wrote, whether that is to be removed one day or not.
+    pub(super) fn with_memory(self, memory: Option<&Path>, departed: DepartedFiles) -> Self {
+        Self {
+            written: memory.map(|path| Written::at(path.with_extension("written"))),
+            departed,
+            ..self
+        }
+    }
+
+    /// Stores the document of a guest, whose id is one as [`VmId`] allows it.
     pub(crate) fn store(&self, vm: &str, document: &[u8]) -> io::Result<()> {
         // Ids of guests have no character that means something in a path.
         let path = self.directory.join(format!("{vm}{FINISHED}"));
         if is_there(&path, document)? {
             return Ok(());
+        }
+        if let (Some(written), Some(serial)) = (&self.written, serial_of(document))
+            && let Err(error) = written.note(vm, serial)
+        {
+            tracing::warn!(vm, %error, "not remembered: its file stays when the guest leaves");
         }
         let unfinished = self.directory.join(format!(".{vm}{UNFINISHED}"));
         let _ = fs::remove_file(&unfinished);
@@ -53,6 +76,33 @@ impl SbomSink {
             .inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
         File::open(&self.directory)?.sync_all()
     }
+
+    /// Removes a file if it is one that this sink wrote, and its guest is gone.
+    fn remove(
+        &self,
+        vm: &VmId,
+        serials: &[String; 2],
+        roster: &watch::Receiver<KnownGuests>,
+    ) -> io::Result<()> {
+        let path = self.directory.join(format!("{vm}{FINISHED}"));
+        let serial = serial_in(&path)?;
+        if !serial.is_some_and(|serial| serials.contains(&serial)) {
+            return Ok(());
+        }
+        // Held meanwhile: a guest that comes back is pulled after that, and its file is a new one.
+        let known = roster.borrow();
+        if is_gone(vm, &known) {
+            fs::remove_file(path)?;
+            // Without the note it is looked at once more.
+            let _ = self.written.as_ref().map(|it| it.note_removed(vm.as_str()));
+            tracing::info!(%vm, "left: its bill of materials is removed");
+        }
+        Ok(())
+    }
+}
+
+fn is_gone(vm: &VmId, known: &KnownGuests) -> bool {
+    known.is_complete && !known.guests.contains_key(vm)
 }
 
 impl BlockingSink for SbomSink {
@@ -68,6 +118,31 @@ impl BlockingSink for SbomSink {
 
     fn form(&self) -> DocumentForm {
         DocumentForm::CycloneDx
+    }
+
+    fn remove_departed(&self, roster: &watch::Receiver<KnownGuests>) -> io::Result<()> {
+        let Some(written) = &self.written else {
+            return Ok(());
+        };
+        if self.departed == DepartedFiles::Keep {
+            return Ok(());
+        }
+        let mut gone = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            let vm = name.to_str().and_then(|name| name.strip_suffix(FINISHED));
+            let vm = vm.and_then(|vm| vm.parse::<VmId>().ok());
+            gone.extend(vm.filter(|vm| is_gone(vm, &roster.borrow())));
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let written = written.serials()?;
+        let gone = gone.iter();
+        let ours = gone.filter_map(|vm| Some((vm, written.get(vm.as_str())?)));
+        // One that cannot be removed keeps no other.
+        let removed = ours.map(|(vm, serials)| self.remove(vm, serials, roster));
+        removed.fold(Ok(()), Result::and)
     }
 }
 
