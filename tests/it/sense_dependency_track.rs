@@ -1,9 +1,11 @@
 //! `afferent sense --deliver dependency-track+https://...`: a project for each guest, and what is made of each answer.
 
+use crate::support::agent::Launch;
 use crate::support::dependency_track::{DependencyTrack, StoredProject};
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::program::{Program, status};
+use crate::support::rpm_root::{RpmRoot, Spec};
 use afferent::clock::WallTime;
 use afferent::sense::deliver::outcome::Outcome;
 use afferent::sense::deliver::sink::{self, Delivery, DocumentKind, Sink, SinkOptions};
@@ -12,6 +14,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What the agents of these tests run on.
 const OS: &str = "rhel-9.4";
@@ -146,6 +149,66 @@ fn a_change_is_uploaded_and_a_refresh_is_not_even_after_a_restart() {
     world.all_are_there(&other);
     assert_eq!((server.uploads(), other.uploads()), (3, 2));
     assert!(sense.terminate().success());
+}
+
+/// The whole path: real rpm, the agent that watches its database, and a sensor for each kind of place.
+#[test]
+fn a_real_upgrade_replaces_the_file_and_is_in_dependency_track() {
+    let root = RpmRoot::new();
+    let package = |version| {
+        root.build(&Spec {
+            name: "first",
+            epoch: Some(2),
+            version,
+            ..Spec::default()
+        })
+    };
+    let (old, new) = (package("1"), package("2"));
+    root.install(&[old]);
+    let launch = Launch::on(root.path()).flag("safety-poll", "1h");
+    let agent = launch.start();
+    agent.wait_for_rpm(&root);
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    fs::create_dir(place("sboms")).unwrap();
+    fs::write(place("key"), "odt_k3y\n").unwrap();
+    let server = DependencyTrack::start();
+    let vm = format!("web-1=unix:{}", agent.socket().display());
+    let key = place("key").display().to_string();
+    let files = format!("sbom:{}", place("sboms").display());
+    let args = ["--vm", &vm, "--token-file", &key];
+    let mut sensors = [
+        Program::sense(&place("a"), &files, &args[..2]),
+        Program::sense(&place("b"), &server.url, &args),
+    ];
+    let version = |bom: &Value| {
+        let mut components = bom["components"].as_array().unwrap().iter();
+        let first = components.find(|it| it["name"] == "first")?;
+        Some(first["version"].as_str().unwrap().to_owned())
+    };
+    let in_file = || {
+        let text = fs::read(place("sboms/web-1.cdx.json")).ok()?;
+        version(&serde_json::from_slice(&text).expect("a whole document"))
+    };
+    let uploaded = || {
+        let state = server.state();
+        let mut projects = state.projects.iter();
+        let (_, project) = projects.find(|((name, _), _)| name == "web-1")?;
+        version(project.boms.last()?)
+    };
+    let both = |wanted: &str| {
+        let is = |found: Option<String>| found.is_some_and(|it| it.starts_with(wanted));
+        (is(in_file()) && is(uploaded())).then_some(())
+    };
+    eventually("the first version is in both places", || both("2:1-"));
+    root.upgrade(&[new]);
+    let from = Instant::now();
+    eventually("the second version is in both places", || both("2:2-"));
+    println!(
+        "file and upload {} ms after rpm -U",
+        from.elapsed().as_millis()
+    );
+    assert!(sensors.iter_mut().all(|it| it.terminate().success()));
 }
 
 /// Loss prevented: reports that are given up because of a key, a permission or a wrong address.
