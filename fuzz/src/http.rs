@@ -1,5 +1,6 @@
 //! HTTP as the mirror and the mapping use it, with answers from the input of the fuzzer in place of a network.
 
+#[allow(dead_code, reason = "the mirror needs no API key")]
 #[path = "../../src/http/bearer.rs"]
 mod bearer;
 #[path = "../../src/http/retry_after.rs"]
