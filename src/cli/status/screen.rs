@@ -15,7 +15,7 @@ const MOST_GUESTS: usize = 20;
 const SHOWN: usize = 60;
 
 /// What a reason begins with, and what to do about it.
-const ADVICE: [(&str, &str); 12] = [
+const ADVICE: [(&str, &str); 13] = [
     (
         "Central is unreachable",
         "check its address (`deliver`) and the way to it; reports wait meanwhile",
@@ -43,6 +43,10 @@ const ADVICE: [(&str, &str); 12] = [
     (
         "the store cannot be read",
         "look into the log; a damaged file is moved aside by itself",
+    ),
+    (
+        "no reports are read",
+        "check the address (`reports_from`), the stream and the way to it; it goes on by itself",
     ),
     (
         "roster:",
