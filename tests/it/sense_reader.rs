@@ -185,10 +185,14 @@ fn what_two_sensors_deliver_is_what_one_reader_answers() {
         "afferent_reader_reading 1\n",
         "afferent_reader_lag_documents 0\n",
         "afferent_fleet_rows{table=\"guests\"} 6\n",
+        "afferent_reader_agents{version=\"other\"} 0\n",
         "afferent_reader_documents_total{outcome=\"bad\"} 0\n",
     ] {
         assert!(page.contains(line), "{line} is not in\n{page}");
     }
+    let mut lines = page.lines();
+    let agents = lines.find(|line| line.starts_with("afferent_reader_agents{"));
+    assert!(agents.unwrap().ends_with(" 6"), "{agents:?}");
     let text = Command::new(env!("CARGO_BIN_EXE_afferent"))
         .args(["status", "--state-dir"])
         .arg(&state)

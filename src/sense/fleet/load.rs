@@ -12,7 +12,7 @@ use super::{FleetCounts, FleetState, ids};
 use crate::report::{Digest, VmId};
 use crate::store::{Store, StoreError, TxError};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableError};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Whether each table of the file, where it is there, is one of ours.
 fn are_ours(tx: &ReadTransaction) -> Result<bool, TxError> {
@@ -90,6 +90,7 @@ fn read(
     let next_package = number(NEXT_PACKAGE)?.and_then(|next| u32::try_from(next).ok());
     let mut packages = RowIndex::new(next_package.unwrap_or_default());
     let mut counts = FleetCounts::default();
+    let mut agents = BTreeMap::new();
     if let Some(table) = opened(tx, PACKAGES)? {
         for row in table.iter()? {
             let (id, bytes) = row?;
@@ -141,6 +142,7 @@ fn read(
             state.platform.iter().for_each(|id| platforms.refer(*id));
             counts.guests += 1;
             counts.reboot_needed += u64::from(state.needs_reboot());
+            *agents.entry(state.agent_version.into()).or_default() += 1;
             // Otherwise it is there, but another document became known while nobody kept this store.
             if wanted == Some(&state.digest) {
                 present.insert(vm);
@@ -154,6 +156,7 @@ fn read(
     let missing = known.filter(|vm| !present.contains(*vm));
     let state = FleetState {
         counts,
+        agents,
         next_change,
         missing: missing.cloned().collect(),
         missing_rows: HashSet::new(),

@@ -39,7 +39,7 @@ use crate::report::{Digest, Envelope, VmId};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Page;
 use index::{RowIndex, Staged};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,6 +92,8 @@ pub struct Fleet {
 #[derive(Default)]
 struct FleetState {
     counts: FleetCounts,
+    /// Guests of each version of an agent.
+    agents: BTreeMap<Box<str>, u64>,
     next_change: u64,
     /// Guests that have to be asked again.
     missing: HashSet<VmId>,
@@ -107,6 +109,8 @@ pub(crate) struct FleetStaged {
     next_change: u64,
     /// Guests that were missing and no longer are.
     found: Vec<VmId>,
+    /// By how much the guests of each version of an agent grow.
+    agents: BTreeMap<Box<str>, i64>,
 }
 
 impl Fleet {
@@ -165,6 +169,11 @@ impl Fleet {
         }
     }
 
+    /// Guests of each version of an agent, as the agents call it.
+    pub fn agents(&self) -> BTreeMap<Box<str>, u64> {
+        self.state().agents.clone()
+    }
+
     /// Writes how much is in the store.
     pub fn write_metrics(&self, page: &mut Page) {
         let counts = self.counts();
@@ -214,6 +223,11 @@ impl Fleet {
         held(&self.platforms).commit(staged.platforms);
         let mut state = self.state();
         (state.counts, state.next_change) = (staged.counts, staged.next_change);
+        for (version, by) in staged.agents {
+            let guests = state.agents.entry(version).or_default();
+            *guests = guests.saturating_add_signed(by);
+        }
+        state.agents.retain(|_, guests| *guests > 0);
         for vm in &staged.found {
             state.missing.remove(vm);
             state.missing_rows.remove(vm.as_str());

@@ -169,6 +169,7 @@ fn check(rig: &Rig, model: &BTreeMap<String, Guest>) {
     ] {
         assert_eq!(index(&fresh), index(&rig.fleet));
     }
+    assert_eq!(fresh.agents(), rig.fleet.agents());
     let (fresh, counts) = (fresh.counts(), rig.fleet.counts());
     assert_eq!(
         (fresh.changes, fresh.change_bytes, fresh.reboot_needed),

@@ -16,7 +16,7 @@ use redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value,
     WriteTransaction,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Id to package.
@@ -50,6 +50,8 @@ pub(crate) struct FleetTx<'f, 'tx> {
     counts: FleetCounts,
     next_change: u64,
     found: Vec<VmId>,
+    /// By how much the guests of each version of an agent grow.
+    agents: BTreeMap<Box<str>, i64>,
     /// The newest time of any document.
     now: WallTime,
 }
@@ -67,6 +69,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             counts: state.counts,
             next_change: state.next_change,
             found: Vec::new(),
+            agents: BTreeMap::new(),
             now: WallTime::default(),
         })
     }
@@ -81,10 +84,10 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
         match (&document.content, old) {
             (Some(content), old) => self.put_report(vm, document, content, old.as_ref()),
             (None, Some(mut state)) => {
-                let needed_reboot = state.needs_reboot();
+                self.count(&state, -1);
                 (state.seen_at, state.agent_version) = (document.seen_at, &document.agent_version);
                 state.facts = facts(document);
-                self.insert(vm, &state, needed_reboot)
+                self.insert(vm, &state)
             }
             // Facts of a report that is not here: the next full one brings them.
             (None, None) => Ok(()),
@@ -168,6 +171,9 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             newest = Some(self.log(&row)?);
         }
         self.counts.guests += u64::from(old.is_none());
+        if let Some(old) = old {
+            self.count(old, -1);
+        }
         if !self.found.contains(vm) && self.fleet.state().missing.contains(vm) {
             self.counts.rebuilt += 1;
             self.found.push(vm.clone());
@@ -192,24 +198,27 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             ids: &packed,
             platform: Some(content.platform.id),
         };
-        self.insert(vm, &state, old.is_some_and(GuestState::needs_reboot))
+        self.insert(vm, &state)
     }
 
-    /// Writes the row of a guest; `needed_reboot`: the row before was counted as one of those.
-    fn insert(
-        &mut self,
-        vm: &VmId,
-        state: &GuestState<'_>,
-        needed_reboot: bool,
-    ) -> Result<(), TxError> {
-        let others = self
-            .counts
-            .reboot_needed
-            .saturating_sub(u64::from(needed_reboot));
-        self.counts.reboot_needed = others + u64::from(state.needs_reboot());
+    /// Writes the row of a guest, of which the row before is counted no more.
+    fn insert(&mut self, vm: &VmId, state: &GuestState<'_>) -> Result<(), TxError> {
+        self.count(state, 1);
         self.guests
             .insert(vm.as_str(), row::seal(state)?.as_slice())?;
         Ok(())
+    }
+
+    /// Counts the row of a guest, or counts it no more.
+    fn count(&mut self, state: &GuestState<'_>, by: i64) {
+        if state.needs_reboot() {
+            let counted = &mut self.counts.reboot_needed;
+            *counted = counted.saturating_add_signed(by);
+        }
+        match self.agents.get_mut(state.agent_version) {
+            Some(counted) => *counted += by,
+            None => drop(self.agents.insert(state.agent_version.into(), by)),
+        }
     }
 
     /// Adds a row to the change log; gives its number.
@@ -256,8 +265,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             let platform = state.platform;
             platform.iter().for_each(|id| self.platforms.refer(*id, -1));
             self.counts.guests = self.counts.guests.saturating_sub(1);
-            let needed_reboot = u64::from(state.needs_reboot());
-            self.counts.reboot_needed = self.counts.reboot_needed.saturating_sub(needed_reboot);
+            self.count(&state, -1);
         }
         Ok(())
     }
@@ -281,6 +289,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             counts: self.counts,
             next_change: self.next_change,
             found: self.found,
+            agents: self.agents,
         })
     }
 

@@ -418,9 +418,21 @@ fn changes_and_guests_that_need_a_boot_are_counted() {
     facts.report = None;
     rig.put(&facts);
     assert_eq!(counted(&rig), (2, 1));
+    let agents = |rig: &Rig| -> Vec<(String, u64)> {
+        let agents = rig.fleet.agents().into_iter();
+        agents
+            .map(|(version, guests)| (version.into(), guests))
+            .collect()
+    };
+    let is_of = |version: &str, guests| (version.to_owned(), guests);
+    assert_eq!(agents(&rig), [is_of("0.2.0", 2)]);
+    facts.agent_version = "0.3.0".into();
+    rig.put(&facts);
+    assert_eq!(agents(&rig), [is_of("0.2.0", 1), is_of("0.3.0", 1)]);
     rig.restart();
     assert_eq!(counted(&rig), (2, 0));
     rig.forget("b");
+    assert_eq!(agents(&rig), [is_of("0.3.0", 1)]);
     rig.refuse(&envelope("a", 4, 5, &report(&["a 4-1"])));
     assert_eq!(counted(&rig), (1, 0));
 }

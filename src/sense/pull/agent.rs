@@ -34,9 +34,8 @@ pub struct AgentInfo {
 impl AgentInfo {
     /// What the meta of an answer says.
     pub fn of(meta: &Meta) -> Self {
-        let version: String = meta.agent_version.chars().take(LONGEST_VERSION).collect();
         Self {
-            version: visible(&version).chars().take(LONGEST_VERSION).collect(),
+            version: shown_version(&meta.agent_version),
             facts: told(&meta.facts),
             mapping: AgentMapping::from(meta),
         }
@@ -50,6 +49,12 @@ impl AgentInfo {
         };
         *self = Self { facts, ..newer };
     }
+}
+
+/// A version as it is kept and shown.
+pub fn shown_version(version: &str) -> Box<str> {
+    let version: String = version.chars().take(LONGEST_VERSION).collect();
+    visible(&version).chars().take(LONGEST_VERSION).collect()
 }
 
 /// The facts that are kept, as JSON; empty if there are none.
@@ -77,15 +82,20 @@ pub const OTHER: &str = "other";
 /// Agents of each version: the 20 most frequent, and the others together. Versions that are none count as
 /// `unknown`.
 pub fn count_versions<'a>(versions: impl Iterator<Item = &'a str>) -> Vec<(&'a str, usize)> {
+    sum_versions(versions.map(|version| (version, 1)))
+}
+
+/// The same of versions that were counted.
+pub fn sum_versions<'a>(versions: impl Iterator<Item = (&'a str, usize)>) -> Vec<(&'a str, usize)> {
     /// Versions that are told apart: agents choose them, and each is a time series.
     const MOST: usize = 20;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for version in versions {
+    for (version, count) in versions {
         let version = match version {
             "" => "unknown",
             version => version,
         };
-        *counts.entry(version).or_default() += 1;
+        *counts.entry(version).or_default() += count;
     }
     // An agent that calls itself so is among them.
     let mut others = counts.remove(OTHER).unwrap_or(0);

@@ -3,6 +3,7 @@
 use super::intake::IntakeOutcome;
 use crate::clock::{WallTime, wall_now};
 use crate::sense::fleet::Fleet;
+use crate::sense::pull::agent::{OTHER, shown_version, sum_versions};
 use crate::telemetry::metrics::{Counter, Counters, Page};
 use crate::telemetry::scrape::Health;
 use serde_json::{Value, json};
@@ -90,6 +91,29 @@ impl ReaderView {
         self.progress().last = Some(last);
     }
 
+    fn write_agents(&self, page: &mut Page) {
+        let agents = self.fleet.agents().into_iter();
+        let agents: Vec<_> = agents
+            .map(|(version, guests)| (shown_version(&version), guests))
+            .collect();
+        let agents = agents.iter();
+        let counts = sum_versions(agents.map(|(version, guests)| {
+            let guests = usize::try_from(*guests).unwrap_or(usize::MAX);
+            (&**version, guests)
+        }));
+        let has_others = counts.last().is_some_and(|(version, _)| *version == OTHER);
+        // Shown from the start.
+        let none = [(OTHER, 0)];
+        let none = none.iter().filter(|_| !has_others);
+        let counts = counts.iter().chain(none);
+        page.gauges_by(
+            "afferent_reader_agents",
+            "Guests by the version of their agent, the 20 most frequent and the others together.",
+            ["version"],
+            counts.map(|(version, guests)| ([*version], *guests as f64)),
+        );
+    }
+
     /// The answer to `status`.
     pub(super) fn status(&self) -> Value {
         let progress = self.progress().clone();
@@ -156,6 +180,7 @@ impl Health for ReaderView {
             self.moved_aside.get(),
         );
         self.fleet.write_metrics(&mut page);
+        self.write_agents(&mut page);
         page.gauges(
             "afferent_build_info",
             "Version of this program.",
