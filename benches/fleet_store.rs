@@ -29,6 +29,7 @@ use afferent::report::{
     Envelope, Epoch, Evr, Facts, Generation, GuestId, Origin, Package, Report, ReportKey,
     Repository, Trigger, VmId,
 };
+use afferent::sense::SinkName;
 use afferent::sense::fleet::query::FleetQuery;
 use afferent::sense::fleet::{Fleet, FleetLimits};
 use afferent::sense::queue::table::{self, DocumentId, GuestRow, PendingChange, SealedReport};
@@ -109,6 +110,7 @@ fn measure(guests: usize, is_on: bool) {
     // As after delivery: what is left is the fleet store.
     let cleared: Vec<PendingChange> = (0..guests)
         .map(|guest| PendingChange::Clear {
+            sink: SinkName::default(),
             vm: vm(guest),
             report: DocumentId {
                 key: key(2),
@@ -233,7 +235,7 @@ fn write(store: &Store, fleet: Option<&Fleet>, first: usize, generation: u32, ba
             };
             PendingChange::Put {
                 vm: envelope.vm.clone(),
-                slot: slot(document, PACKAGES as u32),
+                slots: vec![(SinkName::default(), slot(document, PACKAGES as u32))],
                 guest: GuestRow {
                     known: Some(document),
                     ..GuestRow::default()

@@ -39,6 +39,7 @@ use afferent::mirror::policy::{Policy, Profile};
 use afferent::mirror::skip_unchanged::SkipUnchanged;
 use afferent::report::{Envelope, Epoch, Facts, Generation, GuestId, Report, ReportKey, Trigger};
 use afferent::scan::{Mode, OnLock, ScanRequest, Scanner};
+use afferent::sense::SinkName;
 use afferent::sense::fleet::{Fleet, FleetLimits};
 use afferent::sense::queue::table::{self, DocumentId, GuestRow, PendingChange, SealedReport};
 use afferent::serve::Scan;
@@ -339,7 +340,7 @@ fn put(root: &Path, times: u64, with_fleet: bool) {
         };
         let change = PendingChange::Put {
             vm: envelope.vm.clone(),
-            slot: slot(document, 518),
+            slots: vec![(SinkName::default(), slot(document, 518))],
             guest: GuestRow {
                 known: Some(document),
                 ..GuestRow::default()

@@ -59,7 +59,7 @@ _afferent() {
     " fleet diff") offers="--state-dir --json --help" ;;
     " fleet export") offers="--format --output --vm --state-dir --json --help" ;;
     " rescan") offers="--vm --state-dir --no-wait --json --help" ;;
-    " status") offers="--state-dir --json --dead --vm --state --retry --drop --bundle --help" ;;
+    " status") offers="--state-dir --json --dead --vm --state --retry --drop --drop-sink --bundle --help" ;;
     " check-config") offers="--show serve sense mirror --help" ;;
     esac
     case "$path ${COMP_WORDS[COMP_CWORD-1]}" in

@@ -6,6 +6,7 @@
 mod bill_of_materials;
 mod check_config;
 mod columns;
+mod deliver;
 mod fleet;
 pub mod format;
 mod kube;

@@ -3,12 +3,10 @@
 mod reader;
 
 use super::options::{ConfigError, SettingOrigin, Settings, parse, settings};
-use super::{kube, native};
+use super::{deliver, kube, native};
 use crate::report::VmId;
-use crate::sense::deliver::sink::{DepartedFiles, SinkAddress, SinkOptions};
 use crate::sense::fleet::FleetLimits;
 use crate::sense::mapping::SensorMappingSource;
-use crate::sense::queue::policy::Rate;
 use crate::sense::reader::ReaderConfig;
 use crate::sense::roster::{RosterEntry, RosterSource, file};
 use crate::sense::{self, SenseConfig};
@@ -48,14 +46,14 @@ settings! {
             kube_tls: one "true|false|auto" = "auto";
             /// VSOCK port on which agents in a cluster listen
             kube_port: number from "1" to "4294967294" = "818";
-            /// where reports go: file:PATH, http://HOST, https://HOST, nats://HOST?stream=NAME, sbom:DIR or dependency-track+https://HOST
-            deliver: one "SINK";
+            /// where reports go: file:PATH, http://HOST, https://HOST, nats://HOST?stream=NAME, sbom:DIR or dependency-track+https://HOST; a second sink has a name, as in siem=https://HOST
+            deliver: per_sink "[NAME=]SINK";
             /// in place of guests and delivery: read what all sensors deliver to this stream, for questions about the fleet
             reports_from: one "nats://HOST?stream=NAME";
             /// file with the bearer token for Central or the API key of Dependency-Track, read at every delivery, or the secret for NATS, read at every connection
-            token_file: one "FILE";
+            token_file: per_sink "[NAME=]FILE";
             /// the only authorities to trust for Central (PEM)
-            ca_file: one "FILE" or "those of the system";
+            ca_file: per_sink "[NAME=]FILE" or "those of the system";
             /// what becomes of the file of a guest that left, in the directory of sbom:DIR
             sbom_departed: one "keep|remove" = "keep";
             /// our certificate for mutual TLS with guests (PEM)
@@ -86,9 +84,9 @@ settings! {
             /// mapping of repositories to CPEs (JSON) that guests without it are given, read again every four hours
             repo_cpe: one "FILE|URL";
             /// reports a second that Central takes
-            rate: decimal from "0.001" to "1000000" or "not limited";
+            rate: per_sink "[NAME=]NUMBER" or "not limited";
             /// reports that Central takes at once after a pause, where the rate is limited
-            burst: decimal from "1" to "1000000" = "200";
+            burst: per_sink "[NAME=]NUMBER" or "200";
             /// where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT
             metrics: one "PORT|ADDRESS:PORT";
         }
@@ -100,8 +98,8 @@ settings! {
     }
 }
 
-/// Table of a configuration file that lists guests.
-pub(super) const TABLES: &[&str] = &["vm"];
+/// Tables of a configuration file: guests and sinks.
+pub(super) const TABLES: &[&str] = &["vm", deliver::TABLE];
 
 pub(super) fn run(args: SenseArgs) -> u8 {
     crate::telemetry::start_log();
@@ -184,7 +182,6 @@ fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
         let error = "no guests: give --vm ID=ADDR, --roster FILE or --discover libvirt";
         return Err(ConfigError::new(SettingOrigin::Flag, "vm", error));
     }
-    let burst = settings.decimal("burst")?;
     let tls = settings.tls("tls_cert", "tls_key", "tls_ca")?;
     let tls_name = settings.optional("tls_name_from", parse::any::<AgentName>)?;
     if tls_name.is_some() && tls.is_none() {
@@ -194,14 +191,7 @@ fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
     }
     Ok(SenseConfig {
         sources,
-        deliver: settings.one("deliver", parse::any::<SinkAddress>)?,
-        sink: SinkOptions {
-            token_file: settings.optional_path("token_file")?,
-            ca_file: settings.optional_path("ca_file")?,
-            departed: settings.one("sbom_departed", parse::any::<DepartedFiles>)?,
-            memory: Some(settings.path("state_dir")?.join("sink-default")),
-            ..SinkOptions::default()
-        },
+        deliver: deliver::sinks(settings)?,
         kube: kube::api(settings)?,
         kube_tls: kube::tls(settings)?,
         tls,
@@ -216,11 +206,6 @@ fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
         refresh_interval: settings.duration("refresh_interval")?,
         spread: settings.on_off("spread")?,
         repo_cpe: settings.optional("repo_cpe", parse::any::<SensorMappingSource>)?,
-        rate: settings.optional_decimal("rate")?.map(|per_second| Rate {
-            per_second,
-            burst,
-            reserve: burst * Rate::RESERVE,
-        }),
         metrics: settings.optional("metrics", scrape::address)?,
     })
 }
@@ -291,7 +276,7 @@ pub(super) mod tests {
         let config = configured(&args).unwrap();
         assert_eq!(config.sources.len(), 2);
         assert!(matches!(&config.sources[0], RosterSource::Fixed(e) if e[0].vm.as_str() == "b"));
-        let rate = config.rate.unwrap();
+        let rate = config.deliver[0].rate.unwrap();
         assert_eq!((rate.burst, rate.reserve), (200.0, 150.0));
     }
 

@@ -48,6 +48,9 @@ pub(super) struct StatusArgs {
     /// drop the dead letter of this guest, for good
     #[argh(option, arg_name = "VM")]
     drop: Option<String>,
+    /// drop what is left of this sink, which is configured no more
+    #[argh(option, arg_name = "NAME")]
+    drop_sink: Option<String>,
     /// write status, configuration, metrics, log and file sizes, with secrets masked, to this tar file
     #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     bundle: Option<PathBuf>,
@@ -56,8 +59,9 @@ pub(super) struct StatusArgs {
 pub(super) fn run(args: &StatusArgs) -> u8 {
     let sockets = sockets(&args.state_dir);
     if let Some(file) = &args.bundle {
-        if args.retry.is_some() || args.drop.is_some() {
-            return complain(USAGE, "--bundle cannot be given with --retry or --drop");
+        if args.retry.is_some() || args.drop.is_some() || args.drop_sink.is_some() {
+            let error = "--bundle cannot be given with --retry, --drop or --drop-sink";
+            return complain(USAGE, error);
         }
         return write_bundle(file, &sockets, &args.state_dir);
     }
@@ -121,6 +125,9 @@ pub(super) fn list(sockets: &[PathBuf]) -> String {
 fn question(args: &StatusArgs) -> String {
     if let Some(vm) = &args.drop {
         return format!("drop {vm}");
+    }
+    if let Some(sink) = &args.drop_sink {
+        return format!("drop-sink {sink}");
     }
     match (&args.retry, args.dead) {
         (Some(all), _) if all == "all" => "retry".into(),

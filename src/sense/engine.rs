@@ -5,6 +5,7 @@
 //! roster, the control socket, metrics) is in [`super::service`].
 
 use super::deliver::breaker::Breaker;
+use super::deliver::outcome::Outcome;
 use super::deliver::run::DeliveryLoop;
 use super::deliver::sink::Sink;
 use super::fleet::{Fleet, FleetLimits};
@@ -19,16 +20,18 @@ use super::pull::schedule::Timing;
 use super::queue::policy::QueuePolicy;
 use super::queue::table::{self, StoredPending};
 use super::queue::writer::{OnLoss, StoreWriter};
-use super::queue::{FullPull, Pending};
+use super::queue::{FullPull, Pending, SinkQueue};
 use super::roster::KnownGuests;
 use super::seen::SeenClock;
+use super::sink_name::SinkName;
 use crate::blocking::Blocking;
 use crate::clock::WallClock;
 use crate::report::VmId;
 use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::Counters;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 /// Transfers at the same time.
 const TRANSFERS: usize = 20;
@@ -37,16 +40,14 @@ const TRANSFERS: usize = 20;
 pub struct Parts {
     /// The open database.
     pub store: Arc<Store>,
-    /// Where documents go.
-    pub sink: Arc<dyn Sink>,
+    /// Where documents go, at least one.
+    pub sinks: Vec<SinkParts>,
     /// Connects to guests.
     pub dial: Arc<dyn Dial>,
     /// The guests, whenever they change.
     pub roster: watch::Receiver<KnownGuests>,
     /// How much of the fleet's history is kept; `None`: there is no fleet store.
     pub fleet: Option<FleetLimits>,
-    /// The policy of the queue.
-    pub policy: QueuePolicy,
     /// The numbers of the schedule.
     pub timing: Timing,
     /// The mapping that is pushed to guests, whenever it changes; `None`: nothing is pushed.
@@ -61,6 +62,27 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
+/// A sink that a sensor is given.
+pub struct SinkParts {
+    /// Tells it apart.
+    pub name: SinkName,
+    /// Where documents go.
+    pub sink: Arc<dyn Sink>,
+    /// In which order, and how fast.
+    pub policy: QueuePolicy,
+}
+
+/// A sink of a running sensor.
+#[derive(Clone)]
+pub struct RunningSink {
+    /// Its pending documents.
+    pub queue: Arc<SinkQueue>,
+    /// Its state.
+    pub breaker: Arc<Mutex<Breaker>>,
+    /// Deliveries by what came of them.
+    pub deliveries: Arc<Counters>,
+}
+
 /// A running sensor.
 pub struct Engine {
     /// Guests.
@@ -69,8 +91,8 @@ pub struct Engine {
     pub pending: Arc<Pending>,
     /// The fleet store, if there is one.
     pub fleet: Option<Arc<Fleet>>,
-    /// State of Central.
-    pub breaker: Arc<Mutex<Breaker>>,
+    /// Its sinks.
+    pub sinks: Vec<RunningSink>,
     /// Who lacks the mapping.
     pub pushes: Arc<SharedPushes>,
     /// Number of documents that were pending when it started.
@@ -79,7 +101,7 @@ pub struct Engine {
     pub full_pulls: mpsc::UnboundedSender<(VmId, FullPull)>,
     stop: watch::Sender<bool>,
     pulling: JoinHandle<()>,
-    delivering: JoinHandle<()>,
+    delivering: JoinSet<()>,
     pushing: JoinHandle<()>,
     writing: JoinHandle<()>,
 }
@@ -92,11 +114,10 @@ impl Engine {
     pub fn start(parts: Parts) -> Result<Self, StoreError> {
         let Parts {
             store,
-            sink,
+            sinks,
             dial,
             roster,
             fleet,
-            policy,
             timing,
             mapping,
             sensor_id,
@@ -106,7 +127,7 @@ impl Engine {
         } = parts;
         let loaded = load(&store, &metrics)?;
         let fleet = fleet.and_then(|limits| load_fleet(&store, limits, &loaded, &metrics));
-        let unknown = fleet.as_ref().map(|fleet| fleet.to_ask());
+        let not_in_fleet = fleet.as_ref().map(|fleet| fleet.to_ask());
         let (lost_tx, lost) = mpsc::unbounded_channel();
         let counters = metrics.clone();
         let on_loss: OnLoss = Box::new(move || {
@@ -115,24 +136,41 @@ impl Engine {
             let _ = lost_tx.send(());
         });
         let (writer, writing) = StoreWriter::start(store.clone(), fleet.clone(), blocking, on_loss);
-        let queue = Pending::new(policy, store, writer, wall.clone(), &loaded);
-        let (pending, restored) = (Arc::new(queue), loaded.slots.len());
+        let queues = sinks
+            .iter()
+            .map(|sink| (sink.name.clone(), sink.policy.clone()));
+        let pending = Pending::new(queues.collect(), &store, writer, &wall, &loaded);
+        let pending = Arc::new(pending);
+        let restored = loaded.pending().map(|(_, slots)| slots).sum();
+        let mut to_ask = not_in_fleet.unwrap_or_default();
+        to_ask.extend(pending.unknown_to_a_sink(&loaded));
         let guests = Arc::new(Mutex::new(GuestTable::new(timing)));
-        let breaker = Arc::new(Mutex::new(Breaker::default()));
         let limits = Arc::new(ConcurrencyLimits::new(TRANSFERS));
         let (full_pulls_tx, full_pulls) = mpsc::unbounded_channel();
         let (stop_tx, stop) = watch::channel(false);
-        let delivery = DeliveryLoop {
-            pending: pending.clone(),
-            limits: limits.clone(),
-            sink,
-            breaker: breaker.clone(),
-            metrics: metrics.clone(),
-            sensor: sensor_id,
-            blocking,
-            wall: wall.clone(),
-            full_pulls: full_pulls_tx.clone(),
-        };
+        let mut delivering = JoinSet::new();
+        let mut running = Vec::new();
+        for (parts, queue) in sinks.into_iter().zip(pending.sinks()) {
+            let sink = RunningSink {
+                queue: queue.clone(),
+                breaker: Arc::default(),
+                deliveries: Arc::new(Counters::new(&Outcome::LABELS)),
+            };
+            let delivery = DeliveryLoop {
+                queue: queue.clone(),
+                limits: limits.clone(),
+                sink: parts.sink,
+                breaker: sink.breaker.clone(),
+                deliveries: sink.deliveries.clone(),
+                metrics: metrics.clone(),
+                sensor: sensor_id.clone(),
+                blocking,
+                wall: wall.clone(),
+                full_pulls: full_pulls_tx.clone(),
+            };
+            delivering.spawn(delivery.run(stop.clone()));
+            running.push(sink);
+        }
         let pushes = Arc::new(SharedPushes::new(PUSHES));
         let (mapped_tx, mapped) = mpsc::unbounded_channel();
         let push = PushLoop {
@@ -153,6 +191,7 @@ impl Engine {
                 limits,
                 metrics,
                 pushes: pushes.clone(),
+                full_pulls: full_pulls_tx.clone(),
                 seen: Arc::new(SeenClock::new(loaded.seen_at)),
                 blocking,
                 wall,
@@ -167,19 +206,19 @@ impl Engine {
         };
         let stored = StoredGuests {
             rows: loaded.guests.into_iter().collect(),
-            not_in_fleet: unknown.unwrap_or_default(),
+            to_ask,
         };
         Ok(Self {
             guests,
             pending,
             fleet,
-            breaker,
+            sinks: running,
             pushes,
             restored,
             full_pulls: full_pulls_tx,
             stop: stop_tx,
-            pushing: tokio::spawn(push.run(feed, stop.clone())),
-            delivering: tokio::spawn(delivery.run(stop)),
+            pushing: tokio::spawn(push.run(feed, stop)),
+            delivering,
             pulling: tokio::spawn(pull.run(stored, inbox)),
             writing,
         })
@@ -190,7 +229,7 @@ impl Engine {
     pub async fn failed(&mut self) -> (&'static str, Result<(), JoinError>) {
         tokio::select! {
             ended = &mut self.pulling => ("pulling", ended),
-            ended = &mut self.delivering => ("delivery", ended),
+            Some(ended) = self.delivering.join_next() => ("delivery", ended),
             ended = &mut self.pushing => ("pushing of the mapping", ended),
             ended = &mut self.writing => ("the writer of sense.redb", ended),
         }
@@ -198,23 +237,19 @@ impl Engine {
 
     /// Stops: no new pulls nor deliveries, those under way end within a bounded time, and everything is
     /// written. Whoever else holds [`Engine::pending`] must drop it, since it may still write.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let _ = self.stop.send(true);
         let _ = self.pulling.await;
         let _ = self.pushing.await;
-        let _ = self.delivering.await;
-        drop(self.pending);
+        while self.delivering.join_next().await.is_some() {}
+        drop((self.pending, self.sinks));
         let _ = self.writing.await;
     }
 
     /// Ends at once, as a kill does.
-    pub fn kill(self) {
-        for task in [
-            &self.pulling,
-            &self.delivering,
-            &self.pushing,
-            &self.writing,
-        ] {
+    pub fn kill(mut self) {
+        self.delivering.abort_all();
+        for task in [&self.pulling, &self.pushing, &self.writing] {
             task.abort();
         }
     }

@@ -1,11 +1,11 @@
 //! What changes while the sensor runs: the sources of the roster, and at SIGHUP the settings.
 
-use super::SenseConfig;
 use super::mapping::read::MappingSource;
 use super::pull::guests::GuestTable;
 use super::pull::schedule::Timing;
 use super::queue::Pending;
 use super::roster::{KnownGuests, Named, Roster};
+use super::{SenseConfig, SinkConfig};
 use crate::{clock, telemetry};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Follow {
     fn end_departed(&self, known: &KnownGuests) {
         let before = clock::wall_now().before(DEPARTED_LETTER);
         for vm in self.pending.refused_since_before(before) {
-            if !known.guests.contains_key(&vm) && self.pending.drop_dead(&vm, true) {
+            if !known.guests.contains_key(&vm) && self.pending.drop_dead(&vm, true) > 0 {
                 tracing::warn!(%vm, "dead letter dropped: its guest left the roster, and it is a week old");
             }
         }
@@ -101,7 +101,13 @@ impl Follow {
             self.roster.replace_sources(old.sources.clone());
         }
         (old.poll_interval, old.refresh_interval) = (new.poll_interval, new.refresh_interval);
-        (old.rate, old.spread) = (new.rate, new.spread);
+        old.spread = new.spread;
+        for (old, new) in old.deliver.iter_mut().zip(new.deliver) {
+            // Where the sinks are others the sensor must be started again.
+            if old.name == new.name {
+                old.rate = new.rate;
+            }
+        }
         self.guests
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -109,7 +115,9 @@ impl Follow {
             .set_timing(
                 Timing::new(old.poll_interval, old.refresh_interval).with_spread(old.spread),
             );
-        self.pending.set_rate(old.rate, clock::now());
+        for (sink, queue) in old.deliver.iter().zip(self.pending.sinks()) {
+            queue.set_rate(sink.rate, clock::now());
+        }
         tracing::info!("configuration read again");
     }
 }
@@ -117,10 +125,28 @@ impl Follow {
 /// The settings that differ and cannot change while the sensor runs.
 fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &'static str> {
     let fixed = [
-        ("deliver", old.deliver != new.deliver),
-        ("token_file", old.sink.token_file != new.sink.token_file),
-        ("ca_file", old.sink.ca_file != new.sink.ca_file),
-        ("sbom_departed", old.sink.departed != new.sink.departed),
+        ("deliver", differs(old, new, |sink| (&sink.name, &sink.to))),
+        (
+            "token_file",
+            differs(old, new, |sink| &sink.options.token_file),
+        ),
+        (
+            "deliver.project, version, tags or parent",
+            differs(old, new, |sink| {
+                let options = &sink.options;
+                (
+                    &options.project,
+                    &options.version,
+                    &options.tags,
+                    &options.parent,
+                )
+            }),
+        ),
+        (
+            "sbom_departed",
+            differs(old, new, |sink| &sink.options.departed),
+        ),
+        ("ca_file", differs(old, new, |sink| &sink.options.ca_file)),
         ("tls_*", old.tls != new.tls || old.tls_name != new.tls_name),
         ("repo_cpe", old.repo_cpe != new.repo_cpe),
         (
@@ -136,4 +162,13 @@ fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &
     fixed
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))
+}
+
+/// Whether something of the sinks differs.
+fn differs<'c, T: PartialEq + 'c>(
+    old: &'c SenseConfig,
+    new: &'c SenseConfig,
+    of: impl Fn(&'c SinkConfig) -> T,
+) -> bool {
+    old.deliver.iter().map(&of).ne(new.deliver.iter().map(&of))
 }

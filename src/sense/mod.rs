@@ -24,6 +24,7 @@ pub mod reader;
 pub mod roster;
 pub mod seen;
 mod service;
+mod sink_name;
 pub mod status;
 
 use crate::kube::{KubeSource, TlsChoice};
@@ -35,6 +36,7 @@ pub use follow::ReadConfig;
 use mapping::SensorMappingSource;
 use queue::policy::Rate;
 use roster::RosterSource;
+pub use sink_name::SinkName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,18 +47,19 @@ pub const DATABASE: &str = "sense.redb";
 /// Bound of redb's page cache, in bytes.
 const CACHE: usize = 4 << 20;
 
-/// Threads for what blocks: every delivery has one, and there is room for understanding reports.
-const BLOCKING: usize = 28;
+/// Threads for what blocks, beside deliveries: understanding and encoding reports, the store.
+const BLOCKING: usize = 8;
+
+/// Deliveries of a sink at a time, each on a thread of its own.
+const DELIVERIES: usize = 20;
 
 /// What `sense` needs to know.
 #[derive(Clone, Debug)]
 pub struct SenseConfig {
     /// Where guests are listed.
     pub sources: Vec<RosterSource>,
-    /// Where reports go.
-    pub deliver: SinkAddress,
-    /// Token and roots for it.
-    pub sink: SinkOptions,
+    /// Where reports go, at least one.
+    pub deliver: Vec<SinkConfig>,
     /// Where the API of the cluster is whose machines are dialed through it.
     pub kube: KubeSource,
     /// Whether virt-handler speaks TLS to agents.
@@ -81,10 +84,35 @@ pub struct SenseConfig {
     pub spread: bool,
     /// The mapping from repositories to CPEs that is pushed to guests.
     pub repo_cpe: Option<SensorMappingSource>,
-    /// Central's rate limit.
-    pub rate: Option<Rate>,
     /// Where metrics are read.
     pub metrics: Option<SocketAddr>,
+}
+
+/// Where reports go.
+#[derive(Clone, Debug)]
+pub struct SinkConfig {
+    /// Tells it apart.
+    pub name: SinkName,
+    /// Its address.
+    pub to: SinkAddress,
+    /// Token and roots for it.
+    pub options: SinkOptions,
+    /// How much it takes.
+    pub rate: Option<Rate>,
+}
+
+impl SenseConfig {
+    /// Where reports go, in one line.
+    fn deliver_shown(&self) -> String {
+        let sinks = self
+            .deliver
+            .iter()
+            .map(|sink| match sink.name.is_default() {
+                true => sink.to.to_string(),
+                false => format!("{}={}", sink.name, sink.to),
+            });
+        sinks.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Why the sensor could not start or go on.
@@ -111,7 +139,7 @@ pub enum SenseError {
 pub fn run(config: SenseConfig, reread: ReadConfig) -> Result<(), SenseError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING)
+        .max_blocking_threads(BLOCKING + DELIVERIES * config.deliver.len())
         .thread_keep_alive(Duration::from_secs(5))
         .build()?;
     let result = runtime.block_on(service::serve(config, reread));

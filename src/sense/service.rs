@@ -3,7 +3,7 @@
 
 use super::control::ControlRoom;
 use super::deliver::{departed, sink};
-use super::engine::{Engine, Parts};
+use super::engine::{Engine, Parts, SinkParts};
 use super::follow::Follow;
 use super::mapping::read::MappingSource;
 use super::metrics::Metrics;
@@ -12,7 +12,7 @@ use super::pull::schedule::Timing;
 use super::queue::Pending;
 use super::queue::policy::QueuePolicy;
 use super::roster::Roster;
-use super::status::View;
+use super::status::{ShownSink, View};
 use super::{CACHE, DATABASE, ReadConfig, SenseConfig, SenseError};
 use crate::blocking::Blocking;
 use crate::clock::WallClock;
@@ -43,11 +43,12 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     let mapping = mapping.map(|source| Arc::new(MappingSource::new(source)));
     let tls = config.tls.clone();
     let tls = tls.map(|files| ClientTls::load_for(files, config.tls_name));
-    let sink = sink::open(&config.deliver, &config.sink).map_err(SenseError::Sink)?;
-    let departed = departed::follow(vec![sink.clone()], roster_rx.clone());
+    let sinks = open_sinks(&config)?;
+    let opened = sinks.iter().map(|parts| parts.sink.clone());
+    let departed = departed::follow(opened.collect(), roster_rx.clone());
     let mut engine = Engine::start(Parts {
         store: store.clone(),
-        sink,
+        sinks,
         dial: Arc::new(Dialer {
             tls: tls.transpose()?,
             kube: Some(VsockDialer::new(
@@ -57,10 +58,6 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
         }),
         roster: roster_rx,
         fleet: config.fleet,
-        policy: QueuePolicy {
-            rate: config.rate,
-            ..QueuePolicy::default()
-        },
         timing: Timing::new(config.poll_interval, config.refresh_interval)
             .with_spread(config.spread),
         mapping: mapping.is_some().then_some(feed),
@@ -72,13 +69,13 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     let view = Arc::new(View {
         guests: engine.guests.clone(),
         pending: engine.pending.clone(),
-        breaker: engine.breaker.clone(),
+        sinks: shown_sinks(&config, &engine),
+        deliver: config.deliver_shown(),
         metrics,
         fleet: engine.fleet.clone(),
         named: named.clone(),
         pushes: engine.pushes.clone(),
         mapping: mapping.clone(),
-        deliver: config.deliver.to_string(),
     });
     let follow = Follow {
         config: config.clone(),
@@ -114,7 +111,8 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     } else {
         drop(view);
     }
-    tracing::info!(deliver = %config.deliver, pending = engine.restored, "sensing");
+    let deliver = config.deliver_shown();
+    tracing::info!(deliver, pending = engine.restored, "sensing");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     tokio::select! {
@@ -131,6 +129,32 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     beside.shutdown().await;
     engine.stop().await;
     Ok(())
+}
+
+/// Opens the sinks.
+fn open_sinks(config: &SenseConfig) -> Result<Vec<SinkParts>, SenseError> {
+    let sinks = config.deliver.iter().map(|sink| {
+        let opened = sink::open(&sink.to, &sink.options);
+        Ok(SinkParts {
+            name: sink.name.clone(),
+            sink: opened.map_err(SenseError::Sink)?,
+            policy: QueuePolicy {
+                rate: sink.rate,
+                ..QueuePolicy::default()
+            },
+        })
+    });
+    sinks.collect()
+}
+
+/// The sinks of a running sensor, with their addresses.
+fn shown_sinks(config: &SenseConfig, engine: &Engine) -> Vec<ShownSink> {
+    let sinks = config.deliver.iter().zip(&engine.sinks);
+    let sinks = sinks.map(|(config, sink)| ShownSink {
+        to: config.to.to_string(),
+        sink: sink.clone(),
+    });
+    sinks.collect()
 }
 
 fn open_store(config: &SenseConfig, metrics: &Metrics) -> Result<Arc<Store>, SenseError> {
@@ -162,8 +186,12 @@ async fn heartbeat(pending: Arc<Pending>) {
         .map_or(Duration::from_secs(10), |limit| limit / 3)
         .min(Duration::from_secs(10));
     loop {
-        let (reactive, routine) = pending.state().queue().waiting();
-        let status = format!("{} pending", reactive + routine);
+        let sinks = pending.sinks().iter();
+        let waiting = sinks.map(|sink| {
+            let (reactive, routine) = sink.state().queue().waiting();
+            reactive + routine
+        });
+        let status = format!("{} pending", waiting.sum::<usize>());
         let _ = sd_notify::notify(&[
             sd_notify::NotifyState::Watchdog,
             sd_notify::NotifyState::Status(&status),

@@ -5,8 +5,8 @@
 
 mod guest;
 mod shared;
+mod sinks;
 
-use super::deliver::breaker::Breaker;
 use super::fleet::Fleet;
 use super::mapping::read::MappingSource;
 use super::mapping::run::SharedPushes;
@@ -16,7 +16,8 @@ use super::pull::guests::GuestTable;
 use super::queue::Pending;
 use super::queue::slot::State;
 use super::roster::{Named, SourceStatus};
-use crate::clock::{self, WallTime};
+use super::sink_name::SinkName;
+use crate::clock;
 use crate::report::VmId;
 use crate::telemetry::metrics::Page;
 use crate::telemetry::scrape::Health;
@@ -26,6 +27,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use shared::Shared;
+pub use sinks::ShownSink;
+use sinks::SlotTotals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,8 +38,8 @@ pub struct View {
     pub guests: Arc<Mutex<GuestTable>>,
     /// Pending reports.
     pub pending: Arc<Pending>,
-    /// State of Central.
-    pub breaker: Arc<Mutex<Breaker>>,
+    /// Where reports go, at least one.
+    pub sinks: Vec<ShownSink>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The fleet store, if there is one.
@@ -47,7 +50,7 @@ pub struct View {
     pub pushes: Arc<SharedPushes>,
     /// Where the mapping comes from, if one is pushed.
     pub mapping: Option<Arc<MappingSource>>,
-    /// Where reports go.
+    /// The same in one line.
     pub deliver: String,
 }
 
@@ -71,10 +74,8 @@ struct Totals {
     silent: u32,
     idle: u32,
     new: u32,
-    reactive: u32,
-    routine: u32,
-    dead: u32,
-    oldest: Option<WallTime>,
+    /// Over all sinks.
+    slots: SlotTotals,
 }
 
 /// The answer to `afferent status`. Guests are text at once: as a tree of values ten thousand of
@@ -98,10 +99,6 @@ impl View {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn named(&self) -> MutexGuard<'_, Named> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,45 +118,23 @@ impl View {
                 }
             }
         }
-        let state = self.pending.state();
-        for (vm, slot) in state.queue().slots() {
-            if slot.state == State::Dead {
-                totals.dead += 1;
-                continue;
-            }
-            match slot.place.reactive {
-                Some(_) => totals.reactive += 1,
-                None => totals.routine += 1,
-            }
-            let since = state.detail(vm).map(|detail| detail.since);
-            totals.oldest = match (totals.oldest, since) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-        }
+        let slots = self.sinks.iter().map(ShownSink::totals);
+        totals.slots = slots.fold(SlotTotals::default(), SlotTotals::and);
         totals
     }
 
     fn trouble(&self, totals: &Totals) -> Vec<String> {
-        let mut trouble = Vec::new();
-        let breaker = self.breaker();
-        if let Some((reason, said)) = breaker.trouble() {
-            trouble.push(match reason {
-                "store" => format!("the store cannot be read: {said}"),
-                reason => format!("Central is {reason}: {said}"),
-            });
-        }
+        let mut trouble: Vec<String> = self.sinks.iter().flat_map(ShownSink::trouble).collect();
         let refused = self.pending.write_trouble();
         trouble.extend(refused.map(|error| format!("reports cannot be kept: {error}")));
-        let state = self.pending.state();
-        let is_pending = |vm: &&VmId| state.queue().slot(vm).is_some();
-        let forbidden = breaker.forbidden().filter(is_pending).count();
-        drop(state);
-        if forbidden > 0 {
-            trouble.push(format!("guests whose reports Central forbids: {forbidden}"));
+        for (sink, slots) in self.pending.orphaned().iter() {
+            trouble.push(format!("reports for a sink {sink} that is configured no more: {slots} (status --drop-sink {sink})"));
         }
-        if totals.dead > 0 {
-            trouble.push(format!("dead letters: {} (status --dead)", totals.dead));
+        if totals.slots.dead > 0 {
+            trouble.push(format!(
+                "dead letters: {} (status --dead)",
+                totals.slots.dead
+            ));
         }
         if totals.silent > 0 {
             trouble.push(format!("silent guests: {}", totals.silent));
@@ -180,19 +155,21 @@ impl View {
     fn rows(&self, only_dead: bool) -> Rows {
         let mut vms: BTreeSet<VmId> = self.guests().guests().map(|(vm, _)| vm.clone()).collect();
         // Guests that left the roster with something undelivered are shown, too.
-        let pending = self.pending.state();
-        vms.extend(pending.queue().slots().map(|(vm, _)| vm.clone()));
-        drop(pending);
+        for sink in self.pending.sinks() {
+            vms.extend(sink.state().queue().slots().map(|(vm, _)| vm.clone()));
+        }
         let vms: Vec<VmId> = vms.into_iter().collect();
         let now = clock::wall_now();
         let mut rows = Rows::default();
         for part in vms.chunks(AT_ONCE) {
             let guests = self.guests();
-            let pending = self.pending.state();
+            let sinks = self.pending.sinks().iter();
+            let sinks: Vec<_> = sinks.map(|sink| (sink.name(), sink.state())).collect();
             let named = self.named();
             let pushes = self.pushes.lock();
             for vm in part {
-                let (guest, slot) = (guests.guest(vm), pending.queue().slot(vm));
+                let guest = guests.guest(vm);
+                let slots = || sinks.iter().filter_map(|(_, state)| state.queue().slot(vm));
                 let state = match guest {
                     Some(guest) => {
                         rows.addresses.add(guest.entry.address.to_string(), vm);
@@ -201,17 +178,17 @@ impl View {
                         }
                         state_of(&guests, vm, guest)
                     }
-                    None if slot.is_none() => continue,
+                    None if slots().next().is_none() => continue,
                     None => "departed",
                 };
-                if !only_dead || slot.is_some_and(|slot| slot.state == State::Dead) {
+                if !only_dead || slots().any(|slot| slot.state == State::Dead) {
                     let source = named.source_of(vm);
                     let view = GuestView {
                         vm,
                         guest,
                         state,
                         source,
-                        pending: &pending,
+                        sinks: &sinks,
                         pushes: &pushes,
                         now,
                     };
@@ -269,28 +246,24 @@ impl View {
         } = self.rows(only_dead);
         let sources: Vec<Value> = self.named().sources.iter().map(source_json).collect();
         let now = clock::wall_now();
-        let worst = self.pending.state().queue().worst_case_wait();
-        let facts_skipped = self.breaker().facts_skipped().map(str::to_owned);
+        let mut skipped = self.sinks.iter();
+        let skipped = skipped.find_map(|sink| sink.breaker().facts_skipped().map(str::to_owned));
+        let sinks: Vec<Value> = self.sinks.iter().map(|sink| sink.json(now)).collect();
         let head = json!({
             "service": "sense",
             "version": env!("CARGO_PKG_VERSION"),
             "state": if reasons.is_empty() { "ok" } else { "degraded" },
             "reasons": reasons,
             "deliver": self.deliver,
-            "facts_skipped": facts_skipped,
+            "facts_skipped": skipped,
+            "sinks": sinks,
+            "orphaned_sinks": self.orphaned_json(),
             "agents": self.agents(),
             "mapping": self.mapping_json(),
             "sources": sources,
             "shared_addresses": addresses.json(),
             "shared_guest_ids": machines.json(),
-            "pending": {
-                "reactive": totals.reactive,
-                "routine": totals.routine,
-                "in_flight": self.pending.state().queue().in_flight(),
-                "dead": totals.dead,
-                "oldest_s": age(totals.oldest, now).as_secs(),
-                "worst_case_wait_s": worst.map(|wait| wait.as_secs()),
-            },
+            "pending": totals.slots.json(now),
             "guest_states": {
                 "waiting": totals.waiting,
                 "polled": totals.polled,
@@ -335,13 +308,35 @@ impl View {
         );
     }
 
-    fn drop_letter(&self, vm: &VmId) -> bool {
+    fn orphaned_json(&self) -> Value {
+        let orphaned = self.pending.orphaned();
+        let rows = orphaned.iter();
+        rows.map(|(sink, slots)| json!({ "name": sink.as_str(), "pending": slots }))
+            .collect()
+    }
+
+    fn drop_letter(&self, vm: &VmId) -> usize {
         let is_departed = self.guests().guest(vm).is_none();
         let dropped = self.pending.drop_dead(vm, is_departed);
-        if dropped {
+        if dropped > 0 {
             tracing::warn!(%vm, "dead letter dropped, as somebody asked for");
         }
         dropped
+    }
+
+    fn drop_sink(&self, name: &str) -> Value {
+        let dropped = name.parse::<SinkName>();
+        match dropped.and_then(|name| self.pending.drop_sink(&name)) {
+            Ok(dropped) => {
+                tracing::warn!(
+                    sink = name,
+                    dropped,
+                    "what was left of a sink is dropped, as somebody asked for"
+                );
+                json!({ "dropped": dropped })
+            }
+            Err(error) => json!({ "error": error }),
+        }
     }
 
     /// The answer to the words of `afferent status`.
@@ -355,11 +350,12 @@ impl View {
                 Err(error) => json!({ "error": error.to_string() }),
             },
             ["drop", vm] => match vm.parse() {
-                Ok(vm) => json!({ "dropped": usize::from(self.drop_letter(&vm)) }),
+                Ok(vm) => json!({ "dropped": self.drop_letter(&vm) }),
                 Err(error) => json!({ "error": error.to_string() }),
             },
+            ["drop-sink", name] => self.drop_sink(name),
             _ => {
-                json!({ "error": "sense answers: status, status dead, retry, retry VM, drop VM, rescan, rescan VM, fleet QUESTION" })
+                json!({ "error": "sense answers: status, status dead, retry, retry VM, drop VM, drop-sink NAME, rescan, rescan VM, fleet QUESTION" })
             }
         };
         said.into()
@@ -390,19 +386,19 @@ impl Health for View {
             "afferent_pending_reports",
             "Reports that Central has not accepted yet, by class.",
             &[
-                (&[("class", "reactive")], totals.reactive.into()),
-                (&[("class", "routine")], totals.routine.into()),
+                (&[("class", "reactive")], totals.slots.reactive.into()),
+                (&[("class", "routine")], totals.slots.routine.into()),
             ],
         );
         page.gauge(
             "afferent_pending_oldest_age_seconds",
             "Age of what waits longest.",
-            age(totals.oldest, clock::wall_now()).as_secs_f64(),
+            age(totals.slots.oldest, clock::wall_now()).as_secs_f64(),
         );
         page.gauge(
             "afferent_dead_letters",
             "Reports that Central refused, kept until their guest's next one.",
-            totals.dead.into(),
+            totals.slots.dead.into(),
         );
         self.with_versions(|counts| {
             let has_others = counts.last().is_some_and(|(version, _)| *version == OTHER);
@@ -423,25 +419,27 @@ impl Health for View {
             "Sources of the roster that cannot be read, in full or in part.",
             unread as f64,
         );
-        let in_flight = self.pending.state().queue().in_flight();
         page.gauge(
             "afferent_deliveries_in_flight",
             "Deliveries under way.",
-            in_flight as f64,
+            totals.slots.in_flight as f64,
         );
-        if let Some(wait) = self.pending.state().queue().worst_case_wait() {
+        if let Some(wait) = totals.slots.worst_case_wait {
             page.gauge(
                 "afferent_worst_case_wait_seconds",
                 "Longest that the last routine report waits if nothing more comes.",
                 wait.as_secs_f64(),
             );
         }
-        let trouble = self.breaker();
-        let reason = trouble.trouble().map(|(reason, _)| reason);
-        let open = |word: &str| f64::from(u8::from(reason == Some(word)));
+        sinks::write_metrics(&self.sinks, clock::wall_now(), &mut page);
+        let breakers: Vec<_> = self.sinks.iter().map(ShownSink::breaker).collect();
+        let open = |word: &str| {
+            let mut reasons = breakers.iter().filter_map(|breaker| breaker.trouble());
+            f64::from(u8::from(reasons.any(|(reason, _)| reason == word)))
+        };
         page.gauges(
             "afferent_central_trouble",
-            "1 for the reason why deliveries pause.",
+            "1 for the reason why deliveries to a sink pause.",
             &[
                 (&[("reason", "unreachable")], open("unreachable")),
                 (&[("reason", "failing")], open("failing")),

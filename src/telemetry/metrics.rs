@@ -123,6 +123,22 @@ impl Page {
         }
     }
 
+    /// Numbers that go up, by two labels: the first is given with the numbers, the second is theirs.
+    pub fn counters_by<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: [&str; 2],
+        values: impl IntoIterator<Item = (&'v str, &'v Counters)>,
+    ) {
+        self.head(name, help, "counter");
+        for (first, counters) in values {
+            for (second, count) in counters.all() {
+                self.sample(name, &[(labels[0], first), (labels[1], second)], count);
+            }
+        }
+    }
+
     /// A number that goes up and down.
     pub fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.head(name, help, "gauge");

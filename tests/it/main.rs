@@ -59,6 +59,7 @@ mod sense_reader;
 mod sense_reload;
 mod sense_roster;
 mod sense_sbom;
+mod sense_sinks;
 mod sense_tls;
 mod serve_attacked;
 mod serve_blind;

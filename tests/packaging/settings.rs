@@ -78,7 +78,11 @@ fn help_calls_a_value_and_tells_a_range_and_a_default_as_they_are_declared() {
             let default = setting.default.map(|value| format!("(default {value})"));
             let otherwise = setting.otherwise.map(|words| format!("(default: {words})"));
             let range = setting.range.map(|(from, to)| format!(", {from} to {to}"));
-            let many = setting.many.then(|| ", may be repeated".to_owned());
+            let many = match setting.per_sink {
+                true => ", once for each sink",
+                false => ", may be repeated",
+            };
+            let many = setting.many.then(|| many.to_owned());
             for words in [default, otherwise, range, many].into_iter().flatten() {
                 assert!(
                     flag.help.contains(&words),

@@ -4,6 +4,7 @@ use crate::sensor::{POLL, Sensor};
 use crate::world::World;
 use afferent::clock;
 use afferent::report::VmId;
+use afferent::sense::engine::Engine;
 use afferent::sense::queue::policy::{LONGEST_DEFERRAL, QueuePolicy};
 use afferent::sense::queue::slot::State;
 use std::collections::BTreeMap;
@@ -31,6 +32,12 @@ const STORE: (usize, usize) = (4 << 20, 64 << 10);
 
 /// Bytes of an agent's store: one small report.
 const AGENT_STORE: usize = 4 << 20;
+
+/// Whether a document of the guest waits in the queue of Central.
+fn is_pending(engine: &Engine, vm: &VmId) -> bool {
+    let state = engine.sinks[0].queue.state();
+    state.queue().slot(vm).is_some()
+}
 
 impl World {
     /// What always holds.
@@ -70,7 +77,7 @@ impl World {
             let guest = self.guests[vm.as_str()].lock().unwrap();
             let is_current = |digest| guest.agent.digest() == Some(digest);
             let known = known.row.known.map(|known| known.digest);
-            if !known.is_some_and(is_current) || engine.pending.has(vm) {
+            if !known.is_some_and(is_current) || is_pending(engine, vm) {
                 continue;
             }
             let delivered = self.central.delivered(&sensor.name, vm.as_str());
@@ -89,7 +96,7 @@ impl World {
         let longest = LONGEST_DEFERRAL
             .max(policy.backoff.ceiling)
             .max(policy.forbidden.ceiling);
-        let state = engine.pending.state();
+        let state = engine.sinks[0].queue.state();
         for (vm, slot) in state.queue().slots() {
             if let State::Backoff(until) = slot.state
                 && until.saturating_duration_since(now) > longest
@@ -122,7 +129,7 @@ impl World {
             && is_well(self.central.with(|c| c.well_since));
         let forbidden = self.central.with(|central| central.forbidden.len());
         let longest = STANDSTILL + PROBE * u32::try_from(forbidden).unwrap();
-        let state = engine.pending.state();
+        let state = engine.sinks[0].queue.state();
         let mut queued = sensor.queued.borrow_mut();
         let mut now = BTreeMap::new();
         for (vm, slot) in state.queue().slots() {
@@ -134,7 +141,7 @@ impl World {
                 _ => Instant::now(),
             };
             if is_well && since.elapsed() > longest {
-                let breaker = engine.breaker.lock().unwrap();
+                let breaker = engine.sinks[0].breaker.lock().unwrap();
                 let waits = since.elapsed();
                 let what = format!("invariant 8: it is in the queue since {waits:?}: {breaker:?}");
                 drop(breaker);
@@ -148,7 +155,7 @@ impl World {
     /// Invariant 4: nothing counts against a document but what Central answered.
     fn check_attempts(&self, sensor: &Sensor) {
         let Some(engine) = &sensor.engine else { return };
-        let state = engine.pending.state();
+        let state = engine.sinks[0].queue.state();
         for (vm, slot) in state.queue().slots() {
             let failures = self.central.failures_of(vm.as_str());
             if slot.attempts > failures {
@@ -164,7 +171,7 @@ impl World {
     /// Invariant 9: rows, bytes and streams stay under their bounds.
     fn check_bounds(&self, sensor: &Sensor) {
         let Some(engine) = &sensor.engine else { return };
-        let slots = engine.pending.state().queue().slots().count();
+        let slots = engine.sinks[0].queue.state().queue().slots().count();
         let bytes = sensor.disk.size();
         let (base, each) = STORE;
         if slots > self.guests.len() || bytes > base + each * self.guests.len() {
@@ -201,7 +208,7 @@ impl World {
             let Some(engine) = &sensor.engine else {
                 continue;
             };
-            let state = engine.pending.state();
+            let state = engine.sinks[0].queue.state();
             let slots = state.queue().slots();
             for (vm, slot) in slots.filter(|(_, slot)| slot.state == State::Dead) {
                 let digest = slot.report.digest.to_string();
@@ -226,7 +233,7 @@ impl World {
                 let guest = self.guests[name].lock().unwrap();
                 let delivered = self.central.delivered(&sensor.name, name);
                 let is_other = delivered.as_ref() != Some(&guest.packages);
-                if is_other && !engine.pending.has(&vm) {
+                if is_other && !is_pending(engine, &vm) {
                     let (kind, installed) = (guest.kind, &guest.packages);
                     let what = format!(
                         "invariant 2: {} takes {delivered:?} for what is installed, which is {installed:?} ({kind:?})",
@@ -249,7 +256,7 @@ impl World {
             let vm: VmId = name.parse().unwrap();
             let slots = self.sensors.iter().filter_map(|sensor| {
                 let engine = sensor.engine.as_ref()?;
-                engine.pending.state().queue().slot(&vm).cloned()
+                engine.sinks[0].queue.state().queue().slot(&vm).cloned()
             });
             let what = format!(
                 "invariant 2: Central has {known:?}, installed is {installed:?}; pending: {:?}",

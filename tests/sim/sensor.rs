@@ -12,14 +12,15 @@ use crate::world::REFRESH;
 use afferent::blocking::Blocking;
 use afferent::clock::WallClock;
 use afferent::report::VmId;
+use afferent::sense::SinkName;
 use afferent::sense::deliver::sink::{Delivering, Delivery, Sink};
-use afferent::sense::engine::{Engine, Parts};
+use afferent::sense::engine::{Engine, Parts, SinkParts};
 use afferent::sense::fleet::FleetLimits;
 use afferent::sense::metrics::Metrics;
 use afferent::sense::pull::dial::{Dial, Dialing};
 use afferent::sense::pull::failure::Failure;
 use afferent::sense::pull::schedule::Timing;
-use afferent::sense::queue::Pending;
+use afferent::sense::queue::SinkQueue;
 use afferent::sense::queue::policy::QueuePolicy;
 use afferent::sense::queue::table::{self, QueuePlace, StoredEnvelope};
 use afferent::sense::roster::{Roster, RosterSource};
@@ -73,12 +74,12 @@ struct WatchedSink {
     disk: TornDisk,
     order: Arc<Mutex<Order>>,
     /// Set once the engine runs.
-    pending: Arc<Mutex<Weak<Pending>>>,
+    pending: Arc<Mutex<Weak<SinkQueue>>>,
 }
 
 impl WatchedSink {
     /// Whether what is sent would be there after a crash that loses all it may lose.
-    fn is_durable(&self, pending: &Pending, delivery: &Delivery) -> bool {
+    fn is_durable(&self, pending: &SinkQueue, delivery: &Delivery) -> bool {
         let vm: VmId = delivery.vm.parse().unwrap();
         let key = |stored: Option<StoredEnvelope>| {
             let stored = stored?;
@@ -309,14 +310,17 @@ impl Sensor {
         };
         let engine = Engine::start(Parts {
             store,
-            sink: Arc::new(sink),
+            sinks: vec![SinkParts {
+                name: SinkName::default(),
+                sink: Arc::new(sink),
+                policy: QueuePolicy::default(),
+            }],
             dial: Arc::new(SimulatedDial {
                 guests: self.guests.clone(),
                 trace: self.trace.clone(),
             }),
             roster: subscriber,
             fleet: Some(FleetLimits::default()),
-            policy: QueuePolicy::default(),
             timing: Timing::new(POLL, REFRESH),
             mapping: None,
             sensor_id: self.name.as_str().into(),
@@ -325,7 +329,7 @@ impl Sensor {
             metrics: Arc::new(Metrics::new()),
         });
         let engine = engine.expect("a disk after a crash can be read");
-        *pending.lock().unwrap() = Arc::downgrade(&engine.pending);
+        *pending.lock().unwrap() = Arc::downgrade(&engine.sinks[0].queue);
         self.engine = Some(engine);
     }
 

@@ -104,7 +104,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "store/",
             "serve/report_table",
             "serve/mapping_table.rs",
-            "sense/queue/table.rs",
+            "sense/queue/table",
             "sense/fleet/",
             "mirror/table/",
         ],

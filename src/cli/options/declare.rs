@@ -31,6 +31,7 @@
 //! | `switch` | the same, off by default; the flag takes no value | `Settings::on_off` |
 //! | `one "VALUE"` | anything, called `VALUE` in help | `Settings::one`, `optional`, with a parser |
 //! | `many "VALUE"` | the same, several times | `Settings::all`, with a parser |
+//! | `per_sink "VALUE"` | the same, once for each sink | `Settings::all`, with a parser |
 //!
 //! After that may stand, in this order: `from "LEAST" to "GREATEST"`, `= "DEFAULT"`, and `or "WORDS"`, which
 //! says what holds where no value is given and there is no default.
@@ -86,7 +87,7 @@ macro_rules! settings {
             #[argh(option, arg_name = $value)]
             $key: Option<String>,
         ] [$($given)* $key,] [$($entry)* {
-            $key $value [$(Some($default))?] [$(Some($otherwise))?] [$(Some(($from, $end)))?] false
+            $key $value [$(Some($default))?] [$(Some($otherwise))?] [$(Some(($from, $end)))?] false false
             [$($help)+]
         }] $then $groups) { $($rest)* });
     };
@@ -103,7 +104,22 @@ macro_rules! settings {
             #[argh(option, arg_name = $value)]
             $key: Vec<String>,
         ] [$($given)* $key,] [$($entry)* {
-            $key $value [$(Some($default))?] [$(Some($otherwise))?] [] true [$($help)+]
+            $key $value [$(Some($default))?] [$(Some($otherwise))?] [] true false [$($help)+]
+        }] $then $groups) { $($rest)* });
+    };
+    (@items ([$($field:tt)*] [$($given:tt)*] [$($entry:tt)*] $then:tt $groups:tt) {
+        $(#[doc = $help:tt])+ $key:ident: per_sink $value:tt $(or $otherwise:tt)?;
+        $($rest:tt)*
+    }) => {
+        $crate::cli::options::settings!(@items ([
+            $($field)*
+            $(#[doc = $help])+
+            #[doc = ", once for each sink"]
+            $(#[doc = " (default: "] #[doc = $otherwise] #[doc = ")"])?
+            #[argh(option, arg_name = $value)]
+            $key: Vec<String>,
+        ] [$($given)* $key,] [$($entry)* {
+            $key $value [] [$(Some($otherwise))?] [] true true [$($help)+]
         }] $then $groups) { $($rest)* });
     };
     (@items ([$($field:tt)*] [$($given:tt)*] [$($entry:tt)*] $then:tt $groups:tt) {
@@ -116,7 +132,7 @@ macro_rules! settings {
             #[argh(switch)]
             $key: bool,
         ] [$($given)* $key,] [$($entry)* {
-            $key "on|off" [Some("off")] [] [] false [$($help)+]
+            $key "on|off" [Some("off")] [] [] false false [$($help)+]
         }] $then $groups) { $($rest)* });
     };
 
@@ -150,7 +166,7 @@ macro_rules! settings {
     };
 
     (@table $field:tt $given:tt [$({
-        $key:ident $value:tt [$($default:tt)*] [$($otherwise:tt)*] [$($range:tt)*] $many:tt [$($help:tt)+]
+        $key:ident $value:tt [$($default:tt)*] [$($otherwise:tt)*] [$($range:tt)*] $many:tt $per_sink:tt [$($help:tt)+]
     })*] [$(#[$meta:meta])*] [$($vis:tt)*] $name:ident) => {
         $(#[$meta])*
         $($vis)* const $name: &[$crate::cli::options::Setting] = &[$(
@@ -161,6 +177,7 @@ macro_rules! settings {
                 otherwise: $crate::cli::options::settings!(@or_none $($otherwise)*),
                 range: $crate::cli::options::settings!(@or_none $($range)*),
                 many: $many,
+                per_sink: $per_sink,
                 help: concat!($($help),+),
             },
         )*];

@@ -36,6 +36,8 @@ pub struct Setting {
     pub range: Option<(&'static str, &'static str)>,
     /// Whether it may be given several times.
     pub many: bool,
+    /// Whether it is given once for each sink: its variable has the value of one.
+    pub per_sink: bool,
     /// One sentence without a full stop.
     pub help: &'static str,
 }
@@ -188,10 +190,9 @@ impl Settings {
         }
         for setting in settings {
             if let Some(text) = environment(&setting.variable()) {
-                let values = if setting.many {
-                    values_of(&text)
-                } else {
-                    vec![text]
+                let values = match setting.many && !setting.per_sink {
+                    true => values_of(&text),
+                    false => vec![text],
                 };
                 let origin = SettingOrigin::Environment(setting.variable());
                 gathered.given.insert(setting.key, (values, origin));

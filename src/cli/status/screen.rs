@@ -110,6 +110,7 @@ pub(super) fn write(
     let [service, version, state, reasons] =
         ["service", "version", "state", "reasons"].map(&mut take);
     let (guests, states, pending) = (take("guests"), take("guest_states"), take("pending"));
+    let (sinks, _) = (take("sinks"), take("orphaned_sinks"));
     if let Some(state) = state.as_str() {
         let name = palette.paint("1", &shown(&service));
         writeln!(
@@ -137,6 +138,15 @@ pub(super) fn write(
     }
     if pending.is_object() {
         rows.push(("pending".to_owned(), pending_line(&pending)));
+    }
+    // What one sink has is what there is.
+    for sink in sinks
+        .as_array()
+        .filter(|sinks| sinks.len() > 1)
+        .into_iter()
+        .flatten()
+    {
+        rows.push((format!("sink {}", shown(&sink["name"])), sink_line(sink)));
     }
     flatten("", &answer, &mut rows);
     let width = rows
@@ -192,6 +202,15 @@ fn pending_line(pending: &Value) -> String {
         parts.push(format!("a new routine report waits at most {wait}"));
     }
     parts.join(", ")
+}
+
+fn sink_line(sink: &Value) -> String {
+    let pending = pending_line(&sink["pending"]);
+    let line = format!("{}: {pending} pending", shown(&sink["deliver"]));
+    match sink["trouble"]["reason"].as_str() {
+        Some(reason) => format!("{line}, pauses: {}", visible(reason)),
+        None => line,
+    }
 }
 
 /// One row a value; objects within objects are written with their path.

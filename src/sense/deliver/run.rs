@@ -1,4 +1,4 @@
-//! The loop of delivery: sends as many documents as the queue and the breaker allow.
+//! The loop of delivery to one sink: sends as many documents as its queue and its breaker allow.
 //!
 //! ```text
 //! next ── encode permit ── read, check, encode ── sink ── breaker: whose failure? ── settled
@@ -15,8 +15,9 @@ use crate::sense::bill_of_materials;
 use crate::sense::limits::{ConcurrencyLimits, Urgency};
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::table::{DocumentId, StoredEnvelope};
-use crate::sense::queue::{Dispatch, FullPull, NextDelivery, Pending, Precedent};
+use crate::sense::queue::{Dispatch, FullPull, NextDelivery, Precedent, SinkQueue};
 use crate::store::StoreError;
+use crate::telemetry::metrics::Counters;
 use crate::wire::document::{Document, UnchangedDocument};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,15 +40,17 @@ const WHILE_PULLS_WAIT: usize = 2;
 
 /// The loop of delivery, and everything that it needs.
 pub struct DeliveryLoop {
-    /// Pending documents.
-    pub pending: Arc<Pending>,
-    /// Shared with pulling.
+    /// Pending documents of the sink.
+    pub queue: Arc<SinkQueue>,
+    /// Shared with pulling, and with the loops of other sinks.
     pub limits: Arc<ConcurrencyLimits>,
     /// Where documents go.
     pub sink: Arc<dyn Sink>,
-    /// State of Central, for status and metrics.
+    /// State of the sink, for status and metrics.
     pub breaker: Arc<Mutex<Breaker>>,
-    /// Counters.
+    /// Deliveries by what came of them.
+    pub deliveries: Arc<Counters>,
+    /// Counters of the whole sensor.
     pub metrics: Arc<Metrics>,
     /// Id of this sensor.
     pub sensor: Arc<str>,
@@ -79,7 +82,7 @@ impl DeliveryLoop {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
                 Some(finished) = deliveries.join_next() => self.settle(finished),
-                () = self.pending.ready.notified() => {}
+                () = self.queue.ready.notified() => {}
                 () = clock::sleep_until(wake) => {}
             }
         }
@@ -109,11 +112,11 @@ impl DeliveryLoop {
                 BreakerGate::Shut(until) => return Some(until),
                 BreakerGate::Probing => return None,
             }
-            match self.pending.next(now) {
+            match self.queue.next(now) {
                 NextDelivery::Send(dispatch) => {
                     let job = Job {
                         dispatch,
-                        pending: self.pending.clone(),
+                        queue: self.queue.clone(),
                         sensor: self.sensor.clone(),
                         shortens_unchanged: self.sink.shortens_unchanged(),
                         form: self.sink.form(),
@@ -159,13 +162,14 @@ impl DeliveryLoop {
             outcome => outcome,
         };
         self.metrics.deliveries.inc(outcome.label());
+        self.deliveries.inc(outcome.label());
         if let (Outcome::Accepted, Some(reason)) = (&outcome, dispatch.may_repeat()) {
             self.metrics.repeats.inc(reason);
         }
         self.log(&dispatch, &outcome, took, was_in_trouble);
         let said = outcome.said().map(|said| said.into_owned());
         let settlement = outcome.settlement(counts);
-        if let Some(full_pull) = self.pending.settled(vm, report, settlement, said) {
+        if let Some(full_pull) = self.queue.settled(vm, report, settlement, said) {
             // Fails only while stopping.
             let _ = self.full_pulls.send((vm.clone(), full_pull));
         }
@@ -175,20 +179,23 @@ impl DeliveryLoop {
         let Dispatch { vm, report, .. } = dispatch;
         let (result, said) = (outcome.label(), outcome.said().unwrap_or_default());
         let said = &*said;
+        // The sink without a name is what people call Central.
+        let sink = self.queue.name();
+        let sink = (!sink.is_default()).then(|| tracing::field::display(sink));
         let is_other_answer = report.facts.is_some() && self.breaker().note_facts(outcome);
         match outcome {
             Outcome::Accepted => {
                 if was_in_trouble {
-                    tracing::info!("Central accepts reports again");
+                    tracing::info!(sink, "Central accepts reports again");
                 }
                 let took_ms = took.as_millis();
                 let may_repeat = dispatch.may_repeat();
-                tracing::debug!(%vm, generation = %report.key, took_ms, may_repeat, "accepted");
+                tracing::debug!(%vm, sink, generation = %report.key, took_ms, may_repeat, "accepted");
             }
             Outcome::Superseded(_) | Outcome::Postponed => {}
             Outcome::Skipped(_) => {
                 if is_other_answer {
-                    tracing::warn!(%vm, said, "facts that change alone are not taken; reports still bring them");
+                    tracing::warn!(%vm, sink, said, "facts that change alone are not taken; reports still bring them");
                 }
             }
             Outcome::Unreachable(_)
@@ -196,7 +203,7 @@ impl DeliveryLoop {
             | Outcome::StoreUnreadable(_)
             | Outcome::Busy { .. }
                 if was_in_trouble => {}
-            _ => tracing::warn!(%vm, generation = %report.key, result, said, "not delivered"),
+            _ => tracing::warn!(%vm, sink, generation = %report.key, result, said, "not delivered"),
         }
     }
 
@@ -238,7 +245,7 @@ async fn deliver(
 /// A document to be read and encoded.
 struct Job {
     dispatch: Dispatch,
-    pending: Arc<Pending>,
+    queue: Arc<SinkQueue>,
     sensor: Arc<str>,
     shortens_unchanged: bool,
     form: DocumentForm,
@@ -259,7 +266,7 @@ impl Job {
     /// Reads, checks and encodes the document; blocks.
     fn prepare(self) -> Result<Prepared, Outcome> {
         let vm = &self.dispatch.vm;
-        let stored = self.pending.read(vm).map_err(|error| unreadable(&error))?;
+        let stored = self.queue.read(vm).map_err(|error| unreadable(&error))?;
         let stored = stored.ok_or_else(|| Outcome::Damaged("pending does not hold it".into()))?;
         let long = match stored.len() > LONG {
             true => {
@@ -315,7 +322,7 @@ impl Job {
             (DocumentKind::Report, Precedent::New) => idempotency_key.clone(),
             _ => format!("{idempotency_key}/{}", envelope.seen_at.unix_ms()),
         };
-        let accepted = self.pending.state().accepted(vm);
+        let accepted = self.queue.state().accepted(vm);
         let accepted = accepted.filter(|(accepted, _)| accepted.digest == report.digest);
         let delivery = Delivery {
             kind,

@@ -20,26 +20,29 @@ impl Sink for Accepting {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_any_loop_is_noticed_and_nothing_else_is() {
     let hour = Duration::from_secs(3600);
-    type Choose = fn(&Engine) -> &JoinHandle<()>;
-    let chosen: [(Choose, &str); 4] = [
-        (|engine| &engine.pulling, "pulling"),
-        (|engine| &engine.delivering, "delivery"),
-        (|engine| &engine.pushing, "pushing of the mapping"),
-        (|engine| &engine.writing, "the writer of sense.redb"),
+    type End = fn(&mut Engine);
+    let chosen: [(End, &str); 4] = [
+        (|engine| engine.pulling.abort(), "pulling"),
+        (|engine| engine.delivering.abort_all(), "delivery"),
+        (|engine| engine.pushing.abort(), "pushing of the mapping"),
+        (|engine| engine.writing.abort(), "the writer of sense.redb"),
     ];
-    for (task, name) in chosen {
+    for (end, name) in chosen {
         let dir = tempfile::tempdir().unwrap();
         let (_roster, roster) = watch::channel(KnownGuests::default());
         let mut engine = Engine::start(Parts {
             store: store(dir.path()),
-            sink: Arc::new(Accepting),
+            sinks: vec![SinkParts {
+                name: SinkName::default(),
+                sink: Arc::new(Accepting),
+                policy: QueuePolicy::default(),
+            }],
             dial: Arc::new(Dialer {
                 tls: None,
                 kube: None,
             }),
             roster,
             fleet: None,
-            policy: QueuePolicy::default(),
             timing: Timing::new(hour, hour),
             mapping: None,
             sensor_id: "s".into(),
@@ -50,7 +53,7 @@ async fn the_end_of_any_loop_is_noticed_and_nothing_else_is() {
         .unwrap();
         let waited = tokio::time::timeout(hour, engine.failed()).await;
         assert!(waited.is_err(), "nothing ended");
-        task(&engine).abort();
+        end(&mut engine);
         let waited = tokio::time::timeout(hour, engine.failed()).await;
         let (what, ended) = waited.unwrap();
         assert!(what == name && ended.unwrap_err().is_cancelled(), "{what}");

@@ -15,11 +15,12 @@ use crate::sense::mapping::run::SharedPushes;
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::slot::Class;
 use crate::sense::queue::table::{DocumentId, Echo, GuestRow, SealedReport};
-use crate::sense::queue::{ArrivedDocument, Pending};
+use crate::sense::queue::{ArrivedDocument, FullPull, Pending, PendingAt};
 use crate::sense::roster::RosterEntry;
 use crate::sense::seen::SeenClock;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// What all exchanges use.
 pub struct Shared {
@@ -35,6 +36,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Who lacks the sensor's mapping.
     pub pushes: Arc<SharedPushes>,
+    /// Guests to be asked for a full report.
+    pub full_pulls: UnboundedSender<(VmId, FullPull)>,
     /// Gives documents their time.
     pub seen: Arc<SeenClock>,
     /// Where long answers are decoded.
@@ -201,9 +204,19 @@ impl PullJob {
         Ok(PullResult::Stored { row, is_report })
     }
 
-    /// Facts alone wait until what is pending of the guest was delivered; it may bring them.
+    /// Facts alone wait until what is pending of the guest was delivered; it may bring them. Where that holds up a
+    /// sink that has nothing pending, a full report brings them to all.
     fn defers(&self, summary: &ReportSummary, pending: &Pending) -> bool {
-        summary.facts_alone.is_some() && pending.has(&self.entry.vm)
+        if summary.facts_alone.is_none() {
+            return false;
+        }
+        let vm = &self.entry.vm;
+        let pending_at = pending.pending_at(vm);
+        if pending_at == PendingAt::SomeSinks {
+            // Fails only while stopping.
+            let _ = self.shared.full_pulls.send((vm.clone(), FullPull::AtOnce));
+        }
+        pending_at != PendingAt::NoSink
     }
 
     /// Whether Central refused this content for good, and its refresh is not due.

@@ -40,8 +40,8 @@ pub struct PullLoop {
 pub struct StoredGuests {
     /// Rows of guests that no source named since the start.
     pub rows: HashMap<VmId, GuestRow>,
-    /// Guests whose last report the fleet store does not have: they are asked for a full one.
-    pub not_in_fleet: HashSet<VmId>,
+    /// Guests that are asked for a full report: the fleet store or a sink does not have their last one.
+    pub to_ask: HashSet<VmId>,
 }
 
 /// What reaches the loop from outside.
@@ -331,7 +331,7 @@ impl PullLoop {
             let memory = Memory {
                 knows_report: row.known.is_some(),
                 waits: row.waits && entry.address.can_hold_waits(),
-                full_age: match stored.not_in_fleet.remove(&vm) {
+                full_age: match stored.to_ask.remove(&vm) {
                     true => Duration::MAX,
                     false => wall.since(row.full_at),
                 },

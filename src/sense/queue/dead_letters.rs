@@ -1,41 +1,85 @@
 //! Dead letters: reports that were refused for good, until their guest's next report or an operator's act.
 
 use super::pending::Pending;
+use super::sink_queue::SinkQueue;
 use super::slot::{Slot, State};
 use super::table::{DocumentId, PendingChange};
 use crate::clock::WallTime;
 use crate::report::VmId;
+use std::collections::BTreeSet;
 
 /// Where the newest document of a guest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whereabouts {
-    /// On disk here: it is sent when its turn comes.
+    /// On disk here: it is sent to a sink when its turn comes.
     Pending,
-    /// Central refused it for good.
+    /// A sink refused it for good, and every other has it.
     DeadLetter,
-    /// Central has it.
+    /// Every sink has it.
     Delivered,
 }
 
 impl Pending {
     /// Where the newest document of a guest is of which one was stored.
     pub fn whereabouts(&self, vm: &VmId) -> Whereabouts {
-        match self.state().queue.slot(vm).map(|slot| slot.state) {
-            None => Whereabouts::Delivered,
-            Some(State::Dead) => Whereabouts::DeadLetter,
-            Some(State::Queued | State::Backoff(_) | State::InFlight) => Whereabouts::Pending,
+        let mut found = Whereabouts::Delivered;
+        for sink in &self.sinks {
+            match sink.state().queue.slot(vm).map(|slot| slot.state) {
+                None => {}
+                Some(State::Dead) => found = Whereabouts::DeadLetter,
+                Some(State::Queued | State::Backoff(_) | State::InFlight) => {
+                    return Whereabouts::Pending;
+                }
+            }
         }
+        found
     }
 
-    /// Whether Central refused this very content of the guest for good.
+    /// Whether no sink takes this very content of the guest: one refused it for good, and every other did, too, or
+    /// has it.
     pub fn is_dead_letter(&self, vm: &VmId, report: DocumentId) -> bool {
-        let state = self.state();
-        let slot = state.queue.slot(vm);
-        slot.is_some_and(|slot| slot.state == State::Dead && slot.has_content_of(report))
+        let mut is_refused = false;
+        for sink in &self.sinks {
+            let state = sink.state();
+            match state.queue.slot(vm) {
+                Some(slot) if slot.state == State::Dead && slot.has_content_of(report) => {
+                    is_refused = true;
+                }
+                Some(_) => return false,
+                None => {
+                    let accepted = state.accepted(vm);
+                    if accepted.is_none_or(|(accepted, _)| accepted != report) {
+                        return false;
+                    }
+                }
+            }
+        }
+        is_refused
     }
 
     /// Sends dead letters again, all or one guest's; gives their number.
     pub fn revive(&self, vm: Option<&VmId>) -> usize {
+        self.sinks.iter().map(|sink| sink.revive(vm)).sum()
+    }
+
+    /// Ends the dead letters of a guest: they are gone from the disk, too. Gives their number.
+    /// `is_departed`: one that was refused and waits to be pulled again is a dead letter, too.
+    pub fn drop_dead(&self, vm: &VmId, is_departed: bool) -> usize {
+        let sinks = self.sinks.iter();
+        sinks.filter(|sink| sink.drop_dead(vm, is_departed)).count()
+    }
+
+    /// Guests whose report was refused, and has been waiting since before this time.
+    pub fn refused_since_before(&self, time: WallTime) -> BTreeSet<VmId> {
+        let sinks = self.sinks.iter();
+        sinks
+            .flat_map(|sink| sink.refused_since_before(time))
+            .collect()
+    }
+}
+
+impl SinkQueue {
+    fn revive(&self, vm: Option<&VmId>) -> usize {
         let mut state = self.state();
         let dead: Vec<VmId> = state
             .queue
@@ -52,9 +96,7 @@ impl Pending {
         dead.len()
     }
 
-    /// Ends the dead letter of a guest: it is gone from the disk, too. Says whether there was one.
-    /// `is_departed`: one that was refused and waits to be pulled again is a dead letter, too.
-    pub fn drop_dead(&self, vm: &VmId, is_departed: bool) -> bool {
+    fn drop_dead(&self, vm: &VmId, is_departed: bool) -> bool {
         let mut state = self.state();
         let ends = |slot: &&Slot| match slot.state {
             State::Dead => true,
@@ -68,6 +110,7 @@ impl Pending {
         state.queue.discard(vm);
         state.details.remove(vm);
         self.writer.note(PendingChange::Drop {
+            sink: self.name().clone(),
             vm: vm.clone(),
             report,
         });
@@ -75,8 +118,7 @@ impl Pending {
         true
     }
 
-    /// Guests whose report was refused, and has been waiting since before this time.
-    pub fn refused_since_before(&self, time: WallTime) -> Vec<VmId> {
+    fn refused_since_before(&self, time: WallTime) -> Vec<VmId> {
         let state = self.state();
         let is_old = |vm: &VmId| state.detail(vm).is_some_and(|detail| detail.since < time);
         let is_refused = |slot: &Slot| slot.demoted || slot.state == State::Dead;

@@ -21,22 +21,26 @@ impl Pending {
     /// Notes which domain a guest is, in `row` and on disk. If it is another than before, the row begins anew,
     /// and documents of the former machine are still delivered, but count for nothing.
     pub fn note_domain(&self, vm: &VmId, domain: Uuid, row: &mut Arc<GuestRow>) -> DomainNote {
-        let mut state = self.state();
-        let before = state.domains.insert(vm.clone(), domain).or(row.domain);
-        let is_another = before.is_some_and(|before| before != domain);
+        let mut is_another = false;
+        for sink in &self.sinks {
+            let before = sink.state().domains.insert(vm.clone(), domain);
+            let before = before.or(row.domain);
+            is_another |= before.is_some_and(|before| before != domain);
+        }
         if row.domain == Some(domain) && !is_another {
             return DomainNote::SameMachine;
         }
         let is_new = **row == GuestRow::default();
         if is_another {
-            state.begin_anew(vm);
+            for sink in &self.sinks {
+                sink.state().begin_anew(vm);
+            }
             // Keys of an agent that counts no generations go on, so that none comes twice.
             *row = Arc::new(GuestRow {
                 tokens: row.tokens,
                 ..GuestRow::default()
             });
         }
-        drop(state);
         Arc::make_mut(row).domain = Some(domain);
         // Of a guest that is new there is nothing to tell apart: its first report brings the domain along.
         if !is_new {

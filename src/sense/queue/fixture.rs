@@ -2,12 +2,14 @@
 
 use super::pending::{ArrivedDocument, Pending};
 use super::policy::QueuePolicy;
+use super::sink_queue::SinkQueue;
 use super::slot::Class;
 use super::table::{self, DocumentId, GuestRow, SealedReport, StoredPending};
 use super::writer::StoreWriter;
 use crate::blocking::Blocking;
 use crate::clock::{WallClock, WallTime};
 use crate::report::{Envelope, Facts, Generation, Package, Report, ReportKey, Trigger, VmId};
+use crate::sense::sink_name::SinkName;
 use crate::store::Store;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,13 +26,21 @@ pub(crate) fn stored(dir: &Path) -> StoredPending {
     table::load(&store(dir)).unwrap()
 }
 
-/// Pending documents with what is stored in the directory, and the task of their writer.
+/// Pending documents of one sink with what is stored in the directory, and the task of their writer.
 pub(crate) fn pending(dir: &Path, policy: QueuePolicy) -> (Arc<Pending>, JoinHandle<()>) {
     let store = store(dir);
     let loaded = table::load(&store).unwrap();
     let (writer, task) = StoreWriter::start(store.clone(), None, Blocking::Inline, Box::new(|| ()));
-    let pending = Pending::new(policy, store, writer, WallClock::default(), &loaded);
+    let sinks = vec![(SinkName::default(), policy)];
+    let pending = Pending::new(sinks, &store, writer, &WallClock::default(), &loaded);
     (Arc::new(pending), task)
+}
+
+impl Pending {
+    /// The queue of the only sink.
+    pub(crate) fn only(&self) -> &Arc<SinkQueue> {
+        &self.sinks[0]
+    }
 }
 
 /// A report that arrived from a guest, with one package of this name.

@@ -1,41 +1,32 @@
-//! The pending documents of all guests, in memory and on disk: what pulling and delivery share.
+//! The pending documents of all guests, for every sink, in memory and on disk: what pulling sees of the queue.
 //!
 //! ```text
-//! pulling    arrived: durable, then in the queue        delivery   next: the document to send now
-//!            forget, learn                                         read: its content
-//!                                                                  settled: what became of it
+//! pulling ── arrived: durable, then in every queue ──► SinkQueue, one for each sink ──► delivery
+//!            forget, learn
 //! ```
 //!
-//! A document is in the queue only once it is on disk, and leaves the disk only when its sink took it.
-//! Everything runs on one thread; the lock is held for one step of the policy and never across a wait.
+//! A document is in the queues only once it is on disk. It is stored once; each sink has a slot of its own for it,
+//! so that none waits for another.
 
-use super::policy::{LONGEST_DEFERRAL, QueuePolicy, Rate};
-use super::queue::Selection;
-use super::settlement::{FullPull, Settlement};
-use super::slot::{Arrival, Class, Nack, Slot, State};
-use super::state::{Detail, PendingState, Precedent};
-use super::table::{
-    self, DocumentId, GuestRow, PendingChange, SealedReport, SlotRow, StoredEnvelope, StoredPending,
-};
+use super::policy::QueuePolicy;
+use super::sink_queue::SinkQueue;
+use super::slot::Class;
+use super::table::{GuestRow, PendingChange, SealedReport, StoredPending};
 use super::writer::{StoreWriter, WriteError};
-use crate::clock::{self, WallClock, WallTime};
+use crate::clock::WallClock;
 use crate::report::{ReportSummary, VmId};
 use crate::sense::fleet::FleetDocument;
-use crate::store::{Store, StoreError};
+use crate::sense::sink_name::SinkName;
+use crate::store::Store;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-use tokio::sync::Notify;
-use uuid::Uuid;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// The pending documents, and the way to their file.
+/// The pending documents of all sinks, and the way to their file.
 pub struct Pending {
-    state: Mutex<PendingState>,
+    pub(super) sinks: Vec<Arc<SinkQueue>>,
+    /// Slots of sinks that there are no more, by sink.
+    orphaned: Mutex<Vec<(SinkName, usize)>>,
     pub(super) writer: StoreWriter,
-    store: Arc<Store>,
-    wall: WallClock,
-    /// Notified when something may be sent that could not be before.
-    pub ready: Notify,
 }
 
 /// A document that was pulled and is not durable yet.
@@ -54,98 +45,43 @@ pub struct ArrivedDocument {
     pub fleet: Option<FleetDocument>,
 }
 
-/// What delivery does now.
-#[derive(Debug, PartialEq, Eq)]
-pub enum NextDelivery {
-    /// Send this document; it is in flight from now on.
-    Send(Dispatch),
-    /// Nothing before this time.
-    At(Instant),
-    /// Nothing until [`Pending::ready`].
-    Idle,
-}
-
-/// A document to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dispatch {
-    /// The guest.
-    pub vm: VmId,
-    /// Which document.
-    pub report: DocumentId,
-    /// It was pulled because its guest changed.
-    pub is_reactive: bool,
-    /// How it stands to what was accepted before.
-    pub precedent: Precedent,
-    /// It was pending when the sensor started.
-    pub is_restored: bool,
-    /// It was sent before, and that failed or was refused.
-    pub is_retry: bool,
-}
-
-impl Dispatch {
-    /// Every word of [`Dispatch::may_repeat`].
-    pub const REPEATS: [&'static str; 4] = ["refresh", "went_back", "restart", "retry"];
-
-    /// Why Central may have had its content, or its key, before; `None` where it has not.
-    pub fn may_repeat(&self) -> Option<&'static str> {
-        match self.precedent {
-            Precedent::Same => Some("refresh"),
-            Precedent::Back => Some("went_back"),
-            Precedent::New if self.is_restored => Some("restart"),
-            Precedent::New => self.is_retry.then_some("retry"),
-        }
-    }
+/// How many sinks have something pending of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingAt {
+    /// None has.
+    NoSink,
+    /// Some have, and some took everything.
+    SomeSinks,
+    /// All have.
+    AllSinks,
 }
 
 impl Pending {
-    /// Restores the queue from the store; documents keep their places.
+    /// Restores the queues of these sinks from the store; documents keep their places.
     pub fn new(
-        policy: QueuePolicy,
-        store: Arc<Store>,
+        sinks: Vec<(SinkName, QueuePolicy)>,
+        store: &Arc<Store>,
         writer: StoreWriter,
-        wall: WallClock,
+        wall: &WallClock,
         stored: &StoredPending,
     ) -> Self {
-        let (now, time) = (clock::now(), wall.now());
-        let (retries, forbidden) = (policy.backoff.ceiling, policy.forbidden.ceiling);
-        let accepted = stored.guests.iter();
-        let accepted = accepted.filter_map(|(vm, row)| Some((vm.clone(), row.accepted?)));
-        let mut state = PendingState::new(policy, accepted.collect(), now);
-        let domains = stored.guests.iter();
-        state.domains = domains
-            .filter_map(|(vm, row)| Some((vm.clone(), row.domain?)))
-            .collect();
-        let unknown = stored.guests.iter();
-        let unknown: HashSet<&VmId> = unknown
-            .filter(|(_, row)| row.known.is_none())
-            .map(|(vm, _)| vm)
-            .collect();
-        for (vm, row) in &stored.slots {
-            let stands = if row.dead.is_some() {
-                State::Dead
-            } else if row.place.is_none() || row.not_before > time {
-                // Neither a clock that was set back nor one that was ahead delays a document for longer.
-                let longest = match row.place.is_none() {
-                    true => retries,
-                    false => LONGEST_DEFERRAL.max(forbidden),
-                };
-                State::Backoff(now + row.not_before.since(time).min(longest))
-            } else {
-                State::Queued
-            };
-            state.details.insert(vm.clone(), row.into());
-            let mut slot = Slot::stored(row.report, row.trigger, row.place, stands);
-            (slot.attempts, slot.demoted) = (row.attempts, row.demoted);
-            (slot.of_former, slot.is_restored) = (unknown.contains(vm), true);
-            state.queue.restore(vm.clone(), slot);
-        }
+        let orphaned = stored.pending();
+        let orphaned = orphaned.filter(|(name, _)| sinks.iter().all(|(sink, _)| sink != name));
+        let orphaned = Mutex::new(orphaned.collect());
+        let queues = sinks.into_iter().map(|(name, policy)| {
+            let (store, writer, wall) = (store.clone(), writer.clone(), wall.clone());
+            Arc::new(SinkQueue::new(name, policy, store, writer, wall, stored))
+        });
         Self {
-            state: Mutex::new(state),
+            sinks: queues.collect(),
+            orphaned,
             writer,
-            store,
-            wall,
-            ready: Notify::new(),
         }
+    }
+
+    /// The queue of each sink, at least one.
+    pub fn sinks(&self) -> &[Arc<SinkQueue>] {
+        &self.sinks
     }
 
     /// Why no report is kept at the moment, where the disk refuses.
@@ -153,16 +89,11 @@ impl Pending {
         self.writer.trouble()
     }
 
-    /// The state, to be looked at.
-    pub fn state(&self) -> MutexGuard<'_, PendingState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a document durable and puts it into the queue. Runs to its end whatever becomes of the
-    /// caller: what is on disk must be in the queue.
+    /// Makes a document durable and puts it into the queues. Runs to its end whatever becomes of the
+    /// caller: what is on disk must be in the queues.
     ///
     /// # Errors
-    /// The document is not durable, and not in the queue.
+    /// The document is not durable, and in no queue.
     pub async fn arrived(self: Arc<Self>, document: ArrivedDocument) -> Result<(), WriteError> {
         let stored = tokio::spawn(async move {
             let ArrivedDocument {
@@ -174,22 +105,29 @@ impl Pending {
                 fleet,
             } = document;
             let domain = guest.domain;
-            if self.state().is_of_former(&vm, domain) {
+            let mut sinks = self.sinks.iter();
+            if sinks.any(|sink| sink.state().is_of_former(&vm, domain)) {
                 tracing::info!(%vm, "a report of the machine that had this name before is left out");
                 return Ok(());
             }
-            let (arrival, slot) = self.admit(&vm, &summary, class);
+            let sinks = self.sinks.iter();
+            let admitted = sinks.map(|sink| sink.admit(&vm, &summary, class));
+            let (arrivals, rows): (Vec<_>, Vec<_>) = admitted.unzip();
+            let names = self.sinks.iter().map(|sink| sink.name().clone());
             let put = PendingChange::Put {
                 vm: vm.clone(),
-                slot: slot.clone(),
+                slots: names.zip(rows.iter().cloned()).collect(),
                 guest,
                 report: sealed,
                 fleet,
                 seen_at: summary.seen_at,
             };
             self.writer.write(put).await?;
-            self.enqueue(&vm, arrival, &slot, domain);
-            tracing::debug!(%vm, generation = %slot.report.key, ?class, "pending");
+            let arrivals = arrivals.into_iter().zip(&rows);
+            for (sink, (arrival, row)) in self.sinks.iter().zip(arrivals) {
+                sink.enqueue(&vm, arrival, row, domain);
+            }
+            tracing::debug!(%vm, generation = %summary.key, ?class, "pending");
             Ok(())
         });
         match stored.await {
@@ -198,244 +136,84 @@ impl Pending {
         }
     }
 
-    /// Prepares the arrival of a document; gives the row to be written with it.
-    fn admit(&self, vm: &VmId, summary: &ReportSummary, class: Class) -> (Arrival, SlotRow) {
-        let report = DocumentId::from(summary);
-        let now = clock::now();
-        let mut state = self.state();
-        let arrival = state.queue.admit(vm, report, summary.trigger, class, now);
-        let before = state.details.get(vm);
-        let mut detail = Detail {
-            generated_at: summary.generated_at,
-            since: before.map_or_else(|| self.wall.now(), |detail| detail.since),
-            packages: summary.packages,
-            last_error: None,
-        };
-        let place = state.queue.place_of(vm, &arrival);
-        let row = match state.queue.slot(vm) {
-            // The same again: what was held against it stays.
-            Some(slot) if slot.report == report => {
-                detail.last_error = before.and_then(|detail| detail.last_error.clone());
-                self.row_of(slot, &detail)
-            }
-            _ => {
-                let slot = Slot::stored(report, summary.trigger, place, State::Queued);
-                self.row_of(&slot, &detail)
-            }
-        };
-        (arrival, row)
-    }
-
-    /// The document is durable, under `row`: it stands in the queue.
-    fn enqueue(&self, vm: &VmId, mut arrival: Arrival, row: &SlotRow, domain: Option<Uuid>) {
-        let mut state = self.state();
-        arrival.of_former = state.is_of_former(vm, domain);
-        state.details.insert(vm.clone(), row.into());
-        // While the commit was under way the older document may have been delivered, and its place
-        // with it.
-        let moved = state.queue.place_of(vm, &arrival) != row.place;
-        state.queue.enqueue(vm, arrival);
-        if moved {
-            self.write_row(&state, vm);
-        }
-        drop(state);
-        self.ready.notify_one();
-    }
-
     /// Something else is known of a guest, without a document.
     pub fn learn(&self, vm: &VmId, guest: GuestRow) {
         let vm = vm.clone();
         self.writer.note(PendingChange::Learn { vm, guest });
     }
 
-    /// Whether a document of this guest is not delivered yet.
-    pub fn has(&self, vm: &VmId) -> bool {
-        self.state().queue.slot(vm).is_some()
+    /// How many sinks have not taken the newest document of this guest.
+    pub fn pending_at(&self, vm: &VmId) -> PendingAt {
+        let sinks = self.sinks.iter();
+        let pending = sinks.filter(|sink| sink.state().queue.slot(vm).is_some());
+        match pending.count() {
+            0 => PendingAt::NoSink,
+            all if all == self.sinks.len() => PendingAt::AllSinks,
+            _ => PendingAt::SomeSinks,
+        }
     }
 
     /// A guest left the roster: what is pending of it stays until it is delivered.
     pub fn forget(&self, vm: &VmId) {
-        let mut state = self.state();
-        state.forget(vm);
+        for sink in &self.sinks {
+            sink.state().forget(vm);
+        }
         self.writer.note(PendingChange::Forget { vm: vm.clone() });
     }
 
     /// Sets which guests the roster has, once all of its sources were read.
     pub fn set_present(&self, guests: HashSet<VmId>) {
-        self.state().present = Some(guests);
+        let guests = Arc::new(guests);
+        for sink in &self.sinks {
+            sink.state().present = Some(guests.clone());
+        }
     }
 
     /// Everything pending is gone with the file it was in.
     pub fn lose_all(&self) {
-        let mut state = self.state();
-        let all: Vec<VmId> = state.queue.slots().map(|(vm, _)| vm.clone()).collect();
-        for vm in all {
-            state.queue.discard(&vm);
+        for sink in &self.sinks {
+            sink.lose_all();
         }
-        state.details.clear();
+        self.orphaned().clear();
     }
 
-    /// Central's rate limit is another one from now on.
-    pub fn set_rate(&self, rate: Option<Rate>, now: Instant) {
-        self.state().queue.set_rate(rate, now);
-        self.ready.notify_one();
-    }
-
-    /// Decides what to send now.
-    pub fn next(&self, now: Instant) -> NextDelivery {
-        let mut state = self.state();
-        let next = match state.queue.select(now) {
-            Selection::Send(vm, report) => {
-                let slot = state.queue.slot(&vm);
-                NextDelivery::Send(Dispatch {
-                    is_reactive: slot.is_some_and(|slot| slot.is_reactive),
-                    precedent: state.precedent(&vm, report),
-                    is_restored: slot.is_some_and(|slot| slot.is_restored),
-                    is_retry: slot.is_some_and(|slot| slot.attempts > 0),
-                    vm,
-                    report,
-                })
-            }
-            Selection::At(at) => NextDelivery::At(at),
-            Selection::Idle => NextDelivery::Idle,
+    /// Guests of which a sink has nothing pending and accepted nothing, of those that are known: it is a new one.
+    pub fn unknown_to_a_sink(&self, stored: &StoredPending) -> HashSet<VmId> {
+        let known = stored.guests.iter().filter(|(_, row)| row.known.is_some());
+        let lacks = |vm: &VmId| {
+            let mut sinks = self.sinks.iter();
+            sinks.any(|sink| {
+                let state = sink.state();
+                state.queue.slot(vm).is_none() && state.accepted(vm).is_none()
+            })
         };
-        self.write_changed(&mut state);
-        next
+        let unknown = known.filter(|(vm, _)| lacks(vm));
+        unknown.map(|(vm, _)| vm.clone()).collect()
     }
 
-    /// Reads the pending document of a guest. Blocks.
+    /// Sinks that there are no more, and the number of slots that each has left.
+    pub fn orphaned(&self) -> std::sync::MutexGuard<'_, Vec<(SinkName, usize)>> {
+        self.orphaned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops what is left of a sink that there is no more; gives the number of its slots.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub fn read(&self, vm: &VmId) -> Result<Option<StoredEnvelope>, StoreError> {
-        table::read(&self.store, vm)
-    }
-
-    /// What became of the document that [`Pending::next`] gave; `said` is kept for people. Says when the guest
-    /// must be pulled in full, if it must: its document is gone, or was refused for the first time.
-    pub fn settled(
-        &self,
-        vm: &VmId,
-        report: DocumentId,
-        settlement: Settlement,
-        said: Option<String>,
-    ) -> Option<FullPull> {
-        let now = clock::now();
-        let mut state = self.state();
-        if let (Some(said), Some(detail)) = (said, state.details.get_mut(vm)) {
-            detail.last_error = Some(said);
+    /// There is such a sink, or nothing is left of it.
+    pub fn drop_sink(&self, name: &SinkName) -> Result<usize, String> {
+        if self.sinks.iter().any(|sink| sink.name() == name) {
+            return Err(format!(
+                "the sink {name} is in use: take it out of the configuration first"
+            ));
         }
-        let mut full_pull = None;
-        match settlement {
-            Settlement::Accepted | Settlement::Skipped => {
-                let slot = state.queue.slot(vm);
-                let is_former = slot.is_some_and(|slot| slot.of_former);
-                if state.queue.ack(vm, report) {
-                    let counts =
-                        settlement == Settlement::Accepted && report.facts.is_none() && !is_former;
-                    let at = counts.then(|| self.wall.now());
-                    if let Some(at) = at {
-                        state.accept(vm, report, at);
-                    }
-                    let vm = vm.clone();
-                    self.writer.note(PendingChange::Clear { vm, report, at });
-                }
-            }
-            Settlement::Damaged => {
-                state.queue.discard(vm);
-                full_pull = Some(FullPull::AtOnce);
-            }
-            Settlement::Refused => {
-                let jitter = fastrand::f64();
-                state.queue.nack(vm, report, Nack::Refused, now, jitter);
-                let slot = state.queue.slot(vm);
-                let is_dead = slot.is_none_or(|slot| slot.state == State::Dead);
-                full_pull = (!is_dead).then_some(FullPull::AfterPause);
-            }
-            Settlement::Failed => {
-                let jitter = fastrand::f64();
-                state.queue.nack(vm, report, Nack::Failed, now, jitter);
-            }
-            Settlement::RateLimited(pause) => {
-                state.queue.rate_limited(now);
-                state.queue.defer_until(vm, report, now + pause);
-            }
-            Settlement::Deferred(pause) => {
-                state.queue.defer_until(vm, report, now + pause);
-            }
-            Settlement::Forbidden => {
-                state.queue.forbid(vm, report, now, fastrand::f64());
-            }
-            Settlement::Last => {
-                state.queue.requeue_last(vm, report);
-            }
-            Settlement::SamePlace => {
-                state.queue.requeue_same_place(vm, report);
-            }
-            Settlement::Replaced(found) => {
-                let held = DocumentId::from(&*found);
-                let queue = &mut state.queue;
-                if queue.replace_in_flight(vm, report, held, found.trigger)
-                    && let Some(detail) = state.details.get_mut(vm)
-                {
-                    (detail.generated_at, detail.packages) = (found.generated_at, found.packages);
-                }
-            }
-        }
-        if state.queue.slot(vm).is_none() {
-            state.details.remove(vm);
-            self.forget_departed(&mut state, vm);
-        }
-        self.write_changed(&mut state);
-        full_pull
-    }
-
-    /// Nothing is left to be delivered of a guest: if it left the roster, nothing is kept of it either.
-    pub(super) fn forget_departed(&self, state: &mut PendingState, vm: &VmId) {
-        if state.present.as_ref().is_some_and(|all| !all.contains(vm)) {
-            state.forget(vm);
-            self.writer.note(PendingChange::Forget { vm: vm.clone() });
-        }
-    }
-
-    pub(super) fn write_changed(&self, state: &mut PendingState) {
-        for vm in state.queue.take_changed() {
-            self.write_row(state, &vm);
-        }
-    }
-
-    fn write_row(&self, state: &PendingState, vm: &VmId) {
-        if let (Some(slot), Some(detail)) = (state.queue.slot(vm), state.details.get(vm)) {
-            self.writer.note(PendingChange::Move {
-                vm: vm.clone(),
-                slot: self.row_of(slot, detail),
-            });
-        }
-    }
-
-    fn row_of(&self, slot: &Slot, detail: &Detail) -> SlotRow {
-        let not_before = match slot.state {
-            State::Backoff(until) => {
-                let wait = until.saturating_duration_since(clock::now());
-                self.wall.now().after(wait)
-            }
-            State::Queued | State::InFlight | State::Dead => WallTime::default(),
+        let mut orphaned = self.orphaned();
+        let Some(at) = orphaned.iter().position(|(sink, _)| sink == name) else {
+            return Err(format!("nothing is left of a sink {name}"));
         };
-        let last_error = detail.last_error.clone();
-        SlotRow {
-            report: slot.report,
-            trigger: slot.trigger,
-            generated_at: detail.generated_at,
-            since: detail.since,
-            packages: detail.packages,
-            place: slot.place,
-            attempts: slot.attempts,
-            not_before,
-            demoted: slot.demoted,
-            dead: (slot.state == State::Dead)
-                .then(|| last_error.clone().unwrap_or_else(|| "refused".into())),
-            last_error,
-        }
+        let (sink, slots) = orphaned.swap_remove(at);
+        drop(orphaned);
+        self.writer.note(PendingChange::DropSink { sink });
+        Ok(slots)
     }
 }
 

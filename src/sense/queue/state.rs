@@ -1,4 +1,4 @@
-//! The state of the pending documents: their queue, and beside it what the order does not depend on.
+//! The state of the pending documents of one sink: their queue, and beside it what the order does not depend on.
 
 use super::policy::QueuePolicy;
 use super::queue::Queue;
@@ -6,6 +6,7 @@ use super::table::{DocumentId, SlotRow};
 use crate::clock::WallTime;
 use crate::report::{ReportKey, VmId};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -20,7 +21,7 @@ pub struct PendingState {
     /// Which libvirt domain guests are, of those of which a source says so.
     pub(super) domains: HashMap<VmId, Uuid>,
     /// Guests in the roster; `None` until all of it was read.
-    pub(super) present: Option<HashSet<VmId>>,
+    pub(super) present: Option<Arc<HashSet<VmId>>>,
 }
 
 /// How a report relates to what was accepted of its guest before.

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! guests    vm id -> GuestRow      known generation, whose machine it is, when it last sent a report
-//! slots     vm id -> SlotRow       place in the queue, attempts, why it is a dead letter
-//! blobs     vm id -> Envelope      the report itself, at most one per guest
+//! slots     vm id -> SlotRow       place in the queue, attempts, why it is a dead letter; of named sinks by
+//!                                  vm id and sink, with what each accepted last
+//! blobs     vm id -> Envelope      the report itself, at most one per guest, for all sinks
 //! meta      seen_at                the highest of all documents; dropping a guest never lowers it
 //! ```
 //!
@@ -12,27 +13,28 @@
 //!   a full report.
 //! - A report, its slot and the guest's known generation change in one transaction: a generation is
 //!   known only when its report is here or was accepted by Central.
-//! - [`PendingChange::Clear`] takes a report away only if it is still the one that was accepted.
+//! - [`PendingChange::Clear`] takes a slot away only if it still holds the report that was accepted, and the
+//!   report with the last slot that needs it.
 //! - A report is given out only if its bytes have the hash under which they were stored.
 
+mod rows;
+mod slots;
 mod v1;
 mod v2;
 
 use crate::clock::WallTime;
-use crate::report::{
-    Digest, Envelope, FactsHash, GuestId, ReportKey, ReportSummary, Trigger, VmId,
-};
+use crate::report::{Envelope, VmId};
 use crate::sense::fleet::{Fleet, FleetDocument, FleetTx};
-use crate::store::codec::{Row, second_version};
+use crate::sense::sink_name::SinkName;
+use crate::store::codec::Row;
 use crate::store::{Blobs, CodecError, OpenBlobs, Sealed, Store, StoreError, TxError, codec};
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
-use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+pub use rows::{DocumentId, Echo, GuestRow, QueuePlace, SlotRow};
+use slots::{NamedSinks, SLOTS, Slots};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use uuid::Uuid;
 
 const GUESTS: TableDefinition<&str, &[u8]> = TableDefinition::new("sense_guests");
-const SLOTS: TableDefinition<&str, &[u8]> = TableDefinition::new("pending_slots");
 /// One row, [`SEEN_AT`].
 const META: TableDefinition<&str, u64> = TableDefinition::new("sense_meta");
 /// The highest `seen_at` of any document that was ever pending, in milliseconds since 1970.
@@ -41,137 +43,6 @@ const BLOBS: Blobs = Blobs {
     heads: TableDefinition::new("pending_heads"),
     chunks: TableDefinition::new("pending_chunks"),
 };
-
-second_version!(
-    SlotRow: v1::SlotRow,
-    Envelope<'a>: v1::Envelope<'a>,
-);
-
-impl Row<'_> for GuestRow {
-    const VERSION: u8 = 3;
-
-    fn read_old(version: u8, fields: &[u8]) -> Result<Self, CodecError> {
-        match version {
-            1 => codec::fields::<v1::GuestRow>(fields).map(Into::into),
-            2 => codec::fields::<v2::GuestRow>(fields).map(Into::into),
-            other => Err(CodecError::UnknownVersion(Some(other))),
-        }
-    }
-}
-
-/// Names one document about a guest: a report, or the facts that changed after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct DocumentId {
-    /// Epoch and generation, as the guest counts.
-    pub key: ReportKey,
-    /// The sensor's own hash over the content of the report.
-    pub digest: Digest,
-    /// Set for a document of facts alone: the hash over them.
-    pub facts: Option<FactsHash>,
-}
-
-/// What an agent said last of its report, to be sent back to it as it came.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Echo {
-    /// No report of it is known.
-    #[default]
-    Nothing,
-    /// Its generation and epoch, and the fact `report_digest`.
-    Pair {
-        /// Generation and epoch.
-        key: ReportKey,
-        /// As the agent issued it; `None` where it did not say.
-        digest: Option<Digest>,
-    },
-    /// The token of an agent that counts no generations.
-    Token(String),
-}
-
-impl From<&ReportSummary> for DocumentId {
-    fn from(summary: &ReportSummary) -> Self {
-        Self {
-            key: summary.key,
-            digest: summary.digest,
-            facts: summary.facts_alone,
-        }
-    }
-}
-
-/// What is kept of a guest between exchanges.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestRow {
-    /// The newest report that is, or was, in pending.
-    pub known: Option<DocumentId>,
-    /// What its agent said of that report.
-    pub echo: Echo,
-    /// The machine that answered last.
-    pub guest_id: Option<GuestId>,
-    /// Whether it can hold a wait.
-    pub waits: bool,
-    /// When its agent made the known report: tells apart restarts of agents without an epoch.
-    pub generated_at: WallTime,
-    /// When it last sent a whole report.
-    pub full_at: WallTime,
-    /// The report that Central accepted last, and when; kept up by [`PendingChange::Clear`] alone.
-    pub accepted: Option<(DocumentId, WallTime)>,
-    /// Over the facts in the newest document that is, or was, in pending.
-    pub facts: Option<FactsHash>,
-    /// Number of different tokens of an agent that counts no generations.
-    pub tokens: u32,
-    /// UUID of the libvirt domain that all of this is known of; `None`: no source has named one.
-    pub domain: Option<Uuid>,
-}
-
-impl GuestRow {
-    /// Whether it is known of another domain than this one. A guest of which no source says what domain
-    /// it is may be any.
-    pub fn is_of_another_domain(&self, domain: Option<Uuid>) -> bool {
-        self.domain.is_some() && domain.is_some() && self.domain != domain
-    }
-}
-
-/// Places in the two rings of the queue; lower goes first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueuePlace {
-    /// Among reactive reports.
-    pub reactive: Option<u64>,
-    /// Among routine reports.
-    pub routine: Option<u64>,
-}
-
-impl QueuePlace {
-    /// In neither ring.
-    pub fn is_none(self) -> bool {
-        self == Self::default()
-    }
-}
-
-/// A pending report, all but its content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotRow {
-    /// Which report.
-    pub report: DocumentId,
-    /// Why its scan ran.
-    pub trigger: Trigger,
-    /// When the agent made it.
-    pub generated_at: WallTime,
-    /// Since when the guest has something undelivered.
-    pub since: WallTime,
-    /// Number of packages in it.
-    pub packages: u32,
-    /// Where it stands in the queue.
-    pub place: QueuePlace,
-    /// Deliveries that failed.
-    pub attempts: u32,
-    /// Not to be sent before.
-    pub not_before: WallTime,
-    /// Whether Central refused it once: its retries are routine.
-    pub demoted: bool,
-    /// Why it is no longer sent; `None`: it is.
-    pub dead: Option<String>,
-    /// What the last attempt said.
-    pub last_error: Option<String>,
-}
 
 /// A report made ready for [`PendingChange::Put`], outside of any transaction.
 pub struct SealedReport(Sealed);
@@ -195,8 +66,8 @@ pub enum PendingChange {
     Put {
         /// The guest.
         vm: VmId,
-        /// Its slot from now on.
-        slot: SlotRow,
+        /// Its slots from now on, one for each sink.
+        slots: Vec<(SinkName, SlotRow)>,
         /// What is known of it from now on.
         guest: GuestRow,
         /// The report.
@@ -208,13 +79,17 @@ pub enum PendingChange {
     },
     /// The slot has another place or state; nothing happens when it holds another report by now.
     Move {
+        /// Whose slot.
+        sink: SinkName,
         /// The guest.
         vm: VmId,
         /// Its slot from now on.
         slot: SlotRow,
     },
-    /// Central has this document: it goes, unless a newer one took its place.
+    /// A sink has this document: it goes, unless a newer one took its place.
     Clear {
+        /// Who has it.
+        sink: SinkName,
         /// The guest.
         vm: VmId,
         /// What was accepted.
@@ -222,8 +97,10 @@ pub enum PendingChange {
         /// When the guest's report was accepted; `None`: it says nothing of that.
         at: Option<WallTime>,
     },
-    /// This report is not delivered any more: it goes, unless a newer one took its place.
+    /// This report is not delivered to a sink any more: it goes, unless a newer one took its place.
     Drop {
+        /// To which sink.
+        sink: SinkName,
         /// The guest.
         vm: VmId,
         /// What is dropped.
@@ -241,6 +118,11 @@ pub enum PendingChange {
         /// The guest.
         vm: VmId,
     },
+    /// Nothing is delivered to this sink any more.
+    DropSink {
+        /// Which one.
+        sink: SinkName,
+    },
 }
 
 /// Everything in the file but the reports.
@@ -248,10 +130,44 @@ pub enum PendingChange {
 pub struct StoredPending {
     /// Guests, by id.
     pub guests: Vec<(VmId, GuestRow)>,
-    /// Slots, by guest.
+    /// Slots of the sink without a name, by guest. What it accepted is in [`StoredPending::guests`].
     pub slots: Vec<(VmId, SlotRow)>,
+    /// What is stored of named sinks, whether there are such sinks now or not.
+    pub named: BTreeMap<SinkName, StoredSink>,
     /// The highest `seen_at` that was ever given.
     pub seen_at: WallTime,
+}
+
+/// What is stored of a sink.
+#[derive(Clone, Debug, Default)]
+pub struct StoredSink {
+    /// Its slots, by guest.
+    pub slots: Vec<(VmId, SlotRow)>,
+    /// What it accepted last, and when, by guest.
+    pub accepted: HashMap<VmId, (DocumentId, WallTime)>,
+}
+
+impl StoredPending {
+    /// What is stored of a sink.
+    pub fn sink(&self, sink: &SinkName) -> StoredSink {
+        if !sink.is_default() {
+            return self.named.get(sink).cloned().unwrap_or_default();
+        }
+        let accepted = self.guests.iter();
+        let accepted = accepted.filter_map(|(vm, row)| Some((vm.clone(), row.accepted?)));
+        StoredSink {
+            slots: self.slots.clone(),
+            accepted: accepted.collect(),
+        }
+    }
+
+    /// Sinks that have slots, with their number.
+    pub fn pending(&self) -> impl Iterator<Item = (SinkName, usize)> + '_ {
+        let named = self.named.iter();
+        let named = named.map(|(name, stored)| (name.clone(), stored.slots.len()));
+        let all = std::iter::once((SinkName::default(), self.slots.len())).chain(named);
+        all.filter(|(_, slots)| *slots > 0)
+    }
 }
 
 /// Applies all of `changes` in one transaction: all of them are on disk, or none. The fleet store changes in
@@ -264,7 +180,7 @@ pub fn apply(
     let staged = store.write(|tx| {
         let mut tables = Tables {
             guests: tx.open_table(GUESTS)?,
-            slots: tx.open_table(SLOTS)?,
+            slots: Slots::open(tx)?,
             blobs: BLOBS.open(tx)?,
             fleet: match fleet {
                 Some(fleet) if changes.iter().any(concerns_fleet) => {
@@ -312,7 +228,7 @@ type Rows<'tx> = Table<'tx, &'static str, &'static [u8]>;
 /// The tables, open to be written.
 struct Tables<'f, 'tx> {
     guests: Rows<'tx>,
-    slots: Rows<'tx>,
+    slots: Slots<'tx>,
     blobs: OpenBlobs<'tx>,
     fleet: Option<FleetTx<'f, 'tx>>,
 }
@@ -328,40 +244,54 @@ impl Tables<'_, '_> {
         match change {
             PendingChange::Put {
                 vm,
-                slot,
+                slots: rows,
                 guest,
                 report,
                 fleet,
                 seen_at: _,
             } => {
-                put(slots, vm, slot)?;
-                learn(guests, vm, guest)?;
+                for (sink, row) in rows {
+                    slots.put(sink, vm, row)?;
+                }
+                learn(guests, slots, vm, guest)?;
                 blobs.put(vm.as_str(), &report.0)?;
                 match (fleet_tx, fleet) {
                     (Some(tables), Some(document)) => tables.put(vm, document),
                     _ => Ok(()),
                 }
             }
-            PendingChange::Move { vm, slot } => match get::<SlotRow>(slots, vm)? {
-                Some(held) if held.report == slot.report => put(slots, vm, slot),
+            PendingChange::Move { sink, vm, slot } => match slots.get(sink, vm)? {
+                Some(held) if held.report == slot.report => slots.put(sink, vm, slot),
                 _ => Ok(()),
             },
-            PendingChange::Clear { vm, report, at } => {
-                if let Some(at) = at
-                    && let Some(mut guest) = get::<GuestRow>(guests, vm)?
-                {
-                    guest.accepted = Some((*report, *at));
-                    put(guests, vm, &guest)?;
+            PendingChange::Clear {
+                sink,
+                vm,
+                report,
+                at,
+            } => {
+                if let Some(at) = at {
+                    accept(guests, slots, sink, vm, (*report, *at))?;
                 }
-                remove(slots, blobs, vm, *report)
+                remove(slots, blobs, sink, vm, *report)
             }
-            PendingChange::Drop { vm, report } => remove(slots, blobs, vm, *report),
-            PendingChange::Learn { vm, guest } => learn(guests, vm, guest),
+            PendingChange::Drop { sink, vm, report } => remove(slots, blobs, sink, vm, *report),
+            PendingChange::Learn { vm, guest } => learn(guests, slots, vm, guest),
+            PendingChange::DropSink { sink } => {
+                for vm in slots.guests_of(sink)? {
+                    // What has another name is not ours, and stays.
+                    let Ok(vm) = vm.parse() else { continue };
+                    if slots.remove(sink, &vm)? {
+                        blobs.remove(vm.as_str())?;
+                    }
+                }
+                slots.forget_sink(sink)
+            }
             PendingChange::Forget { vm } => {
-                if get::<SlotRow>(slots, vm)?.is_none() {
+                if !slots.is_pending(vm)? {
                     guests.remove(vm.as_str())?;
                     // What is there all the same cannot be read.
-                    if slots.remove(vm.as_str())?.is_some() {
+                    if slots.forget(vm)? {
                         blobs.remove(vm.as_str())?;
                     }
                     if let Some(tables) = fleet_tx {
@@ -374,26 +304,54 @@ impl Tables<'_, '_> {
     }
 }
 
-/// Removes a slot and its report, if it is this one.
+/// Removes a slot, if it holds this report; with the last slot the report itself.
 fn remove(
-    slots: &mut Rows<'_>,
+    slots: &mut Slots<'_>,
     blobs: &mut OpenBlobs<'_>,
+    sink: &SinkName,
     vm: &VmId,
     report: DocumentId,
 ) -> Result<(), TxError> {
-    match get::<SlotRow>(slots, vm)? {
-        Some(held) if held.report == report => {
-            slots.remove(vm.as_str())?;
-            blobs.remove(vm.as_str()).map(drop)
-        }
+    match slots.get(sink, vm)? {
+        Some(held) if held.report == report => match slots.remove(sink, vm)? {
+            true => blobs.remove(vm.as_str()).map(drop),
+            false => Ok(()),
+        },
         _ => Ok(()),
     }
 }
 
-/// What Central accepted is written by [`PendingChange::Clear`] alone. What it accepted of another domain with
+/// A sink accepted a report of a guest that is known.
+fn accept(
+    guests: &mut Rows<'_>,
+    slots: &mut Slots<'_>,
+    sink: &SinkName,
+    vm: &VmId,
+    (report, at): (DocumentId, WallTime),
+) -> Result<(), TxError> {
+    let Some(mut guest) = get::<GuestRow>(guests, vm)? else {
+        return Ok(());
+    };
+    if !sink.is_default() {
+        return slots.accept(sink, vm, report, at);
+    }
+    guest.accepted = Some((report, at));
+    put(guests, vm, &guest)
+}
+
+/// What a sink accepted is written by [`PendingChange::Clear`] alone. What it accepted of another domain with
 /// the same name is nothing that it has of this one.
-fn learn(guests: &mut Rows<'_>, vm: &VmId, guest: &GuestRow) -> Result<(), TxError> {
+fn learn(
+    guests: &mut Rows<'_>,
+    slots: &mut Slots<'_>,
+    vm: &VmId,
+    guest: &GuestRow,
+) -> Result<(), TxError> {
     let held = get::<GuestRow>(guests, vm)?;
+    let is_another = held.as_ref();
+    if is_another.is_some_and(|held| held.is_of_another_domain(guest.domain)) {
+        slots.forget_accepted(vm)?;
+    }
     let accepted = held
         .filter(|held| !held.is_of_another_domain(guest.domain))
         .and_then(|held| held.accepted);
@@ -433,9 +391,13 @@ pub fn load(store: &Store) -> Result<StoredPending, StoreError> {
             (Err(error), _) | (_, Err(error)) => return Err(error.into()),
         };
         let slots = all::<SlotRow>(&slots)?;
+        let NamedSinks {
+            sinks: named,
+            unreadable,
+        } = slots::load_named(tx)?;
         let mut guests = all::<GuestRow>(&guests)?.readable;
         for (vm, row) in &mut guests {
-            if slots.unreadable.contains(vm) {
+            if slots.unreadable.contains(vm) || unreadable.contains(vm) {
                 row.known = None;
             }
         }
@@ -449,6 +411,7 @@ pub fn load(store: &Store) -> Result<StoredPending, StoreError> {
         Ok(StoredPending {
             guests,
             slots: slots.readable,
+            named,
             seen_at: mark
                 .map(WallTime::from_unix_ms)
                 .or(earlier)

@@ -6,10 +6,12 @@ use crate::sense::mapping::pushes::Pushes;
 use crate::sense::pull::guests::{Guest, GuestTable};
 use crate::sense::pull::schedule::Ask;
 use crate::sense::queue::PendingState;
-use crate::sense::queue::slot::{Slot, State};
+use crate::sense::queue::slot::State;
 use crate::sense::roster::SourceStatus;
+use crate::sense::sink_name::SinkName;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 /// Failures in a row after which a guest counts as silent.
@@ -42,7 +44,8 @@ pub(super) struct GuestView<'a> {
     pub(super) guest: Option<&'a Guest>,
     pub(super) state: &'a str,
     pub(super) source: Option<&'a SourceStatus>,
-    pub(super) pending: &'a PendingState,
+    /// The state of each sink's queue.
+    pub(super) sinks: &'a [(&'a SinkName, MutexGuard<'a, PendingState>)],
     pub(super) pushes: &'a Pushes,
     pub(super) now: WallTime,
 }
@@ -54,16 +57,19 @@ impl GuestView<'_> {
             guest,
             state,
             source,
-            pending,
+            sinks,
             pushes,
             now,
         } = *self;
         let row = guest.map(|guest| &guest.row);
         let agent = guest.and_then(|guest| guest.agent.as_ref());
-        let slot = pending.queue().slot(vm);
-        let document = slot.map(|slot| pending_json(vm, slot, pending, now));
+        let document = sinks
+            .iter()
+            .find_map(|(_, state)| pending_json(vm, state, now));
         let known = row.and_then(|row| row.known);
-        let accepted = pending.accepted(vm);
+        let accepted = sinks
+            .first()
+            .and_then(|(_, state)| accepted_json(vm, state));
         let row = json!({
             "vm": vm.as_str(),
             "address": guest.map(|guest| guest.entry.address.to_string()),
@@ -83,11 +89,9 @@ impl GuestView<'_> {
                 .filter(|row| row.known.is_some())
                 .map(|row| now.since(row.full_at).as_secs()),
             "generated_at": row.filter(|row| row.known.is_some()).map(|row| row.generated_at.to_string()),
-            "accepted": accepted.map(|(known, at)| json!({
-                "key": known.key.to_string(),
-                "at": at.to_string(),
-            })),
+            "accepted": accepted,
             "pending": document,
+            "sinks": (sinks.len() > 1).then(|| sinks_json(vm, sinks, now)),
             "agent_version": agent.map(|agent| &*agent.version),
             "facts": agent.and_then(|agent| serde_json::from_str::<Value>(&agent.facts).ok()),
             "mapping": mapping_json(vm, pushes),
@@ -111,7 +115,32 @@ fn mapping_json(vm: &VmId, pushes: &Pushes) -> Option<Value> {
     }))
 }
 
-fn pending_json(vm: &VmId, slot: &Slot, pending: &PendingState, now: WallTime) -> Value {
+/// What each sink accepted of a guest, and what it has not yet.
+fn sinks_json(
+    vm: &VmId,
+    sinks: &[(&SinkName, MutexGuard<'_, PendingState>)],
+    now: WallTime,
+) -> Value {
+    let sinks = sinks.iter().map(|(name, state)| {
+        let row = json!({
+            "accepted": accepted_json(vm, state),
+            "pending": pending_json(vm, state, now),
+        });
+        (name.to_string(), row)
+    });
+    Value::Object(sinks.collect())
+}
+
+fn accepted_json(vm: &VmId, state: &PendingState) -> Option<Value> {
+    let (known, at) = state.accepted(vm)?;
+    Some(json!({
+        "key": known.key.to_string(),
+        "at": at.to_string(),
+    }))
+}
+
+fn pending_json(vm: &VmId, pending: &PendingState, now: WallTime) -> Option<Value> {
+    let slot = pending.queue().slot(vm)?;
     let detail = pending.detail(vm);
     let state = match slot.state {
         State::Queued => "queued",
@@ -119,7 +148,7 @@ fn pending_json(vm: &VmId, slot: &Slot, pending: &PendingState, now: WallTime) -
         State::InFlight => "in_flight",
         State::Dead => "dead",
     };
-    json!({
+    Some(json!({
         "key": slot.newest().key.to_string(),
         "facts_alone": slot.newest().facts.is_some(),
         "trigger": slot.trigger.as_str(),
@@ -128,7 +157,7 @@ fn pending_json(vm: &VmId, slot: &Slot, pending: &PendingState, now: WallTime) -
         "packages": detail.map(|detail| detail.packages),
         "since_s": age(detail.map(|detail| detail.since), now).as_secs(),
         "error": detail.and_then(|detail| detail.last_error.clone()),
-    })
+    }))
 }
 
 pub(super) fn age(since: Option<WallTime>, now: WallTime) -> Duration {

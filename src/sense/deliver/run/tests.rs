@@ -5,7 +5,7 @@ use crate::sense::deliver::sink::Delivering;
 use crate::sense::queue::fixture::{arrived, pending, stored};
 use crate::sense::queue::policy::QueuePolicy;
 use crate::sense::queue::slot::State;
-use crate::sense::queue::{FullPull, Settlement};
+use crate::sense::queue::{FullPull, Pending, Settlement};
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -44,7 +44,8 @@ impl Running {
         let (full_pulls_tx, full_pulls) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
         let delivery = DeliveryLoop {
-            pending: pending.clone(),
+            queue: pending.only().clone(),
+            deliveries: Arc::new(Counters::new(&Outcome::LABELS)),
             limits: Arc::new(ConcurrencyLimits::new(20)),
             sink,
             breaker: Arc::default(),
@@ -73,6 +74,7 @@ impl Running {
         let vm: VmId = vm.parse().unwrap();
         let state = || {
             self.pending
+                .only()
                 .state()
                 .queue()
                 .slot(&vm)
@@ -148,7 +150,7 @@ async fn an_outage_of_an_hour_costs_no_report_and_no_attempt_of_its_own() {
     running.arrive("a", 1, "p").await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
     {
-        let state = running.pending.state();
+        let state = running.pending.only().state();
         let slot = state.queue().slot(&"a".parse().unwrap()).unwrap();
         assert!(slot.state != State::Dead && slot.attempts < 10, "{slot:?}");
     }
@@ -235,7 +237,7 @@ async fn what_the_disk_holds_in_place_of_a_document_decides_what_follows() {
                 is_restored: false,
                 is_retry: false,
             },
-            pending: pending.clone(),
+            queue: pending.only().clone(),
             sensor: "s".into(),
             shortens_unchanged: false,
             form: DocumentForm::Report,

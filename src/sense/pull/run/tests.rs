@@ -7,6 +7,7 @@ use crate::blocking::Blocking;
 use crate::clock::WallClock;
 use crate::clock::WallTime;
 use crate::report::{Epoch, Generation, GuestId, Report, ReportKey};
+use crate::sense::SinkName;
 use crate::sense::limits::ConcurrencyLimits;
 use crate::sense::mapping::run::SharedPushes;
 use crate::sense::metrics::Metrics;
@@ -30,7 +31,8 @@ fn pull_loop_after(dir: &Path, stored: &StoredPending) -> (PullLoop, JoinHandle<
     let (store, wall) = (Arc::new(opened.store), WallClock::default());
     let (writer, written) =
         StoreWriter::start(store.clone(), None, Blocking::Inline, Box::new(|| ()));
-    let pending = Pending::new(QueuePolicy::default(), store, writer, wall.clone(), stored);
+    let sinks = vec![(SinkName::default(), QueuePolicy::default())];
+    let pending = Pending::new(sinks, &store, writer, &wall, stored);
     let minute = Duration::from_secs(60);
     let timing = Timing::new(minute, 60 * minute);
     let pull_loop = PullLoop {
@@ -45,6 +47,7 @@ fn pull_loop_after(dir: &Path, stored: &StoredPending) -> (PullLoop, JoinHandle<
             limits: Arc::new(ConcurrencyLimits::new(2)),
             metrics: Arc::new(Metrics::new()),
             pushes: Arc::new(SharedPushes::new(1)),
+            full_pulls: tokio::sync::mpsc::unbounded_channel().0,
             seen: Arc::new(SeenClock::new(WallTime::default())),
             blocking: Blocking::Inline,
             wall,
@@ -145,7 +148,13 @@ async fn a_domain_of_the_same_name_and_another_uuid_is_another_machine() {
         let mut guests = pulling.guests();
         let asked = guests.schedule.take_due(clock::now(), 0.5);
         let guest = guests.guest(&vm).unwrap();
-        let accepted = pulling.shared.pending.state().accepted(&vm).is_some();
+        let accepted = pulling
+            .shared
+            .pending
+            .only()
+            .state()
+            .accepted(&vm)
+            .is_some();
         (
             GuestRow::clone(&guest.row),
             guest.before.clone(),

@@ -1,9 +1,9 @@
 //! Tests of dead letters.
 
 use super::super::fixture::{arrived, pending, stored};
-use super::super::pending::NextDelivery;
 use super::super::policy::QueuePolicy;
 use super::super::settlement::Settlement;
+use super::super::sink_queue::NextDelivery;
 use super::*;
 use crate::clock;
 use std::time::Duration;
@@ -23,10 +23,12 @@ async fn a_refused_report_of_a_week_ago_can_be_ended_and_one_that_was_not_refuse
             .arrived(arrived(vm.as_str(), 1, "p"))
             .await
             .unwrap();
-        let NextDelivery::Send(sent) = pending.next(clock::now()) else {
+        let NextDelivery::Send(sent) = pending.only().next(clock::now()) else {
             panic!("nothing to send");
         };
-        pending.settled(&sent.vm, sent.report, Settlement::Refused, None);
+        pending
+            .only()
+            .settled(&sent.vm, sent.report, Settlement::Refused, None);
     }
     pending
         .clone()
@@ -35,19 +37,19 @@ async fn a_refused_report_of_a_week_ago_can_be_ended_and_one_that_was_not_refuse
         .unwrap();
     let long_ago = clock::wall_now().before(WEEK + Duration::from_secs(60));
     for vm in [refused, waits] {
-        pending.state().details.get_mut(vm).unwrap().since = long_ago;
+        pending.only().state().details.get_mut(vm).unwrap().since = long_ago;
     }
     let week_ago = clock::wall_now().before(WEEK);
     assert_eq!(
-        pending.refused_since_before(week_ago),
+        pending.only().refused_since_before(week_ago),
         *std::slice::from_ref(refused)
     );
     // A guest that is there is pulled again: its report waits for that.
-    assert!(!pending.drop_dead(refused, false));
-    assert!(pending.drop_dead(refused, true));
-    assert!(!pending.drop_dead(refused, true), "it is gone");
-    assert!(!pending.drop_dead(waits, true), "it was not refused");
-    assert_eq!(pending.refused_since_before(week_ago), []);
+    assert_eq!(pending.drop_dead(refused, false), 0);
+    assert_eq!(pending.drop_dead(refused, true), 1);
+    assert_eq!(pending.drop_dead(refused, true), 0, "it is gone");
+    assert_eq!(pending.drop_dead(waits, true), 0, "it was not refused");
+    assert_eq!(pending.only().refused_since_before(week_ago), []);
     drop(pending);
     writer.await.unwrap();
     let mut kept: Vec<_> = stored(dir.path())

@@ -1,9 +1,9 @@
 //! Tests of guests whose name another domain has taken.
 
 use super::super::fixture::{arrived, pending, stored};
-use super::super::pending::{Dispatch, NextDelivery};
 use super::super::policy::QueuePolicy;
 use super::super::settlement::Settlement;
+use super::super::sink_queue::{Dispatch, NextDelivery};
 use super::*;
 use crate::clock;
 
@@ -15,7 +15,7 @@ fn vm() -> VmId {
 }
 
 fn dispatch(pending: &Pending) -> Dispatch {
-    match pending.next(clock::now()) {
+    match pending.only().next(clock::now()) {
         NextDelivery::Send(dispatch) => dispatch,
         other => panic!("nothing to send: {other:?}"),
     }
@@ -31,7 +31,9 @@ async fn arrive(pending: &Arc<Pending>, domain: Uuid, generation: u32, package: 
 }
 
 fn accept(pending: &Pending, sent: &Dispatch) {
-    pending.settled(&sent.vm, sent.report, Settlement::Accepted, None);
+    pending
+        .only()
+        .settled(&sent.vm, sent.report, Settlement::Accepted, None);
 }
 
 /// Loss prevented: what Central has of a machine that is no more passes for what it has of the one with its
@@ -61,7 +63,7 @@ async fn the_acceptance_of_a_former_domains_report_does_not_count_for_the_new_on
         assert_eq!(newer.report.key.generation.get(), 2);
         accept(&pending, &newer);
         assert_eq!(
-            pending.state().accepted(&vm()),
+            pending.only().state().accepted(&vm()),
             None,
             "restarts: {restarts}"
         );
@@ -70,7 +72,7 @@ async fn the_acceptance_of_a_former_domains_report_does_not_count_for_the_new_on
         let first = dispatch(&pending);
         assert_eq!(first.precedent, super::super::Precedent::New);
         accept(&pending, &first);
-        assert!(pending.state().accepted(&vm()).is_some());
+        assert!(pending.only().state().accepted(&vm()).is_some());
         drop(pending);
         writer.await.unwrap();
         let (_, kept) = stored(dir.path()).guests.remove(0);
@@ -93,13 +95,13 @@ async fn a_former_domains_report_that_arrives_late_is_left_out() {
         DomainNote::AnotherMachine
     );
     arrive(&pending, FIRST, 1, "p").await;
-    assert!(pending.state().queue().slot(&vm()).is_none());
+    assert!(pending.only().state().queue().slot(&vm()).is_none());
     // While the sensor is away the roster may be one that names no domains: that may be any.
     let document = arrived("a", 1, "p");
     pending.clone().arrived(document).await.unwrap();
     let sent = dispatch(&pending);
     accept(&pending, &sent);
-    assert!(pending.state().accepted(&vm()).is_some());
+    assert!(pending.only().state().accepted(&vm()).is_some());
     drop(pending);
     writer.await.unwrap();
 }
@@ -117,7 +119,7 @@ async fn a_domain_that_comes_after_its_name_left_the_roster_is_another_machine()
     let note = pending.note_domain(&vm(), SECOND, &mut row);
     assert_eq!(note, DomainNote::AnotherMachine);
     accept(&pending, &sent);
-    assert_eq!(pending.state().accepted(&vm()), None);
+    assert_eq!(pending.only().state().accepted(&vm()), None);
     drop(pending);
     writer.await.unwrap();
 }

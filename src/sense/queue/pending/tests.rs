@@ -1,16 +1,22 @@
 //! Tests of the pending documents.
 
 use super::super::fixture::{arrived, pending, stored};
-use super::super::table::QueuePlace;
+use super::super::policy::LONGEST_DEFERRAL;
+use super::super::settlement::Settlement;
+use super::super::sink_queue::{Dispatch, NextDelivery};
+use super::super::slot::State;
+use super::super::state::Precedent;
+use super::super::table::{DocumentId, QueuePlace, SlotRow};
 use super::super::writer::StoreWriter;
 use super::*;
 use crate::blocking::Blocking;
+use crate::clock::{self, WallTime};
 use crate::report::{Generation, Report, Trigger};
 use crate::sense::queue::fixture;
 use std::time::Duration;
 
 fn dispatch(pending: &Pending) -> Option<Dispatch> {
-    match pending.next(clock::now()) {
+    match pending.only().next(clock::now()) {
         NextDelivery::Send(dispatch) => Some(dispatch),
         NextDelivery::At(_) | NextDelivery::Idle => None,
     }
@@ -30,8 +36,10 @@ async fn nothing_is_kept_of_a_guest_that_left_once_its_last_report_is_delivered(
         arrival.await.unwrap();
         pending.set_present(stays.then(vm).into_iter().collect());
         let sent = dispatch(&pending).unwrap();
-        pending.settled(&sent.vm, sent.report, Settlement::Accepted, None);
-        assert_eq!(pending.state().accepted(&vm()).is_some(), stays);
+        pending
+            .only()
+            .settled(&sent.vm, sent.report, Settlement::Accepted, None);
+        assert_eq!(pending.only().state().accepted(&vm()).is_some(), stays);
         drop(pending);
         writer.await.unwrap();
         let kept = stored(dir.path());
@@ -50,7 +58,7 @@ async fn a_document_is_queued_although_the_exchange_that_brought_it_is_given_up(
     let given_up = tokio::time::timeout(Duration::ZERO, &mut arrival).await;
     drop(arrival);
     if given_up.is_err() {
-        pending.ready.notified().await;
+        pending.only().ready.notified().await;
     }
     assert_eq!(dispatch(&pending).unwrap().vm, vm());
     drop(pending);
@@ -74,7 +82,9 @@ async fn the_answer_to_an_older_report_leaves_the_newer_one_in_memory_and_on_dis
         .arrived(arrived("a", 2, "new"))
         .await
         .unwrap();
-    pending.settled(&older.vm, older.report, Settlement::Accepted, None);
+    pending
+        .only()
+        .settled(&older.vm, older.report, Settlement::Accepted, None);
     let newer = dispatch(&pending).unwrap();
     assert_eq!(newer.report.key.generation.get(), 2);
     // The process ends before its answer.
@@ -93,12 +103,14 @@ async fn what_was_said_of_a_document_survives_a_restart() {
         pending.clone().arrived(arrived("a", 1, "p")).await.unwrap();
         let sent = dispatch(&pending).unwrap();
         let said = Some("422: no".to_owned());
-        pending.settled(&sent.vm, sent.report, Settlement::Refused, said);
+        pending
+            .only()
+            .settled(&sent.vm, sent.report, Settlement::Refused, said);
         drop(pending);
         writer.await.unwrap();
     }
     let (pending, _) = pending(dir.path(), QueuePolicy::default());
-    let state = pending.state();
+    let state = pending.only().state();
     let slot = state.queue().slot(&vm()).unwrap();
     assert!(slot.demoted && slot.attempts == 1);
     assert!(matches!(slot.state, State::Backoff(_)));
@@ -123,7 +135,9 @@ async fn a_report_that_returns_to_an_older_key_is_told_from_a_new_and_from_the_s
         pending.clone().arrived(document).await.unwrap();
         let sent = dispatch(&pending).unwrap();
         assert_eq!(sent.precedent, precedent, "{generation} {package}");
-        pending.settled(&sent.vm, sent.report, Settlement::Accepted, None);
+        pending
+            .only()
+            .settled(&sent.vm, sent.report, Settlement::Accepted, None);
     }
 }
 
@@ -149,16 +163,20 @@ async fn of_a_document_that_central_may_have_had_before_it_is_said_why_it_is_sen
         (1, "p", Some("went_back")),
         (3, "r", None),
     ] {
-        pending.settled(&sent.vm, sent.report, Settlement::Accepted, None);
+        pending
+            .only()
+            .settled(&sent.vm, sent.report, Settlement::Accepted, None);
         let next = document(generation, package);
         pending.clone().arrived(next).await.unwrap();
         sent = dispatch(&pending).unwrap();
         assert_eq!(sent.may_repeat(), reason, "{generation}");
     }
     // The answer is lost.
-    pending.settled(&sent.vm, sent.report, Settlement::Failed, None);
+    pending
+        .only()
+        .settled(&sent.vm, sent.report, Settlement::Failed, None);
     let later = clock::now() + Duration::from_secs(3600);
-    let NextDelivery::Send(again) = pending.next(later) else {
+    let NextDelivery::Send(again) = pending.only().next(later) else {
         panic!("it is not sent again");
     };
     assert_eq!(again.may_repeat(), Some("retry"));
@@ -205,9 +223,10 @@ async fn a_stored_deadline_is_no_farther_than_any_that_can_be_set() {
             ..StoredPending::default()
         };
         let wall = WallClock::default();
-        let pending = Pending::new(policy.clone(), store.clone(), writer.clone(), wall, &stored);
+        let sinks = vec![(SinkName::default(), policy.clone())];
+        let pending = Pending::new(sinks, &store, writer.clone(), &wall, &stored);
         let now = clock::now();
-        let NextDelivery::At(at) = pending.next(now) else {
+        let NextDelivery::At(at) = pending.only().next(now) else {
             unreachable!("it waits")
         };
         assert!(at <= now + longest, "{place:?}: {:?}", at - now);

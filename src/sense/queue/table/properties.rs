@@ -3,6 +3,7 @@
 
 use super::tests::{arrival, clear, content, envelope, open, report, slot, vm};
 use super::*;
+use crate::report::Digest;
 use crate::sense::fleet::FleetLimits;
 use crate::store::torn_disk::TornDisk;
 use proptest::collection::vec;
@@ -11,13 +12,17 @@ use std::collections::{BTreeMap, HashMap};
 
 const GUESTS: u8 = 3;
 
+/// The sink without a name, and a named one.
+const SINKS: u8 = 2;
+
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Arrive { guest: u8 },
-    Move { guest: u8, behind: u32 },
-    Clear { guest: u8, behind: u32 },
+    Move { sink: u8, guest: u8, behind: u32 },
+    Clear { sink: u8, guest: u8, behind: u32 },
     Learn { guest: u8 },
     Forget { guest: u8 },
+    DropSink { sink: u8 },
 }
 
 #[derive(Clone, Debug)]
@@ -134,12 +139,12 @@ fn with_fleet(changes: Vec<PendingChange>, fleet: &Fleet) -> Vec<PendingChange> 
     let changes = changes.into_iter().map(|mut change| {
         if let PendingChange::Put {
             vm,
-            slot,
+            slots,
             fleet: document,
             ..
         } = &mut change
         {
-            let generation = slot.report.key.generation.get();
+            let generation = slots[0].1.report.key.generation.get();
             let content = content(generation);
             *document = fleet.prepare(&envelope(&content, vm.as_str(), generation));
         }
@@ -163,10 +168,12 @@ impl Generations {
     }
 }
 
-/// The rows of both tables.
+/// The rows of all tables.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
-    slots: BTreeMap<VmId, SlotRow>,
+    slots: BTreeMap<(VmId, SinkName), SlotRow>,
+    /// What the named sink accepted.
+    accepted: BTreeMap<(VmId, SinkName), DocumentId>,
     guests: BTreeMap<VmId, GuestRow>,
 }
 
@@ -181,7 +188,11 @@ impl Model {
         match op {
             Op::Arrive { guest } => {
                 let (id, generation) = (id(guest), generations.next(guest));
-                self.slots.insert(vm(&id), slot(&id, generation));
+                let rows = (0..SINKS).map(|sink| (sink_name(sink), slot(&id, generation)));
+                let rows: Vec<(SinkName, SlotRow)> = rows.collect();
+                for (sink, row) in &rows {
+                    self.slots.insert((vm(&id), sink.clone()), row.clone());
+                }
                 self.learn(
                     GuestRow {
                         known: Some(report(&id, generation)),
@@ -189,29 +200,59 @@ impl Model {
                     },
                     &id,
                 );
-                arrival(&id, generation)
+                let mut put = arrival(&id, generation);
+                if let PendingChange::Put { slots, .. } = &mut put {
+                    *slots = rows;
+                }
+                put
             }
-            Op::Move { guest, behind } => {
+            Op::Move {
+                sink,
+                guest,
+                behind,
+            } => {
+                let sink = sink_name(sink);
                 let (id, generation) = (id(guest), generations.behind(guest, behind));
                 let mut moved = slot(&id, generation);
                 moved.attempts = 1;
-                if self.holds(&id, generation) {
-                    self.slots.insert(vm(&id), moved.clone());
+                if self.holds(&sink, &id, generation) {
+                    self.slots.insert((vm(&id), sink.clone()), moved.clone());
                 }
                 PendingChange::Move {
+                    sink,
                     vm: vm(&id),
                     slot: moved,
                 }
             }
-            Op::Clear { guest, behind } => {
+            Op::Clear {
+                sink,
+                guest,
+                behind,
+            } => {
+                let sink = sink_name(sink);
                 let (id, generation) = (id(guest), generations.behind(guest, behind));
-                if let Some(row) = self.guests.get_mut(&vm(&id)) {
-                    row.accepted = Some((report(&id, generation), WallTime::from_unix_ms(9)));
+                let accepted = report(&id, generation);
+                match self.guests.get_mut(&vm(&id)) {
+                    Some(row) if sink.is_default() => {
+                        row.accepted = Some((accepted, WallTime::from_unix_ms(9)));
+                    }
+                    Some(_) => drop(self.accepted.insert((vm(&id), sink.clone()), accepted)),
+                    None => {}
                 }
-                if self.holds(&id, generation) {
-                    self.slots.remove(&vm(&id));
+                if self.holds(&sink, &id, generation) {
+                    self.slots.remove(&(vm(&id), sink.clone()));
                 }
-                clear(&id, generation)
+                let mut change = clear(&id, generation);
+                if let PendingChange::Clear { sink: of, .. } = &mut change {
+                    *of = sink;
+                }
+                change
+            }
+            Op::DropSink { sink } => {
+                let sink = sink_name(sink);
+                self.slots.retain(|(_, name), _| *name != sink);
+                self.accepted.retain(|(_, name), _| *name != sink);
+                PendingChange::DropSink { sink }
             }
             Op::Learn { guest } => {
                 let id = id(guest);
@@ -226,16 +267,17 @@ impl Model {
             }
             Op::Forget { guest } => {
                 let vm = vm(&id(guest));
-                if !self.slots.contains_key(&vm) {
+                if self.slots.keys().all(|(id, _)| *id != vm) {
                     self.guests.remove(&vm);
+                    self.accepted.retain(|(id, _), _| *id != vm);
                 }
                 PendingChange::Forget { vm }
             }
         }
     }
 
-    fn holds(&self, id: &str, generation: u32) -> bool {
-        let held = self.slots.get(&vm(id));
+    fn holds(&self, sink: &SinkName, id: &str, generation: u32) -> bool {
+        let held = self.slots.get(&(vm(id), sink.clone()));
         held.is_some_and(|held| held.report == report(id, generation))
     }
 
@@ -248,15 +290,28 @@ impl Model {
     /// Whether this, and nothing else, is stored. Every report has to be the one of its slot.
     fn is_in(&self, store: &Store) -> bool {
         let loaded = load(store).unwrap();
-        let found = Self {
-            slots: loaded.slots.into_iter().collect(),
-            guests: loaded.guests.into_iter().collect(),
-        };
+        let mut found = Self::default();
+        for name in (0..SINKS).map(sink_name) {
+            let StoredSink { slots, accepted } = loaded.sink(&name);
+            let slots = slots.into_iter();
+            found
+                .slots
+                .extend(slots.map(|(vm, row)| ((vm, name.clone()), row)));
+            if !name.is_default() {
+                let accepted = accepted.into_iter();
+                found
+                    .accepted
+                    .extend(accepted.map(|(vm, (report, _))| ((vm, name.clone()), report)));
+            }
+        }
+        found.guests = loaded.guests.into_iter().collect();
         for guest in 0..GUESTS {
             let (id, vm) = (id(guest), vm(&id(guest)));
             let stored = read(store, &vm).unwrap();
             let report = stored.as_ref().map(|stored| stored.open(&vm).unwrap());
-            let generation = found.slots.get(&vm).map(|slot| slot.report.key.generation);
+            // A slot of any sink keeps the report, which is the newest.
+            let mut slots = found.slots.iter().filter(|((of, _), _)| *of == vm);
+            let generation = slots.next().map(|(_, slot)| slot.report.key.generation);
             let content = generation.map(|generation| content(generation.get()));
             let expected = generation.zip(content.as_ref());
             let expected = expected.map(|(n, content)| envelope(content, &id, n.get()));
@@ -268,14 +323,22 @@ impl Model {
 
 fn op() -> impl Strategy<Value = Op> {
     let guest = 0..GUESTS;
-    let old = (guest.clone(), 0u32..2);
+    let old = (0..SINKS, guest.clone(), 0u32..2);
     prop_oneof![
         5 => guest.clone().prop_map(|guest| Op::Arrive { guest }),
-        2 => old.clone().prop_map(|(guest, behind)| Op::Move { guest, behind }),
-        4 => old.prop_map(|(guest, behind)| Op::Clear { guest, behind }),
+        2 => old.clone().prop_map(|(sink, guest, behind)| Op::Move { sink, guest, behind }),
+        4 => old.prop_map(|(sink, guest, behind)| Op::Clear { sink, guest, behind }),
         1 => guest.clone().prop_map(|guest| Op::Learn { guest }),
         1 => guest.prop_map(|guest| Op::Forget { guest }),
+        1 => (0..SINKS).prop_map(|sink| Op::DropSink { sink }),
     ]
+}
+
+fn sink_name(sink: u8) -> SinkName {
+    match sink {
+        0 => SinkName::default(),
+        _ => "siem".parse().unwrap(),
+    }
 }
 
 fn id(guest: u8) -> String {

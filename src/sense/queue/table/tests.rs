@@ -1,7 +1,10 @@
 //! Tests of the pending table.
 
 use super::*;
-use crate::report::{Epoch, Facts, Generation, Origin, Package, Report, Repository};
+use crate::report::{
+    Digest, Epoch, Facts, FactsHash, Generation, GuestId, Origin, Package, Report, ReportKey,
+    Repository, Trigger,
+};
 use std::sync::LazyLock;
 
 static NOISE: LazyLock<String> = LazyLock::new(|| {
@@ -67,6 +70,7 @@ fn moving_a_slot_that_holds_another_report_by_now_changes_nothing() {
     let changes = [
         arrival("a", 2),
         PendingChange::Move {
+            sink: SinkName::default(),
             vm: vm("a"),
             slot: late,
         },
@@ -140,12 +144,12 @@ fn a_row_that_cannot_be_read_is_its_guests_failure_alone() {
 fn the_report_of_another_guest_is_never_given_out() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let PendingChange::Put { slot, guest, .. } = arrival("a", 1) else {
+    let PendingChange::Put { slots, guest, .. } = arrival("a", 1) else {
         unreachable!()
     };
     let mixed_up = PendingChange::Put {
         vm: vm("a"),
-        slot,
+        slots,
         guest,
         fleet: None,
         report: SealedReport::new(&envelope(&content(1), "b", 1)).unwrap(),
@@ -168,6 +172,7 @@ pub(super) fn vm(id: &str) -> VmId {
 
 pub(super) fn clear(id: &str, generation: u32) -> PendingChange {
     PendingChange::Clear {
+        sink: SinkName::default(),
         vm: vm(id),
         report: report(id, generation),
         at: Some(WallTime::from_unix_ms(9)),
@@ -179,7 +184,7 @@ pub(super) fn arrival(id: &str, generation: u32) -> PendingChange {
     let envelope = envelope(&content, id, generation);
     PendingChange::Put {
         vm: vm(id),
-        slot: slot(id, generation),
+        slots: vec![(SinkName::default(), slot(id, generation))],
         guest: GuestRow {
             known: Some(report(id, generation)),
             ..GuestRow::default()

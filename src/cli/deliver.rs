@@ -1,0 +1,311 @@
+//! Settings of `afferent sense` for its sinks: one is given by flags, several with a name each, or as tables
+//! `[[deliver]]` of the configuration file.
+//!
+//! ```text
+//! --deliver https://central --token-file /t --deliver siem=nats://n?stream=R --rate siem=5
+//! ```
+
+use super::options::{ConfigError, SettingOrigin, Settings, parse};
+use crate::sense::deliver::sink::{
+    DepartedFiles, ParentProject, SinkAddress, SinkOptions, Template,
+};
+use crate::sense::queue::policy::Rate;
+use crate::sense::{SinkConfig, SinkName};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Table of a configuration file that gives a sink.
+pub(super) const TABLE: &str = "deliver";
+
+/// Most sinks of a sensor: each has 20 threads of its own while it delivers.
+const MOST: usize = 8;
+
+/// What a sensor delivers to.
+pub(super) fn sinks(settings: &Settings) -> Result<Vec<SinkConfig>, ConfigError> {
+    let (given, origin) = settings.text("deliver");
+    let tables = match given.is_empty() {
+        true => tables(settings)?,
+        false => Vec::new(),
+    };
+    let typed = given.iter().map(|text| {
+        let (name, to) = SinkName::cut(text);
+        Ok(SinkTable {
+            name: name.unwrap_or_default().to_string(),
+            to: to.to_owned(),
+            ..SinkTable::default()
+        })
+    });
+    let sinks: Vec<SinkTable> = typed
+        .chain(tables.into_iter().map(Ok))
+        .collect::<Result<_, ConfigError>>()?;
+    let origin = match given.is_empty() {
+        true => settings
+            .file()
+            .map_or(origin, |path| SettingOrigin::File(path.to_owned())),
+        false => origin,
+    };
+    let wrong = |message: String| ConfigError::new(origin.clone(), "deliver", message);
+    if sinks.is_empty() {
+        return Err(settings.missing("deliver", "is needed and not given"));
+    }
+    if sinks.len() > MOST {
+        return Err(wrong(format!(
+            "{} sinks, and at most {MOST} are possible",
+            sinks.len()
+        )));
+    }
+    let mut named = Vec::new();
+    for sink in sinks {
+        let name: SinkName = sink.name.parse().map_err(&wrong)?;
+        if named.iter().any(|(held, _)| *held == name) {
+            return Err(wrong(format!(
+                "the sink {name} is there twice: give each a name of its own, as in siem={}",
+                sink.to
+            )));
+        }
+        named.push((name, sink));
+    }
+    let names: Vec<&SinkName> = named.iter().map(|(name, _)| name).collect();
+    let tokens = by_sink(settings, "token_file", &names, parse::path)?;
+    let roots = by_sink(settings, "ca_file", &names, parse::path)?;
+    let state_dir = settings.path("state_dir")?;
+    let departed = settings.one("sbom_departed", parse::any::<DepartedFiles>)?;
+    let rates = by_sink(settings, "rate", &names, parse::decimal(RATE))?;
+    let bursts = by_sink(settings, "burst", &names, parse::decimal(BURST))?;
+    let sinks = named.iter().map(|(name, sink)| {
+        let to = sink.to.parse::<SinkAddress>().map_err(&wrong)?;
+        let rate = rates.get(name).copied().or(sink.rate);
+        let burst = bursts.get(name).copied().or(sink.burst);
+        let burst = burst.unwrap_or(DEFAULT_BURST);
+        for (key, number, range) in [("rate", rate, RATE), ("burst", Some(burst), BURST)] {
+            if number.is_some_and(|number| !range.contains(&number)) {
+                let (from, to) = (range.start(), range.end());
+                return Err(wrong(format!(
+                    "{name}: {key} is not between {from} and {to}"
+                )));
+            }
+        }
+        let project = sink.project_options(&to);
+        let project = project.map_err(|error| wrong(format!("{name}: {error}")))?;
+        Ok(SinkConfig {
+            name: name.clone(),
+            to,
+            options: SinkOptions {
+                token_file: tokens.get(name).or(sink.token_file.as_ref()).cloned(),
+                ca_file: roots.get(name).or(sink.ca_file.as_ref()).cloned(),
+                departed,
+                memory: Some(state_dir.join(format!("sink-{name}"))),
+                ..project
+            },
+            rate: rate.map(|per_second| Rate {
+                per_second,
+                burst,
+                reserve: burst * Rate::RESERVE,
+            }),
+        })
+    });
+    sinks.collect()
+}
+
+/// Reports a second that a sink takes.
+const RATE: std::ops::RangeInclusive<f64> = 0.001..=1e6;
+
+/// Reports that a sink takes at once after a pause.
+const BURST: std::ops::RangeInclusive<f64> = 1.0..=1e6;
+
+const DEFAULT_BURST: f64 = 200.0;
+
+/// A table `[[deliver]]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SinkTable {
+    #[serde(default = "unnamed")]
+    name: String,
+    to: String,
+    token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    rate: Option<f64>,
+    burst: Option<f64>,
+    project: Option<String>,
+    version: Option<String>,
+    #[serde(default)]
+    tags: Vec<String>,
+    parent: Option<String>,
+}
+
+impl SinkTable {
+    /// What only Dependency-Track needs.
+    ///
+    /// # Errors
+    /// A value is none, or the sink is another.
+    fn project_options(&self, to: &SinkAddress) -> Result<SinkOptions, String> {
+        let is_given = self.project.is_some() || self.version.is_some() || self.parent.is_some();
+        if (is_given || !self.tags.is_empty()) && !matches!(to, SinkAddress::DependencyTrack(_)) {
+            return Err(
+                "project, version, tags and parent are for dependency-track+https:// alone".into(),
+            );
+        }
+        let template =
+            |text: &Option<String>| text.as_deref().map(str::parse::<Template>).transpose();
+        let parent = self.parent.as_deref().map(str::parse::<ParentProject>);
+        Ok(SinkOptions {
+            project: template(&self.project)?,
+            version: template(&self.version)?,
+            tags: self.tags.clone(),
+            parent: parent.transpose()?,
+            ..SinkOptions::default()
+        })
+    }
+}
+
+fn unnamed() -> String {
+    SinkName::UNNAMED.to_owned()
+}
+
+fn tables(settings: &Settings) -> Result<Vec<SinkTable>, ConfigError> {
+    let Some(tables) = settings.table(TABLE) else {
+        return Ok(Vec::new());
+    };
+    let path = settings.file().unwrap_or(Path::new(""));
+    let read = tables.clone().try_into();
+    read.map_err(|error: toml::de::Error| {
+        let error = error.message();
+        ConfigError::in_file(path, format!("[[{TABLE}]]: {error}"))
+    })
+}
+
+/// The values `[NAME=]VALUE` of a setting, by the sink that each is for.
+fn by_sink<T>(
+    settings: &Settings,
+    key: &str,
+    sinks: &[&SinkName],
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<BTreeMap<SinkName, T>, ConfigError> {
+    let values = settings.all(key, |text| {
+        let (name, value) = SinkName::cut(text);
+        let name = name.unwrap_or_default();
+        if !sinks.contains(&&name) {
+            return Err(match name.is_default() {
+                true => format!(
+                    "every sink has a name: write which one {text:?} is for, as in NAME={text}"
+                ),
+                false => format!("there is no sink {name}"),
+            });
+        }
+        Ok((name, parse(value)?))
+    });
+    Ok(values?.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::sense::tests::configured;
+    use crate::sense::SinkConfig;
+
+    fn sinks(args: &[&str]) -> Result<Vec<SinkConfig>, String> {
+        let args = [&["--vm", "a=unix:/a"], args].concat();
+        let config = configured(&args).map_err(|error| error.to_string())?;
+        Ok(config.deliver)
+    }
+
+    #[test]
+    fn values_go_to_the_sink_that_they_name_and_without_a_name_to_the_one_without() {
+        let args = "--deliver https://c --deliver siem=nats://n?stream=R --token-file /t \
+                    --token-file siem=/s --ca-file siem=/ca --rate 2 --rate siem=5 --burst siem=7";
+        let args: Vec<&str> = args.split_whitespace().collect();
+        let [central, siem] = &sinks(&args).unwrap()[..] else {
+            unreachable!("two were given")
+        };
+        assert_eq!(
+            (central.name.as_str(), siem.name.as_str()),
+            ("default", "siem")
+        );
+        let paths = |sink: &SinkConfig| {
+            let options = [&sink.options.token_file, &sink.options.ca_file];
+            options.map(|path| path.as_ref().map(|path| path.display().to_string()))
+        };
+        assert_eq!(paths(central), [Some("/t".into()), None]);
+        assert_eq!(paths(siem), [Some("/s".into()), Some("/ca".into())]);
+        let rates = [central, siem].map(|sink| sink.rate.map(|rate| (rate.per_second, rate.burst)));
+        assert_eq!(rates, [Some((2.0, 200.0)), Some((5.0, 7.0))]);
+    }
+
+    #[test]
+    fn sinks_stand_in_the_file_as_tables_and_flags_come_before_them() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "[[deliver]]\nto = 'https://c'\n[[deliver]]\nname = 'bom'\nto = 'sbom:/d'\nrate = 3\ntoken_file = '/t'\n";
+        std::fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let [central, bom] = &sinks(&["--config", path, "--rate", "bom=4"]).unwrap()[..] else {
+            unreachable!("two were given")
+        };
+        assert!(central.rate.is_none());
+        assert_eq!(bom.rate.unwrap().per_second, 4.0);
+        assert_eq!(
+            bom.options.token_file.as_ref().unwrap().to_str(),
+            Some("/t")
+        );
+        let typed = sinks(&["--config", path, "--deliver", "file:/o"]).unwrap();
+        assert_eq!(typed.len(), 1, "what is typed stands for all");
+    }
+
+    #[test]
+    fn what_is_wrong_with_sinks_is_said() {
+        for (args, said) in [
+            (
+                &["--deliver", "file:/a", "--deliver", "file:/b"][..],
+                "is there twice",
+            ),
+            (
+                &["--deliver", "a=file:/a", "--deliver", "a=file:/b"],
+                "is there twice",
+            ),
+            (
+                &["--deliver", "a=file:/a", "--token-file", "/t"],
+                "every sink has a name",
+            ),
+            (
+                &["--deliver", "file:/a", "--token-file", "b=/t"],
+                "no sink b",
+            ),
+            (
+                &["--deliver", "file:/a", "--rate", "0"],
+                "not a number between 0.001",
+            ),
+            (&["--deliver", "A=file:/a"], "no place to deliver to"),
+        ] {
+            let error = sinks(args).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+        for (text, said) in [
+            ("[[deliver]]\nname = 'a'\n", "missing field `to`"),
+            (
+                "[[deliver]]\nto = 'file:/a'\nrates = 1\n",
+                "unknown field `rates`",
+            ),
+            (
+                "[[deliver]]\nto = 'file:/a'\nburst = 0\n",
+                "burst is not between",
+            ),
+            (
+                "[[deliver]]\nto = 'file:/a'\nname = 'A b'\n",
+                "no name of a sink",
+            ),
+            (
+                "[[deliver]]\nto = 'file:/a'\ntags = ['x']\n",
+                "dependency-track+https:// alone",
+            ),
+            (
+                "[[deliver]]\nto = 'dependency-track+https://d'\nproject = '{host}'\n",
+                "stand for the guest",
+            ),
+            ("deliver = []\n", "is needed"),
+        ] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let error = sinks(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}
