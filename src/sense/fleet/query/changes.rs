@@ -46,7 +46,7 @@ pub(super) struct ReplacedPackage {
 #[derive(Serialize)]
 pub struct ChangeLine {
     /// Behind this number the next page begins.
-    number: u64,
+    pub(in crate::sense) number: u64,
     at: String,
     vm: String,
     report: String,
@@ -66,11 +66,11 @@ pub struct ChangeLine {
 /// Rows of the change log, oldest first.
 #[derive(Serialize)]
 pub struct ChangesAnswer {
-    changes: Vec<ChangeLine>,
+    pub(in crate::sense) changes: Vec<ChangeLine>,
     /// Behind this number there is more, or will be.
-    next: Option<u64>,
+    pub(in crate::sense) next: Option<u64>,
     /// Whether there is more now.
-    more: bool,
+    pub(in crate::sense) more: bool,
 }
 
 /// A row whose packages are not looked up yet.
@@ -98,7 +98,12 @@ impl Raw {
     }
 }
 
-pub(super) fn list(view: &FleetView, wanted: &ChangeFilter<'_>) -> Result<FleetAnswer, TxError> {
+pub(super) fn list(
+    view: &FleetView,
+    wanted: &ChangeFilter<'_>,
+    limit: Option<usize>,
+) -> Result<FleetAnswer, TxError> {
+    let most = limit.unwrap_or(MOST_CHANGES).min(MOST_CHANGES);
     let after = match (wanted.after, wanted.since) {
         (None, Some(since)) => view.first_change_since(since)?,
         (after, _) => after,
@@ -117,7 +122,7 @@ pub(super) fn list(view: &FleetView, wanted: &ChangeFilter<'_>) -> Result<FleetA
     };
     let (mut rows, mut next, mut more) = (Vec::new(), after, false);
     view.changes(after, |number, row| {
-        if rows.len() == MOST_CHANGES {
+        if rows.len() == most {
             more = true;
             return ControlFlow::Break(());
         }
@@ -136,6 +141,20 @@ pub(super) fn list(view: &FleetView, wanted: &ChangeFilter<'_>) -> Result<FleetA
         next,
         more,
     }))
+}
+
+/// The newest change, and the number of the newest row.
+pub(super) fn newest(view: &FleetView) -> Result<(Option<ChangeLine>, Option<u64>), TxError> {
+    let (mut newest, mut last) = (Vec::new(), None);
+    view.changes_backwards(|number, row| {
+        last = last.or(Some(number));
+        if !is_change(&row.event) {
+            return ControlFlow::Continue(());
+        }
+        newest.push(Raw::new(number, row));
+        ControlFlow::Break(())
+    })?;
+    Ok((resolve(view, newest)?.pop(), last))
 }
 
 /// A baseline is none, nor a report with the same packages as the one before.

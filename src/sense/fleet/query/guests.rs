@@ -2,7 +2,7 @@
 
 use super::find::{self, PackageFilter};
 use super::view::FleetView;
-use super::{FleetAnswer, States, is_of_os, os_of};
+use super::{AnswerPage, FleetAnswer, States, is_of_os, os_of};
 use crate::report::evr;
 use crate::sense::fleet::ids::PackedIds;
 use crate::sense::fleet::row::GuestState;
@@ -70,35 +70,77 @@ impl RosterShare {
     }
 }
 
+/// Guests of one page, in the order of their ids.
+struct PageOf<'a, T> {
+    page: &'a AnswerPage,
+    rows: Vec<T>,
+    next: Option<String>,
+    /// The guest of the last row.
+    last: String,
+}
+
+impl<'a, T> PageOf<'a, T> {
+    fn new(page: &'a AnswerPage) -> Self {
+        Self {
+            page,
+            rows: Vec::new(),
+            next: None,
+            last: String::new(),
+        }
+    }
+
+    /// Takes a guest along if it is of this page. Guests behind the page are looked at as well: they count.
+    fn add(&mut self, vm: &str, row: impl FnOnce() -> T) {
+        if self.page.after.as_deref().is_some_and(|after| vm <= after) || self.next.is_some() {
+            return;
+        }
+        if self.rows.len() == self.page.limit.unwrap_or(MOST_GUESTS).min(MOST_GUESTS) {
+            self.next = Some(std::mem::take(&mut self.last));
+            return;
+        }
+        self.rows.push(row());
+        vm.clone_into(&mut self.last);
+    }
+
+    /// Whether an answer without a limit is full.
+    fn is_full(&self) -> ControlFlow<()> {
+        match self.next.is_some() && self.page.limit.is_none() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
 /// The guests.
 #[derive(Serialize)]
 pub struct GuestsAnswer {
     guests: Vec<GuestLine>,
     #[serde(flatten)]
     pub(super) roster: RosterShare,
+    /// Behind this guest the next page begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 pub(super) fn list(
     view: &FleetView,
     os: Option<&str>,
     states: States<'_>,
+    page: &AnswerPage,
 ) -> Result<FleetAnswer, TxError> {
-    let (mut guests, mut roster) = (Vec::new(), RosterShare::default());
+    let (mut guests, mut roster) = (PageOf::new(page), RosterShare::default());
     view.guests(None, |vm, state| {
         roster.stored += usize::from(states(vm).is_some());
         if is_of_os(os, &state) {
-            guests.push(GuestLine::new(vm, &state, states));
+            guests.add(vm, || GuestLine::new(vm, &state, states));
         }
-        more(guests.len())
+        guests.is_full()
     })?;
-    Ok(FleetAnswer::Guests(GuestsAnswer { guests, roster }))
-}
-
-fn more(found: usize) -> ControlFlow<()> {
-    match found < MOST_GUESTS {
-        true => ControlFlow::Continue(()),
-        false => ControlFlow::Break(()),
-    }
+    Ok(FleetAnswer::Guests(GuestsAnswer {
+        guests: guests.rows,
+        roster,
+        next: guests.next,
+    }))
 }
 
 /// What `find` looks for.
@@ -140,6 +182,9 @@ pub struct FindAnswer {
     /// Guests whose agent does not say which kernel runs, where that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     unknown: Option<usize>,
+    /// Behind this guest the next page begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// Packages of one name, by id.
@@ -205,11 +250,12 @@ pub(super) fn find(
     view: &FleetView,
     wanted: &Wanted<'_>,
     states: States<'_>,
+    page: &AnswerPage,
 ) -> Result<FleetAnswer, TxError> {
     let package = &wanted.package;
     let matches = |version: &str| package.matches_version(version);
     let named = named(view, &package.name, wanted.arch, matches)?;
-    let (mut guests, mut looked_at, mut unknown) = (Vec::new(), 0, 0);
+    let (mut guests, mut looked_at, mut unknown) = (PageOf::new(page), 0, 0);
     let mut roster = RosterShare::default();
     view.guests(None, |vm, state| {
         roster.stored += usize::from(states(vm).is_some());
@@ -227,20 +273,21 @@ pub(super) fn find(
             let shown = named
                 .of(state.ids)
                 .filter(|(_, matches)| *matches || wanted.not);
-            guests.push(FoundGuest {
+            guests.add(vm, || FoundGuest {
                 vm: vm.to_owned(),
                 os: os_of(&state),
                 packages: shown.map(|(package, _)| package.clone()).collect(),
                 kernel_running: kernel.map(str::to_owned),
             });
         }
-        more(guests.len())
+        guests.is_full()
     })?;
     Ok(FleetAnswer::Find(FindAnswer {
-        guests,
+        guests: guests.rows,
         looked_at,
         roster,
         unknown: wanted.running.then_some(unknown),
+        next: guests.next,
     }))
 }
 

@@ -120,7 +120,19 @@ pub enum FleetAnswer {
         error: String,
         /// Whether the question is at fault.
         is_usage: bool,
+        /// Whether it is about a guest that is not here.
+        #[serde(skip)]
+        is_unknown: bool,
     },
+}
+
+/// Which part of a long list is wanted: by default all that an answer can hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnswerPage {
+    /// Only guests behind this one.
+    pub after: Option<String>,
+    /// Most guests, or most changes.
+    pub limit: Option<usize>,
 }
 
 /// What the sensor knows of a guest beside its report: its state, if it runs.
@@ -152,18 +164,29 @@ impl FleetQuery {
 
     /// The answer of a running service.
     pub fn ask(&self, store: &Store, states: States<'_>) -> FleetAnswer {
-        answered(store.read(|tx| self.answer(tx, states)))
+        self.ask_page(store, states, &AnswerPage::default())
+    }
+
+    /// A part of that.
+    pub fn ask_page(&self, store: &Store, states: States<'_>, page: &AnswerPage) -> FleetAnswer {
+        answered(store.read(|tx| self.answer(tx, states, page)))
     }
 
     /// The answer of a file that no service writes to.
     pub fn ask_snapshot(&self, snapshot: &Snapshot) -> FleetAnswer {
-        answered(snapshot.read(|tx| self.answer(tx, &|_| None)))
+        let page = AnswerPage::default();
+        answered(snapshot.read(|tx| self.answer(tx, &|_| None, &page)))
     }
 
-    fn answer(&self, tx: &ReadTransaction, states: States<'_>) -> Result<FleetAnswer, TxError> {
+    fn answer(
+        &self,
+        tx: &ReadTransaction,
+        states: States<'_>,
+        page: &AnswerPage,
+    ) -> Result<FleetAnswer, TxError> {
         let view = FleetView::open(tx)?;
         match self {
-            Self::Guests { os } => guests::list(&view, os.as_deref(), states),
+            Self::Guests { os } => guests::list(&view, os.as_deref(), states, page),
             Self::Find {
                 package,
                 arch,
@@ -181,6 +204,7 @@ impl FleetQuery {
                         running: *running,
                     },
                     states,
+                    page,
                 ),
                 Err(error) => Ok(FleetAnswer::usage(&error)),
             },
@@ -198,13 +222,21 @@ impl FleetQuery {
                     package: package.as_deref(),
                     after: *after,
                 };
-                changes::list(&view, &wanted)
+                changes::list(&view, &wanted, page.limit)
             }
             Self::Diff { vms } => show::diff(&view, &vms.0, &vms.1),
             Self::Export { vm, after } => show::export(&view, vm.as_deref(), after.as_deref()),
             Self::Sbom { vm, after } => sbom::sbom(&view, vm.as_deref(), after.as_deref()),
         }
     }
+}
+
+/// The newest change, and the number behind which the next one will be. A baseline is none.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn newest_change(store: &Store) -> Result<(Option<ChangeLine>, Option<u64>), StoreError> {
+    store.read(|tx| changes::newest(&FleetView::open(tx)?))
 }
 
 /// The answer of the file in this directory, which no service writes to.
@@ -240,6 +272,7 @@ impl FleetAnswer {
         Self::Error {
             error: what.to_string(),
             is_usage: true,
+            is_unknown: false,
         }
     }
 
@@ -257,14 +290,19 @@ impl FleetAnswer {
         Self::Error {
             error,
             is_usage: false,
+            is_unknown: false,
         }
     }
 
     /// A guest that is asked for is not here.
     fn unknown(vm: &str) -> Self {
-        Self::failed(format!(
-            "no report of a guest {vm:?} is stored; `afferent fleet` lists those that are"
-        ))
+        Self::Error {
+            error: format!(
+                "no report of a guest {vm:?} is stored; `afferent fleet` lists those that are"
+            ),
+            is_usage: false,
+            is_unknown: true,
+        }
     }
 }
 

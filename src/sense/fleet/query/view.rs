@@ -137,6 +137,25 @@ impl FleetView {
         Ok(())
     }
 
+    /// Gives rows of the change log, the newest first, until `visit` breaks, and [`NEWEST`] of them at most.
+    pub(super) fn changes_backwards(
+        &self,
+        mut visit: impl FnMut(u64, ChangeRow<'_>) -> ControlFlow<()>,
+    ) -> Result<(), TxError> {
+        let Some(changes) = &self.changes else {
+            return Ok(());
+        };
+        for row in changes.iter()?.rev().take(NEWEST) {
+            let (number, bytes) = row?;
+            if let Ok(row) = row::open::<ChangeRow<'_>>(bytes.value())
+                && visit(number.value(), row).is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The number of the first row that may be of this time or later. Numbers follow the order of commits,
     /// which may be some seconds off that of times.
     pub(super) fn first_change_since(
@@ -161,6 +180,9 @@ impl FleetView {
         Ok(low.checked_sub(1))
     }
 }
+
+/// Rows among which the newest change is looked for: others are baselines, and reports without a change.
+const NEWEST: usize = 10_000;
 
 /// Longest that a document is on its way from its time to its commit.
 const OUT_OF_ORDER: std::time::Duration = std::time::Duration::from_secs(600);
