@@ -25,6 +25,7 @@
 //! | `report`, `wire`, `transport`, `clock` | tests that speak the protocol to a real agent, and `benches/` |
 //! | `rpmdb`, `scan` | tests that compare with `rpm`, and `benches/rpmdb.rs` |
 //! | `serve`, `sense`, `mirror`, `store`, `inventory`, `blocking` | the simulation, properties and benches that run a product on one thread |
+//! | `listen` | the configuration of `sense`, which names an address of it |
 //! | `kube` | tests that hold the API of a cluster to a table of answers |
 //! | `nats`, `telemetry` | tests that answer in place of a server, and that ask a control socket |
 //! | `root`, `visible`, `file_stamp` | fuzz targets, which include files by path into a crate of their own |
@@ -48,6 +49,7 @@ pub mod wire;
 // ports: each is the only place that touches one part of the world
 mod http;
 pub mod kube;
+pub mod listen;
 pub mod nats;
 pub mod root;
 pub mod scan;

@@ -71,6 +71,7 @@ enum Command {
     Changes(ChangesArgs),
     Diff(DiffArgs),
     Export(ExportArgs),
+    Login(LoginArgs),
 }
 
 asking! {
@@ -166,6 +167,12 @@ asking! {
     }
 }
 
+asking! {
+    /// Print an address that lets a browser in, once and within five minutes; asks the running sensor.
+    #[argh(subcommand, name = "login")]
+    LoginArgs {}
+}
+
 /// A column of the list of guests.
 #[derive(Clone, Copy, Default)]
 enum SortColumn {
@@ -259,6 +266,7 @@ pub(super) fn run(args: &FleetArgs) -> u8 {
             args.fleet().tell(&FleetQuery::Diff { vms }, print::diff)
         }
         Some(Command::Export(args)) => export::export(args),
+        Some(Command::Login(args)) => login(args),
     };
     done.unwrap_or_else(|complaint| complain(complaint.code, &complaint.what))
 }
@@ -348,4 +356,10 @@ fn changes(args: &ChangesArgs) -> Result<u8, Complaint> {
         }
         std::thread::sleep(FOLLOW);
     }
+}
+
+fn login(args: &LoginArgs) -> Result<u8, Complaint> {
+    let fleet = args.fleet();
+    let answer = fleet.ask_service("login")?;
+    Ok(fleet.print(&answer, print::login))
 }

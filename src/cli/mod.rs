@@ -8,6 +8,7 @@ mod check_config;
 mod columns;
 mod deliver;
 mod fleet;
+mod fleet_listen;
 pub mod format;
 mod kube;
 mod mirror;

@@ -3,7 +3,7 @@
 mod reader;
 
 use super::options::{ConfigError, SettingOrigin, Settings, parse, settings};
-use super::{deliver, kube, native};
+use super::{deliver, fleet_listen, kube, native};
 use crate::report::VmId;
 use crate::sense::fleet::FleetLimits;
 use crate::sense::mapping::SensorMappingSource;
@@ -74,6 +74,16 @@ settings! {
             fleet_history: duration from "1h" to "3650d" = "30d";
             /// room for changes, with its unit, MiB or GiB; beyond it the oldest go
             fleet_history_size: one "SIZE" = "256MiB";
+            /// where the fleet is answered for over HTTP, with a page: unix:PATH, localhost:PORT or ADDRESS:PORT
+            fleet_listen: one "ADDR" or "nowhere";
+            /// certificate of that address (PEM), needed where other machines reach it
+            fleet_tls_cert: one "FILE";
+            /// private key of that certificate (PEM)
+            fleet_tls_key: one "FILE";
+            /// a name of that server, beside its address and localhost
+            fleet_host: many "NAME";
+            /// file with the token that programs show there
+            fleet_token_file: one "FILE";
             include damaged;
             /// time between two questions to a guest that cannot be waited on
             poll_interval: duration from "1s" to "24h" = "5m";
@@ -201,6 +211,7 @@ fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
             .unwrap_or_else(host_name),
         state_dir: settings.path("state_dir")?,
         fleet: fleet_limits(settings)?,
+        fleet_listen: fleet_listen::configured(settings)?,
         damaged: settings.damaged()?,
         poll_interval: settings.duration("poll_interval")?,
         refresh_interval: settings.duration("refresh_interval")?,

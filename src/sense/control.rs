@@ -1,22 +1,25 @@
-//! What the sensor answers on its control socket: status, dead letters, questions about the fleet, full pulls.
+//! What the sensor answers on its control socket: status, dead letters, questions about the fleet, logins to its
+//! page, full pulls.
 //!
 //! Answers are made beside the loop. Each holds a lock for a few guests at a time, or reads a snapshot.
 
-use super::fleet::query::{FleetAnswer, FleetQuery};
+use super::api::Doorkeeper;
+use super::fleet::query::{AnswerPage, FleetAnswer, FleetQuery};
+use super::questions::FleetQuestions;
 use super::queue::FullPull;
-use super::status::{StatusAnswer, View, state_of};
+use super::status::StatusAnswer;
 use crate::report::VmId;
-use crate::store::Store;
+use nix::unistd::Uid;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Everything that is asked about.
 pub(super) struct ControlRoom {
-    pub(super) view: Arc<View>,
-    pub(super) store: Arc<Store>,
+    pub(super) questions: FleetQuestions,
+    /// Lets people in, where there is a page.
+    pub(super) doorkeeper: Option<Doorkeeper>,
     /// Guests to be asked for a full report now.
     pub(super) full_pulls: UnboundedSender<(VmId, FullPull)>,
 }
@@ -31,53 +34,44 @@ pub(super) enum ControlAnswer {
 }
 
 impl ControlRoom {
-    /// The answer to these words.
-    pub(super) fn answer(&self, words: &[&str]) -> ControlAnswer {
+    /// The answer to these words of this user.
+    pub(super) fn answer(&self, words: &[&str], user: Option<u32>) -> ControlAnswer {
         match words {
+            ["login"] => ControlAnswer::Other(self.login(user)),
             ["fleet", question] => ControlAnswer::Fleet(self.fleet(question)),
             ["rescan"] => ControlAnswer::Other(self.rescan(None)),
             ["rescan", vm] => ControlAnswer::Other(self.rescan(Some(vm))),
-            words => ControlAnswer::Status(self.view.answer(words)),
+            words => ControlAnswer::Status(self.questions.view.answer(words)),
         }
     }
 
     fn fleet(&self, question: &str) -> FleetAnswer {
-        if self.view.fleet.is_none() {
-            let error =
-                "this sensor keeps no fleet store; its setting `fleet` is off, or its log says why";
-            return FleetAnswer::failed(error.to_owned());
-        }
-        let query = match FleetQuery::from_word(question) {
-            Ok(query) => query,
+        match FleetQuery::from_word(question) {
+            Ok(query) => self.questions.ask(&query, &AnswerPage::default()),
             Err(error) => {
                 let what = format!(
                     "the sensor does not know this question ({error}); is it of another version?"
                 );
-                return FleetAnswer::failed(what);
+                FleetAnswer::failed(what)
             }
-        };
-        let states = match query.shows_states() {
-            true => self.states(),
-            false => HashMap::new(),
-        };
-        let mut answer = query.ask(&self.store, &|vm| states.get(vm).copied());
-        answer.note_roster(states.len());
-        answer
+        }
     }
 
-    /// The state of every guest of the roster, by id.
-    fn states(&self) -> HashMap<String, &'static str> {
-        let guests = self.view.guests.lock();
-        let guests = guests.unwrap_or_else(PoisonError::into_inner);
-        let states = guests
-            .guests()
-            .map(|(vm, guest)| (vm.as_str().to_owned(), state_of(&guests, vm, guest)));
-        states.collect()
+    /// An address for the browser of who asks. The socket is of root and the service's user alone; nobody else
+    /// gets one even where somebody opens it up.
+    fn login(&self, user: Option<u32>) -> Value {
+        let is_trusted = user.is_some_and(|user| user == 0 || user == Uid::effective().as_raw());
+        let answer = match &self.doorkeeper {
+            _ if !is_trusted => Err("only root and the user of the service may log in"),
+            None => Err("this sensor has no page; its setting `fleet_listen` gives it one"),
+            Some(doorkeeper) => Ok(doorkeeper.login()),
+        };
+        answer.unwrap_or_else(|error| json!({ "error": error, "is_usage": false }))
     }
 
     /// Asks a guest, or all of them, for a full report now.
     fn rescan(&self, vm: Option<&str>) -> Value {
-        let guests = self.view.guests.lock();
+        let guests = self.questions.view.guests.lock();
         let guests = guests.unwrap_or_else(PoisonError::into_inner);
         let all = guests.guests().map(|(vm, _)| vm);
         let asked: Vec<VmId> = all

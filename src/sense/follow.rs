@@ -155,7 +155,10 @@ fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &
         ),
         ("sensor_id", old.sensor_id != new.sensor_id),
         ("state_dir", old.state_dir != new.state_dir),
-        ("fleet*", old.fleet != new.fleet),
+        (
+            "fleet*",
+            old.fleet != new.fleet || old.fleet_listen != new.fleet_listen,
+        ),
         ("damaged_*", old.damaged != new.damaged),
         ("metrics", old.metrics != new.metrics),
     ];

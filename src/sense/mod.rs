@@ -9,6 +9,7 @@
 //! in one hop. A report counts as known only when it is on disk here, and leaves the disk only when
 //! Central has it: kill the process anywhere, and nothing is lost.
 
+mod api;
 mod bill_of_materials;
 mod control;
 pub mod deliver;
@@ -19,6 +20,7 @@ pub mod limits;
 pub mod mapping;
 pub mod metrics;
 pub mod pull;
+mod questions;
 pub mod queue;
 pub mod reader;
 pub mod roster;
@@ -30,6 +32,7 @@ pub mod status;
 use crate::kube::{KubeSource, TlsChoice};
 use crate::store::{Limits, StoreError};
 use crate::transport::{AgentName, TlsError, TlsFiles};
+pub use api::FleetListen;
 use deliver::sink::{SinkAddress, SinkOptions};
 use fleet::FleetLimits;
 pub use follow::ReadConfig;
@@ -47,8 +50,8 @@ pub const DATABASE: &str = "sense.redb";
 /// Bound of redb's page cache, in bytes.
 const CACHE: usize = 4 << 20;
 
-/// Threads for what blocks, beside deliveries: understanding and encoding reports, the store.
-const BLOCKING: usize = 8;
+/// Threads for what blocks, beside deliveries: understanding and encoding reports, the store, questions.
+const BLOCKING: usize = 10;
 
 /// Deliveries of a sink at a time, each on a thread of its own.
 const DELIVERIES: usize = 20;
@@ -74,6 +77,8 @@ pub struct SenseConfig {
     pub state_dir: PathBuf,
     /// How much of the fleet's history is kept; `None`: there is no fleet store.
     pub fleet: Option<FleetLimits>,
+    /// Where the fleet is answered for over HTTP.
+    pub fleet_listen: Option<FleetListen>,
     /// What is kept of databases that were moved aside because they were damaged.
     pub damaged: Limits,
     /// Between two polls of a guest that cannot hold a wait.
@@ -127,6 +132,9 @@ pub enum SenseError {
     /// The certificates cannot be used.
     #[error("mutual TLS: {0}")]
     Tls(#[from] TlsError),
+    /// The listener of the fleet API cannot be used.
+    #[error("{0}")]
+    Listen(String),
     /// A part of the sensor that must never end has ended.
     #[error("stopped: {0}")]
     Stopped(String),

@@ -1,6 +1,7 @@
 //! The sensor as a service: signals, sources of the roster, the control socket, metrics and systemd around
 //! the [`Engine`].
 
+use super::api::FleetApi;
 use super::control::ControlRoom;
 use super::deliver::{departed, sink};
 use super::engine::{Engine, Parts, SinkParts};
@@ -9,6 +10,7 @@ use super::mapping::read::MappingSource;
 use super::metrics::Metrics;
 use super::pull::dial::Dialer;
 use super::pull::schedule::Timing;
+use super::questions::FleetQuestions;
 use super::queue::Pending;
 use super::queue::policy::QueuePolicy;
 use super::roster::Roster;
@@ -66,7 +68,12 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
         wall: WallClock::default(),
         metrics: metrics.clone(),
     })?;
+    let api = match &config.fleet_listen {
+        Some(listen) => Some(FleetApi::bind(listen).await.map_err(SenseError::Listen)?),
+        None => None,
+    };
     let view = Arc::new(View {
+        api: api.as_ref().map(FleetApi::health),
         guests: engine.guests.clone(),
         pending: engine.pending.clone(),
         sinks: shown_sinks(&config, &engine),
@@ -94,11 +101,19 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     beside.spawn(follow.run(hang_up));
     beside.spawn(departed);
     beside.spawn(heartbeat(engine.pending.clone()));
+    let questions = FleetQuestions {
+        view: view.clone(),
+        store,
+    };
+    let doorkeeper = api.as_ref().map(FleetApi::doorkeeper);
+    if let Some(api) = api {
+        beside.spawn(api.run(questions.clone()));
+    }
     match Control::bind(&config.state_dir) {
         Ok(control) => {
             let room = ControlRoom {
-                view: view.clone(),
-                store,
+                questions,
+                doorkeeper,
                 full_pulls: engine.full_pulls.clone(),
             };
             beside.spawn(answer(control, room));
@@ -176,8 +191,9 @@ fn ended_early(what: &str, result: Result<(), JoinError>) -> SenseError {
 
 /// Answers `afferent status`, `fleet` and `rescan`.
 async fn answer(control: Control, room: ControlRoom) {
-    let control = control.with_metrics(room.view.clone());
-    control.answer(move |words, _| room.answer(words)).await;
+    let control = control.with_metrics(room.questions.view.clone());
+    let answer = move |words: &[&str], user| room.answer(words, user);
+    control.answer(answer).await;
 }
 
 /// Tells systemd that the loop turns, and what it does.

@@ -6,7 +6,9 @@
 mod guest;
 mod shared;
 mod sinks;
+mod summary;
 
+use super::api::health::ApiHealth;
 use super::fleet::Fleet;
 use super::mapping::read::MappingSource;
 use super::mapping::run::SharedPushes;
@@ -42,6 +44,8 @@ pub struct View {
     pub sinks: Vec<ShownSink>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The listener of the fleet API, if there is one.
+    pub(super) api: Option<Arc<ApiHealth>>,
     /// The fleet store, if there is one.
     pub fleet: Option<Arc<Fleet>>,
     /// The sources of the roster.
@@ -148,6 +152,7 @@ impl View {
                 format!("the mapping of repositories to CPEs cannot be read: {error}")
             }),
         );
+        trouble.extend(self.api.iter().flat_map(|api| api.trouble()));
         trouble
     }
 
@@ -260,6 +265,7 @@ impl View {
             "orphaned_sinks": self.orphaned_json(),
             "agents": self.agents(),
             "mapping": self.mapping_json(),
+            "fleet_api": self.api.as_ref().map(|api| api.json()),
             "sources": sources,
             "shared_addresses": addresses.json(),
             "shared_guest_ids": machines.json(),
@@ -355,7 +361,7 @@ impl View {
             },
             ["drop-sink", name] => self.drop_sink(name),
             _ => {
-                json!({ "error": "sense answers: status, status dead, retry, retry VM, drop VM, drop-sink NAME, rescan, rescan VM, fleet QUESTION" })
+                json!({ "error": "sense answers: status, status dead, retry, retry VM, drop VM, drop-sink NAME, rescan, rescan VM, fleet QUESTION, login" })
             }
         };
         said.into()

@@ -17,6 +17,7 @@ mod kubevirt;
 mod stream;
 mod tls;
 mod unix;
+mod web_tls;
 
 pub use address::{DEFAULT_PORT, DialAddress, ListenAddress};
 pub use certificate_names::{CommonName, guest_name};
@@ -26,6 +27,7 @@ pub use kubevirt::{KubevirtOptions, KubevirtTls};
 pub use stream::{ByteStream, Stream};
 pub use tls::{AgentName, ClientTls, SERVER_NAME, ServerTls, TlsError, TlsFiles};
 pub use unix::BoundSocket;
+pub use web_tls::{CertificateFiles, WebTls};
 
 use std::fmt;
 use std::io;

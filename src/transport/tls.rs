@@ -97,11 +97,11 @@ impl ServerTls {
                 .with_safe_default_protocol_versions()
                 .map_err(|error| wrong(&files.cert, error))?
                 .with_client_cert_verifier(verifier)
-                .with_single_cert(chain, key(files)?)
+                .with_single_cert(chain, key(&files.key)?)
                 .map_err(|error| wrong(&files.cert, error))?;
             Ok(TlsAcceptor::from(Arc::new(config)))
         };
-        Reloading::load(files, Box::new(build)).map(Self)
+        Reloading::load(files.paths(), Box::new(move || build(&files))).map(Self)
     }
 
     /// Shakes hands with a peer that connected. The caller sets the deadline.
@@ -144,11 +144,11 @@ impl ClientTls {
                 }
             };
             let config = config
-                .with_client_auth_cert(certificates(&files.cert)?, key(files)?)
+                .with_client_auth_cert(certificates(&files.cert)?, key(&files.key)?)
                 .map_err(|error| wrong(&files.cert, error))?;
             Ok(TlsConnector::from(Arc::new(config)))
         };
-        let connector = Reloading::load(files, Box::new(build))?;
+        let connector = Reloading::load(files.paths(), Box::new(move || build(&files)))?;
         Ok(Self { connector, name })
     }
 
@@ -166,31 +166,35 @@ impl ClientTls {
     }
 }
 
-type Build<T> = Box<dyn Fn(&TlsFiles) -> Result<T, TlsError> + Send + Sync>;
+type Build<T> = Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>;
 
 /// Something made from files, made again when they change.
-struct Reloading<T> {
-    files: TlsFiles,
+pub(super) struct Reloading<T> {
+    /// The certificate is the first.
+    files: Vec<PathBuf>,
     build: Build<T>,
     made: Mutex<(Vec<Option<FileStamp>>, T)>,
 }
 
 impl<T: Clone> Reloading<T> {
-    fn load(files: TlsFiles, build: Build<T>) -> Result<Self, TlsError> {
-        let seen = files.seen();
-        let made = Mutex::new((seen, build(&files)?));
+    pub(super) fn load(files: Vec<PathBuf>, build: Build<T>) -> Result<Self, TlsError> {
+        let made = Mutex::new((stamps(&files), build()?));
         Ok(Self { files, build, made })
     }
 
-    fn current(&self) -> T {
+    pub(super) fn current(&self) -> T {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = self.files.seen();
+        let seen = stamps(&self.files);
         if seen != made.0 {
             // Remembered also when it does not load: said once, not at every connection.
             made.0 = seen;
-            match (self.build)(&self.files) {
+            match (self.build)() {
                 Ok(new) => {
-                    tracing::info!(cert = %self.files.cert.display(), "certificates read again");
+                    let cert = self.files.first().map(|path| path.display());
+                    tracing::info!(
+                        cert = cert.map(tracing::field::display),
+                        "certificates read again"
+                    );
                     made.1 = new;
                 }
                 Err(error) => {
@@ -202,10 +206,13 @@ impl<T: Clone> Reloading<T> {
     }
 }
 
+fn stamps(files: &[PathBuf]) -> Vec<Option<FileStamp>> {
+    files.iter().map(|path| FileStamp::of(path)).collect()
+}
+
 impl TlsFiles {
-    fn seen(&self) -> Vec<Option<FileStamp>> {
-        let files = [&self.cert, &self.key, &self.ca];
-        files.map(|path| FileStamp::of(path)).to_vec()
+    fn paths(&self) -> Vec<PathBuf> {
+        [&self.cert, &self.key, &self.ca].map(Clone::clone).to_vec()
     }
 }
 
@@ -244,7 +251,7 @@ fn check_name(
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| wrong(path, error))?;
@@ -254,21 +261,22 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-fn key(files: &TlsFiles) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let mode = fs::metadata(&files.key)
-        .map_err(|error| wrong(&files.key, error))?
+/// Reads a private key, which not everybody may read.
+pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let mode = fs::metadata(path)
+        .map_err(|error| wrong(path, error))?
         .permissions()
         .mode();
     if mode & 0o007 != 0 {
         return Err(wrong(
-            &files.key,
+            path,
             "a private key that everybody may read; chmod o= it",
         ));
     }
-    PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong(&files.key, error))
+    PrivateKeyDer::from_pem_file(path).map_err(|error| wrong(path, error))
 }
 
-fn wrong(path: &Path, what: impl std::fmt::Display) -> TlsError {
+pub(super) fn wrong(path: &Path, what: impl std::fmt::Display) -> TlsError {
     TlsError {
         path: path.to_owned(),
         what: what.to_string(),

@@ -18,6 +18,8 @@ mod documents_contract;
 mod documents_rule;
 mod everything_killed;
 mod fleet_commands;
+mod fleet_http;
+mod fleet_http_addresses;
 mod hang_up;
 mod kube_contract;
 mod mirror_beside;

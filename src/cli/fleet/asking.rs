@@ -65,17 +65,13 @@ impl Fleet {
         sockets.any(|socket| control::ask(socket, "status").is_ok())
     }
 
-    /// The answer to a question.
-    pub(super) fn ask(&mut self, query: &FleetQuery) -> Result<Value, Complaint> {
-        let question = format!("fleet {}", query.to_word());
+    /// What the running service answers to these words; `None`: none runs.
+    fn service(&self, words: &str) -> Result<Option<Value>, Complaint> {
         for place in &self.places {
-            match control::ask(&place.socket, &question) {
+            match control::ask(&place.socket, words) {
                 // Another service has its socket there, as where two have one state directory.
                 Ok(answer) if is_of_another(&answer) => {}
-                Ok(answer) => {
-                    self.is_running = true;
-                    return checked(answer);
-                }
+                Ok(answer) => return checked(answer).map(Some),
                 Err(error) if control::is_not_running(&error) => {}
                 Err(error) => {
                     let socket = place.socket.display();
@@ -83,7 +79,24 @@ impl Fleet {
                 }
             }
         }
-        self.is_running = false;
+        Ok(None)
+    }
+
+    /// The same, where only a running service can answer.
+    pub(super) fn ask_service(&self, words: &str) -> Result<Value, Complaint> {
+        let answer = self.service(words)?;
+        answer.ok_or_else(|| {
+            Complaint::failed("no sensor runs here; name its state directory with --state-dir")
+        })
+    }
+
+    /// The answer to a question.
+    pub(super) fn ask(&mut self, query: &FleetQuery) -> Result<Value, Complaint> {
+        let answer = self.service(&format!("fleet {}", query.to_word()))?;
+        self.is_running = answer.is_some();
+        if let Some(answer) = answer {
+            return Ok(answer);
+        }
         let mut directories = self.places.iter().map(|place| &place.directory);
         let held = directories.find(|directory| directory.join(crate::sense::DATABASE).exists());
         match held {

@@ -127,6 +127,11 @@ fn count(value: &Value) -> usize {
         .unwrap_or_default()
 }
 
+pub(super) fn login(answer: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let text = answer["address"].as_str().unwrap_or_default();
+    writeln!(out, "{}", visible(text))
+}
+
 pub(super) fn versions(answer: &Value, out: Out<'_>) -> io::Result<()> {
     let rows = all(answer, "versions")
         .map(|line| ["version", "arch", "guests"].map(|key| shown(&line[key])));

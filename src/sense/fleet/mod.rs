@@ -161,6 +161,11 @@ impl Fleet {
         }
     }
 
+    /// The number that the next row of the change log gets: another one than before when something changed.
+    pub fn next_change(&self) -> u64 {
+        self.state().next_change
+    }
+
     /// How much is in the store.
     pub fn counts(&self) -> FleetCounts {
         FleetCounts {

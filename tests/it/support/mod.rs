@@ -12,6 +12,7 @@ pub mod dnf_history;
 pub mod documents;
 pub mod fake_agent;
 pub mod fixtures;
+pub mod fleet_rig;
 pub mod headers;
 pub mod held;
 pub mod https;
@@ -27,6 +28,7 @@ pub mod rpm_root;
 pub mod tap;
 pub mod tls_front;
 pub mod virt_handler;
+pub mod web;
 
 use std::time::{Duration, Instant};
 

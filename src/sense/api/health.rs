@@ -1,0 +1,64 @@
+//! How the listener of the fleet API is, for `status`.
+
+use serde_json::{Value, json};
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+/// What went wrong last, until it goes right, and what is counted.
+#[derive(Debug, Default)]
+pub(in crate::sense) struct ApiHealth {
+    error: Mutex<Option<String>>,
+    token_error: Mutex<Option<String>>,
+    faults: AtomicU64,
+    requests: AtomicU64,
+    denied: AtomicU64,
+}
+
+impl ApiHealth {
+    /// The listener cannot do its work.
+    pub(super) fn failed(&self, error: &impl Display) {
+        self.faults.fetch_add(1, Relaxed);
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    }
+
+    /// The listener does its work.
+    pub(super) fn works(&self) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether programs can show the token.
+    pub(super) fn token(&self, error: Option<String>) {
+        *self
+            .token_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// A request came.
+    pub(super) fn request(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    /// A request had no access.
+    pub(super) fn denied(&self) {
+        self.denied.fetch_add(1, Relaxed);
+    }
+
+    /// Why the listener does not do all of its work.
+    pub(in crate::sense) fn trouble(&self) -> Vec<String> {
+        let held = [&self.error, &self.token_error];
+        let errors = held.map(|held| held.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let errors = errors.into_iter().flatten();
+        errors.map(|error| format!("fleet API: {error}")).collect()
+    }
+
+    /// What `status` shows.
+    pub(in crate::sense) fn json(&self) -> Value {
+        json!({
+            "requests": self.requests.load(Relaxed),
+            "denied": self.denied.load(Relaxed),
+            "faults": self.faults.load(Relaxed),
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! How the fleet is, in one small object: for the head of a page.
+
+use super::View;
+use super::guest::{age, state_of};
+use crate::clock::{self, WallTime};
+use serde_json::{Value, json};
+
+impl View {
+    /// Guests by state, what is pending, and what is wrong.
+    pub(in crate::sense) fn summary(&self) -> Value {
+        let totals = self.totals();
+        let reasons = self.trouble(&totals);
+        let now = clock::wall_now();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "now": now.to_string(),
+            "state": if reasons.is_empty() { "ok" } else { "degraded" },
+            "reasons": reasons,
+            "deliver": self.deliver,
+            "guests": {
+                "waiting": totals.waiting,
+                "polled": totals.polled,
+                "failing": totals.failing,
+                "silent": totals.silent,
+                "new": totals.new,
+                "idle": totals.idle,
+            },
+            "oldest_unreachable": self.oldest_unreachable(),
+            "pending": {
+                "reactive": totals.slots.reactive,
+                "routine": totals.slots.routine,
+                "dead": totals.slots.dead,
+                "oldest_s": age(totals.slots.oldest, now).as_secs(),
+            },
+        })
+    }
+
+    /// The guest of which nothing was heard for the longest time, of those that do not answer.
+    fn oldest_unreachable(&self) -> Option<Value> {
+        let guests = self.guests();
+        let mut oldest: Option<(Option<WallTime>, &str, &str)> = None;
+        for (vm, guest) in guests.guests() {
+            let state = state_of(&guests, vm, guest);
+            if !matches!(state, "failing" | "silent") {
+                continue;
+            }
+            let reported = guest.row.known.is_some().then_some(guest.row.full_at);
+            let row = (reported, vm.as_str(), state);
+            // A guest that never reported is older than all.
+            if oldest.is_none_or(|held| row < held) {
+                oldest = Some(row);
+            }
+        }
+        oldest.map(|(reported, vm, state)| {
+            json!({
+                "vm": vm,
+                "state": state,
+                "reported_at": reported.map(|at| at.to_string()),
+            })
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! A client of the fleet API, over TCP or a unix socket, that sends what it is told and shows what it gets.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Bytes both ways.
+pub trait BothWays: Read + Write + Send {}
+impl<T: Read + Write + Send> BothWays for T {}
+
+/// Where the API is.
+#[derive(Clone, Debug)]
+pub enum Web {
+    Tcp(u16),
+    Unix(PathBuf),
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct WebAnswer {
+    pub code: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl WebAnswer {
+    /// The value of a header, by its name in small letters.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let found = lines.find(|(found, _)| found.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value)
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+}
+
+impl Web {
+    pub fn connect(&self) -> std::io::Result<Box<dyn BothWays>> {
+        let patience = Some(super::PATIENCE);
+        Ok(match self {
+            Self::Tcp(port) => {
+                let stream = TcpStream::connect(("127.0.0.1", *port))?;
+                stream.set_read_timeout(patience)?;
+                Box::new(stream)
+            }
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(patience)?;
+                Box::new(stream)
+            }
+        })
+    }
+
+    /// What is answered to these bytes.
+    pub fn raw(&self, request: &str) -> std::io::Result<WebAnswer> {
+        let mut stream = self.connect()?;
+        stream.write_all(request.as_bytes())?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes)?;
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok(WebAnswer {
+            code: code.unwrap_or(0),
+            head: head.to_owned(),
+            body: body.to_owned(),
+        })
+    }
+
+    /// A request with these further header lines, each with its line break.
+    pub fn ask(&self, method: &str, target: &str, headers: &str) -> WebAnswer {
+        let host = match headers.to_lowercase().contains("host: ") {
+            true => "",
+            false => "Host: localhost\r\n",
+        };
+        let request =
+            format!("{method} {target} HTTP/1.1\r\n{host}Connection: close\r\n{headers}\r\n");
+        self.raw(&request).unwrap()
+    }
+
+    pub fn get(&self, target: &str, headers: &str) -> WebAnswer {
+        self.ask("GET", target, headers)
+    }
+
+    /// The events of a stream, as they come.
+    pub fn events(&self, target: &str, headers: &str) -> WebEvents {
+        let mut stream = self.connect().unwrap();
+        write!(
+            stream,
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
+        )
+        .unwrap();
+        WebEvents(BufReader::new(stream))
+    }
+}
+
+/// A stream of server-sent events.
+pub struct WebEvents(BufReader<Box<dyn BothWays>>);
+
+impl WebEvents {
+    /// The lines up to one that begins like this, and that one.
+    pub fn until(&mut self, begin: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(
+                self.0.read_line(&mut line).unwrap(),
+                0,
+                "the stream ended: {lines:?}"
+            );
+            lines.push(line.trim_end().to_owned());
+            if line.starts_with(begin) {
+                return lines;
+            }
+        }
+    }
+
+    /// The next event: its id and data.
+    pub fn next(&mut self) -> (u64, Value) {
+        let lines = self.until("data: ");
+        let id = lines
+            .iter()
+            .rev()
+            .find_map(|line| line.strip_prefix("id: "));
+        let data = lines.last().and_then(|line| line.strip_prefix("data: "));
+        (
+            id.unwrap().parse().unwrap(),
+            serde_json::from_str(data.unwrap()).unwrap(),
+        )
+    }
+
+    /// Whether the other end closes it.
+    pub fn is_ended(&mut self) -> bool {
+        self.0.read_to_end(&mut Vec::new()).is_ok()
+    }
+}
+
+/// The address that `afferent fleet login` prints: its server, and the target.
+pub fn login_address(state: &Path) -> (String, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["fleet", "login", "--state-dir"])
+        .arg(state)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    let at = text.find("/login?").unwrap_or_else(|| panic!("{text}"));
+    (text[..at].to_owned(), text[at..].trim_end().to_owned())
+}
+
+/// The header line of a browser that opened such an address.
+pub fn session(web: &Web, state: &Path) -> String {
+    let (_, target) = login_address(state);
+    let answer = web.get(&target, "");
+    assert_eq!(answer.code, 303, "{answer:?}");
+    let cookie = answer.header("set-cookie").unwrap().split(';').next();
+    format!("Cookie: {}\r\n", cookie.unwrap())
+}
