@@ -88,6 +88,17 @@ impl Histogram {
         counts.1 += value;
     }
 
+    /// The upper bounds.
+    pub fn bounds(&self) -> &'static [f64] {
+        self.bounds
+    }
+
+    /// How often a value was in each bucket, the one without bound last.
+    pub fn counts(&self) -> Vec<u64> {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.0.clone()
+    }
+
     /// Counts a time, in seconds.
     pub fn observe_time(&self, time: Duration) {
         self.observe(time.as_secs_f64());

@@ -308,6 +308,13 @@ fn the_summary_counts_guests_and_names_the_newest_change() {
         (!summary["newest_change"].is_null()).then_some(summary)
     });
     assert_eq!(summary["newest_change"]["added"][0]["name"], "vim");
+    let latency = eventually("its latency", || {
+        let latency = rig.data("/v1/summary")["latency"].clone();
+        (latency["count"] == 1).then_some(latency)
+    });
+    let (p50, p99) = (latency["p50_s"].as_f64(), latency["p99_s"].as_f64());
+    assert!(p50.unwrap() <= p99.unwrap(), "{latency}");
+    assert_eq!(latency["minutes"].as_array().unwrap().len(), 1);
     let counts = summary["guests"].as_object().unwrap().values();
     assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), 2);
     assert_eq!(

@@ -16,6 +16,7 @@ mod access;
 mod answer;
 pub(super) mod health;
 mod host;
+mod latency;
 mod login;
 mod request;
 mod respond;
@@ -133,7 +134,13 @@ impl FleetApi {
         let mut running = JoinSet::new();
         loop {
             running.spawn(self.listener.clone().serve(responder.clone()));
-            if let Some(Err(error)) = running.join_next().await {
+            let ended = loop {
+                tokio::select! {
+                    ended = running.join_next() => break ended,
+                    () = tokio::time::sleep(latency::NOTE_EVERY) => responder.note_latency(),
+                }
+            };
+            if let Some(Err(error)) = ended {
                 tracing::error!(%error, "the listener of the fleet API failed; it begins anew");
                 self.health.failed(&error);
             }

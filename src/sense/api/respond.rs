@@ -3,6 +3,7 @@
 use super::access::Access;
 use super::answer::{self, Kind};
 use super::health::ApiHealth;
+use super::latency::LatencyWindow;
 use super::request::{self, ApiCall, BadRequest, StaticFile};
 use super::stream::ChangeStreams;
 use crate::blocking::Blocking;
@@ -15,7 +16,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 
@@ -39,6 +40,7 @@ pub(super) struct Responder {
     health: Arc<ApiHealth>,
     streams: Arc<ChangeStreams>,
     permits: Arc<Semaphore>,
+    latency: Arc<Mutex<LatencyWindow>>,
     has_tls: bool,
 }
 
@@ -50,14 +52,24 @@ impl Responder {
         has_tls: bool,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(QUESTIONS));
+        let counted = &questions.view.metrics.reactive_latency;
+        let latency = LatencyWindow::new(counted.bounds(), clock::wall_now(), counted.counts());
         Self {
             streams: Arc::new(ChangeStreams::new(questions.clone(), permits.clone())),
             questions,
             access,
             health,
             permits,
+            latency: Arc::new(Mutex::new(latency)),
             has_tls,
         }
+    }
+
+    /// Notes the latencies that were counted until now.
+    pub(super) fn note_latency(&self) {
+        let counts = self.questions.view.metrics.reactive_latency.counts();
+        let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        latency.note(clock::wall_now(), counts);
     }
 
     async fn answer(&self, request: &Parts, connection: &HttpConnection) -> HttpResponse {
@@ -160,8 +172,15 @@ impl Responder {
     }
 
     async fn summary(&self) -> HttpResponse {
-        self.beside(|questions| match questions.summary() {
-            Ok(summary) => answer::data(StatusCode::OK, &summary),
+        let latency = self.latency.clone();
+        self.beside(move |questions| match questions.summary() {
+            Ok(mut summary) => {
+                let counts = questions.view.metrics.reactive_latency.counts();
+                let latency = latency.lock().unwrap_or_else(PoisonError::into_inner);
+                summary["latency"] = latency.json(&counts);
+                drop(latency);
+                answer::data(StatusCode::OK, &summary)
+            }
             Err(error) => answer::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         })
         .await
