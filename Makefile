@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench instructions scale fuzz lint check-packaging check-reproducible check-kube v0.1.0 oci help
+.PHONY: check-page check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench instructions scale fuzz lint check-packaging check-reproducible check-kube v0.1.0 oci help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -120,6 +120,12 @@ check-packaging:
 #: make oci       the OCI image of the static binary, in target/afferent.oci.tar (OCI_ARGS="--ca FILE" and others)
 oci: static
 	packaging/oci/build.sh target/afferent.oci.tar $(OCI_ARGS)
+
+#: make check-page   the page of the fleet in a headless Chromium, in front of a real sensor; skipped where there is none
+check-page:
+	packaging/install-deps.sh page || echo "check-page: without what could not be installed"
+	cargo build --locked
+	python3 -B tests/page/test_page.py $${CARGO_TARGET_DIR:-target}/debug/afferent
 
 #: make check-sbom   bills of materials of every database of the tests, judged by validators of others
 check-sbom:

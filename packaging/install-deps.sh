@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what a group of tasks needs and this machine lacks; does nothing where all is there.
-# Usage: packaging/install-deps.sh GROUP...     groups: test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy
+# Usage: packaging/install-deps.sh GROUP...     groups: test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy page
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -121,12 +121,20 @@ needs() {
 		python3             python3               python3
 		END
         ;;
+    page) cat <<-'END'
+		/usr/bin/chromium*  chromium              chromium
+		chromedriver        chromium-driver       chromedriver
+		python3             python3               python3
+		rpm                 rpm                   rpm
+		rpmbuild            rpm                   rpm-build
+		END
+        ;;
     nats) cat <<-'END'
 		=nats-server        nats-server           nats-server
 		END
         ;;
     *)
-        echo "install-deps: no group '$1' (test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy)" >&2
+        echo "install-deps: no group '$1' (test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy page)" >&2
         exit 2
         ;;
     esac

@@ -1,0 +1,130 @@
+"""A headless Chromium, driven over HTTP as the W3C's WebDriver has it."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+# What can be observed is waited for this long: far longer than it takes on a busy machine.
+PATIENCE = 90
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+# Keys as WebDriver writes them.
+TAB, ENTER, SPACE, DOWN, UP, END, HOME = "\ue004", "\ue007", " ", "\ue015", "\ue013", "\ue010", "\ue011"
+
+
+def program():
+    """Debian's Chromium, or Fedora's."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def is_here():
+    return bool(program() and shutil.which("chromedriver"))
+
+
+def eventually(what, look, patience=PATIENCE):
+    """Looks again and again until there is something to see."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        seen = look()
+        if seen:
+            return seen
+        time.sleep(0.02)
+    raise AssertionError(f"waited in vain: {what}")
+
+
+class Browser:
+    def __init__(self, downloads, width=1280, height=900):
+        self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+        self.session = None
+        try:
+            for line in self.driver.stdout:
+                found = re.search(r"successfully on port (\d+)", line)
+                if found:
+                    break
+            self.base = f"http://127.0.0.1:{found.group(1)}/session"
+            arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run",
+                         "--disable-component-update", "--disable-background-networking", "--no-proxy-server",
+                         f"--window-size={width},{height}"]
+            options = {"args": arguments, "binary": program(),
+                       "prefs": {"download.default_directory": str(downloads)}}
+            wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+            answer = self._send("POST", self.base, {"capabilities": {"alwaysMatch": wanted}})
+            self.session = f"{self.base}/{answer['sessionId']}"
+            self.ask("POST", "/timeouts", {"script": PATIENCE * 1000})
+            self.cdp("Emulation.setTimezoneOverride", timezoneId="UTC")
+        except BaseException:
+            self.close()
+            raise
+
+    def _send(self, method, url, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=2 * PATIENCE) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            value = json.load(error)["value"]
+            raise AssertionError(f"{method} {url}: {value['error']}: {value['message']}") from None
+
+    def ask(self, method, path, body=None):
+        return self._send(method, self.session + path, body)
+
+    def close(self):
+        if self.session:
+            self.ask("DELETE", "")
+            self.session = None
+        self.driver.terminate()
+        self.driver.wait()
+        self.driver.stdout.close()
+
+    def cdp(self, command, **parameters):
+        """A command of the browser's own protocol."""
+        return self.ask("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def size(self, width, height, is_phone=False):
+        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=is_phone)
+
+    def open(self, url):
+        self.ask("POST", "/url", {"url": url})
+
+    def run(self, script, *arguments):
+        return self.ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
+
+    def wait(self, what, script, *arguments):
+        """Waits until a script returns something that is true, and gives it."""
+        return eventually(what, lambda: self.run(script, *arguments))
+
+    def view(self, address):
+        """Goes to a view of the page as a link of it would."""
+        self.run("location.hash = arguments[0]", address)
+
+    def find(self, selector):
+        return self.ask("POST", "/element", {"using": "css selector", "value": selector})[ELEMENT]
+
+    def click(self, selector):
+        self.ask("POST", f"/element/{self.find(selector)}/click", {})
+
+    def type(self, selector, text):
+        element = self.find(selector)
+        self.ask("POST", f"/element/{element}/clear", {})
+        self.ask("POST", f"/element/{element}/value", {"text": text})
+
+    def keys(self, *keys):
+        """Presses keys, wherever the focus is."""
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
+
+    def console(self):
+        """What the console got since this was last asked."""
+        return self.ask("POST", "/se/log", {"type": "browser"})
+
+    def accessible(self):
+        """The accessibility tree: role, name and properties of every node that is not ignored."""
+        nodes = self.cdp("Accessibility.getFullAXTree")["nodes"]
+        value = lambda node, key: node.get(key, {}).get("value", "")
+        return [(value(node, "role"), value(node, "name"), {p["name"]: p["value"].get("value") for p in node.get("properties", [])})
+                for node in nodes if not node["ignored"]]
