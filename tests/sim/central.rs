@@ -71,6 +71,8 @@ impl Mode {
 #[derive(Default)]
 pub(crate) struct State {
     mode: Mode,
+    /// No fault comes any more.
+    is_retired: bool,
     /// Guests for which documents are forbidden.
     pub(crate) forbidden: BTreeSet<String>,
     /// Guests whose content is refused.
@@ -157,9 +159,18 @@ impl Central {
         self.with(|state| state.failures.get(vm).copied().unwrap_or(0))
     }
 
+    /// It is well, and stays so.
+    pub(crate) fn retire_modes(&self) {
+        self.set_mode(Mode::Well);
+        self.with(|state| state.is_retired = true);
+    }
+
     /// Treats everybody like this from now on.
     pub(crate) fn set_mode(&self, mode: Mode) {
         self.with(|state| {
+            if state.is_retired {
+                return;
+            }
             state.mode = mode;
             state.well_since = (mode == Mode::Well).then(Instant::now);
         });

@@ -1,5 +1,6 @@
 //! The invariants that are checked from outside, at every step or at the end; `docs/testing.md` lists all.
 
+use crate::guest::Packages;
 use crate::sensor::{POLL, Sensor};
 use crate::world::World;
 use afferent::clock;
@@ -33,9 +34,9 @@ const STORE: (usize, usize) = (4 << 20, 64 << 10);
 /// Bytes of an agent's store: one small report.
 const AGENT_STORE: usize = 4 << 20;
 
-/// Whether a document of the guest waits in the queue of Central.
-fn is_pending(engine: &Engine, vm: &VmId) -> bool {
-    let state = engine.sinks[0].queue.state();
+/// Whether a document of the guest waits in the queue of a sink.
+fn is_pending(engine: &Engine, sink: usize, vm: &VmId) -> bool {
+    let state = engine.sinks[sink].queue.state();
     state.queue().slot(vm).is_some()
 }
 
@@ -77,13 +78,16 @@ impl World {
             let guest = self.guests[vm.as_str()].lock().unwrap();
             let is_current = |digest| guest.agent.digest() == Some(digest);
             let known = known.row.known.map(|known| known.digest);
-            if !known.is_some_and(is_current) || is_pending(engine, vm) {
+            if !known.is_some_and(is_current) {
                 continue;
             }
-            let delivered = self.central.delivered(&sensor.name, vm.as_str());
-            if guest.agent.found.is_some() && delivered != guest.agent.found {
-                let what = "invariant 3: it was pulled, and is nowhere";
-                self.central.broken(vm.as_str(), what);
+            for (n, sink) in self.sinks() {
+                let delivered = sink.delivered(&sensor.name, vm.as_str());
+                let is_there = is_pending(engine, n, vm) || delivered == guest.agent.found;
+                if guest.agent.found.is_some() && !is_there {
+                    let what = format!("invariant 3: it was pulled, and is nowhere for sink {n}");
+                    self.central.broken(vm.as_str(), &what);
+                }
             }
         }
     }
@@ -231,38 +235,45 @@ impl World {
             for name in sensor.listed.keys() {
                 let vm: VmId = name.parse().unwrap();
                 let guest = self.guests[name].lock().unwrap();
-                let delivered = self.central.delivered(&sensor.name, name);
-                let is_other = delivered.as_ref() != Some(&guest.packages);
-                if is_other && !is_pending(engine, &vm) {
-                    let (kind, installed) = (guest.kind, &guest.packages);
-                    let what = format!(
-                        "invariant 2: {} takes {delivered:?} for what is installed, which is {installed:?} ({kind:?})",
-                        sensor.name
-                    );
-                    self.central.broken(name, &what);
+                for (n, sink) in self.sinks() {
+                    let delivered = sink.delivered(&sensor.name, name);
+                    let is_other = delivered.as_ref() != Some(&guest.packages);
+                    if is_other && !is_pending(engine, n, &vm) {
+                        let (kind, installed) = (guest.kind, &guest.packages);
+                        let what = format!(
+                            "invariant 2: {} takes {delivered:?} for what is installed at sink {n}, which is {installed:?} ({kind:?})",
+                            sensor.name
+                        );
+                        self.central.broken(name, &what);
+                    }
                 }
             }
         }
     }
 
-    /// Invariant 2: Central's state of every guest equals what is installed.
+    /// Invariant 2: the state of every guest at each sink equals what is installed.
     pub(crate) fn check_central(&self) {
         for (name, guest) in self.guests.iter() {
             let installed = guest.lock().unwrap().packages.clone();
-            let known = self.central.packages_of(name);
-            if known.as_ref() == Some(&installed) {
-                continue;
+            for (n, sink) in self.sinks() {
+                let known = sink.packages_of(name);
+                if known.as_ref() != Some(&installed) {
+                    self.report_other(n, name, &known, &installed);
+                }
             }
-            let vm: VmId = name.parse().unwrap();
-            let slots = self.sensors.iter().filter_map(|sensor| {
-                let engine = sensor.engine.as_ref()?;
-                engine.sinks[0].queue.state().queue().slot(&vm).cloned()
-            });
-            let what = format!(
-                "invariant 2: Central has {known:?}, installed is {installed:?}; pending: {:?}",
-                slots.collect::<Vec<_>>()
-            );
-            self.central.broken(name, &what);
         }
+    }
+
+    fn report_other(&self, n: usize, name: &str, known: &Option<Packages>, installed: &Packages) {
+        let vm: VmId = name.parse().unwrap();
+        let slots = self.sensors.iter().filter_map(|sensor| {
+            let engine = sensor.engine.as_ref()?;
+            engine.sinks[n].queue.state().queue().slot(&vm).cloned()
+        });
+        let what = format!(
+            "invariant 2: sink {n} has {known:?}, installed is {installed:?}; pending: {:?}",
+            slots.collect::<Vec<_>>()
+        );
+        self.central.broken(name, &what);
     }
 }

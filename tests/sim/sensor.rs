@@ -74,7 +74,7 @@ struct WatchedSink {
     disk: TornDisk,
     order: Arc<Mutex<Order>>,
     /// Set once the engine runs.
-    pending: Arc<Mutex<Weak<SinkQueue>>>,
+    pending: Mutex<Weak<SinkQueue>>,
 }
 
 impl WatchedSink {
@@ -143,7 +143,7 @@ pub(crate) struct Sensor {
     /// Documents that were seen in the queue, and since when at the same place.
     pub(crate) queued: RefCell<BTreeMap<VmId, (QueuePlace, Instant)>>,
     guests: Arc<BTreeMap<String, SharedGuest>>,
-    central: Central,
+    sinks: [Central; 2],
     trace: Trace,
     started: Instant,
     roster_file: PathBuf,
@@ -160,7 +160,7 @@ impl Sensor {
         name: &str,
         dir: &std::path::Path,
         guests: Arc<BTreeMap<String, SharedGuest>>,
-        central: Central,
+        sinks: [Central; 2],
         trace: Trace,
         listed: BTreeSet<String>,
     ) -> Self {
@@ -176,7 +176,7 @@ impl Sensor {
             well_since: Arc::new(Mutex::new(Some(started))),
             queued: RefCell::default(),
             guests,
-            central,
+            sinks,
             trace,
             started,
             roster_file: dir.join(name),
@@ -300,21 +300,26 @@ impl Sensor {
             }
         })));
         self.order = Arc::default();
-        let pending = Arc::new(Mutex::new(Weak::new()));
-        let sink = WatchedSink {
-            sensor: self.name.clone(),
-            central: self.central.clone(),
-            disk: self.disk.clone(),
-            order: self.order.clone(),
-            pending: pending.clone(),
-        };
+        let orders = [self.order.clone(), Arc::default()];
+        let watched = self.sinks.iter().zip(orders).map(|(central, order)| {
+            Arc::new(WatchedSink {
+                sensor: self.name.clone(),
+                central: central.clone(),
+                disk: self.disk.clone(),
+                order,
+                pending: Mutex::default(),
+            })
+        });
+        let watched: Vec<Arc<WatchedSink>> = watched.collect();
+        let names = [SinkName::default(), "second".parse().unwrap()];
+        let sinks = watched.iter().zip(names).map(|(sink, name)| SinkParts {
+            name,
+            sink: sink.clone(),
+            policy: QueuePolicy::default(),
+        });
         let engine = Engine::start(Parts {
             store,
-            sinks: vec![SinkParts {
-                name: SinkName::default(),
-                sink: Arc::new(sink),
-                policy: QueuePolicy::default(),
-            }],
+            sinks: sinks.collect(),
             dial: Arc::new(SimulatedDial {
                 guests: self.guests.clone(),
                 trace: self.trace.clone(),
@@ -329,7 +334,9 @@ impl Sensor {
             metrics: Arc::new(Metrics::new()),
         });
         let engine = engine.expect("a disk after a crash can be read");
-        *pending.lock().unwrap() = Arc::downgrade(&engine.sinks[0].queue);
+        for (watched, sink) in watched.iter().zip(&engine.sinks) {
+            *watched.pending.lock().unwrap() = Arc::downgrade(&sink.queue);
+        }
         self.engine = Some(engine);
     }
 

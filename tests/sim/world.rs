@@ -44,6 +44,8 @@ pub(crate) struct World {
     /// The sensor of each guest, whether it is in the roster or not.
     home: BTreeMap<String, usize>,
     pub(crate) central: Central,
+    /// The second sink of every sensor: what happens to Central happens to it afterwards.
+    pub(crate) second: Central,
     _dir: tempfile::TempDir,
 }
 
@@ -58,7 +60,7 @@ pub(crate) async fn run(seed: u64, size: Size, plan: Vec<Step>) -> Ended {
         let random = fastrand::Rng::with_seed(seed);
         world.play(random, event);
         // The first broken invariant is the one to look at.
-        if world.central.with(|state| !state.broken.is_empty()) {
+        if world.is_broken() {
             break;
         }
     }
@@ -82,19 +84,20 @@ impl World {
             .map(|(n, name)| (name.clone(), n % size.sensors))
             .collect();
         let guests = Arc::new(guests);
-        let central = Central::new(trace.clone());
+        let (central, second) = (Central::new(trace.clone()), Central::new(trace.clone()));
         let sensors = (0..size.sensors).map(|n| {
             let of = |(name, at): (&String, &usize)| (*at == n).then(|| name.clone());
             let listed: BTreeSet<String> = home.iter().filter_map(of).collect();
-            let (central, trace) = (central.clone(), trace.clone());
+            let (sinks, trace) = ([central.clone(), second.clone()], trace.clone());
             let name = format!("sensor-{n}");
-            Sensor::new(&name, dir.path(), guests.clone(), central, trace, listed)
+            Sensor::new(&name, dir.path(), guests.clone(), sinks, trace, listed)
         });
         Self {
             sensors: sensors.collect(),
             guests,
             home,
             central,
+            second,
             _dir: dir,
             trace,
         }
@@ -157,11 +160,24 @@ impl World {
         let what = format!("it is {mode:?} for {time:.0?}");
         self.trace.event("central", &what);
         self.central.set_mode(mode);
-        let central = self.central.clone();
+        let (central, second) = (self.central.clone(), self.second.clone());
         tokio::spawn(async move {
             sleep(time).await;
             central.set_mode(Mode::Well);
+            second.set_mode(mode);
+            sleep(time).await;
+            second.set_mode(Mode::Well);
         });
+    }
+
+    /// Both sinks, with the place of their queue.
+    pub(crate) fn sinks(&self) -> impl Iterator<Item = (usize, &Central)> {
+        [&self.central, &self.second].into_iter().enumerate()
+    }
+
+    fn is_broken(&self) -> bool {
+        self.sinks()
+            .any(|(_, sink)| sink.with(|state| !state.broken.is_empty()))
     }
 
     fn wave(&self, random: &mut fastrand::Rng, guests: usize) {
@@ -340,7 +356,7 @@ impl World {
     /// Everything becomes well; after the quiet period Central must know what is installed.
     async fn end(mut self) -> Ended {
         let mut replayed = 0;
-        if self.central.with(|state| state.broken.is_empty()) {
+        if !self.is_broken() {
             self.check();
             self.be_well();
             sleep(SETTLED).await;
@@ -357,9 +373,13 @@ impl World {
                 engine.kill();
             }
         }
-        let (broken, taken) = self
-            .central
-            .with(|state| (std::mem::take(&mut state.broken), state.taken));
+        let (mut broken, mut taken) = (Vec::new(), 0);
+        for (_, sink) in self.sinks() {
+            sink.with(|state| {
+                broken.append(&mut state.broken);
+                taken += state.taken;
+            });
+        }
         Ended {
             broken,
             hash: self.trace.hash(),
@@ -378,6 +398,8 @@ impl World {
             guest.end_transaction();
         }
         self.central.set_mode(Mode::Well);
+        // What was to come for it afterwards comes before this, or not at all.
+        self.second.retire_modes();
         self.central.with(|state| {
             state.refused.clear();
             state.forbidden.clear();
