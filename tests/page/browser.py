@@ -1,6 +1,7 @@
 """A headless Chromium, driven over HTTP as the W3C's WebDriver has it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -37,7 +38,9 @@ def eventually(what, look, patience=PATIENCE):
 
 class Browser:
     def __init__(self, downloads, width=1280, height=900):
-        self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+        # The browser leaves directories of its own behind.
+        environment = dict(os.environ, TMPDIR=str(downloads))
+        self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True, env=environment)
         self.session = None
         try:
             for line in self.driver.stdout:

@@ -23,7 +23,7 @@ def main():
     test_page.PROGRAM, file = os.path.abspath(sys.argv[1]), sys.argv[2]
     end = time.monotonic() + 60 * float(sys.argv[3] if len(sys.argv) > 3 else 5)
     draw = random.Random(7)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         scratch = pathlib.Path(scratch)
         guests = fleet.make(240)
         more = ["--vm", f"db-241=unix:{scratch / 'nobody.sock'}"]

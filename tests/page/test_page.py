@@ -93,7 +93,7 @@ class PageTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.scratch = pathlib.Path(tempfile.mkdtemp(prefix="afferent-page-"))
-        cls.addClassCleanup(shutil.rmtree, cls.scratch)
+        cls.addClassCleanup(shutil.rmtree, cls.scratch, ignore_errors=True)
         cls.prepare()
         made = cls.guests()
         cls.sensor = Sensor(cls.scratch / "sensor", made, cls.more)
