@@ -38,7 +38,7 @@ maps=(
     "/usr/lib/rustlib/src/rust=/rust"
     "/usr/src/rustc=/rust"
 )
-flags=(-C target-feature=+crt-static)
+flags=(-C target-feature=+crt-static -C strip=symbols)
 # Reports are compressed at level 1, which is the fast strategy: the others of zstd are 291 kB (measured with
 # x86-64 and glibc; what is compressed is the same to the byte).
 cflags=
@@ -154,6 +154,7 @@ if [ "$arch" = "$host" ]; then
     # ldd fails on a static executable, with these words.
     (ldd "$built" 2>&1 || true) | grep -Eq 'not a dynamic executable|statically linked' || refuse "is dynamic for ldd"
 fi
+file -b "$built" | grep -q 'not stripped' && refuse "has symbols"
 size=$(stat -c %s "$built")
 [ "$size" -le $limit ] || refuse "has $size bytes, more than $limit"
 if grep -aqF -e "$root" -e "$cargo_home" "$built"; then refuse "shows a path of the machine that built it"; fi
