@@ -1,5 +1,6 @@
 //! `afferent sense --deliver nats://...&format=cyclonedx` and a real NATS server: bills of materials instead of reports.
 
+use crate::support::documents;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::nats_server::{Consumer, JETSTREAM, NatsServer, STREAM, Stored};
@@ -29,14 +30,7 @@ fn bom_url(server: &NatsServer) -> String {
 /// Names of the packages, sorted.
 fn packages(stored: &Stored) -> Vec<String> {
     let bom: Value = serde_json::from_slice(&stored.body).unwrap();
-    assert_eq!(bom["bomFormat"], "CycloneDX");
-    let components = bom["components"].as_array().unwrap().iter();
-    let packages = components.filter(|it| it["type"] == "library");
-    let mut names: Vec<String> = packages
-        .map(|it| it["name"].as_str().unwrap().to_owned())
-        .collect();
-    names.sort();
-    names
+    documents::packages_of_bom(&bom)
 }
 
 /// Waits until the stream has the bill of materials of what the guest has now.

@@ -1,6 +1,7 @@
 //! `afferent sense --deliver sbom:DIR`: a bill of materials of every guest, whole at every moment.
 
 use crate::support::agent::Launch;
+use crate::support::documents;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::fixtures;
@@ -61,14 +62,7 @@ impl World {
 fn packages_in(file: &Path) -> Option<Vec<String>> {
     let text = fs::read(file).ok()?;
     let bom: Value = serde_json::from_slice(&text).expect("a whole document");
-    assert_eq!(bom["bomFormat"], "CycloneDX");
-    let components = bom["components"].as_array().unwrap().iter();
-    let packages = components.filter(|it| it["type"] == "library");
-    let mut names: Vec<String> = packages
-        .map(|it| it["name"].as_str().unwrap().to_owned())
-        .collect();
-    names.sort();
-    Some(names)
+    Some(documents::packages_of_bom(&bom))
 }
 
 #[test]

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 # What can be observed is waited for this long: far longer than it takes on a busy machine.
-PATIENCE = 90
+LONGEST_WAIT = 90
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 # Keys as WebDriver writes them.
 TAB, ENTER, SPACE, DOWN, UP, END, HOME = "\ue004", "\ue007", " ", "\ue015", "\ue013", "\ue010", "\ue011"
@@ -25,9 +25,9 @@ def is_here():
     return bool(program() and shutil.which("chromedriver"))
 
 
-def eventually(what, look, patience=PATIENCE):
+def eventually(what, look, timeout=LONGEST_WAIT):
     """Looks again and again until there is something to see."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     while time.monotonic() < end:
         seen = look()
         if seen:
@@ -56,7 +56,7 @@ class Browser:
             wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
             answer = self._send("POST", self.base, {"capabilities": {"alwaysMatch": wanted}})
             self.session = f"{self.base}/{answer['sessionId']}"
-            self.ask("POST", "/timeouts", {"script": PATIENCE * 1000})
+            self.ask("POST", "/timeouts", {"script": LONGEST_WAIT * 1000})
             self.cdp("Emulation.setTimezoneOverride", timezoneId="UTC")
         except BaseException:
             self.close()
@@ -67,7 +67,7 @@ class Browser:
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=2 * PATIENCE) as answer:
+            with opener.open(request, timeout=2 * LONGEST_WAIT) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             value = json.load(error)["value"]

@@ -1,8 +1,8 @@
 //! Central over HTTP/1.1, answering as a test wants.
 
-use super::documents;
+use super::{documents, http_request};
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -129,14 +129,8 @@ fn converse(
     remembers: &AtomicBool,
 ) {
     let mut reader = BufReader::new(stream);
-    while let Some((headers, body)) = request(&mut reader) {
-        let header = |name: &str| {
-            headers.iter().find_map(|line| {
-                let (key, value) = line.split_once(':')?;
-                key.eq_ignore_ascii_case(name)
-                    .then(|| value.trim().to_owned())
-            })
-        };
+    while let Some((head, body)) = http_request::read(&mut reader, stream) {
+        let header = |name: &str| http_request::header(&head, name).map(str::to_owned);
         let body = match header("content-encoding").as_deref() {
             Some("gzip") => {
                 let mut plain = Vec::new();
@@ -196,26 +190,4 @@ fn converse(
             return;
         }
     }
-}
-
-fn request(reader: &mut impl BufRead) -> Option<(Vec<String>, Vec<u8>)> {
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim_end() {
-            "" => break,
-            line => headers.push(line.to_owned()),
-        }
-    }
-    let len = headers.iter().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        key.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse::<usize>().ok())?
-    });
-    let mut body = vec![0; len.unwrap_or(0)];
-    reader.read_exact(&mut body).ok()?;
-    Some((headers, body))
 }

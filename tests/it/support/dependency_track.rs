@@ -4,10 +4,11 @@
 //! Every bill of materials that it takes is kept; with `AFFERENT_KEEP_UPLOADS` set to a directory, there as
 //! a file, too, for a validator of others.
 
+use super::{documents, http_request};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -107,13 +108,7 @@ impl DependencyTrack {
     pub fn packages(&self, name: &str, version: &str) -> Option<Vec<String>> {
         let state = self.state();
         let project = state.projects.get(&(name.into(), version.into()))?;
-        let components = project.boms.last()?["components"].as_array()?.iter();
-        let packages = components.filter(|it| it["type"] == "library");
-        let mut names: Vec<String> = packages
-            .map(|it| it["name"].as_str().unwrap().to_owned())
-            .collect();
-        names.sort();
-        Some(names)
+        Some(documents::packages_of_bom(project.boms.last()?))
     }
 
     /// Number of bills of materials that it took.
@@ -151,7 +146,7 @@ fn invalid(errors: &[&str]) -> Answer {
 
 fn converse(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) {
     let mut reader = BufReader::new(stream);
-    while let Some((head, body)) = request(&mut reader, stream) {
+    while let Some((head, body)) = http_request::read(&mut reader, stream) {
         let (status, kind, said) = answer(&head, &body, shared);
         shared.0.lock().unwrap().answered.push(status);
         let length = said.len();
@@ -162,35 +157,6 @@ fn converse(stream: &TcpStream, shared: &(Mutex<State>, Condvar)) {
             return;
         }
     }
-}
-
-/// The lines before the body, and the body.
-fn request(reader: &mut impl BufRead, mut stream: &TcpStream) -> Option<(Vec<String>, Vec<u8>)> {
-    let mut head = Vec::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim_end() {
-            "" => break,
-            line => head.push(line.to_owned()),
-        }
-    }
-    if header(&head, "expect").is_some() {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
-    }
-    let length = header(&head, "content-length").map_or(0, |it| it.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some((head, body))
-}
-
-fn header<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
-    head.iter().skip(1).find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim())
-    })
 }
 
 fn answer(head: &[String], body: &[u8], shared: &(Mutex<State>, Condvar)) -> Answer {
@@ -204,10 +170,13 @@ fn answer(head: &[String], body: &[u8], shared: &(Mutex<State>, Condvar)) -> Ans
     if let Some((status, said)) = state.answers.pop_front() {
         return text(status, said);
     }
-    if header(head, "x-api-key") != Some(state.key.as_str()) {
+    if http_request::header(head, "x-api-key") != Some(state.key.as_str()) {
         return text(401, "");
     }
-    let parts = match parts(header(head, "content-type").unwrap_or_default(), body) {
+    let parts = match parts(
+        http_request::header(head, "content-type").unwrap_or_default(),
+        body,
+    ) {
         Ok(parts) => parts,
         Err(fault) => {
             state.faults.push(fault);

@@ -181,3 +181,15 @@ fn close(schema: &mut Value) {
         several.iter_mut().for_each(close);
     }
 }
+
+/// Names of the packages in a bill of materials, sorted.
+pub fn packages_of_bom(bom: &Value) -> Vec<String> {
+    assert_eq!(bom["bomFormat"], "CycloneDX");
+    let components = bom["components"].as_array().unwrap().iter();
+    let packages = components.filter(|it| it["type"] == "library");
+    let mut names: Vec<String> = packages
+        .map(|it| it["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}

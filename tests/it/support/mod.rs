@@ -15,6 +15,7 @@ pub mod fixtures;
 pub mod fleet_rig;
 pub mod headers;
 pub mod held;
+pub mod http_request;
 pub mod https;
 pub mod kube_api;
 pub mod kubeconfig;
@@ -33,7 +34,7 @@ pub mod web;
 use std::time::{Duration, Instant};
 
 /// What can be observed is waited for this long: far longer than it takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 /// Looks again and again until there is something to see.
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
@@ -43,7 +44,7 @@ pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 /// The same, with a better explanation.
 pub fn eventually_or<T>(mut look: impl FnMut() -> Option<T>, explain: impl FnOnce() -> T) -> T {
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < LONGEST_WAIT {
         if let Some(seen) = look() {
             return seen;
         }

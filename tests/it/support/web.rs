@@ -41,16 +41,16 @@ impl WebAnswer {
 
 impl Web {
     pub fn connect(&self) -> std::io::Result<Box<dyn BothWays>> {
-        let patience = Some(super::PATIENCE);
+        let longest = Some(super::LONGEST_WAIT);
         Ok(match self {
             Self::Tcp(port) => {
                 let stream = TcpStream::connect(("127.0.0.1", *port))?;
-                stream.set_read_timeout(patience)?;
+                stream.set_read_timeout(longest)?;
                 Box::new(stream)
             }
             Self::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(patience)?;
+                stream.set_read_timeout(longest)?;
                 Box::new(stream)
             }
         })
