@@ -57,6 +57,7 @@ pub mod store;
 pub mod telemetry;
 pub mod transport;
 mod watch;
+pub mod web;
 
 // commands: one folder per subcommand
 pub mod mirror;

@@ -2,9 +2,9 @@
 
 use super::options::{ConfigError, Settings, parse};
 use crate::listen::HttpAddress;
-use crate::sense::FleetListen;
 use crate::telemetry::scrape;
 use crate::transport::CertificateFiles;
+use crate::web::WebListen;
 
 /// Settings that mean nothing without an address.
 const OF_ADDRESS: [&str; 4] = [
@@ -15,7 +15,7 @@ const OF_ADDRESS: [&str; 4] = [
 ];
 
 /// Where the fleet is answered for, if it is.
-pub(super) fn configured(settings: &Settings) -> Result<Option<FleetListen>, ConfigError> {
+pub(super) fn configured(settings: &Settings) -> Result<Option<WebListen>, ConfigError> {
     let wrong = |key: &str, what: &str| Err(ConfigError::new(settings.text(key).1, key, what));
     let address: Option<HttpAddress> = settings.optional("fleet_listen", parse::any)?;
     let Some(address) = address else {
@@ -51,13 +51,13 @@ pub(super) fn configured(settings: &Settings) -> Result<Option<FleetListen>, Con
             "is the address of metrics; it needs one of its own",
         );
     }
-    let host = |text: &str| match FleetListen::is_host(text) {
+    let host = |text: &str| match WebListen::is_host(text) {
         true => Ok(text.to_owned()),
         false => Err(format!(
             "{text:?} is not a name such as fleet.example.org, without a port"
         )),
     };
-    Ok(Some(FleetListen {
+    Ok(Some(WebListen {
         address,
         tls,
         token_file: file("fleet_token_file")?,

@@ -32,7 +32,7 @@ pub mod status;
 use crate::kube::{KubeSource, TlsChoice};
 use crate::store::{Limits, StoreError};
 use crate::transport::{AgentName, TlsError, TlsFiles};
-pub use api::FleetListen;
+use crate::web::WebListen;
 use deliver::sink::{SinkAddress, SinkOptions};
 use fleet::FleetLimits;
 pub use follow::ReadConfig;
@@ -78,7 +78,7 @@ pub struct SenseConfig {
     /// How much of the fleet's history is kept; `None`: there is no fleet store.
     pub fleet: Option<FleetLimits>,
     /// Where the fleet is answered for over HTTP.
-    pub fleet_listen: Option<FleetListen>,
+    pub fleet_listen: Option<WebListen>,
     /// What is kept of databases that were moved aside because they were damaged.
     pub damaged: Limits,
     /// Between two polls of a guest that cannot hold a wait.

@@ -8,7 +8,6 @@ mod shared;
 mod sinks;
 mod summary;
 
-use super::api::health::ApiHealth;
 use super::fleet::Fleet;
 use super::mapping::read::MappingSource;
 use super::mapping::run::SharedPushes;
@@ -23,6 +22,7 @@ use crate::clock;
 use crate::report::VmId;
 use crate::telemetry::metrics::Page;
 use crate::telemetry::scrape::Health;
+use crate::web::WebHealth;
 pub(super) use guest::state_of;
 use guest::{GuestView, age};
 use serde::Serialize;
@@ -45,7 +45,7 @@ pub struct View {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The listener of the fleet API, if there is one.
-    pub(super) api: Option<Arc<ApiHealth>>,
+    pub(super) api: Option<Arc<WebHealth>>,
     /// The fleet store, if there is one.
     pub fleet: Option<Arc<Fleet>>,
     /// The sources of the roster.

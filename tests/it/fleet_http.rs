@@ -96,7 +96,9 @@ fn files_of_the_page_are_for_everybody_and_load_nothing_from_elsewhere() {
     let rig = FleetRig::on_tcp(1);
     for (target, kind) in [
         ("/", "text/html"),
+        ("/shell.js", "text/javascript"),
         ("/app.js", "text/javascript"),
+        ("/shell.css", "text/css"),
         ("/style.css", "text/css"),
         ("/openapi.json", "application/json"),
     ] {

@@ -38,6 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["clock", "transport"]),
     ("transport", &["wire", "clock"]),
     ("watch", &["root"]),
+    ("web", &["clock", "listen", "transport"]),
     // commands
     (
         "serve",
@@ -68,6 +69,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "listen",
             "nats",
             "telemetry",
+            "web",
         ],
     ),
     (
@@ -93,6 +95,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "kube",
             "listen",
             "inventory",
+            "web",
         ],
     ),
 ];
@@ -130,7 +133,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ),
     ("twox_hash::", &["report/mapping.rs", "sense/fleet/"]),
     ("ring::digest", &["kube/websocket.rs"]),
-    ("ring::rand", &["sense/api/secret.rs"]),
+    ("ring::rand", &["web/secret.rs"]),
     ("serde_yaml_ng::", &["kube/kubeconfig.rs"]),
     ("argh", &["cli/"]),
     ("tracing_subscriber", &["telemetry/"]),

@@ -22,9 +22,7 @@ const PURE: &[&str] = &[
     "mirror/plan/",
     "report/",
     "sbom/",
-    "sense/api/host.rs",
     "sense/api/latency.rs",
-    "sense/api/login.rs",
     "sense/api/request.rs",
     "sense/deliver/breaker.rs",
     "sense/deliver/outcome.rs",
@@ -41,6 +39,9 @@ const PURE: &[&str] = &[
     "sense/queue/slot.rs",
     "sense/queue/state.rs",
     "serve/rescan.rs",
+    "web/host.rs",
+    "web/login.rs",
+    "web/routes.rs",
     "wire/",
 ];
 

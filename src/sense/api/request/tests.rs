@@ -1,14 +1,14 @@
 //! Requests that are questions, and those that are none; and the description of the API.
 
 use super::*;
+use crate::percent;
+use crate::web::routes::{self, WebCall};
 use proptest::prelude::*;
-use serde_json::Value;
-use std::collections::BTreeMap;
 
 const NOW: u64 = 1_800_000_000_000;
 
-fn asked(path: &str, query: &str) -> Result<ApiCall, BadRequest> {
-    read(path, query, WallTime::from_unix_ms(NOW))
+fn asked(path: &str, query: &str) -> Result<WebCall<ApiCall>, BadRequest> {
+    routes::read(ROUTES, path, query, WallTime::from_unix_ms(NOW))
 }
 
 fn usage(path: &str, query: &str) -> String {
@@ -92,10 +92,17 @@ fn questions_are_read_with_their_parameters() {
             query: wanted,
             page: part,
         };
-        assert_eq!(asked(path, query), Ok(wanted), "{path}?{query}");
+        assert_eq!(
+            asked(path, query),
+            Ok(WebCall::Ask(wanted)),
+            "{path}?{query}"
+        );
     }
     let stream = ApiCall::Stream { after: Some(9) };
-    assert_eq!(asked("/v1/changes/stream", "cursor=9"), Ok(stream));
+    assert_eq!(
+        asked("/v1/changes/stream", "cursor=9"),
+        Ok(WebCall::Ask(stream))
+    );
 }
 
 #[test]
@@ -109,10 +116,10 @@ fn every_operator_is_the_one_of_find() {
         ("ne", "!="),
     ] {
         let call = asked("/v1/packages", &format!("name=a&op={op}&version=1-1"));
-        let Ok(ApiCall::Ask {
+        let Ok(WebCall::Ask(ApiCall::Ask {
             query: FleetQuery::Find { package, .. },
             ..
-        }) = call
+        })) = call
         else {
             unreachable!("{call:?}")
         };
@@ -170,44 +177,9 @@ fn nonsense_is_refused_with_what_is_allowed() {
     }
 }
 
-/// Parameters of a route as the description lists them.
-fn described(path: &Value) -> Vec<&str> {
-    let parameters = path["get"]["parameters"].as_array();
-    let parameters = parameters.into_iter().flatten();
-    let of_query = parameters.filter(|it| it["in"] == "query");
-    of_query.map(|it| it["name"].as_str().unwrap()).collect()
-}
-
 #[test]
 fn the_description_lists_exactly_the_routes_and_their_parameters() {
-    let text = include_str!("../openapi.json");
-    let document: Value = serde_json::from_str(text).unwrap();
-    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
-    let paths = document["paths"].as_object().unwrap();
-    let described: BTreeMap<&str, Vec<&str>> = paths
-        .iter()
-        .map(|(path, item)| (path.as_str(), described(item)))
-        .collect();
-    let routes: BTreeMap<&str, Vec<&str>> = ROUTES
-        .iter()
-        .map(|route| (route.path, route.parameters.to_vec()))
-        .collect();
-    assert_eq!(described, routes);
-    for (path, item) in paths {
-        let methods: Vec<&String> = item.as_object().unwrap().keys().collect();
-        assert_eq!(methods, ["get"], "{path}");
-        let parameters = item["get"]["parameters"].as_array();
-        let in_path = parameters
-            .into_iter()
-            .flatten()
-            .filter(|it| it["in"] == "path");
-        assert_eq!(in_path.count(), path.matches('{').count(), "{path}");
-        assert_eq!(
-            item["get"]["security"].is_array(),
-            !path.starts_with("/v1/"),
-            "{path}"
-        );
-    }
+    routes::assert_described(ROUTES, include_str!("../openapi.json"));
 }
 
 proptest! {
@@ -218,7 +190,7 @@ proptest! {
         query in "((name|op|version|os|arch|not|cursor|limit|since|vm|package|at|code)?=?.{0,10}&?){0,5}",
     ) {
         match asked(&path, &query) {
-            Ok(ApiCall::Ask { query, page }) => {
+            Ok(WebCall::Ask(ApiCall::Ask { query, page })) => {
                 prop_assert!(page.limit.is_none_or(|limit| limit <= MOST_GUESTS));
                 if let FleetQuery::Find { package, .. } = &query {
                     let filter: PackageFilter = package.parse().unwrap();
@@ -234,7 +206,7 @@ proptest! {
     #[test]
     fn any_name_that_is_encoded_is_asked_for_as_it_is(name in "[^<>=!\\s]{1,20}") {
         let call = asked("/v1/packages", &format!("name={}", percent::encode(&name)));
-        let ApiCall::Ask { query: FleetQuery::Find { package, .. }, .. } = call.unwrap() else {
+        let WebCall::Ask(ApiCall::Ask { query: FleetQuery::Find { package, .. }, .. }) = call.unwrap() else {
             unreachable!()
         };
         prop_assert_eq!(package, name);

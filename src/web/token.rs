@@ -56,8 +56,10 @@ impl TokenFile {
         if stamp != held.stamp {
             let hash = read(&self.path);
             match &hash {
-                Ok(_) => tracing::info!(file = %self.path.display(), "fleet token read again"),
-                Err(error) => tracing::warn!(error, "programs have no access to the fleet API"),
+                Ok(_) => {
+                    tracing::info!(file = %self.path.display(), "token of programs read again");
+                }
+                Err(error) => tracing::warn!(error, "programs have no access to the API"),
             }
             *held = HeldToken { stamp, hash };
         }

@@ -1,13 +1,15 @@
-//! How the listener of the fleet API is, for `status`.
+//! How the listener of an API is, for `status`.
 
+use super::WebName;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 /// What went wrong last, until it goes right, and what is counted.
-#[derive(Debug, Default)]
-pub(in crate::sense) struct ApiHealth {
+#[derive(Debug)]
+pub(crate) struct WebHealth {
+    name: WebName,
     error: Mutex<Option<String>>,
     token_error: Mutex<Option<String>>,
     faults: AtomicU64,
@@ -15,9 +17,21 @@ pub(in crate::sense) struct ApiHealth {
     denied: AtomicU64,
 }
 
-impl ApiHealth {
+impl WebHealth {
+    /// Of a listener on which nothing happened yet.
+    pub(super) fn of(name: WebName) -> Self {
+        Self {
+            name,
+            error: Mutex::default(),
+            token_error: Mutex::default(),
+            faults: AtomicU64::default(),
+            requests: AtomicU64::default(),
+            denied: AtomicU64::default(),
+        }
+    }
+
     /// The listener cannot do its work.
-    pub(super) fn failed(&self, error: &impl Display) {
+    pub(crate) fn failed(&self, error: &impl Display) {
         self.faults.fetch_add(1, Relaxed);
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
     }
@@ -46,15 +60,17 @@ impl ApiHealth {
     }
 
     /// Why the listener does not do all of its work.
-    pub(in crate::sense) fn trouble(&self) -> Vec<String> {
+    pub(crate) fn trouble(&self) -> Vec<String> {
         let held = [&self.error, &self.token_error];
         let errors = held.map(|held| held.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let errors = errors.into_iter().flatten();
-        errors.map(|error| format!("fleet API: {error}")).collect()
+        errors
+            .map(|error| format!("{} API: {error}", self.name.command))
+            .collect()
     }
 
     /// What `status` shows.
-    pub(in crate::sense) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json!({
             "requests": self.requests.load(Relaxed),
             "denied": self.denied.load(Relaxed),

@@ -1,21 +1,18 @@
 //! Who may ask: people with a session, and programs with the token.
 
-use super::FleetListen;
 use super::host::HostPolicy;
 use super::login::{Logins, SESSION_LIFE};
 use super::secret::Secret;
 use super::token::TokenFile;
+use super::{WebListen, WebName};
 use crate::clock;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Begin of the name of the cookie. What follows is of this process: cookies do not tell ports apart, and a
-/// browser may have tunnels to many sensors.
-const COOKIE_NAME: &str = "afferent_fleet_";
-
-/// Digits of the process in the name.
+/// Digits of the process in the name of the cookie: cookies do not tell ports apart, and a browser may have tunnels
+/// to many sensors.
 const DIGITS: usize = 8;
 
 /// Who may ask, and by which names.
@@ -30,16 +27,16 @@ pub(super) struct Access {
 impl Access {
     /// # Errors
     /// The file of the token cannot be used.
-    pub(super) fn new(config: &FleetListen) -> Result<Self, String> {
+    pub(super) fn new(name: WebName, config: &WebListen) -> Result<Self, String> {
         let token = config.token_file.as_deref().map(TokenFile::load);
         let token = token.transpose();
         let process = Secret::random()?;
         let digits = process.text().get(..DIGITS).unwrap_or_default();
         Ok(Self {
             hosts: HostPolicy::new(&config.hosts),
-            token: token.map_err(|error| format!("--fleet-token-file: {error}"))?,
+            token: token.map_err(|error| format!("{}: {error}", name.flag("token-file")))?,
             logins: Mutex::default(),
-            cookie: format!("{COOKIE_NAME}{digits}"),
+            cookie: format!("afferent_{}_{digits}", name.command),
             is_secure: config.tls.is_some(),
         })
     }
@@ -115,12 +112,18 @@ mod tests {
     use http::HeaderValue;
 
     fn access(is_secure: bool) -> Access {
-        let mut access = Access::new(&FleetListen {
-            address: "localhost:1".parse().unwrap(),
-            tls: None,
-            token_file: None,
-            hosts: Vec::new(),
-        })
+        let mut access = Access::new(
+            WebName {
+                command: "fleet",
+                service: "sensor",
+            },
+            &WebListen {
+                address: "localhost:1".parse().unwrap(),
+                tls: None,
+                token_file: None,
+                hosts: Vec::new(),
+            },
+        )
         .unwrap();
         access.is_secure = is_secure;
         access

@@ -6,9 +6,9 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-/// Kind of a body.
+/// What a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum MimeType {
     Html,
     Script,
     Style,
@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Events,
 }
 
-impl Kind {
+impl MimeType {
     fn mime(self) -> &'static str {
         match self {
             Self::Html => "text/html; charset=utf-8",
@@ -50,7 +50,7 @@ const ALWAYS: [(HeaderName, &str); 6] = [
 ];
 
 /// A response with these bytes, that nobody keeps.
-pub(super) fn response(status: StatusCode, kind: Kind, body: ResponseBody) -> HttpResponse {
+pub(crate) fn response(status: StatusCode, kind: MimeType, body: ResponseBody) -> HttpResponse {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -63,7 +63,7 @@ pub(super) fn response(status: StatusCode, kind: Kind, body: ResponseBody) -> Ht
 }
 
 /// The same with a header more.
-pub(super) fn with(mut response: HttpResponse, name: HeaderName, value: &str) -> HttpResponse {
+pub(crate) fn with(mut response: HttpResponse, name: HeaderName, value: &str) -> HttpResponse {
     // A value that no header can carry is left out: ours are ASCII.
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
@@ -72,24 +72,24 @@ pub(super) fn with(mut response: HttpResponse, name: HeaderName, value: &str) ->
 }
 
 /// A file of the page. The next version of the program may bring another one.
-pub(super) fn file(kind: Kind, bytes: &'static [u8]) -> HttpResponse {
+pub(crate) fn file(kind: MimeType, bytes: &'static [u8]) -> HttpResponse {
     let response = response(StatusCode::OK, kind, ResponseBody::whole(bytes));
     with(response, header::CACHE_CONTROL, "no-cache")
 }
 
 /// Data.
-pub(super) fn data(status: StatusCode, answer: &impl Serialize) -> HttpResponse {
+pub(crate) fn data(status: StatusCode, answer: &impl Serialize) -> HttpResponse {
     match serde_json::to_vec(answer) {
         Ok(mut bytes) => {
             bytes.push(b'\n');
-            response(status, Kind::Json, ResponseBody::whole(bytes))
+            response(status, MimeType::Json, ResponseBody::whole(bytes))
         }
         Err(problem) => error(StatusCode::INTERNAL_SERVER_ERROR, &problem.to_string()),
     }
 }
 
 /// What is wrong, in words.
-pub(super) fn error(status: StatusCode, what: &str) -> HttpResponse {
+pub(crate) fn error(status: StatusCode, what: &str) -> HttpResponse {
     let body = format!("{}\n", json!({ "error": what }));
-    response(status, Kind::Json, ResponseBody::whole(body))
+    response(status, MimeType::Json, ResponseBody::whole(body))
 }
