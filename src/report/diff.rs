@@ -321,7 +321,7 @@ fn sorted<'v, 'a>(list: &'v [PackageView<'a>]) -> Vec<&'v PackageView<'a>> {
 }
 
 /// By name and architecture first; equal only where everything is.
-fn order(a: &PackageView<'_>, b: &PackageView<'_>) -> Ordering {
+pub(super) fn order(a: &PackageView<'_>, b: &PackageView<'_>) -> Ordering {
     let source = |package: &PackageView<'_>| {
         let source = package.source.map(|source| (source.name, source.version));
         source.map(|(name, version)| (name.to_owned(), version.to_owned()))
@@ -338,4 +338,4 @@ fn order(a: &PackageView<'_>, b: &PackageView<'_>) -> Ordering {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

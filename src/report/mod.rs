@@ -23,6 +23,7 @@ pub mod evr;
 pub mod facts;
 mod generation;
 pub mod mapping;
+pub mod net_change;
 mod package;
 mod token;
 mod view;

@@ -155,7 +155,7 @@ proptest! {
     }
 }
 
-fn package(name: &str, version: &str) -> PackageView<'static> {
+pub(in crate::report) fn package(name: &str, version: &str) -> PackageView<'static> {
     PackageView {
         name: Cow::Owned(name.to_owned()),
         version: Cow::Owned(version.to_owned()),
@@ -185,7 +185,7 @@ fn canonical(list: &[PackageView<'_>]) -> Vec<String> {
 }
 
 /// Few names, versions and other properties, so that they often meet.
-fn list() -> impl Strategy<Value = Vec<PackageView<'static>>> {
+pub(in crate::report) fn list() -> impl Strategy<Value = Vec<PackageView<'static>>> {
     let name = prop_oneof![Just("kernel"), Just("bash"), Just(KEY_PACKAGE)];
     let version = prop_oneof![
         Just("1-1"),
