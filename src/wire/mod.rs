@@ -15,6 +15,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 pub mod ca_bundle;
+pub mod change_document;
 mod convert;
 pub mod document;
 pub mod fields;

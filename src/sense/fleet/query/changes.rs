@@ -3,10 +3,12 @@
 use super::FleetAnswer;
 use super::view::FleetView;
 use crate::clock::WallTime;
+use crate::report::PackageView;
 use crate::report::diff::{ChangeSet, Replacement};
 use crate::sense::fleet::package::StoredPackage;
 use crate::sense::fleet::row::{ChangeEvent, ChangeRow};
 use crate::store::TxError;
+use crate::wire::change_document::PackageChanges;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -20,26 +22,6 @@ pub(super) struct ChangeFilter<'a> {
     pub(super) vm: Option<&'a str>,
     pub(super) package: Option<&'a str>,
     pub(super) after: Option<u64>,
-}
-
-/// A package that came or is gone.
-#[derive(Serialize)]
-pub(super) struct ChangedPackage {
-    name: String,
-    arch: String,
-    version: String,
-}
-
-/// A package in place of another one.
-#[derive(Serialize)]
-pub(super) struct ReplacedPackage {
-    name: String,
-    arch: String,
-    from: String,
-    to: String,
-    /// What else differs: `module`, `repo`, `source`, `vendor`, `license`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    differs: Vec<&'static str>,
 }
 
 /// A row of the change log.
@@ -56,11 +38,8 @@ pub struct ChangeLine {
     /// Packages of a first report.
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<u32>,
-    added: Vec<ChangedPackage>,
-    removed: Vec<ChangedPackage>,
-    upgraded: Vec<ReplacedPackage>,
-    downgraded: Vec<ReplacedPackage>,
-    changed: Vec<ReplacedPackage>,
+    #[serde(flatten)]
+    packages: PackageChanges,
 }
 
 /// Rows of the change log, oldest first.
@@ -190,18 +169,8 @@ fn line<'p>(row: Raw, package: &impl Fn(u32) -> Option<StoredPackage<'p>>) -> Ch
         ChangeEvent::Baseline(packages) => Some(packages),
         ChangeEvent::Changes { .. } => None,
     };
-    let set: ChangeSet<u32> = row.event.set().unwrap_or_default();
-    let one = |ids: Vec<u32>| {
-        let packages = ids.into_iter().filter_map(package);
-        packages.map(|package| ChangedPackage::new(&package))
-    };
-    let pair = |pairs: Vec<Replacement<u32>>| -> Vec<ReplacedPackage> {
-        let pairs = pairs.into_iter().filter_map(|pair| {
-            let (from, to) = (package(pair.from)?, package(pair.to)?);
-            Some(ReplacedPackage::new(&from, &to))
-        });
-        pairs.collect()
-    };
+    let set = row.event.set().unwrap_or_default();
+    let set = views(set, package);
     ChangeLine {
         number: row.number,
         at: row.at.to_string(),
@@ -210,49 +179,33 @@ fn line<'p>(row: Raw, package: &impl Fn(u32) -> Option<StoredPackage<'p>>) -> Ch
         from: row.from,
         trigger: row.trigger,
         baseline,
-        added: one(set.added).collect(),
-        removed: one(set.removed).collect(),
+        packages: (&set).into(),
+    }
+}
+
+/// The packages of a change set, as far as they can be read.
+fn views<'p>(
+    set: ChangeSet<u32>,
+    package: &impl Fn(u32) -> Option<StoredPackage<'p>>,
+) -> ChangeSet<PackageView<'p>> {
+    let one = |ids: Vec<u32>| {
+        let packages = ids.into_iter().filter_map(package);
+        packages.map(|package| package.view()).collect()
+    };
+    let pair = |pairs: Vec<Replacement<u32>>| {
+        let pairs = pairs.into_iter().filter_map(|pair| {
+            Some(Replacement {
+                from: package(pair.from)?.view(),
+                to: package(pair.to)?.view(),
+            })
+        });
+        pairs.collect()
+    };
+    ChangeSet {
+        added: one(set.added),
+        removed: one(set.removed),
         upgraded: pair(set.upgraded),
         downgraded: pair(set.downgraded),
         changed: pair(set.changed),
-    }
-}
-
-impl ReplacedPackage {
-    pub(super) fn new(from: &StoredPackage<'_>, to: &StoredPackage<'_>) -> Self {
-        let differs = [
-            ("module", from.module != to.module),
-            (
-                "repo",
-                (from.is_recorded, from.repo) != (to.is_recorded, to.repo),
-            ),
-            // A version has a source of its own.
-            (
-                "source",
-                from.version == to.version && from.source != to.source,
-            ),
-            ("vendor", from.vendor != to.vendor),
-            ("license", from.license != to.license),
-        ];
-        Self {
-            name: from.name.to_owned(),
-            arch: from.arch.to_owned(),
-            from: from.version.to_owned(),
-            to: to.version.to_owned(),
-            differs: differs
-                .into_iter()
-                .filter_map(|(name, differs)| differs.then_some(name))
-                .collect(),
-        }
-    }
-}
-
-impl ChangedPackage {
-    pub(super) fn new(package: &StoredPackage<'_>) -> Self {
-        Self {
-            name: package.name.to_owned(),
-            arch: package.arch.to_owned(),
-            version: package.version.to_owned(),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Answers about one guest or two: its packages now or at an earlier time, its history, its difference to
 //! another one; and guests with all their packages, for programs.
 
-use super::changes::{self, ChangeLine, ChangedPackage, Raw, ReplacedPackage};
+use super::changes::{self, ChangeLine, Raw};
 use super::guests::GuestLine;
 use super::view::FleetView;
 use super::{FleetAnswer, States, os_of};
@@ -11,6 +11,7 @@ use crate::sense::fleet::ids;
 use crate::sense::fleet::package::StoredPackage;
 use crate::sense::fleet::row::ChangeEvent;
 use crate::store::TxError;
+use crate::wire::change_document::PackageChanges;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -175,11 +176,8 @@ fn lines(view: &FleetView, list: &[u32]) -> Result<Vec<PackageLine>, TxError> {
 pub struct DiffAnswer {
     from: String,
     to: String,
-    added: Vec<ChangedPackage>,
-    removed: Vec<ChangedPackage>,
-    upgraded: Vec<ReplacedPackage>,
-    downgraded: Vec<ReplacedPackage>,
-    changed: Vec<ReplacedPackage>,
+    #[serde(flatten)]
+    packages: PackageChanges,
 }
 
 pub(super) fn diff(view: &FleetView, from: &str, to: &str) -> Result<FleetAnswer, TxError> {
@@ -198,27 +196,11 @@ pub(super) fn diff(view: &FleetView, from: &str, to: &str) -> Result<FleetAnswer
         packages.map(|package| package.view()).collect()
     }
     let (old, new) = (views(&old), views(&new));
-    let set = diff::diff(&old, &new);
-    let one = |packages: &[&crate::report::PackageView<'_>]| -> Vec<ChangedPackage> {
-        let packages = packages.iter().map(|package| StoredPackage::of(package));
-        packages
-            .map(|package| ChangedPackage::new(&package))
-            .collect()
-    };
-    let pairs = |pairs: &[diff::Replacement<&crate::report::PackageView<'_>>]| {
-        let pairs = pairs.iter().map(|pair| {
-            ReplacedPackage::new(&StoredPackage::of(pair.from), &StoredPackage::of(pair.to))
-        });
-        pairs.collect::<Vec<_>>()
-    };
+    let set = diff::diff(&old, &new).map(Clone::clone);
     Ok(FleetAnswer::Diff(DiffAnswer {
         from: from.to_owned(),
         to: to.to_owned(),
-        added: one(&set.added),
-        removed: one(&set.removed),
-        upgraded: pairs(&set.upgraded),
-        downgraded: pairs(&set.downgraded),
-        changed: pairs(&set.changed),
+        packages: (&set).into(),
     }))
 }
 
