@@ -82,8 +82,12 @@ pub(super) struct ChangeRow<'a> {
     pub at: WallTime,
     /// The earlier report; `None`: there was none.
     pub from: Option<ReportKey>,
+    /// The sensor's hash over its content; `None` in rows that were of version 1, which had no digests.
+    pub from_digest: Option<Digest>,
     /// The later report.
     pub key: ReportKey,
+    /// The sensor's hash over its content; `None` as above.
+    pub digest: Option<Digest>,
     /// Why its scan ran.
     pub trigger: Trigger,
     /// Number of the guest's row before this one.
@@ -113,7 +117,14 @@ pub(super) enum ChangeEvent {
 }
 
 impl<'a> Row<'a> for ChangeRow<'a> {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
+
+    fn read_old(version: u8, fields: &'a [u8]) -> Result<Self, CodecError> {
+        match version {
+            1 => codec::fields::<v1::ChangeRow<'_>>(fields).map(Into::into),
+            other => Err(CodecError::UnknownVersion(Some(other))),
+        }
+    }
 }
 
 impl Default for ChangeEvent {
@@ -204,7 +215,9 @@ pub(super) mod tests {
             vm: "a",
             at: WallTime::from_unix_ms(300),
             from: Some(key(1)),
+            from_digest: None,
             key: key(2),
+            digest: None,
             trigger: Trigger::Reactive,
             previous: Some(4),
             event: ChangeEvent::Changes {
@@ -223,10 +236,23 @@ pub(super) mod tests {
         assert_eq!(
             bytes,
             [
-                1, 1, b'a', 251, 44, 1, 1, 1, 7, 1, 1, 7, 2, 0, 1, 4, 1, 1, 1, 1, 2, 1, 3, 4, 1, 5,
-                6, 1, 7, 8
+                2, 1, b'a', 251, 44, 1, 1, 1, 7, 1, 0, 1, 7, 2, 0, 0, 1, 4, 1, 1, 1, 1, 2, 1, 3, 4,
+                1, 5, 6, 1, 7, 8
             ]
         );
+        // Version 1 had no digests.
+        let mut old = bytes;
+        (old[0], _, _) = (1, old.remove(14), old.remove(10));
+        assert_eq!(codec::decode::<ChangeRow<'_>>(&old).unwrap(), change());
+        let digest = Some(crate::report::Report::default().digest());
+        let told = ChangeRow {
+            from_digest: digest,
+            digest,
+            ..change()
+        };
+        let bytes = codec::encode(&told).unwrap();
+        assert_eq!((bytes.len(), bytes[10]), (32 + 2 * 32, 1));
+        assert_eq!(codec::decode::<ChangeRow<'_>>(&bytes).unwrap(), told);
         let mut state = GuestState {
             key: key(1),
             digest: crate::report::Report::default().digest(),

@@ -1,5 +1,6 @@
 //! Rows of the fleet store as 0.2 began with them.
 
+use super::ChangeEvent;
 use crate::clock::WallTime;
 use crate::report::{Digest, GuestId, ReportKey, Trigger};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,34 @@ impl<'a> From<GuestState<'a>> for super::GuestState<'a> {
             packages: old.packages,
             ids: old.ids,
             platform: None,
+        }
+    }
+}
+
+/// A row of the change log without the digests of its reports.
+#[derive(Serialize, Deserialize)]
+pub(in crate::sense::fleet) struct ChangeRow<'a> {
+    vm: &'a str,
+    at: WallTime,
+    from: Option<ReportKey>,
+    key: ReportKey,
+    trigger: Trigger,
+    previous: Option<u64>,
+    event: ChangeEvent,
+}
+
+impl<'a> From<ChangeRow<'a>> for super::ChangeRow<'a> {
+    fn from(old: ChangeRow<'a>) -> Self {
+        Self {
+            vm: old.vm,
+            at: old.at,
+            from: old.from,
+            from_digest: None,
+            key: old.key,
+            digest: None,
+            trigger: old.trigger,
+            previous: old.previous,
+            event: old.event,
         }
     }
 }
