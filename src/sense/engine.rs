@@ -8,6 +8,7 @@ use super::deliver::breaker::Breaker;
 use super::deliver::outcome::Outcome;
 use super::deliver::run::DeliveryLoop;
 use super::deliver::sink::Sink;
+use super::fleet::query::ChangeLog;
 use super::fleet::{Fleet, FleetLimits};
 use super::limits::{ConcurrencyLimits, PUSHES};
 use super::mapping::run::{MappingFeed, PushLoop, SharedPushes};
@@ -167,6 +168,7 @@ impl Engine {
                 blocking,
                 wall: wall.clone(),
                 full_pulls: full_pulls_tx.clone(),
+                log: fleet.is_some().then(|| ChangeLog::new(store.clone())),
             };
             delivering.spawn(delivery.run(stop.clone()));
             running.push(sink);

@@ -4,6 +4,7 @@
 //! is written out without a copy of it in memory. Absent values are `""`, an absent source package
 //! is `null`: a reader in any language finds every key.
 
+use super::change_document::ChangesDocument;
 use crate::clock::WallTime;
 use crate::report::{
     Digest, Distribution, Envelope, Facts, Package, PackageView, Report, ReportKey, ReportView,
@@ -23,6 +24,9 @@ pub struct Document<'a> {
     pub vm: VmDocument<'a>,
     /// Which report it is.
     pub meta: MetaDocument<'a>,
+    /// What changed since the sink accepted a report, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<&'a ChangesDocument>,
     /// What is installed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportDocument<'a>>,
@@ -147,8 +151,14 @@ impl<'a> Document<'a> {
             kind: envelope.report.is_none().then_some("facts"),
             vm: envelope.into(),
             meta: MetaDocument::of(envelope, sensor),
+            changes: None,
             report: envelope.report.as_ref().map(Into::into),
         }
+    }
+
+    /// The same with what changed.
+    pub fn with_changes(self, changes: Option<&'a ChangesDocument>) -> Self {
+        Self { changes, ..self }
     }
 }
 

@@ -158,6 +158,8 @@ fn wrong_documents_are_refused() {
         set(&report, "/changes", json!([])),
         set(&report, "/changes/since", json!({ "epoch": 77 })),
         set(&report, "/changes/since", json!("77:11")),
+        set(&report, "/changes/since", json!(null)),
+        without(&report, "/changes", "since"),
         without(&report, "/changes/upgraded/0", "from"),
         without(&report, "/changes/added/0", "version"),
         without(&report, "/report/packages/0", "repo"),
@@ -301,12 +303,12 @@ fn documents() -> [Value; 4] {
     let moved =
         json!({ "name": "bash", "arch": "x86_64", "from": "5.1.8-6.el9", "to": "5.1.8-9.el9" });
     let one = json!({ "name": "nodejs", "arch": "", "version": "1:18.20.4-1.el9" });
-    let changes = |since: Value| {
-        json!({
-            "since": since, "upgraded": [moved], "added": [one], "removed": [], "downgraded": [moved],
-            "changed": [one]
-        })
-    };
+    let changed =
+        json!({ "name": "vim", "arch": "x86_64", "from": "9-1", "to": "9-1", "differs": ["repo"] });
+    let changes = json!({
+        "since": { "epoch": 77, "generation": 11 }, "upgraded": [moved], "added": [one], "removed": [],
+        "downgraded": [moved], "changed": [changed]
+    });
     let source = json!({ "name": "bash", "version": "5.1.8-9.el9" });
     let report = json!({
         "packages": [
@@ -320,11 +322,10 @@ fn documents() -> [Value; 4] {
         "repositories": [{ "id": "baseos", "key": "", "uri": "", "cpe": "" }]
     });
     let key = format!("web-1/77/12/{}", "0".repeat(16));
-    let since = json!({ "epoch": 77, "generation": 11 });
     [
-        json!({ "vm": vm, "meta": meta, "report": report, "changes": changes(since) }),
+        json!({ "vm": vm, "meta": meta, "report": report, "changes": changes }),
         json!({ "type": "facts", "vm": vm, "meta": meta }),
-        json!({ "type": "change", "vm": vm, "meta": meta, "changes": changes(Value::Null) }),
+        json!({ "type": "change", "vm": vm, "meta": meta, "changes": changes }),
         json!({ "key": key, "unchanged": true, "vm": vm, "meta": meta }),
     ]
 }

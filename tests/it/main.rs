@@ -47,6 +47,7 @@ mod scan_provenance;
 mod scan_root;
 mod scan_running;
 mod sense_central;
+mod sense_changes;
 mod sense_delivers;
 mod sense_dependency_track;
 mod sense_domains;

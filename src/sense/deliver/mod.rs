@@ -5,6 +5,7 @@
 //! ```
 
 pub mod breaker;
+mod changes;
 pub mod departed;
 pub mod outcome;
 pub mod run;

@@ -5,6 +5,7 @@
 //! ```
 
 use super::breaker::{Breaker, BreakerGate};
+use super::changes;
 use super::outcome::Outcome;
 use super::sink::{Delivery, DocumentForm, DocumentKind, Sink};
 use crate::blocking::Blocking;
@@ -12,6 +13,7 @@ use crate::clock::{self, WallClock, WallTime};
 use crate::report::VmId;
 use crate::sbom;
 use crate::sense::bill_of_materials;
+use crate::sense::fleet::query::ChangeLog;
 use crate::sense::limits::{ConcurrencyLimits, Urgency};
 use crate::sense::metrics::Metrics;
 use crate::sense::queue::table::{DocumentId, StoredEnvelope};
@@ -60,6 +62,8 @@ pub struct DeliveryLoop {
     pub wall: WallClock,
     /// Guests that must be pulled in full.
     pub full_pulls: mpsc::UnboundedSender<(VmId, FullPull)>,
+    /// What changed, where there is a fleet store.
+    pub log: Option<ChangeLog>,
 }
 
 /// A delivery that has ended.
@@ -121,6 +125,7 @@ impl DeliveryLoop {
                         shortens_unchanged: self.sink.shortens_unchanged(),
                         form: self.sink.form(),
                         long: long.clone(),
+                        log: self.log.clone(),
                     };
                     let (limits, sink) = (self.limits.clone(), self.sink.clone());
                     deliveries.spawn(deliver(job, limits, sink, self.blocking));
@@ -251,6 +256,7 @@ struct Job {
     form: DocumentForm,
     /// Held by the long document that is being sent.
     long: Arc<Semaphore>,
+    log: Option<ChangeLog>,
 }
 
 /// A document ready to be sent.
@@ -297,6 +303,7 @@ impl Job {
             return Err(Outcome::Superseded(Box::new(summary)));
         }
         let idempotency_key = envelope.idempotency_key();
+        let accepted = self.queue.state().accepted(vm);
         let (mut body, mut os) = (Vec::with_capacity(stored.len() * AS_JSON), String::new());
         let written = match (self.form, &envelope.report) {
             (DocumentForm::CycloneDx, Some(report)) => {
@@ -310,7 +317,12 @@ impl Job {
                 let document = UnchangedDocument::new(&envelope, &self.sensor, &idempotency_key);
                 serde_json::to_writer(&mut body, &document)
             }
-            _ => serde_json::to_writer(&mut body, &Document::new(&envelope, &self.sensor)),
+            _ => {
+                let changes = self.log.as_ref().zip(accepted);
+                let changes = changes.and_then(|(log, since)| changes::net(log, &envelope, since));
+                let document = Document::new(&envelope, &self.sensor);
+                serde_json::to_writer(&mut body, &document.with_changes(changes.as_ref()))
+            }
         };
         written.map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
         body.shrink_to_fit();
@@ -322,7 +334,6 @@ impl Job {
             (DocumentKind::Report, Precedent::New) => idempotency_key.clone(),
             _ => format!("{idempotency_key}/{}", envelope.seen_at.unix_ms()),
         };
-        let accepted = self.queue.state().accepted(vm);
         let accepted = accepted.filter(|(accepted, _)| accepted.digest == report.digest);
         let delivery = Delivery {
             kind,

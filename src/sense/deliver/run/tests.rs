@@ -54,6 +54,7 @@ impl Running {
             blocking: Blocking::Inline,
             wall: WallClock::default(),
             full_pulls: full_pulls_tx,
+            log: None,
         };
         Self {
             pending,
@@ -242,6 +243,7 @@ async fn what_the_disk_holds_in_place_of_a_document_decides_what_follows() {
             shortens_unchanged: false,
             form: DocumentForm::Report,
             long: Arc::new(Semaphore::new(1)),
+            log: None,
         };
         job.prepare()
     };

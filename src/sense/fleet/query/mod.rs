@@ -13,6 +13,7 @@ pub mod find;
 mod guests;
 mod sbom;
 mod show;
+mod since;
 mod view;
 
 use super::row::GuestState;
@@ -25,6 +26,7 @@ use redb::ReadTransaction;
 pub use sbom::SbomAnswer;
 use serde::{Deserialize, Serialize};
 pub use show::{DiffAnswer, ExportAnswer, ShowAnswer};
+pub use since::{ChangeLog, ChangePath, ChangeStep, MOST_STEPS, ReportName};
 use std::path::Path;
 use view::FleetView;
 
