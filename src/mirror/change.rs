@@ -1,6 +1,7 @@
 //! Rows to write, and why: what planning, observing and loading have in common.
 
 use crate::inventory::{Record, Row, RowKey};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Operations and their names in the audit log.
@@ -60,6 +61,9 @@ ops! {
     LoadRemove = "load_remove",
 }
 
+/// What led to a change, in order, each with its reason. Most changes have one of few lists.
+pub type Ops = Cow<'static, [(Op, &'static str)]>;
+
 /// What happens to one row, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -70,25 +74,24 @@ pub struct Change {
     /// As it will be; `None`: it goes for good.
     pub after: Option<Row>,
     /// What led to it, in order.
-    pub ops: Vec<(Op, &'static str)>,
+    pub ops: Ops,
 }
 
 /// Collects changes by row.
 #[derive(Debug, Default)]
 pub struct Draft {
-    changes: BTreeMap<RowKey, Change>,
+    /// Rows that were edited or removed.
+    edited: BTreeMap<RowKey, Change>,
+    /// Rows that were put, none of which is among the edited ones, and each of which was put once: there are as many
+    /// as entries in a first load.
+    put: Vec<Change>,
 }
 
 impl Draft {
     /// The row as it will be, to be changed. A row that was removed comes back as it was.
     pub fn edit<R: Record>(&mut self, row: &R, op: Op, why: &'static str) -> &mut R {
-        let change = self.changes.entry(row.key()).or_insert_with(|| Change {
-            key: row.key(),
-            before: Some(row.clone().into_row()),
-            after: Some(row.clone().into_row()),
-            ops: Vec::new(),
-        });
-        change.ops.push((op, why));
+        let change = self.edited(row);
+        change.ops.to_mut().push((op, why));
         let after = change.after.get_or_insert_with(|| row.clone().into_row());
         match R::of(after) {
             Some(row) => row,
@@ -96,44 +99,49 @@ impl Draft {
         }
     }
 
-    /// Writes a row as a whole: a new one, or one that changes hands.
-    pub fn put<R: Record>(
-        &mut self,
-        before: Option<&R>,
-        after: R,
-        ops: impl IntoIterator<Item = (Op, &'static str)>,
-    ) {
-        let key = after.key();
-        let change = self.changes.entry(key).or_insert_with(|| Change {
+    /// Writes a row as a whole, a new one or one that changes hands. Nobody puts it a second time.
+    pub fn put<R: Record>(&mut self, before: Option<&R>, after: R, ops: impl Into<Ops>) {
+        let (key, ops) = (after.key(), ops.into());
+        if let Some(change) = self.edited.get_mut(&key) {
+            change.after = Some(after.into_row());
+            change.ops.to_mut().extend_from_slice(&ops);
+            return;
+        }
+        self.put.push(Change {
             key,
             before: before.map(|before| before.clone().into_row()),
-            after: None,
-            ops: Vec::new(),
+            after: Some(after.into_row()),
+            ops,
         });
-        change.after = Some(after.into_row());
-        change.ops.extend(ops);
     }
 
     /// Removes a row for good.
     pub fn remove<R: Record>(&mut self, before: &R, op: Op, why: &'static str) {
-        let key = before.key();
-        let change = self.changes.entry(key).or_insert_with(|| Change {
-            key,
-            before: Some(before.clone().into_row()),
-            after: None,
-            ops: Vec::new(),
-        });
+        let change = self.edited(before);
         change.after = None;
-        change.ops.push((op, why));
+        change.ops.to_mut().push((op, why));
+    }
+
+    /// The change of a row, which begins as it is.
+    fn edited<R: Record>(&mut self, row: &R) -> &mut Change {
+        self.edited.entry(row.key()).or_insert_with(|| Change {
+            key: row.key(),
+            before: Some(row.clone().into_row()),
+            after: Some(row.clone().into_row()),
+            ops: Ops::default(),
+        })
     }
 
     /// The changes by key, without those that change nothing. `now` goes into the times of racks.
     pub fn finish(self, now: &str) -> Vec<Change> {
-        let mut changes: Vec<Change> = self
-            .changes
-            .into_values()
-            .filter(|change| change.before != change.after)
-            .collect();
+        let mut changes = self.put;
+        changes.extend(self.edited.into_values());
+        changes.retain(|change| change.before != change.after);
+        changes.sort_by_cached_key(|change| change.key);
+        debug_assert!(
+            changes.is_sorted_by(|a, b| a.key < b.key),
+            "one row, put twice"
+        );
         for change in &mut changes {
             if let Some(Row::Rack(rack)) = &mut change.after {
                 rack.updated_at = Some(now.to_owned());

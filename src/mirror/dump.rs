@@ -14,6 +14,7 @@ use crate::mirror::table::audit::AuditRun;
 use crate::mirror::table::{Ending, InventoryError, TABLES};
 use crate::store::{Snapshot, Store};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
@@ -155,7 +156,7 @@ pub fn load(
                 key,
                 before,
                 after: Some(row),
-                ops: vec![(Op::Load, "loaded")],
+                ops: Cow::Borrowed(&[(Op::Load, "loaded")]),
             };
             if changes.insert(key, change).is_some() {
                 let why = format!("{} {key} is there twice", key.table());
@@ -168,7 +169,7 @@ pub fn load(
                 key,
                 before: Some(row),
                 after: None,
-                ops: vec![(Op::LoadRemove, "not in the loaded document")],
+                ops: Cow::Borrowed(&[(Op::LoadRemove, "not in the loaded document")]),
             };
             changes.insert(key, change);
         }

@@ -21,7 +21,7 @@ pub(super) fn replace_snapshot<'r, K: Copy, R: Record + 'r>(
         change(key, &mut after);
         let Cow::Borrowed(stored) = row else {
             counters.inserted += 1;
-            draft.put(None, after, [(Op::Insert, why)]);
+            draft.put(None, after, vec![(Op::Insert, why)]);
             continue;
         };
         if after == *stored {

@@ -148,7 +148,7 @@ pub(super) fn replace(
                 id: new_id(),
                 ..drift.clone()
             };
-            draft.put(None, row, [(Op::DriftInsert, "observed")]);
+            draft.put(None, row, &[(Op::DriftInsert, "observed")]);
         }
     }
 }

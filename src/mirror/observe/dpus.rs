@@ -75,8 +75,8 @@ pub(super) fn write_dpus(
     for (mac, bmc) in wanted {
         match stored.get(&mac) {
             Some(stored) if *stored == bmc => {}
-            Some(stored) => draft.put(Some(stored), bmc, [(Op::DpuUpdate, "observed")]),
-            None => draft.put(None, bmc, [(Op::DpuInsert, "observed")]),
+            Some(stored) => draft.put(Some(stored), bmc, &[(Op::DpuUpdate, "observed")]),
+            None => draft.put(None, bmc, &[(Op::DpuInsert, "observed")]),
         }
     }
     Ok(())

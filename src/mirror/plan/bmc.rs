@@ -3,7 +3,7 @@
 use super::reconcile::{Entity, Fate, Match, Work};
 use super::{Earlier, FastMap, FastSet, Given, Plan};
 use crate::inventory::{Bmc, BmcType, Component, Mac};
-use crate::mirror::change::Op;
+use crate::mirror::change::{Op, Ops};
 use crate::mirror::spec::component::{Address, WantedComponent};
 use crate::mirror::spec::{Sighting, WantedRow};
 use std::borrow::Cow;
@@ -122,20 +122,22 @@ impl<'a> Entity<'a> for Bmcs {
         work: &mut Working<'a>,
         at: &Match<'a, WantedBmc<'a>, Bmc>,
         after: &Bmc,
-    ) -> Vec<(Op, &'static str)> {
+    ) -> Ops {
         if at.stored == Some(after) {
-            return Vec::new();
+            return Ops::default();
         }
         self.changed.insert(after.component_id);
         match at.stored.map(|stored| stored.component_id) {
-            None => vec![(Op::BmcInsert, "Core lists it")],
-            Some(id) if id == after.component_id => vec![(Op::BmcUpdate, "Core says so")],
+            None => Cow::Borrowed(&[(Op::BmcInsert, "Core lists it")]),
+            Some(id) if id == after.component_id => {
+                Cow::Borrowed(&[(Op::BmcUpdate, "Core says so")])
+            }
             Some(id) => {
                 work.plan.counters.evicted += 1;
                 let why = format!("the BMC {} moves here from component {id}", after.mac);
                 work.plan.warn("bmc_evicted", at.entry.label(), why);
-                let why = "Core gives this BMC to another component";
-                vec![(Op::BmcEvict, why), (Op::BmcInsert, why)]
+                const WHY: &str = "Core gives this BMC to another component";
+                Cow::Borrowed(&[(Op::BmcEvict, WHY), (Op::BmcInsert, WHY)])
             }
         }
     }

@@ -4,7 +4,7 @@ use super::bmc::{WantedBmc, find_bmc, plan_bmcs, warn_of_shared_ips};
 use super::reconcile::{Entity, Match, Work, losers};
 use super::{Earlier, FastMap, Given, Plan};
 use crate::inventory::{Bmc, BmcType, Component, ComponentType, Json, Mac, Pair};
-use crate::mirror::change::Op;
+use crate::mirror::change::Ops;
 use crate::mirror::policy::{Clear, Identity, Profile};
 use crate::mirror::spec::WantedRow;
 use crate::mirror::spec::component::{Position, WantedComponent};
@@ -348,7 +348,7 @@ impl<'a> Entity<'a> for Components<'a, '_> {
         work: &mut Working<'a>,
         at: &Match<'a, WantedComponent, Component>,
         after: &Component,
-    ) -> Vec<(Op, &'static str)> {
+    ) -> Ops {
         let ops = work.count(at.stored, after);
         if !self.no_bmc[at.i] {
             self.bmcs.push(WantedBmc {

@@ -4,7 +4,7 @@ use super::names::{Bid, decide};
 use super::reconcile::{Entity, Fate, Match, Work, losers};
 use super::{Given, Plan};
 use crate::inventory::{Json, Pair, Rack, Record};
-use crate::mirror::change::Op;
+use crate::mirror::change::{Op, Ops};
 use crate::mirror::policy::{Clear, Duplicates, Legacy, Names, Profile};
 use crate::mirror::spec::WantedRow;
 use crate::mirror::spec::duplicates::distinct_racks;
@@ -173,12 +173,13 @@ impl<'a> Entity<'a> for Racks<'a> {
         work: &mut Working<'a>,
         at: &Match<'a, WantedRack, Rack>,
         after: &Rack,
-    ) -> Vec<(Op, &'static str)> {
+    ) -> Ops {
         let mut ops = work.count(at.stored, after);
         let id = after.external_id.as_ref();
         if id.is_some() && at.stored.is_some_and(|row| row.external_id.as_ref() != id) {
             work.plan.counters.adopted += 1;
-            ops.insert(0, (Op::Adopt, "the rack with this pair has this rack_id"));
+            ops.to_mut()
+                .insert(0, (Op::Adopt, "the rack with this pair has this rack_id"));
         }
         ops
     }

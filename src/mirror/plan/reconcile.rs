@@ -6,7 +6,7 @@
 use super::guard::{Candidate, judge};
 use super::{FastMap, FastSet, Given, Plan};
 use crate::inventory::{Component, Pair, Record};
-use crate::mirror::change::{Draft, Op};
+use crate::mirror::change::{Draft, Op, Ops};
 use crate::mirror::spec::{Seen, WantedRow};
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -52,7 +52,7 @@ pub(super) trait Entity<'a> {
         work: &mut Of<'a, Self>,
         at: &MatchOf<'a, Self>,
         after: &Self::Row,
-    ) -> Vec<(Op, &'static str)> {
+    ) -> Ops {
         work.count(at.stored, after)
     }
 }
@@ -255,22 +255,24 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
     }
 
     /// Counts the write of a row that may have been a tombstone, and says what it is called.
-    pub(super) fn count(&mut self, stored: Option<&R>, after: &R) -> Vec<(Op, &'static str)> {
+    pub(super) fn count(&mut self, stored: Option<&R>, after: &R) -> Ops {
         let counters = &mut self.plan.counters;
         let Some(stored) = stored else {
             counters.inserted += 1;
-            return vec![(Op::Insert, "Core lists it")];
+            return Cow::Borrowed(&[(Op::Insert, "Core lists it")]);
         };
         if std::ptr::eq(stored, after) || stored == after {
-            return Vec::new();
+            return Ops::default();
         }
         counters.updated += 1;
-        let mut ops = vec![(Op::Update, "Core says so")];
-        if !stored.is_live() {
-            counters.resurrected += 1;
-            ops.insert(0, (Op::Resurrect, "Core lists it again"));
+        if stored.is_live() {
+            return Cow::Borrowed(&[(Op::Update, "Core says so")]);
         }
-        ops
+        counters.resurrected += 1;
+        Cow::Borrowed(&[
+            (Op::Resurrect, "Core lists it again"),
+            (Op::Update, "Core says so"),
+        ])
     }
 
     /// From now on the pairs that go to entries recognise no other row.
