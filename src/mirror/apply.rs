@@ -14,7 +14,7 @@ use super::spec::rack::WantedRack;
 use super::spec::{self, SkippedEntry, WantedRow};
 use super::topology::{self, PresentTopology, TopologyPlan};
 use crate::inventory::{BmcType, Kind, Pair, Row};
-use crate::mirror::table::audit::{AuditRow, AuditRun};
+use crate::mirror::table::audit::{AuditRow, AuditRun, StoredAuditRow};
 use crate::mirror::table::{Fault, Tables};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -186,7 +186,7 @@ pub(crate) fn mirror(
     plan.warnings.splice(0..0, checked.warnings.drain(..));
     let wrote = write(tables, &run.audit, kind, &plan, complete)?;
     if let Some(approval) = run.approval.filter(|_| plan.approved) {
-        tables.audit(&run.audit, &[approve_row(approval)])?;
+        tables.audit(&run.audit, [approve_row(approval)])?;
     }
     Ok((plan, wrote))
 }
@@ -270,8 +270,7 @@ fn write(
     tables.set_absent(kind.component_type(), &plan.absences)?;
     if withheld_changed {
         let new = plan.withheld.iter().filter(|w| !stored.contains(&w.id));
-        let rows: Vec<AuditRow> = new.map(|w| withhold_row(kind, w)).collect();
-        tables.audit(run, &rows)?;
+        tables.audit(run, new.map(|w| withhold_row(kind, w)))?;
         tables.set_list(&list, &withheld)?;
     }
     Ok(true)
@@ -289,12 +288,20 @@ pub(crate) fn write_changes(
         .map(|change| (change.before.as_ref(), change.after.as_ref()))
         .collect();
     tables.apply(&rows)?;
-    // Bit by bit: the log of a first load is longer than what is loaded.
+    // Bit by bit: the log of a first load is as long as what is loaded.
     for changes in changes.chunks(1000) {
-        let rows = changes
-            .iter()
-            .flat_map(|change| audit_rows(kind(change), change));
-        tables.audit(run, &rows.collect::<Vec<AuditRow>>())?;
+        let mut rows: Vec<StoredAuditRow> = Vec::with_capacity(changes.len());
+        for change in changes {
+            match (&change.before, &change.after) {
+                (None, Some(row)) => {
+                    let op = change.ops.last().map_or(Op::Insert, |(op, _)| *op);
+                    let why = reason(change, op);
+                    rows.push(StoredAuditRow::came(kind(change), op.name(), why, row)?);
+                }
+                _ => rows.extend(audit_rows(kind(change), change).into_iter().map(Into::into)),
+            }
+        }
+        tables.audit(run, rows)?;
     }
     Ok(())
 }

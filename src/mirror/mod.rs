@@ -123,8 +123,9 @@ pub fn compact(store: &Store) -> Result<[u64; 2], InventoryError> {
     let length = || std::fs::metadata(store.path()).map_or(0, |file| file.len());
     let before = length();
     store.inventory_without_count(|tables| {
+        let any_retired = tables.remove_retired_entries()?;
         let ending = match tables.pack_audit()? {
-            0 => Ending::Discard,
+            0 if !any_retired => Ending::Discard,
             _ => Ending::Commit,
         };
         Ok(((), ending))

@@ -139,7 +139,7 @@ fn remove(
         new: Some(what.to_string()),
         reason: "the bounds of the audit log".into(),
     };
-    tables.audit(run, &[row])?;
+    tables.audit(run, [row])?;
     Ok(Some(Removed { rows, from }))
 }
 
@@ -206,7 +206,7 @@ fn write_checkpoint(tables: &mut Tables<'_>, from: u64) -> Result<u64, Fault> {
     let mut write = |tables: &mut Tables<'_>, rows: Vec<AuditRow>| {
         let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
         written += count;
-        tables.add_audit_checkpoint(from, written - count, &rows)
+        tables.add_audit_checkpoint(from, written - count, rows)
     };
     // One pack in any case: it says from where the log replays.
     write(tables, Vec::new())?;

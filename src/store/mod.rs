@@ -35,6 +35,7 @@ pub mod schema;
 #[cfg(test)]
 pub(crate) mod small_disk;
 mod snapshot;
+pub(crate) mod sorted;
 #[cfg(test)]
 #[path = "../../tests/sim/torn_disk.rs"]
 #[allow(dead_code, reason = "shared with the simulation")]

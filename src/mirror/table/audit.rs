@@ -9,10 +9,13 @@
 //! ```
 //!
 //! Numbers only grow. A row that is removed for good is in `old` as a whole, so that it can be put
-//! back. Rows that are written together are packed together: a row alone takes 400 bytes, among others 30.
+//! back; one that came is kept as its table has it, a third of its text. Rows that are written together are packed
+//! together: a row alone takes 400 bytes, among others 30.
 
+use super::row::{decode_row, encode_row};
+use crate::inventory::Row as InventoryRow;
 use crate::store::access::{Access, Open, Writing};
-use crate::store::codec::{self, CodecError, Row, decode, encode, encode_version};
+use crate::store::codec::{self, CodecError, Row, decode, encode, encode_version, first_version};
 use crate::store::{TxError, pack, unpack};
 use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -71,7 +74,79 @@ impl AuditRow {
     }
 }
 
-/// Rows of one run. In the first version of this row it was one, not packed.
+first_version!(AuditRun);
+
+/// A row of the log as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StoredAuditRow {
+    /// All of it.
+    Whole(AuditRow),
+    /// A row came: what is said of it is in the row itself.
+    Came {
+        /// Type the row came for.
+        kind: Cow<'static, str>,
+        /// What was done.
+        op: Cow<'static, str>,
+        /// Why.
+        reason: Cow<'static, str>,
+        /// Table of the row.
+        table: Cow<'static, str>,
+        /// The row, as its table has it.
+        bytes: Vec<u8>,
+    },
+}
+
+impl StoredAuditRow {
+    /// That a row came.
+    pub(crate) fn came(
+        kind: &'static str,
+        op: &'static str,
+        reason: &'static str,
+        row: &InventoryRow,
+    ) -> Result<Self, TxError> {
+        Ok(Self::Came {
+            kind: kind.into(),
+            op: op.into(),
+            reason: reason.into(),
+            table: row.key().table().into(),
+            bytes: encode_row(row)?,
+        })
+    }
+
+    /// The row of the log.
+    fn into_row(self) -> Result<AuditRow, TxError> {
+        let (kind, op, reason, table, bytes) = match self {
+            Self::Whole(row) => return Ok(row),
+            Self::Came {
+                kind,
+                op,
+                reason,
+                table,
+                bytes,
+            } => (kind, op, reason, table, bytes),
+        };
+        let row = decode_row(&table, &bytes)?;
+        Ok(AuditRow {
+            kind,
+            table,
+            op,
+            row: row.key().to_string(),
+            key: row.label(),
+            field: None,
+            old: None,
+            new: Some(row.text()),
+            reason,
+        })
+    }
+}
+
+impl From<AuditRow> for StoredAuditRow {
+    fn from(row: AuditRow) -> Self {
+        Self::Whole(row)
+    }
+}
+
+/// Rows of one run. In the second version all of them were whole; in the first it was one, not packed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AuditChunk<'a> {
     run: u64,
@@ -84,11 +159,15 @@ pub(super) struct AuditChunk<'a> {
     rows: Cow<'a, [u8]>,
 }
 
-type Numbered = (u32, AuditRow);
+type Numbered = (u32, StoredAuditRow);
+
+/// Versions of the rows in a chunk: whole ones, and all that are stored.
+const WHOLE: u8 = 1;
+const STORED: u8 = 2;
 
 impl AuditChunk<'_> {
-    fn new(run: u64, rows: &[(u32, impl Serialize)]) -> Result<Self, CodecError> {
-        let plain = encode_version(1, &rows)?;
+    fn new(run: u64, rows: &[Numbered]) -> Result<Self, CodecError> {
+        let plain = encode_version(STORED, &rows)?;
         let last = rows.last().map_or(0, |(distance, _)| *distance);
         let packed = pack(&plain);
         let (unpacked, rows) = match packed {
@@ -104,30 +183,49 @@ impl AuditChunk<'_> {
         })
     }
 
-    fn rows(&self) -> Result<Vec<Numbered>, TxError> {
+    fn stored(&self) -> Result<Vec<Numbered>, TxError> {
         let plain = match usize::try_from(self.unpacked).unwrap_or(usize::MAX) {
             0 => Cow::Borrowed(self.rows.as_ref()),
             length => Cow::Owned(unpack(&self.rows, length)?),
         };
-        let fields = plain.get(1..).unwrap_or_default();
-        Ok(codec::fields(fields)?)
+        match plain.split_first() {
+            Some((&STORED, rows)) => Ok(codec::fields(rows)?),
+            Some((&WHOLE, rows)) => {
+                let rows: Vec<(u32, AuditRow)> = codec::fields(rows)?;
+                let rows = rows.into_iter();
+                Ok(rows.map(|(distance, row)| (distance, row.into())).collect())
+            }
+            other => {
+                let version = other.map(|(version, _)| *version);
+                Err(CodecError::UnknownVersion(version).into())
+            }
+        }
+    }
+
+    fn rows(&self) -> Result<Vec<(u32, AuditRow)>, TxError> {
+        let rows = self.stored()?.into_iter();
+        rows.map(|(distance, row)| Ok((distance, row.into_row()?)))
+            .collect()
     }
 }
 
 impl<'a> Row<'a> for AuditChunk<'a> {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     fn read_old(version: u8, fields: &'a [u8]) -> Result<Self, CodecError> {
-        if version != 1 {
-            return Err(CodecError::UnknownVersion(Some(version)));
+        match version {
+            2 => codec::fields(fields),
+            1 => {
+                let (run, row): (u64, AuditRow) = codec::fields(fields)?;
+                Ok(Self {
+                    run,
+                    last: 0,
+                    unpacked: 0,
+                    rows: Cow::Owned(encode_version(WHOLE, &[(0_u32, row)].as_slice())?),
+                })
+            }
+            other => Err(CodecError::UnknownVersion(Some(other))),
         }
-        let (run, row): (u64, AuditRow) = codec::fields(fields)?;
-        Ok(Self {
-            run,
-            last: 0,
-            unpacked: 0,
-            rows: Cow::Owned(encode_version(1, &[(0_u32, row)].as_slice())?),
-        })
     }
 }
 
@@ -153,20 +251,21 @@ pub(crate) struct Audit<A: Access> {
 
 impl Audit<Writing<'_>> {
     /// Appends the rows of one run.
-    pub(super) fn append(&mut self, run: &AuditRun, rows: &[AuditRow]) -> Result<(), TxError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let number = self.number(run)?;
-        let mut next = self.next()?;
-        for rows in rows.chunks(CHUNK_ROWS) {
-            let numbered: Vec<(u32, &AuditRow)> = (0..).zip(rows).collect();
-            let chunk = AuditChunk::new(number, &numbered)?;
-            let after = next + u64::from(chunk.last) + 1;
+    pub(super) fn append(
+        &mut self,
+        run: &AuditRun,
+        rows: impl IntoIterator<Item = StoredAuditRow>,
+    ) -> Result<(), TxError> {
+        let mut rows = rows.into_iter();
+        loop {
+            let numbered: Vec<Numbered> = (0..).zip(rows.by_ref().take(CHUNK_ROWS)).collect();
+            if numbered.is_empty() {
+                return Ok(());
+            }
+            let chunk = AuditChunk::new(self.number(run)?, &numbered)?;
+            let next = self.next()?;
             self.rows.insert(next, encode(&chunk)?.as_slice())?;
-            next = after;
         }
-        Ok(())
     }
 
     /// The number of a run; the last one if it is the same run, which writes once per type.
@@ -200,13 +299,15 @@ impl Audit<Writing<'_>> {
             let bytes = value.value().to_vec();
             drop(value);
             let chunk: AuditChunk<'_> = decode(&bytes)?;
-            let mut rows = chunk.rows()?;
-            let count = rows.len();
-            rows.retain(|(distance, row)| {
-                let number = number + u64::from(*distance);
-                number >= before || keep(number, row)
-            });
-            removed += u64::try_from(count - rows.len()).unwrap_or(u64::MAX);
+            let mut rows = Vec::new();
+            for (distance, row) in chunk.stored()? {
+                let number = number + u64::from(distance);
+                if number >= before || keep(number, &row.clone().into_row()?) {
+                    rows.push((distance, row));
+                } else {
+                    removed += 1;
+                }
+            }
             if !rows.is_empty() {
                 let chunk = AuditChunk::new(chunk.run, &rows)?;
                 self.rows.insert(number, encode(&chunk)?.as_slice())?;
@@ -242,7 +343,7 @@ impl Audit<Writing<'_>> {
                 continue;
             };
             let chunk: AuditChunk<'_> = decode(value.value())?;
-            let (run, rows) = (chunk.run, chunk.rows()?);
+            let (run, rows) = (chunk.run, chunk.stored()?);
             drop(value);
             let fits = |(_, of, others): &&mut (u64, u64, Vec<Numbered>)| {
                 *of == run && others.len() + rows.len() <= CHUNK_ROWS
@@ -275,12 +376,13 @@ impl Audit<Writing<'_>> {
         &mut self,
         from: u64,
         number: u64,
-        rows: &[AuditRow],
+        rows: Vec<AuditRow>,
     ) -> Result<(), TxError> {
         if number == 0 {
             self.checkpoint.retain(|_, _| false)?;
         }
-        let numbered: Vec<(u32, &AuditRow)> = (0..).zip(rows).collect();
+        let rows = rows.into_iter().map(StoredAuditRow::from);
+        let numbered: Vec<Numbered> = (0..).zip(rows).collect();
         let chunk = AuditChunk::new(from, &numbered)?;
         self.checkpoint.insert(number, encode(&chunk)?.as_slice())?;
         Ok(())

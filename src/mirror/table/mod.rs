@@ -8,8 +8,7 @@
 //! component_drift  id            -> Drift
 //! nvldomain        id            -> Domain
 //! inventory_index  tag, value    -> row            unique: external ids and pairs
-//!                  tag, value, row -> nothing      others: rack names, live components of a rack,
-//!                                                  BMCs of a component
+//!                  tag, value, row -> nothing      others: rack names, live components of a rack
 //! inventory_absent type, id      -> how often in a row the row was missing
 //! inventory_meta   name          -> generation: +1 with every commit
 //! ```
@@ -29,7 +28,7 @@ use crate::store::access::{Access, Open, Reading, Writing};
 use crate::store::codec::{Row as Stored, decode};
 use crate::store::{Snapshot, Store, StoreError, TxError};
 use audit::{Audit, AuditHead, AuditRow, AuditRun};
-use index::{Index, index_entries};
+use index::{Index, IndexEntries, RETIRED};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -350,24 +349,25 @@ impl<A: Access> Inventory<A> {
 
     /// Builds the indexes from the rows and compares. Gives what is wrong, one line each.
     pub(crate) fn check(&self) -> Result<Vec<String>, Fault> {
-        let mut entries = Vec::new();
+        let mut entries = IndexEntries::default();
         let mut problems = Vec::new();
         for table in TABLES {
             for row in self.rows_of(table)? {
-                index_entries(&row, &mut entries);
+                entries.add_row(&row);
             }
         }
-        let mut wanted: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-        for (key, value, index) in entries {
-            let text = String::from_utf8_lossy(key.get(5..).unwrap_or_default()).into_owned();
-            if wanted.insert(key, value).is_some() {
-                problems.push(format!("{} {text} belongs to two rows", index.name()));
+        let mut wanted: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
+        for entry in entries.iter() {
+            if wanted.insert(entry.key, entry.value).is_some() {
+                let text = String::from_utf8_lossy(entry.key.get(5..).unwrap_or_default());
+                problems.push(format!("{} {text} belongs to two rows", entry.index.name()));
             }
         }
         for entry in self.index.iter()? {
             let (key, value) = entry?;
             let (key, value) = (key.value(), value.value());
             match wanted.remove(key) {
+                None if key.first() == Some(&RETIRED) => {}
                 Some(row) if row == value => {}
                 Some(_) => problems.push(format!("index entry {key:02x?} points to another row")),
                 None => problems.push(format!("index entry {key:02x?} belongs to no row")),

@@ -1,16 +1,49 @@
 //! Versions of the rows of the mirror: `store/row.rs` says how a row gets another one.
 
-use super::audit::AuditRun;
 use super::v1;
-use crate::inventory::{Bmc, Component, Domain, Drift, Rack};
-use crate::store::codec::{first_version, second_version};
+use crate::inventory::{Bmc, Component, Domain, Drift, Rack, Row};
+use crate::store::TxError;
+use crate::store::codec::{CodecError, decode, encode_to, first_version, second_version};
 
-first_version!(Bmc, Drift, Domain, AuditRun);
+first_version!(Bmc, Drift, Domain);
 
 second_version!(
     Rack: v1::Rack,
     Component: v1::Component,
 );
+
+/// The bytes of a row.
+pub(super) fn encode_row(row: &Row) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::new();
+    encode_row_to(row, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The same, in place of what is in `bytes`.
+pub(super) fn encode_row_to(row: &Row, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+    match row {
+        Row::Rack(row) => encode_to(row.as_ref(), bytes),
+        Row::Component(row) => encode_to(row.as_ref(), bytes),
+        Row::Bmc(row) => encode_to(row.as_ref(), bytes),
+        Row::Drift(row) => encode_to(row.as_ref(), bytes),
+        Row::Domain(row) => encode_to(row.as_ref(), bytes),
+    }
+}
+
+/// The row of a table, named as in a dump, with these bytes.
+pub(super) fn decode_row(table: &str, bytes: &[u8]) -> Result<Row, TxError> {
+    Ok(match table {
+        "rack" => Row::Rack(Box::new(decode(bytes)?)),
+        "component" => Row::Component(Box::new(decode(bytes)?)),
+        "bmc" => Row::Bmc(Box::new(decode(bytes)?)),
+        "component_drift" => Row::Drift(Box::new(decode(bytes)?)),
+        "nvldomain" => Row::Domain(Box::new(decode(bytes)?)),
+        other => {
+            let why = format!("a row of the unknown table {other:?}");
+            return Err(TxError::Corrupt(why));
+        }
+    })
+}
 
 #[cfg(test)]
 mod tests {

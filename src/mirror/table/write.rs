@@ -1,17 +1,17 @@
 //! Writing rows, their indexes, and what stands beside them.
 
-use super::audit::{AuditRow, AuditRun};
-use super::index::{Index, index_entries, key_bytes};
+use super::audit::{AuditRow, AuditRun, StoredAuditRow};
+use super::index::{IndexEntries, RETIRED, key_bytes, write_key_bytes};
+use super::row::{encode_row, encode_row_to};
 use super::{Bytes, Fault, GENERATION, NotUnique, Tables, absent_tag};
 use crate::inventory::{ComponentType, Row, RowKey};
 use crate::store::TxError;
 use crate::store::access::Writing;
 use crate::store::codec::{decode, encode};
+use crate::store::sorted::insert_sorted;
 use redb::ReadableTable;
+use std::cell::Cell;
 use uuid::Uuid;
-
-/// Changes whose index entries are written at once.
-const INDEX_CHUNK: usize = 20_000;
 
 impl<'tx> Tables<'tx> {
     pub(super) fn count_commit(&mut self) -> Result<(), TxError> {
@@ -54,45 +54,64 @@ impl<'tx> Tables<'tx> {
     }
 
     /// Writes rows: each as it is (`None`: not there) and as it will be (`None`: gone). All old
-    /// index entries go before the first new one comes, so rows may swap what is unique.
-    pub(crate) fn apply(&mut self, changes: &[(Option<&Row>, Option<&Row>)]) -> Result<(), Fault> {
-        // Bit by bit: the entries of a first load take more memory than its rows.
-        for changes in changes.chunks(INDEX_CHUNK) {
-            for (key, _, _) in entries_of(changes, |(before, after)| (*before, *after)) {
-                self.index.remove(key.as_slice())?;
-            }
+    /// index entries go before the first new one comes, so rows may swap what is unique. Rows best come in the
+    /// order of their keys.
+    pub(crate) fn apply(&mut self, changes: &[RowChange<'_>]) -> Result<(), Fault> {
+        for entry in entries_of(changes, |(before, after)| (*before, *after)).iter() {
+            self.index.remove(entry.key)?;
         }
-        for changes in changes.chunks(INDEX_CHUNK) {
-            for (key, value, index) in entries_of(changes, |(before, after)| (*after, *before)) {
-                let there = self.index.insert(key.as_slice(), value.as_slice())?;
-                if there.is_some() {
-                    return Err(Fault::NotUnique(NotUnique {
-                        index: index.name(),
-                        value: String::from_utf8_lossy(key.get(5..).unwrap_or_default())
-                            .into_owned(),
-                    }));
-                }
-            }
-        }
-        for (before, after) in changes {
-            match (before, after) {
-                (_, Some(after)) => {
-                    let (table, key) = self.table(after.key());
-                    table.insert(key.as_slice(), encode_row(after)?.as_slice())?;
-                }
-                (Some(before), None) => {
+        let entries = entries_of(changes, |(before, after)| (*after, *before));
+        insert_entries(&mut self.index, &entries)?;
+        drop(entries);
+        for changes in changes.chunk_by(|a, b| new_in(a).is_some() && new_in(a) == new_in(b)) {
+            match changes {
+                [(Some(before), None)] => {
                     let (table, key) = self.table(before.key());
                     table.remove(key.as_slice())?;
                 }
-                (None, None) => {}
+                [(_, Some(first)), ..] => self.put_rows(first.key(), changes)?,
+                _ => {}
             }
         }
         Ok(())
     }
 
+    /// Writes rows of one table, that of `key`.
+    fn put_rows(&mut self, key: RowKey, changes: &[RowChange<'_>]) -> Result<(), Fault> {
+        let (table, key) = self.table(key);
+        if let [(Some(_), Some(row))] = changes {
+            table.insert(
+                key.as_slice(),
+                encode_row(row).map_err(TxError::from)?.as_slice(),
+            )?;
+            return Ok(());
+        }
+        let mut rows = changes.iter().filter_map(|(_, after)| *after);
+        insert_sorted(
+            table,
+            |entry| {
+                let Some(row) = rows.next() else {
+                    return Ok(false);
+                };
+                entry.key.clear();
+                write_key_bytes(row.key(), &mut entry.key);
+                encode_row_to(row, &mut entry.value).map_err(TxError::from)?;
+                Ok(true)
+            },
+            |table, entry| {
+                table.insert(entry.key.as_slice(), entry.value.as_slice())?;
+                Ok(())
+            },
+        )
+    }
+
     /// Appends to the audit log.
-    pub(crate) fn audit(&mut self, run: &AuditRun, rows: &[AuditRow]) -> Result<(), Fault> {
-        Ok(self.audit.append(run, rows)?)
+    pub(crate) fn audit(
+        &mut self,
+        run: &AuditRun,
+        rows: impl IntoIterator<Item: Into<StoredAuditRow>>,
+    ) -> Result<(), Fault> {
+        Ok(self.audit.append(run, rows.into_iter().map(Into::into))?)
     }
 
     /// Removes audit rows before a number, except those that `keep` wants. Gives how many.
@@ -110,9 +129,20 @@ impl<'tx> Tables<'tx> {
         &mut self,
         from: u64,
         number: u64,
-        rows: &[AuditRow],
+        rows: Vec<AuditRow>,
     ) -> Result<(), Fault> {
         Ok(self.audit.add_checkpoint(from, number, rows)?)
+    }
+
+    /// Removes index entries that nobody looks up any more. Whether there were any.
+    pub(crate) fn remove_retired_entries(&mut self) -> Result<bool, Fault> {
+        let (begin, end) = ([RETIRED], [RETIRED + 1]);
+        let retired = begin.as_slice()..end.as_slice();
+        let any = self.index.range(retired.clone())?.next().is_some();
+        if any {
+            self.index.retain_in(retired, |_, _| false)?;
+        }
+        Ok(any)
     }
 
     /// Packs audit rows together that were written one by one. Gives how many packs that saves.
@@ -133,38 +163,54 @@ impl<'tx> Tables<'tx> {
     }
 }
 
-fn encode_row(row: &Row) -> Result<Vec<u8>, TxError> {
-    Ok(match row {
-        Row::Rack(row) => encode(row.as_ref()),
-        Row::Component(row) => encode(row.as_ref()),
-        Row::Bmc(row) => encode(row.as_ref()),
-        Row::Drift(row) => encode(row.as_ref()),
-        Row::Domain(row) => encode(row.as_ref()),
-    }?)
-}
-
-type IndexEntry = (Vec<u8>, Vec<u8>, Index);
-
 /// A row as it is and as it will be.
 type RowChange<'r> = (Option<&'r Row>, Option<&'r Row>);
+
+/// The table of a row that was not there.
+fn new_in(change: &RowChange<'_>) -> Option<&'static str> {
+    match change {
+        (None, Some(row)) => Some(row.key().table()),
+        _ => None,
+    }
+}
 
 /// Index entries that one side of the changes has and the other lacks, in order, because that is much cheaper for
 /// a tree. An entry names its row: what both sides of a change have is the same entry, and no other change has it.
 fn entries_of<'r>(
     changes: &[RowChange<'r>],
     sides: impl Fn(&RowChange<'r>) -> RowChange<'r>,
-) -> Vec<IndexEntry> {
-    let mut all = Vec::new();
-    let (mut mine, mut others) = (Vec::new(), Vec::new());
+) -> IndexEntries {
+    let (mut entries, mut spare) = (IndexEntries::default(), IndexEntries::default());
     for (side, other) in changes.iter().map(sides) {
-        side.into_iter()
-            .for_each(|row| index_entries(row, &mut mine));
-        other
-            .into_iter()
-            .for_each(|row| index_entries(row, &mut others));
-        all.extend(mine.drain(..).filter(|entry| !others.contains(entry)));
-        others.clear();
+        if let Some(side) = side {
+            entries.add_difference(side, other, &mut spare);
+        }
     }
-    all.sort_unstable();
-    all
+    entries.sort();
+    entries
+}
+
+fn insert_entries(table: &mut Bytes<Writing<'_>>, entries: &IndexEntries) -> Result<(), Fault> {
+    let (mut rest, index) = (entries.iter(), Cell::new(""));
+    insert_sorted(
+        table,
+        |entry| {
+            let Some(next) = rest.next() else {
+                return Ok(false);
+            };
+            entry.key.clear();
+            entry.key.extend(next.key);
+            entry.value.clear();
+            entry.value.extend(next.value);
+            index.set(next.index.name());
+            Ok(true)
+        },
+        |_, entry| {
+            let value = String::from_utf8_lossy(entry.key.get(5..).unwrap_or_default());
+            Err(Fault::NotUnique(NotUnique {
+                index: index.get(),
+                value: value.into_owned(),
+            }))
+        },
+    )
 }

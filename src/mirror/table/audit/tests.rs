@@ -40,7 +40,7 @@ fn all(store: &Store, from: u64) -> Vec<(u64, String)> {
 
 fn write(store: &Store, run: &AuditRun, rows: std::ops::Range<usize>) {
     let rows: Vec<AuditRow> = rows.map(row).collect();
-    let written = store.inventory(|tables| Ok((tables.audit(run, &rows)?, Ending::Commit)));
+    let written = store.inventory(|tables| Ok((tables.audit(run, rows)?, Ending::Commit)));
     written.unwrap();
 }
 
@@ -73,11 +73,42 @@ fn the_bytes_of_rows_that_are_not_packed_never_change() {
         new: Some("n".into()),
         reason: "".into(),
     };
-    let chunk = AuditChunk::new(3, &[(0, row)]).unwrap();
-    // Version, run, distance of the last row, not packed, length; version, count, distance, fields.
-    let expected = b"\x02\x03\x00\x00\x12\x01\x01\x00\x01k\x01t\x01o\x01r\x00\x00\x00\x01\x01n\x00";
+    let chunk = AuditChunk::new(3, &[(0, row.clone().into())]).unwrap();
+    // Version, run, distance of the last row, not packed, length; version, count, distance, whole, fields.
+    let expected =
+        b"\x03\x03\x00\x00\x13\x02\x01\x00\x00\x01k\x01t\x01o\x01r\x00\x00\x00\x01\x01n\x00";
     assert_eq!(encode(&chunk).unwrap(), expected);
     assert_eq!(decode::<AuditChunk<'_>>(expected).unwrap(), chunk);
+    // The same of the second version.
+    let second = b"\x02\x03\x00\x00\x12\x01\x01\x00\x01k\x01t\x01o\x01r\x00\x00\x00\x01\x01n\x00";
+    let second = decode::<AuditChunk<'_>>(second).unwrap();
+    assert_eq!(second.run, 3);
+    assert_eq!(second.rows().unwrap(), [(0, row)]);
+}
+
+/// The loss: a log that says something else of a row that came than of the same row as a text.
+#[test]
+fn a_row_that_came_reads_as_its_text() {
+    let columns = serde_json::json!({"id": "6c1a0a3e-0000-4000-8000-000000000001", "type": "Compute", "slot_id": 7,
+        "manufacturer": "M", "serial_number": "S \"1\"", "description": {"a": 1}, "leak_status": "NONE"});
+    let component = crate::inventory::Component::from_columns(columns).unwrap();
+    let row = InventoryRow::Component(Box::new(component));
+    let came = StoredAuditRow::came("Compute", "insert", "Core lists it", &row).unwrap();
+    let expected = AuditRow {
+        kind: "Compute".into(),
+        table: "component".into(),
+        op: "insert".into(),
+        row: "6c1a0a3e-0000-4000-8000-000000000001".into(),
+        key: "M/S \"1\"".into(),
+        field: None,
+        old: None,
+        new: Some(row.text()),
+        reason: "Core lists it".into(),
+    };
+    let chunk = AuditChunk::new(1, &[(0, came), (1, expected.clone().into())]).unwrap();
+    let bytes = encode(&chunk).unwrap();
+    let read = decode::<AuditChunk<'_>>(&bytes).unwrap();
+    assert_eq!(read.rows().unwrap(), [(0, expected.clone()), (1, expected)]);
 }
 
 /// The loss: a log that begins anew, or lies, because the program that reads it is newer.
