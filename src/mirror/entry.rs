@@ -4,15 +4,16 @@
 //! map or a list, a number text. Unknown fields are ignored, credentials among them: they are
 //! never even taken out of the text.
 
+pub mod list;
+pub mod quick;
+
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 
 /// One expected rack, machine, switch or shelf.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -312,52 +313,6 @@ fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SmolStr>,
         }
     }
     deserializer.deserialize_any(ScalarVisitor)
-}
-
-/// Gives the elements of a JSON array one by one, as long as each is an object that can be read. Whether it
-/// came to the end.
-pub fn objects<T: DeserializeOwned>(text: &str, each: impl FnMut(T)) -> bool {
-    struct Each<T, F>(F, PhantomData<T>);
-
-    impl<'de, T: DeserializeOwned, F: FnMut(T)> Visitor<'de> for Each<T, F> {
-        type Value = ();
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of objects")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-            while let Some(object) = seq.next_element::<Object<T>>()? {
-                self.0(object.0);
-            }
-            Ok(())
-        }
-    }
-    let mut text = serde_json::Deserializer::from_str(text);
-    let read = text.deserialize_seq(Each(each, PhantomData));
-    read.and_then(|()| text.end()).is_ok()
-}
-
-/// An object and nothing else: a list would be taken for one, field by field.
-struct Object<T>(T);
-
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor<T>(PhantomData<T>);
-
-        impl<'de, T: DeserializeOwned> Visitor<'de> for ObjectVisitor<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
-    }
 }
 
 /// The elements of a JSON array, not yet looked into.

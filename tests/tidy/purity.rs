@@ -19,6 +19,7 @@ const PURE: &[&str] = &[
     "kube/tls_choice.rs",
     "kube/turn.rs",
     "mirror/entry.rs",
+    "mirror/entry/",
     "mirror/plan/",
     "report/",
     "sbom/",

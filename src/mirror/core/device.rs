@@ -1,5 +1,6 @@
 //! A device as it was observed, in either dialect.
 
+use super::super::entry::quick::ListElement;
 use super::super::entry::{IdText, NumberText};
 use crate::inventory::Json;
 use serde::{Deserialize, Deserializer};
@@ -110,6 +111,9 @@ pub struct DevicePosition {
     #[serde(alias = "topologyId")]
     topology_id: Option<NumberText>,
 }
+
+impl ListElement for Device {}
+impl ListElement for DevicePosition {}
 
 /// One number of an observed position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use super::{Core, Device, Exchange, Pull, Pulled, Site, decode_each, from_result
 use crate::http::HttpError;
 use crate::inventory::Kind;
 use crate::mirror::diagnostics::Diagnostic;
+use crate::mirror::entry::quick::{JsonCursor, ListElement};
 use crate::mirror::entry::{self, CoreEntry};
 use crate::root::open_regular;
 use serde::de::DeserializeOwned;
@@ -84,14 +85,14 @@ impl FileCore {
     }
 
     /// Elements of the list under the first of these names that is there, read into `T`.
-    fn list<T: DeserializeOwned>(&mut self, kind: Kind, names: &[&str]) -> Pull<T> {
+    fn list<T: DeserializeOwned + ListElement>(&mut self, kind: Kind, names: &[&str]) -> Pull<T> {
         let mut entries = Vec::new();
         let pull = self.list_each(kind, names, &mut |_, entry| entries.push(entry));
         pull.with(entries)
     }
 
     /// The same, one by one, each with the site that counts.
-    fn list_each<T: DeserializeOwned>(
+    fn list_each<T: DeserializeOwned + ListElement>(
         &mut self,
         kind: Kind,
         names: &[&str],
@@ -120,7 +121,7 @@ impl FileCore {
             known += 1;
             each(site, entry);
         };
-        if entry::objects(value, &mut count) {
+        if entry::list::objects(value, &mut count) {
             return Pull::Done(Pulled::whole(Vec::new()));
         }
         // Something is wrong with it: one by one, to lose no more than that.
@@ -248,6 +249,13 @@ fn elements(value: &str) -> Result<Vec<&RawValue>, String> {
 impl Document {
     fn members(&self) -> Result<&Members, &String> {
         let find = || {
+            let text = std::str::from_utf8(&self.body).ok();
+            if let Some(members) = text.and_then(|text| JsonCursor::new(text).members()) {
+                let members = members.into_iter();
+                return Ok(members
+                    .map(|(name, place)| (name.to_owned(), place))
+                    .collect());
+            }
             let begin = self.body.as_ptr().addr();
             let place = |(name, value): (Cow<'_, str>, &RawValue)| {
                 let from = value.get().as_ptr().addr() - begin;

@@ -3,6 +3,7 @@
 use super::{Pull, Pulled};
 use crate::inventory::Json;
 use crate::mirror::entry::IdText;
+use crate::mirror::entry::quick::ListElement;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -57,6 +58,10 @@ pub struct RackHealth {
     rack_id: Option<IdText>,
     health: Option<Value>,
 }
+
+impl ListElement for RackGroup {}
+impl ListElement for DomainMember {}
+impl ListElement for RackHealth {}
 
 fn text(id: Option<&IdText>) -> &str {
     id.map_or("", |id| id.0.as_str())
