@@ -3,19 +3,21 @@
 //!
 //! Answers are made beside the loop. Each holds a lock for a few guests at a time, or reads a snapshot.
 
-use super::fleet::query::{AnswerPage, FleetAnswer, FleetQuery};
+use super::api;
+use super::fleet::query::FleetAnswer;
 use super::questions::FleetQuestions;
 use super::queue::FullPull;
-use super::status::StatusAnswer;
+use super::status::{StatusAnswer, View};
 use crate::report::VmId;
 use crate::web::Doorkeeper;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Everything that is asked about.
 pub(super) struct ControlRoom {
+    pub(super) view: Arc<View>,
     pub(super) questions: FleetQuestions,
     /// Lets people in, where there is a page.
     pub(super) doorkeeper: Option<Doorkeeper>,
@@ -36,38 +38,17 @@ impl ControlRoom {
     /// The answer to these words of this user.
     pub(super) fn answer(&self, words: &[&str], user: Option<u32>) -> ControlAnswer {
         match words {
-            ["login"] => ControlAnswer::Other(self.login(user)),
-            ["fleet", question] => ControlAnswer::Fleet(self.fleet(question)),
+            ["login"] => ControlAnswer::Other(api::login(self.doorkeeper.as_ref(), user)),
+            ["fleet", question] => ControlAnswer::Fleet(self.questions.ask_word(question)),
             ["rescan"] => ControlAnswer::Other(self.rescan(None)),
             ["rescan", vm] => ControlAnswer::Other(self.rescan(Some(vm))),
-            words => ControlAnswer::Status(self.questions.view.answer(words)),
+            words => ControlAnswer::Status(self.view.answer(words)),
         }
-    }
-
-    fn fleet(&self, question: &str) -> FleetAnswer {
-        match FleetQuery::from_word(question) {
-            Ok(query) => self.questions.ask(&query, &AnswerPage::default()),
-            Err(error) => {
-                let what = format!(
-                    "the sensor does not know this question ({error}); is it of another version?"
-                );
-                FleetAnswer::failed(what)
-            }
-        }
-    }
-
-    /// An address for the browser of who asks.
-    fn login(&self, user: Option<u32>) -> Value {
-        let answer = match &self.doorkeeper {
-            None => Err("this sensor has no page; its setting `fleet_listen` gives it one"),
-            Some(doorkeeper) => doorkeeper.login(user),
-        };
-        answer.unwrap_or_else(|error| json!({ "error": error, "is_usage": false }))
     }
 
     /// Asks a guest, or all of them, for a full report now.
     fn rescan(&self, vm: Option<&str>) -> Value {
-        let guests = self.questions.view.guests.lock();
+        let guests = self.view.guests.lock();
         let guests = guests.unwrap_or_else(PoisonError::into_inner);
         let all = guests.guests().map(|(vm, _)| vm);
         let asked: Vec<VmId> = all

@@ -102,7 +102,7 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     beside.spawn(departed);
     beside.spawn(heartbeat(engine.pending.clone()));
     let questions = FleetQuestions {
-        view: view.clone(),
+        service: view.clone(),
         store,
     };
     let doorkeeper = api.as_ref().map(FleetApi::doorkeeper);
@@ -112,6 +112,7 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     match Control::bind(&config.state_dir) {
         Ok(control) => {
             let room = ControlRoom {
+                view: view.clone(),
                 questions,
                 doorkeeper,
                 full_pulls: engine.full_pulls.clone(),
@@ -191,7 +192,7 @@ fn ended_early(what: &str, result: Result<(), JoinError>) -> SenseError {
 
 /// Answers `afferent status`, `fleet` and `rescan`.
 async fn answer(control: Control, room: ControlRoom) {
-    let control = control.with_metrics(room.questions.view.clone());
+    let control = control.with_metrics(room.view.clone());
     let answer = move |words: &[&str], user| room.answer(words, user);
     control.answer(answer).await;
 }

@@ -3,8 +3,10 @@
 
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
+use crate::support::fleet_rig::{TOKEN, bearer, write_token};
 use crate::support::nats_server::{Consumer, JETSTREAM, NatsServer, STREAM};
 use crate::support::program::{Program, free_port, http_get, status};
+use crate::support::web::{Web, session};
 use afferent::clock;
 use afferent::nats::{Message, NatsClient, NatsOptions};
 use serde_json::{Value, json};
@@ -209,6 +211,78 @@ fn what_two_sensors_deliver_is_what_one_reader_answers() {
     sensors
         .iter_mut()
         .for_each(|sensor| assert!(sensor.terminate().success()));
+}
+
+/// Loss prevented: one place that answers for all hosts, and no page for it.
+#[test]
+fn a_reader_answers_over_http_and_lets_people_in() {
+    let world = World::new(2, 2);
+    let mut sensors = [world.sensor(0), world.sensor(1)];
+    let (state, port) = (world.place("reader"), free_port());
+    write_token(&world.place("token"), TOKEN);
+    let token = world.place("token").display().to_string();
+    let listen = format!("127.0.0.1:{port}");
+    let http = ["--fleet-listen", &listen, "--fleet-token-file", &token];
+    let mut program = started(reader(&state, &world.server.url(), &http), &state);
+    world.reader_is_right();
+    let web = Web::Tcp(port);
+    assert_eq!(web.get("/v1/guests", "").code, 401);
+    assert_eq!(web.get("/", "").code, 200);
+    let browser = session(&web, &state);
+    let get = |target: &str| {
+        let answer = web.get(target, &browser);
+        assert_eq!(answer.code, 200, "{target}: {answer:?}");
+        answer.json()
+    };
+    let mut events = web.events("/v1/changes/stream", &bearer(TOKEN));
+    events.until("retry: ");
+    world.agents[1][0].install("openssl");
+    let (_, change) = events.next();
+    assert_eq!(
+        (&change["vm"], &change["added"][0]["name"]),
+        (&json!("host-1.web-0"), &json!("openssl"))
+    );
+    let found = fleet(&state, &["find", "openssl"]).unwrap();
+    assert_eq!(get("/v1/packages?name=openssl"), found);
+    assert_eq!(found["guests"].as_array().unwrap().len(), 1);
+    assert_eq!(get("/v1/guests")["guests"].as_array().unwrap().len(), 4);
+    caught_up(&state, &world.server.consumer());
+    let summary = get("/v1/summary");
+    assert_eq!(
+        (
+            &summary["state"],
+            &summary["stored"],
+            &summary["reports_from"]["lag"]
+        ),
+        (&json!("ok"), &json!(4), &json!(0))
+    );
+    assert_eq!(summary["newest_change"]["vm"], "host-1.web-0");
+    assert!(summary["reports_from"]["last"]["vm"].is_string());
+    for of_a_sensor in [
+        "deliver",
+        "guests",
+        "oldest_unreachable",
+        "pending",
+        "latency",
+    ] {
+        assert!(summary.get(of_a_sensor).is_none(), "{summary}");
+    }
+    assert!(status(&state, &[]).0["fleet_api"]["requests"].as_u64() > Some(5));
+    // Who may not read has trouble that the status shows.
+    fs::remove_file(world.place("token")).unwrap();
+    assert_eq!(web.get("/v1/guests", &bearer(TOKEN)).code, 401);
+    let (answer, code) = status(&state, &[]);
+    assert!(
+        answer["reasons"].to_string().contains("fleet API"),
+        "{answer}"
+    );
+    assert_eq!(code, 4);
+    drop(events);
+    assert!(program.terminate().success());
+    assert!(web.connect().is_err());
+    for sensor in &mut sensors {
+        assert!(sensor.terminate().success());
+    }
 }
 
 /// Loss prevented: a change that the stream thinks is stored, and is not.

@@ -1,13 +1,14 @@
 //! `afferent sense --reports-from`: which settings go with it.
 
 use super::{TABLES, fleet_limits};
+use crate::cli::fleet_listen;
 use crate::cli::options::parse;
 use crate::cli::options::{ConfigError, SettingOrigin, Settings};
 use crate::sense::reader::{ReaderConfig, ReportsAddress};
 use crate::telemetry::scrape;
 
 /// The settings that mean something to a reader.
-const ALLOWED: [&str; 10] = [
+const ALLOWED: [&str; 15] = [
     "reports_from",
     "token_file",
     "ca_file",
@@ -15,6 +16,11 @@ const ALLOWED: [&str; 10] = [
     "fleet",
     "fleet_history",
     "fleet_history_size",
+    "fleet_listen",
+    "fleet_tls_cert",
+    "fleet_tls_key",
+    "fleet_host",
+    "fleet_token_file",
     "damaged_max_age",
     "damaged_max_count",
     "metrics",
@@ -50,6 +56,7 @@ pub(super) fn configure(settings: &Settings) -> Result<Option<ReaderConfig>, Con
         ca_file: settings.optional_path("ca_file")?,
         state_dir: settings.path("state_dir")?,
         fleet,
+        fleet_listen: fleet_listen::configured(settings)?,
         damaged: settings.damaged()?,
         metrics: settings.optional("metrics", scrape::address)?,
     }))
@@ -70,11 +77,16 @@ mod tests {
     #[test]
     fn a_reader_needs_neither_guests_nor_delivery() {
         let given = ["--state-dir", "/x", "--fleet", "on", "--metrics", "9101"];
+        let given = [&given[..], &["--fleet-listen", "localhost:9819"]].concat();
         let Ok(SensorConfig::Reader(config)) = configured_with(&given) else {
             unreachable!("it reads");
         };
         assert_eq!(config.address.to_string(), "nats://c:4222?stream=R");
         assert_eq!(config.state_dir, std::path::Path::new("/x"));
+        assert!(config.fleet_listen.is_some());
+        // The rules of the listener are the same.
+        let open = configured_with(&["--fleet-listen", "0.0.0.0:9819"]);
+        assert!(open.err().unwrap_or_default().contains("fleet-tls-cert"));
     }
 
     /// Loss prevented: guests that nobody reads, because two purposes were put into one command.

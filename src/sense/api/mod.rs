@@ -15,6 +15,7 @@ mod stream;
 use super::questions::FleetQuestions;
 use crate::web::{Doorkeeper, WebHealth, WebListen, WebName, WebServer};
 use respond::FleetApp;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What the page is called.
@@ -57,4 +58,13 @@ impl FleetApi {
         };
         tokio::join!(self.0.run(app), note);
     }
+}
+
+/// An address for the browser of who asks on the control socket, where there is a page.
+pub(super) fn login(doorkeeper: Option<&Doorkeeper>, user: Option<u32>) -> Value {
+    let answer = match doorkeeper {
+        None => Err("this sensor has no page; its setting `fleet_listen` gives it one"),
+        Some(doorkeeper) => doorkeeper.login(user),
+    };
+    answer.unwrap_or_else(|error| json!({ "error": error, "is_usage": false }))
 }

@@ -38,28 +38,34 @@ pub(super) struct FleetApp {
     health: Arc<WebHealth>,
     streams: Arc<ChangeStreams>,
     permits: Arc<Semaphore>,
-    latency: Arc<Mutex<LatencyWindow>>,
+    /// Of the last hour, where something is delivered.
+    latency: Option<Arc<Mutex<LatencyWindow>>>,
 }
 
 impl FleetApp {
     pub(super) fn new(questions: FleetQuestions, health: Arc<WebHealth>) -> Self {
         let permits = Arc::new(Semaphore::new(QUESTIONS));
-        let counted = &questions.view.metrics.reactive_latency;
-        let latency = LatencyWindow::new(counted.bounds(), clock::wall_now(), counted.counts());
+        let latency = questions.service.latency().map(|counted| {
+            let now = clock::wall_now();
+            let window = LatencyWindow::new(counted.bounds(), now, counted.counts());
+            Arc::new(Mutex::new(window))
+        });
         Self {
             streams: Arc::new(ChangeStreams::new(questions.clone(), permits.clone())),
             questions,
             health,
             permits,
-            latency: Arc::new(Mutex::new(latency)),
+            latency,
         }
     }
 
     /// Notes the latencies that were counted until now.
     pub(super) fn note_latency(&self) {
-        let counts = self.questions.view.metrics.reactive_latency.counts();
-        let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        latency.note(clock::wall_now(), counts);
+        let counted = self.questions.service.latency();
+        if let (Some(latency), Some(counted)) = (&self.latency, counted) {
+            let mut latency = latency.lock().unwrap_or_else(PoisonError::into_inner);
+            latency.note(clock::wall_now(), counted.counts());
+        }
     }
 
     async fn ask(&self, query: FleetQuery, page: AnswerPage) -> HttpResponse {
@@ -85,10 +91,10 @@ impl FleetApp {
         let latency = self.latency.clone();
         self.beside(move |questions| match questions.summary() {
             Ok(mut summary) => {
-                let counts = questions.view.metrics.reactive_latency.counts();
-                let latency = latency.lock().unwrap_or_else(PoisonError::into_inner);
-                summary["latency"] = latency.json(&counts);
-                drop(latency);
+                if let (Some(latency), Some(counted)) = (&latency, questions.service.latency()) {
+                    let latency = latency.lock().unwrap_or_else(PoisonError::into_inner);
+                    summary["latency"] = latency.json(&counted.counts());
+                }
                 answer::data(StatusCode::OK, &summary)
             }
             Err(error) => answer::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),

@@ -15,6 +15,7 @@
 use crate::blocking::Blocking;
 use crate::clock;
 use crate::listen::ResponseBody;
+use crate::sense::fleet::Fleet;
 use crate::sense::fleet::query::{AnswerPage, FleetAnswer, FleetQuery, newest_change};
 use crate::sense::questions::FleetQuestions;
 use std::fmt::Write as _;
@@ -128,11 +129,8 @@ impl ChangeStream {
 
     /// Changes with every row that is written.
     fn rows(&self) -> Option<u64> {
-        self.questions
-            .view
-            .fleet
-            .as_ref()
-            .map(|fleet| fleet.next_change())
+        let fleet = self.questions.service.fleet();
+        fleet.map(Fleet::next_change)
     }
 
     async fn send(&self, text: String) -> Option<()> {

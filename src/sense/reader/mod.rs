@@ -21,9 +21,10 @@ mod status;
 pub use address::ReportsAddress;
 pub use intake::{IncomingDocument, IntakeOutcome, ReportIntake};
 
-use super::SenseError;
 use super::fleet::FleetLimits;
+use super::SenseError;
 use crate::store::Limits;
+use crate::web::WebListen;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct ReaderConfig {
     pub fleet: FleetLimits,
     /// What is kept of databases that were moved aside because they were damaged.
     pub damaged: Limits,
+    /// Where the fleet is answered for over HTTP.
+    pub fleet_listen: Option<WebListen>,
     /// Where metrics are read.
     pub metrics: Option<SocketAddr>,
 }

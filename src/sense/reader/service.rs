@@ -5,11 +5,14 @@ use super::follow::FollowLoop;
 use super::intake::ReportIntake;
 use super::status::ReaderView;
 use crate::blocking::Blocking;
-use crate::sense::fleet::query::{FleetAnswer, FleetQuery};
+use crate::sense::api::{self, FleetApi};
+use crate::sense::fleet::query::FleetAnswer;
+use crate::sense::questions::FleetQuestions;
 use crate::sense::{CACHE, DATABASE, SenseError};
 use crate::store::{Opened, Store, StoreOptions};
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
+use crate::web::Doorkeeper;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,6 +32,14 @@ enum ReaderAnswer {
     Other(Value),
 }
 
+/// Everything that is asked about on the control socket.
+struct ReaderRoom {
+    view: Arc<ReaderView>,
+    questions: FleetQuestions,
+    /// Lets people in, where there is a page.
+    doorkeeper: Option<Doorkeeper>,
+}
+
 /// Runs until SIGTERM or SIGINT, or until a part that must never end has ended.
 pub(super) async fn serve(config: ReaderConfig) -> Result<(), SenseError> {
     // Unhandled, it would end the process. There is nothing to read again: secrets are read at every connection.
@@ -42,7 +53,15 @@ pub(super) async fn serve(config: ReaderConfig) -> Result<(), SenseError> {
     let Opened { store, moved_aside } = Store::open_with(&config.state_dir, DATABASE, options)?;
     let store = Arc::new(store);
     let intake = ReportIntake::open(store.clone(), config.fleet)?;
-    let view = ReaderView::new(config.address.to_string(), intake.fleet().clone());
+    let http = match &config.fleet_listen {
+        Some(listen) => Some(FleetApi::bind(listen).await.map_err(SenseError::Listen)?),
+        None => None,
+    };
+    let view = ReaderView::new(
+        config.address.to_string(),
+        intake.fleet().clone(),
+        http.as_ref().map(FleetApi::health),
+    );
     let view = Arc::new(view);
     if moved_aside.is_some() {
         view.moved_aside.inc();
@@ -52,10 +71,23 @@ pub(super) async fn serve(config: ReaderConfig) -> Result<(), SenseError> {
     let mut following = Blocking::Threads.spawn(move || follow.run());
     let mut beside = JoinSet::new();
     beside.spawn(heartbeat(view.clone()));
+    let questions = FleetQuestions {
+        service: view.clone(),
+        store,
+    };
+    let doorkeeper = http.as_ref().map(FleetApi::doorkeeper);
+    if let Some(http) = http {
+        beside.spawn(http.run(questions.clone()));
+    }
     match Control::bind(&config.state_dir) {
         Ok(control) => {
-            let (control, view) = (control.with_metrics(view.clone()), view.clone());
-            beside.spawn(control.answer(move |words, _| answer(&store, &view, words)));
+            let control = control.with_metrics(view.clone());
+            let room = ReaderRoom {
+                view: view.clone(),
+                questions,
+                doorkeeper,
+            };
+            beside.spawn(control.answer(move |words, user| room.answer(words, user)));
         }
         Err(error) => tracing::warn!(%error, "no control socket: `afferent status` will not work"),
     }
@@ -84,23 +116,22 @@ pub(super) async fn serve(config: ReaderConfig) -> Result<(), SenseError> {
     Ok(())
 }
 
-fn answer(store: &Store, view: &ReaderView, words: &[&str]) -> ReaderAnswer {
-    match words {
-        ["status", ..] => ReaderAnswer::Other(view.status()),
-        ["fleet", question] => ReaderAnswer::Fleet(match FleetQuery::from_word(question) {
-            Ok(query) => query.ask(store, &|_| None),
-            Err(error) => FleetAnswer::failed(format!(
-                "the sensor does not know this question ({error}); is it of another version?"
-            )),
-        }),
-        ["rescan", ..] => {
-            let error = "this sensor has no guests of its own, it reads what others deliver: ask the sensor of the guest's host";
-            ReaderAnswer::Other(json!({ "error": error }))
-        }
-        _ => {
-            let error = "a sensor that reads reports answers: status, fleet QUESTION";
-            ReaderAnswer::Other(json!({ "error": error }))
-        }
+impl ReaderRoom {
+    /// The answer to these words of this user.
+    fn answer(&self, words: &[&str], user: Option<u32>) -> ReaderAnswer {
+        ReaderAnswer::Other(match words {
+            ["fleet", question] => return ReaderAnswer::Fleet(self.questions.ask_word(question)),
+            ["status", ..] => self.view.status(),
+            ["login"] => api::login(self.doorkeeper.as_ref(), user),
+            ["rescan", ..] => {
+                let error = "this sensor has no guests of its own, it reads what others deliver: ask the sensor of the guest's host";
+                json!({ "error": error })
+            }
+            _ => {
+                let error = "a sensor that reads reports answers: status, fleet QUESTION, login";
+                json!({ "error": error })
+            }
+        })
     }
 }
 

@@ -4,9 +4,12 @@ use super::intake::IntakeOutcome;
 use crate::clock::{WallTime, wall_now};
 use crate::sense::fleet::Fleet;
 use crate::sense::pull::agent::{OTHER, shown_version, sum_versions};
-use crate::telemetry::metrics::{Counter, Counters, Page};
+use crate::sense::questions::FleetService;
+use crate::telemetry::metrics::{Counter, Counters, Histogram, Page};
 use crate::telemetry::scrape::Health;
+use crate::web::WebHealth;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is looked at, and kept up by the loop that reads.
@@ -14,6 +17,8 @@ pub(super) struct ReaderView {
     /// Where reports are read.
     pub(super) address: String,
     pub(super) fleet: Arc<Fleet>,
+    /// The listener of the fleet API, if there is one.
+    api: Option<Arc<WebHealth>>,
     /// Messages by what became of them.
     pub(super) documents: Counters,
     /// Damaged databases that were replaced.
@@ -43,10 +48,11 @@ pub(super) struct LastDocument {
 }
 
 impl ReaderView {
-    pub(super) fn new(address: String, fleet: Arc<Fleet>) -> Self {
+    pub(super) fn new(address: String, fleet: Arc<Fleet>, api: Option<Arc<WebHealth>>) -> Self {
         Self {
             address,
             fleet,
+            api,
             documents: Counters::new(&IntakeOutcome::LABELS),
             moved_aside: Counter::default(),
             progress: Mutex::default(),
@@ -91,6 +97,29 @@ impl ReaderView {
         self.progress().last = Some(last);
     }
 
+    fn trouble(&self, progress: &ReaderProgress) -> Vec<String> {
+        let trouble = progress.trouble.iter();
+        let trouble =
+            trouble.map(|(said, since)| format!("no reports are read since {since}: {said}"));
+        let of_api = self.api.iter().flat_map(|api| api.trouble());
+        trouble.chain(of_api).collect()
+    }
+
+    /// The stream, and how far it is read.
+    fn source_json(&self, progress: &ReaderProgress) -> Value {
+        json!({
+            "address": self.address,
+            "consumer": progress.consumer,
+            "is_reading": progress.is_reading,
+            "lag": progress.lag,
+            "last": progress.last.as_ref().map(|last| json!({
+                "vm": last.vm,
+                "seen_at": last.seen_at.to_string(),
+                "at": last.at.to_string(),
+            })),
+        })
+    }
+
     fn write_agents(&self, page: &mut Page) {
         let agents = self.fleet.agents().into_iter();
         let agents: Vec<_> = agents
@@ -117,11 +146,7 @@ impl ReaderView {
     /// The answer to `status`.
     pub(super) fn status(&self) -> Value {
         let progress = self.progress().clone();
-        let reasons: Vec<String> = progress
-            .trouble
-            .iter()
-            .map(|(said, since)| format!("no reports are read since {since}: {said}"))
-            .collect();
+        let reasons = self.trouble(&progress);
         let counts = self.fleet.counts();
         let documents = self.documents.all();
         let documents = documents.into_iter();
@@ -131,19 +156,39 @@ impl ReaderView {
             "version": env!("CARGO_PKG_VERSION"),
             "state": if reasons.is_empty() { "ok" } else { "degraded" },
             "reasons": reasons,
-            "reports_from": {
-                "address": self.address,
-                "consumer": progress.consumer,
-                "is_reading": progress.is_reading,
-                "lag": progress.lag,
-                "last": progress.last.map(|last| json!({
-                    "vm": last.vm,
-                    "seen_at": last.seen_at.to_string(),
-                    "at": last.at.to_string(),
-                })),
-            },
+            "reports_from": self.source_json(&progress),
+            "fleet_api": self.api.as_ref().map(|api| api.json()),
             "documents": documents.collect::<serde_json::Map<_, _>>(),
             "fleet": { "guests": counts.guests, "packages": counts.packages, "changes": counts.changes },
+        })
+    }
+}
+
+impl FleetService for ReaderView {
+    fn fleet(&self) -> Option<&Fleet> {
+        Some(&self.fleet)
+    }
+
+    /// Guests are of the rosters of other sensors.
+    fn states(&self) -> HashMap<String, &'static str> {
+        HashMap::new()
+    }
+
+    fn latency(&self) -> Option<&Histogram> {
+        None
+    }
+
+    /// How many guests are stored, how far the stream is read, and what is wrong.
+    fn summary(&self) -> Value {
+        let progress = self.progress().clone();
+        let reasons = self.trouble(&progress);
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "now": wall_now().to_string(),
+            "state": if reasons.is_empty() { "ok" } else { "degraded" },
+            "reasons": reasons,
+            "stored": self.fleet.counts().guests,
+            "reports_from": self.source_json(&progress),
         })
     }
 }

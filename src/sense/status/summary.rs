@@ -3,11 +3,31 @@
 use super::View;
 use super::guest::{age, state_of};
 use crate::clock::{self, WallTime};
+use crate::sense::fleet::Fleet;
+use crate::sense::questions::FleetService;
+use crate::telemetry::metrics::Histogram;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
-impl View {
+impl FleetService for View {
+    fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_deref()
+    }
+
+    fn states(&self) -> HashMap<String, &'static str> {
+        let guests = self.guests();
+        let states = guests
+            .guests()
+            .map(|(vm, guest)| (vm.as_str().to_owned(), state_of(&guests, vm, guest)));
+        states.collect()
+    }
+
+    fn latency(&self) -> Option<&Histogram> {
+        Some(&self.metrics.reactive_latency)
+    }
+
     /// Guests by state, what is pending, and what is wrong.
-    pub(in crate::sense) fn summary(&self) -> Value {
+    fn summary(&self) -> Value {
         let totals = self.totals();
         let reasons = self.trouble(&totals);
         let now = clock::wall_now();
@@ -34,7 +54,9 @@ impl View {
             },
         })
     }
+}
 
+impl View {
     /// The guest of which nothing was heard for the longest time, of those that do not answer.
     fn oldest_unreachable(&self) -> Option<Value> {
         let guests = self.guests();

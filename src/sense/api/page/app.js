@@ -67,13 +67,16 @@ async function guestsView(main, parameters, signal) {
     { title: 'Agent', text: (g) => or(g.agent), size: 'w1 minor' },
     { title: 'Reboot', text: (g) => or(g.reboot_needed), size: 'w2 minor' },
   ], { key: (g) => g.vm, empty: 'No guest matches.' });
-  const tools = el('form', { role: 'search', 'aria-label': 'Filter guests' }, field('Name or OS', search, true), field('State', only), download(table, 'guests.csv'));
+  const stateField = field('State', only);
+  const tools = el('form', { role: 'search', 'aria-label': 'Filter guests' }, field('Name or OS', search, true), stateField, download(table, 'guests.csv'));
   main.append(heading('Guests'), tools, status, table.element);
   const show = (guests) => {
     const wanted = search.value.trim().toLowerCase();
     const rows = guests.filter((g) => (!only.value || g.state === only.value)
       && (!wanted || `${g.vm}\n${g.os}\n${g.os_name}`.toLowerCase().includes(wanted)));
     table.show(rows);
+    // Where reports of other sensors are read, no guest has a state.
+    stateField.hidden = !only.value && guests.length > 0 && !guests.some((g) => g.state);
     const missing = fleet.notStored ? `; no report is stored yet of ${count(fleet.notStored, 'guest')}` : '';
     status.textContent = `${rows.length === guests.length ? '' : `${rows.length.toLocaleString('en')} of `}${count(guests.length, 'guest')}${missing}`;
   };
@@ -288,25 +291,45 @@ function newestText(change) {
   return [guestLink(change.vm), ' ', changeText(line ?? ''), others.length ? `, and ${others.length} more` : null];
 }
 
+const stateOf = (s) => el('span', { class: s.state === 'ok' ? 'good' : 'bad' }, s.state);
+
+// Of a sensor with guests of its own.
+function sensorTiles(s, since, now) {
+  const guests = Object.entries(s.guests).filter(([, number]) => number > 0);
+  const total = guests.reduce((sum, [, number]) => sum + number, 0);
+  const states = guests.map(([name, number]) => [el('a', { class: `state ${name}`, href: link('/', { state: name }) }, `${number.toLocaleString('en')} ${name}`), ' ']);
+  const { oldest_unreachable: oldest, pending } = s;
+  const waiting = pending.reactive + pending.routine;
+  const urgent = waiting ? `${pending.reactive.toLocaleString('en')} of changes, the oldest for ${span(pending.oldest_s)}` : 'everything is delivered';
+  const dead = pending.dead ? el('span', { class: 'bad' }, `; ${count(pending.dead, 'dead letter')}`) : null;
+  return [
+    tile('Guests', total.toLocaleString('en'), states),
+    oldest ? tile('Longest unreachable', guestLink(oldest.vm), `${oldest.state}, ${oldest.reported_at ? `last report ${since(oldest.reported_at)}` : 'never reported'}`) : tile('Unreachable', '0', 'every guest answers'),
+    tile('Delivery', stateOf(s), own(s.deliver)),
+    tile('Reports pending', waiting.toLocaleString('en'), [urgent, dead]),
+    s.latency ? latencyTile(s.latency, now) : null,
+  ];
+}
+
+// Of one that reads what others deliver: it has neither guests of its own nor deliveries.
+function readerTiles(s, since) {
+  const { address: from, lag, last } = s.reports_from;
+  return [
+    tile('Guests', s.stored.toLocaleString('en'), 'of all sensors that deliver to the stream'),
+    tile('Reading', stateOf(s), own(from)),
+    tile('Documents to read', lag == null ? '-' : lag.toLocaleString('en'), lag == null ? 'the stream has not answered yet' : lag ? 'in the stream' : 'everything is read'),
+    last ? tile('Last document', since(last.at), ['of ', guestLink(last.vm)]) : tile('Last document', '-', 'none since the start'),
+  ];
+}
+
 async function loadSummary() {
   const s = await ask('/v1/summary');
   const now = Date.parse(s.now);
   const since = (text) => `${span(Math.max(0, (now - Date.parse(text)) / 1000))} ago`;
-  const guests = Object.entries(s.guests).filter(([, number]) => number > 0);
-  const total = guests.reduce((sum, [, number]) => sum + number, 0);
-  const states = guests.map(([name, number]) => [el('a', { class: `state ${name}`, href: link('/', { state: name }) }, `${number.toLocaleString('en')} ${name}`), ' ']);
-  const { newest_change: newest, oldest_unreachable: oldest, pending } = s;
-  const waiting = pending.reactive + pending.routine;
-  const urgent = waiting ? `${pending.reactive.toLocaleString('en')} of changes, the oldest for ${span(pending.oldest_s)}` : 'everything is delivered';
-  const dead = pending.dead ? el('span', { class: 'bad' }, `; ${count(pending.dead, 'dead letter')}`) : null;
-  const tiles = [
-    tile('Guests', total.toLocaleString('en'), states),
-    newest ? tile('Newest change', since(newest.at), newestText(newest)) : tile('Newest change', '-', 'none is recorded'),
-    oldest ? tile('Longest unreachable', guestLink(oldest.vm), `${oldest.state}, ${oldest.reported_at ? `last report ${since(oldest.reported_at)}` : 'never reported'}`) : tile('Unreachable', '0', 'every guest answers'),
-    tile('Delivery', el('span', { class: s.state === 'ok' ? 'good' : 'bad' }, s.state), own(s.deliver)),
-    tile('Reports pending', waiting.toLocaleString('en'), [urgent, dead]),
-    s.latency ? latencyTile(s.latency, now) : null,
-  ];
+  const { newest_change: newest } = s;
+  const [guests, ...others] = s.reports_from ? readerTiles(s, since) : sensorTiles(s, since, now);
+  const changed = newest ? tile('Newest change', since(newest.at), newestText(newest)) : tile('Newest change', '-', 'none is recorded');
+  const tiles = [guests, changed, ...others];
   const reasons = s.reasons.map((reason) => el('li', null, own(reason)));
   summaryBox.replaceChildren(el('div', { class: 'tiles' }, tiles), el('ul', { class: 'reasons', hidden: reasons.length === 0 }, reasons));
   summaryBox.hidden = false;
