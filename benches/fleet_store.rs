@@ -177,7 +177,7 @@ fn measure(guests: usize, is_on: bool) {
     }
 }
 
-fn questions() -> [(&'static str, FleetQuery); 5] {
+fn questions() -> [(&'static str, FleetQuery); 6] {
     let find = |package: &str, not| FleetQuery::Find {
         package: package.into(),
         arch: None,
@@ -192,8 +192,10 @@ fn questions() -> [(&'static str, FleetQuery); 5] {
             "versions",
             FleetQuery::Versions {
                 name: "package-7".into(),
+                os: None,
             },
         ),
+        ("versions of all", FleetQuery::Drift { os: None }),
         ("list", FleetQuery::Guests { os: None }),
         (
             "changes --since",

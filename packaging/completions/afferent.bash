@@ -54,7 +54,7 @@ _afferent() {
     " mirror approve") offers="--state-dir --json --help" ;;
     " fleet") offers="find versions show changes diff export login --sort --state --os --state-dir --json --help" ;;
     " fleet find") offers="--arch --os --not --running --state-dir --json --help" ;;
-    " fleet versions") offers="--state-dir --json --help" ;;
+    " fleet versions") offers="--os --state-dir --json --help" ;;
     " fleet show") offers="--at --state-dir --json --help" ;;
     " fleet changes") offers="--since --vm --package --follow --state-dir --json --help" ;;
     " fleet diff") offers="--state-dir --json --help" ;;

@@ -97,12 +97,15 @@ asking! {
 }
 
 asking! {
-    /// List every version of a package with the number of guests.
-    #[argh(subcommand, name = "versions")]
+    /// List every version of a package with the number of guests; without a name, the packages of most versions.
+    #[argh(subcommand, name = "versions", example = "afferent fleet versions --os rhel-9")]
     VersionsArgs {
         /// name of the package
         #[argh(positional)]
-        name: String,
+        name: Option<String>,
+        /// only guests of this OS, such as rhel, rhel-9 or rhel-9.4
+        #[argh(option, arg_name = "OS")]
+        os: Option<String>,
     }
 }
 
@@ -249,9 +252,11 @@ pub(super) fn run(args: &FleetArgs) -> u8 {
         None => list(args),
         Some(Command::Find(args)) => find(args),
         Some(Command::Versions(args)) => {
-            let name = args.name.clone();
-            args.fleet()
-                .tell(&FleetQuery::Versions { name }, print::versions)
+            let (fleet, os) = (args.fleet(), args.os.clone());
+            match args.name.clone() {
+                Some(name) => fleet.tell(&FleetQuery::Versions { name, os }, print::versions),
+                None => fleet.tell(&FleetQuery::Drift { os }, print::drift),
+            }
         }
         Some(Command::Show(args)) => {
             let query = FleetQuery::Show {

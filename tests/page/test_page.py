@@ -33,7 +33,7 @@ MANY = 10_000
 # Rows that the document may hold of a table, whatever its length.
 MOST_ROWS = 160
 HOSTILE = ['<script>window.pwned = 1</script>', '"><img src=x onerror="window.pwned = 2">', "a'b&amp;c", "png\u202eexe.cod"]
-VIEWS = ["#/", "#/find?q=openssl%20%3C%201%3A3.0.7-28.el9_4", "#/packages?name=openssl", "#/kernels", "#/guest/hostile"]
+VIEWS = ["#/", "#/find?q=openssl%20%3C%201%3A3.0.7-28.el9_4", "#/packages", "#/packages?name=openssl", "#/kernels", "#/guest/hostile"]
 PROGRAM = None
 
 
@@ -288,6 +288,24 @@ class FleetTest(PageTest):
         self.assertRegex(self.status(), r"^\d+ of \d+ guests do not run their newest kernel; \d+ need a reboot")
         for row in self.rows():
             self.assertNotEqual(row[2], row[3])
+
+    def test_packages_are_listed_by_the_number_of_their_versions(self):
+        self.view("#/packages?os=rhel-9", "Packages")
+        (expected,) = self.sensor.ask("versions", "--os", "rhel-9")
+        lines = {line["name"]: [str(line[key]) for key in ("versions", "guests", "behind", "newest")] for line in expected["packages"]}
+        shown = self.rows()
+        self.assertGreater(int(shown[0][1]), 1)
+        self.assertEqual([int(row[1]) for row in shown], sorted((int(row[1]) for row in shown), reverse=True))
+        self.assertEqual({row[0]: row[1:] for row in shown}, lines)
+        self.assertIn(f"on {expected['looked_at']} guests of rhel-9", self.status())
+        self.browser.type("main .tools input[type=search]", "openssl")
+        self.browser.wait("the filter", "return document.querySelector('main table').getAttribute('aria-rowcount') === '3'")
+        self.assertEqual({row[0] for row in self.rows()}, {"openssl", "openssl-libs"})
+        self.browser.click("main tbody a")
+        self.browser.wait("the versions of one", "return document.querySelector('main table').getAttribute('aria-label') === 'Versions'")
+        self.assertIn("os=rhel-9", self.browser.run("return location.hash"))
+        (expected,) = self.sensor.ask("versions", "openssl", "--os", "rhel-9")
+        self.assertEqual([row[0] for row in self.rows()], [line["version"] for line in expected["versions"]])
 
     def test_everything_has_a_name_for_assistive_technology(self):
         for address in VIEWS:

@@ -142,6 +142,27 @@ pub(super) fn versions(answer: &Value, out: Out<'_>) -> io::Result<()> {
     columns::write(&["VERSION", "ARCH", "GUESTS"], rows.into_iter(), out)
 }
 
+/// Packages of one version are counted alone: they are most.
+pub(super) fn drift(answer: &Value, out: Out<'_>) -> io::Result<()> {
+    let (of_several, of_one): (Vec<_>, Vec<_>) =
+        all(answer, "packages").partition(|line| line["versions"].as_u64() > Some(1));
+    if !of_several.is_empty() {
+        let rows = of_several.iter();
+        let rows = rows.map(|line| {
+            ["name", "versions", "guests", "behind", "newest"].map(|key| shown(&line[key]))
+        });
+        let head = ["PACKAGE", "VERSIONS", "GUESTS", "BEHIND", "NEWEST"];
+        columns::write(&head, rows, out)?;
+        writeln!(out)?;
+    }
+    let (several, one) = (of_several.len(), of_one.len());
+    writeln!(
+        out,
+        "{several} packages in several versions, {one} in one, on {} guests",
+        shown(&answer["looked_at"])
+    )
+}
+
 pub(super) fn show(answer: &Value, out: Out<'_>) -> io::Result<()> {
     let fields = [
         ("guest", shown(&answer["vm"])),

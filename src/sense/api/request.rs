@@ -5,7 +5,7 @@
 use crate::clock::WallTime;
 use crate::report::VmId;
 use crate::sense::fleet::query::find::PackageFilter;
-use crate::sense::fleet::query::{AnswerPage, FleetQuery};
+use crate::sense::fleet::query::{AnswerPage, DriftPlace, FleetQuery};
 use crate::web::routes::{BadRequest, Parameters, Route, since};
 
 /// Guests on a page, unless told otherwise.
@@ -13,6 +13,12 @@ const GUESTS: usize = 1000;
 
 /// Most guests on a page.
 const MOST_GUESTS: usize = 10_000;
+
+/// Packages on a page, unless told otherwise.
+const PACKAGES: usize = 1000;
+
+/// Most packages on a page.
+const MOST_PACKAGES: usize = 10_000;
 
 /// Most changes on a page, and as many unless told otherwise.
 const MOST_CHANGES: usize = 1000;
@@ -49,11 +55,8 @@ pub(super) const ROUTES: &[Route<ApiCall>] = &[
     },
     Route {
         path: "/v1/versions",
-        parameters: &["name"],
-        parse: |given, _| {
-            let name = given.needed("name")?.to_owned();
-            ask(FleetQuery::Versions { name }, AnswerPage::default())
-        },
+        parameters: &["name", "os", "cursor", "limit"],
+        parse: versions,
     },
     Route {
         path: "/v1/changes",
@@ -128,6 +131,22 @@ fn packages(given: &Parameters<'_>, _: WallTime) -> Result<ApiCall, BadRequest> 
         limit: given.limit(MOST_GUESTS, MOST_GUESTS)?,
     };
     ask(query, page)
+}
+
+fn versions(given: &Parameters<'_>, _: WallTime) -> Result<ApiCall, BadRequest> {
+    let os = given.text("os");
+    if let Some(name) = given.text("name") {
+        if given.get("cursor").or(given.get("limit")).is_some() {
+            return Err("cursor and limit: the versions of one package are one page".into());
+        }
+        return ask(FleetQuery::Versions { name, os }, AnswerPage::default());
+    }
+    let cursor: Option<DriftPlace> = given.parsed("cursor")?;
+    let page = AnswerPage {
+        after: cursor.map(|cursor| cursor.to_string()),
+        limit: given.limit(PACKAGES, MOST_PACKAGES)?,
+    };
+    ask(FleetQuery::Drift { os }, page)
 }
 
 fn sign(op: &str) -> Result<&'static str, BadRequest> {

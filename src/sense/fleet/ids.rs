@@ -24,7 +24,8 @@ pub(super) fn pack(ids: &[u32]) -> Vec<u8> {
 }
 
 /// The list in these bytes, without a copy of it. It ends at the first byte that belongs to no list;
-/// [`unpack`] tells whether there is one.
+/// [`is_list`] tells whether there is one.
+#[derive(Clone)]
 pub(super) struct PackedIds<'a> {
     bytes: &'a [u8],
     before: u32,
@@ -33,6 +34,39 @@ pub(super) struct PackedIds<'a> {
 impl<'a> PackedIds<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, before: 0 }
+    }
+
+    /// The ids from `first` to `last`, both included.
+    pub(super) fn within(mut self, first: u32, last: u32) -> impl Iterator<Item = u32> {
+        self.skip_below(first);
+        self.skip_while(move |id| *id < first)
+            .take_while(move |id| *id <= last)
+    }
+
+    /// Skips ids below `first`, not always all of them: eight at a time where each takes one byte, as nearly all do.
+    fn skip_below(&mut self, first: u32) {
+        const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+        const EVEN_BYTES: u64 = 0x00ff_00ff_00ff_00ff;
+        // Adds the four numbers of 16 bits up in the highest one. Their sum is at most 8 * 127.
+        const SUM: u64 = 0x0001_0001_0001_0001;
+        while let Some((eight, rest)) = self.bytes.split_first_chunk() {
+            let eight = u64::from_le_bytes(*eight);
+            if eight & HIGH_BITS != 0 {
+                let mut next = self.clone();
+                match next.next() {
+                    Some(id) if id < first => *self = next,
+                    _ => return,
+                }
+                continue;
+            }
+            let pairs = (eight & EVEN_BYTES) + ((eight >> 8) & EVEN_BYTES);
+            let [.., low, high] = pairs.wrapping_mul(SUM).to_le_bytes();
+            let distance = u32::from(u16::from_le_bytes([low, high]));
+            match self.before.checked_add(distance) {
+                Some(id) if id < first => (self.before, self.bytes) = (id, rest),
+                _ => return,
+            }
+        }
     }
 }
 
@@ -61,9 +95,25 @@ impl Iterator for PackedIds<'_> {
 
 /// The list in these bytes; `None` when they are none.
 pub(super) fn unpack(bytes: &[u8]) -> Option<Vec<u32>> {
-    let list: Vec<u32> = PackedIds::new(bytes).collect();
-    // There is one encoding of each list.
-    (pack(&list) == bytes).then_some(list)
+    let mut list = Vec::with_capacity(bytes.len());
+    list.extend(PackedIds::new(bytes));
+    is_list(bytes).then_some(list)
+}
+
+/// Whether these bytes are a list, in the one encoding that it has.
+pub(super) fn is_list(bytes: &[u8]) -> bool {
+    let mut ids = PackedIds::new(bytes);
+    loop {
+        let before = ids.bytes;
+        if ids.next().is_none() {
+            return before.is_empty();
+        }
+        let of_this = before.len() - ids.bytes.len();
+        // A distance of several bytes does not end in one that adds nothing.
+        if of_this > 1 && before.get(of_this - 1) == Some(&0) {
+            return false;
+        }
+    }
 }
 
 /// What is only in the first of two sorted lists, and what is only in the second.
@@ -120,10 +170,24 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_list_or_refused(bytes in vec(any::<u8>(), 0..20)) {
-            if let Some(list) = unpack(&bytes) {
-                prop_assert!(list.is_sorted());
-                prop_assert_eq!(pack(&list), bytes);
-            }
+            let list: Vec<u32> = PackedIds::new(&bytes).collect();
+            // There is one encoding of each list.
+            prop_assert_eq!(is_list(&bytes), pack(&list) == bytes);
+            prop_assert!(list.is_sorted());
+        }
+
+        #[test]
+        fn what_lies_within_bounds_is_given_and_nothing_else(
+            mut ids in vec(prop_oneof![any::<u32>(), 0u32..3000], 0..200),
+            first in prop_oneof![any::<u32>(), 0u32..3000],
+            length in prop_oneof![any::<u32>(), 0u32..300],
+        ) {
+            ids.sort_unstable();
+            let last = first.saturating_add(length);
+            let packed = pack(&ids);
+            let found: Vec<u32> = PackedIds::new(&packed).within(first, last).collect();
+            ids.retain(|id| (first..=last).contains(id));
+            prop_assert_eq!(found, ids);
         }
 
         #[test]

@@ -55,6 +55,26 @@ impl<'a> StoredPackage<'a> {
         codec::encode_to(self, bytes)
     }
 
+    /// How rows of packages of this name begin.
+    pub(super) fn begin_of(name: &str) -> PackageBegin {
+        let row = |name| {
+            let mut bytes = Vec::new();
+            let package = StoredPackage {
+                name,
+                ..StoredPackage::default()
+            };
+            let is_written = package.write_to(&mut bytes).is_ok();
+            is_written.then_some(bytes)
+        };
+        // The name is the first field; what comes behind is in both.
+        let begin = row(name).zip(row("")).map(|(mut with, without)| {
+            let rest = without.len() - 2;
+            with.truncate(with.len() - rest);
+            with
+        });
+        PackageBegin(begin.unwrap_or_default())
+    }
+
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, CodecError> {
         codec::decode(bytes)
     }
@@ -72,6 +92,17 @@ impl<'a> StoredPackage<'a> {
             is_recorded: self.is_recorded,
             repo: Cow::Borrowed(self.repo),
         }
+    }
+}
+
+/// The first bytes of a row of the newest version: of ten thousand rows that a question passes over, nearly all are
+/// told apart by these.
+pub(super) struct PackageBegin(Vec<u8>);
+
+impl PackageBegin {
+    /// Whether the package may have the name.
+    pub(super) fn is_candidate(&self, row: &[u8]) -> bool {
+        row.first() != Some(&StoredPackage::VERSION) || row.starts_with(&self.0)
     }
 }
 
@@ -121,5 +152,21 @@ pub(super) mod tests {
         let text =
             b"\x01\x01a\x051:2-3\x06x86_64\x01\x06source\x032-3\x03m:1\x01v\x03MIT\x01\x04base";
         assert_eq!(bytes, text);
+    }
+
+    #[test]
+    fn a_row_is_told_from_those_of_other_names_by_its_first_bytes() {
+        let long = "n".repeat(300);
+        for name in ["", "a", "ab", "b", &long, &long[1..]] {
+            let mut bytes = Vec::new();
+            named(name).write_to(&mut bytes).unwrap();
+            for other in ["", "a", "ab", "b", &long, &long[1..]] {
+                let begin = StoredPackage::begin_of(other);
+                assert_eq!(begin.is_candidate(&bytes), name == other, "{name} {other}");
+            }
+            // Of a version that is not the newest one nothing is said.
+            bytes[0] = 77;
+            assert!(StoredPackage::begin_of("c").is_candidate(&bytes));
+        }
     }
 }

@@ -152,32 +152,60 @@ async function findView(main, parameters, signal) {
 
 async function packagesView(main, parameters, signal) {
   const name = parameters.get('name') ?? '';
-  const text = el('input', { type: 'search', value: name, placeholder: 'openssl', autocomplete: 'off', spellcheck: 'false', autocapitalize: 'off' });
-  const form = el('form', { role: 'search', 'aria-label': 'Versions of a package' }, field('Package', text, true), el('button', { class: 'main' }, 'Show versions'));
+  const text = el('input', { type: 'search', value: name, placeholder: 'all', autocomplete: 'off', spellcheck: 'false', autocapitalize: 'off' });
+  const system = el('input', { value: parameters.get('os') ?? '', placeholder: 'any, or rhel-9', size: 12, autocomplete: 'off', autocapitalize: 'off' });
+  const form = el('form', { role: 'search', 'aria-label': 'Versions of a package' }, field('Package', text, true), field('OS', system), el('button', { class: 'main' }, 'Show versions'));
   const result = el('div');
   main.append(heading('Packages'), form, result);
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    location.hash = link('/packages', { name: text.value.trim() });
+    location.hash = link('/packages', { name: text.value.trim(), os: system.value.trim() });
   });
-  if (!name) {
-    result.append(el('p', { class: 'faint' }, 'How many versions of a package there are in the fleet, and how many guests have each.'));
-    return;
-  }
   const status = el('p', { role: 'status' }, 'Searching...');
   result.append(status);
-  const { versions } = await ask('/v1/versions', { name }, signal);
+  const os = parameters.get('os') ?? '';
+  if (!name) return driftView(result, status, os, signal);
+  const { versions } = await ask('/v1/versions', { name, os }, signal);
   const total = versions.reduce((sum, v) => sum + v.guests, 0);
   const rank = new Map(versions.map((v, n) => [v, n]));
   const table = new Table('Versions', [
-    { title: 'Version', text: (v) => v.version, value: (v) => rank.get(v), node: (v) => el('a', { href: link('/find', { q: `${name} = ${v.version}`, arch: v.arch }) }, own(v.version)) },
+    { title: 'Version', text: (v) => v.version, value: (v) => rank.get(v), node: (v) => el('a', { href: link('/find', { q: `${name} = ${v.version}`, arch: v.arch, os }) }, own(v.version)) },
     { title: 'Architecture', text: (v) => or(v.arch), size: 'w2 minor' },
     { title: 'Guests', text: (v) => String(v.guests), value: (v) => v.guests, size: 'w1 number' },
     { title: 'Share', text: (v) => `${((100 * v.guests) / total).toFixed(1)} %`, value: (v) => v.guests, node: (v) => share(v.guests / total), size: 'w2' },
   ], { key: (v) => `${v.version} ${v.arch}`, empty: 'No guest has this package.' });
-  status.textContent = visible(`${name}: ${count(new Set(versions.map((v) => v.version)).size, 'version')}, the newest first`);
+  status.textContent = visible(`${name}${os && ` on ${os}`}: ${count(new Set(versions.map((v) => v.version)).size, 'version')}, the newest first`);
   result.append(el('div', { class: 'tools' }, download(table, 'versions.csv')), table.element);
   table.show(versions);
+}
+
+// All packages by the number of their versions: how far the guests are apart.
+async function driftView(result, status, os, signal) {
+  const packages = [];
+  let cursor = null;
+  let guests = 0;
+  do {
+    const page = await ask('/v1/versions', { os, cursor, limit: 10000 }, signal);
+    for (const line of page.packages) packages.push(line);
+    [cursor, guests] = [page.next, page.looked_at];
+  } while (cursor);
+  const search = el('input', { type: 'search', autocomplete: 'off', autocapitalize: 'off' });
+  const table = new Table('Packages by number of versions', [
+    { title: 'Package', text: (p) => p.name, node: (p) => el('a', { href: link('/packages', { name: p.name, os }) }, own(p.name)) },
+    { title: 'Versions', text: (p) => String(p.versions), value: (p) => p.versions, size: 'w15 number' },
+    { title: 'Guests', text: (p) => String(p.guests), value: (p) => p.guests, size: 'w15 number minor' },
+    { title: 'Behind', text: (p) => String(p.behind), value: (p) => p.behind, size: 'w15 number' },
+    { title: 'Newest', text: (p) => p.newest, size: 'w3 minor' },
+  ], { key: (p) => p.name, sort: 1, down: true, empty: 'No package matches.' });
+  const several = packages.filter((p) => p.versions > 1).length;
+  const filter = () => {
+    const wanted = search.value.trim().toLowerCase();
+    table.show(packages.filter((p) => !wanted || p.name.toLowerCase().includes(wanted)));
+  };
+  search.addEventListener('input', filter);
+  status.textContent = visible(`${several.toLocaleString('en')} of ${count(packages.length, 'package')} in several versions, on ${count(guests, 'guest')}${os && ` of ${os}`}; "behind" are guests without the newest of them`);
+  result.append(el('div', { class: 'tools' }, field('Filter packages', search, true), download(table, 'drift.csv')), table.element);
+  filter();
 }
 
 function share(part) {

@@ -84,7 +84,10 @@ fn questions_are_read_with_their_parameters() {
         (
             "/v1/versions",
             "name=a+b",
-            FleetQuery::Versions { name: "a b".into() },
+            FleetQuery::Versions {
+                name: "a b".into(),
+                os: None,
+            },
             AnswerPage::default(),
         ),
     ] {

@@ -1,18 +1,17 @@
-//! Answers about many guests: the list, `find`, `versions`.
+//! Answers with many guests: the list, and `find`.
 
 use super::find::{self, PackageFilter};
+use super::named::{FoundPackage, NamedPackage, NamedPackages};
 use super::view::FleetView;
 use super::{AnswerPage, FleetAnswer, States, is_of_os, os_of};
 use crate::report::evr;
-use crate::sense::fleet::ids::PackedIds;
 use crate::sense::fleet::row::GuestState;
 use crate::store::TxError;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// Guests in one answer.
-const MOST_GUESTS: usize = 50_000;
+pub(super) const MOST_GUESTS: usize = 50_000;
 
 /// A guest on one line.
 #[derive(Serialize)]
@@ -152,14 +151,6 @@ pub(super) struct Wanted<'a> {
     pub(super) running: bool,
 }
 
-/// A package that a guest has.
-#[derive(Clone, Serialize)]
-pub(super) struct FoundPackage {
-    name: String,
-    version: String,
-    arch: String,
-}
-
 /// A guest that was found.
 #[derive(Serialize)]
 pub(super) struct FoundGuest {
@@ -187,65 +178,6 @@ pub struct FindAnswer {
     next: Option<String>,
 }
 
-/// Packages of one name, by id.
-#[derive(Default)]
-struct Named {
-    packages: BTreeMap<u32, (FoundPackage, bool)>,
-    /// One bit an id, from `first` on: guests have hundreds of ids, of which hardly one is here.
-    bits: Vec<u64>,
-    first: u32,
-}
-
-impl Named {
-    fn new(packages: BTreeMap<u32, (FoundPackage, bool)>) -> Self {
-        let first = packages.first_key_value().map_or(0, |(id, _)| *id);
-        let last = packages.last_key_value().map_or(0, |(id, _)| *id);
-        let mut bits = vec![0; (last - first) as usize / 64 + 1];
-        for id in packages.keys() {
-            bits[(id - first) as usize / 64] |= 1 << ((id - first) % 64);
-        }
-        Self {
-            packages,
-            bits,
-            first,
-        }
-    }
-
-    /// Those that are in a guest's list.
-    fn of<'n>(&'n self, ids: &[u8]) -> impl Iterator<Item = &'n (FoundPackage, bool)> {
-        let is_here = move |id: &u32| {
-            let bit = id.checked_sub(self.first);
-            bit.is_some_and(|bit| {
-                let word = self.bits.get(bit as usize / 64);
-                word.is_some_and(|word| word & (1 << (bit % 64)) != 0)
-            })
-        };
-        let ids = PackedIds::new(ids).filter(move |id| is_here(id));
-        ids.filter_map(|id| self.packages.get(&id))
-    }
-}
-
-/// The packages of a name, with whether each matches.
-fn named(
-    view: &FleetView,
-    name: &str,
-    arch: Option<&str>,
-    matches: impl Fn(&str) -> bool,
-) -> Result<Named, TxError> {
-    let mut packages = BTreeMap::new();
-    view.packages(|id, package| {
-        if package.name == name && arch.is_none_or(|arch| arch == package.arch) {
-            let found = FoundPackage {
-                name: package.name.to_owned(),
-                version: package.version.to_owned(),
-                arch: package.arch.to_owned(),
-            };
-            packages.insert(id, (found, matches(package.version)));
-        }
-    })?;
-    Ok(Named::new(packages))
-}
-
 pub(super) fn find(
     view: &FleetView,
     wanted: &Wanted<'_>,
@@ -254,29 +186,29 @@ pub(super) fn find(
 ) -> Result<FleetAnswer, TxError> {
     let package = &wanted.package;
     let matches = |version: &str| package.matches_version(version);
-    let named = named(view, &package.name, wanted.arch, matches)?;
+    let named = NamedPackages::read(view, &package.name, wanted.arch, matches)?;
     let (mut guests, mut looked_at, mut unknown) = (PageOf::new(page), 0, 0);
-    let mut roster = RosterShare::default();
+    let (mut roster, mut held) = (RosterShare::default(), Vec::new());
     view.guests(None, |vm, state| {
         roster.stored += usize::from(states(vm).is_some());
         if !is_of_os(wanted.os, &state) {
             return ControlFlow::Continue(());
         }
         looked_at += 1;
-        let mut is_found = named.of(state.ids).any(|(_, matches)| *matches);
+        held.clear();
+        held.extend(named.of(state.ids));
+        let mut is_found = held.iter().any(|package| package.matches);
         let kernel = state.fact("kernel_running").filter(|_| wanted.running);
         if wanted.running && is_found {
             unknown += usize::from(kernel.is_none());
-            is_found = kernel.is_some_and(|kernel| !runs_newest(kernel, named.of(state.ids)));
+            is_found = kernel.is_some_and(|kernel| !runs_newest(kernel, &held));
         }
         if is_found != wanted.not {
-            let shown = named
-                .of(state.ids)
-                .filter(|(_, matches)| *matches || wanted.not);
+            let shown = held.iter().filter(|package| package.matches || wanted.not);
             guests.add(vm, || FoundGuest {
                 vm: vm.to_owned(),
                 os: os_of(&state),
-                packages: shown.map(|(package, _)| package.clone()).collect(),
+                packages: shown.map(|package| package.shown.clone()).collect(),
                 kernel_running: kernel.map(str::to_owned),
             });
         }
@@ -292,57 +224,8 @@ pub(super) fn find(
 }
 
 /// Whether this kernel is the newest of those installed.
-fn runs_newest<'a>(
-    kernel: &str,
-    installed: impl Iterator<Item = &'a (FoundPackage, bool)>,
-) -> bool {
-    let versions = installed.map(|(package, _)| package.version.as_str());
+fn runs_newest(kernel: &str, installed: &[&NamedPackage]) -> bool {
+    let versions = installed.iter().map(|package| &*package.shown.version);
     let newest = versions.max_by(|a, b| evr::compare_versions(a, b));
     newest.is_some_and(|newest| find::runs(kernel, newest))
-}
-
-/// A version of a package.
-#[derive(Serialize)]
-pub(super) struct VersionLine {
-    version: String,
-    arch: String,
-    guests: u64,
-}
-
-/// The versions of a package, the newest first.
-#[derive(Serialize)]
-pub struct VersionsAnswer {
-    name: String,
-    versions: Vec<VersionLine>,
-}
-
-pub(super) fn versions(view: &FleetView, name: &str) -> Result<FleetAnswer, TxError> {
-    let named = named(view, name, None, |_| true)?;
-    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    view.guests(None, |_, state| {
-        let packages = named.of(state.ids).map(|(package, _)| package);
-        let mut seen: Vec<(&str, &str)> = packages
-            .map(|package| (package.version.as_str(), package.arch.as_str()))
-            .collect();
-        // The same from two repositories is one version.
-        seen.sort_unstable();
-        seen.dedup();
-        for key in seen {
-            *counts.entry(key).or_default() += 1;
-        }
-        ControlFlow::Continue(())
-    })?;
-    let lines = counts
-        .into_iter()
-        .map(|((version, arch), guests)| VersionLine {
-            version: version.to_owned(),
-            arch: arch.to_owned(),
-            guests,
-        });
-    let mut versions: Vec<VersionLine> = lines.collect();
-    versions.sort_by(|a, b| evr::compare_versions(&b.version, &a.version));
-    Ok(FleetAnswer::Versions(VersionsAnswer {
-        name: name.to_owned(),
-        versions,
-    }))
 }

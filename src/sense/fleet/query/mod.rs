@@ -11,9 +11,12 @@
 mod changes;
 pub mod find;
 mod guests;
+mod id_map;
+mod named;
 mod sbom;
 mod show;
 mod since;
+mod versions;
 mod view;
 
 use super::row::GuestState;
@@ -21,13 +24,14 @@ use crate::clock::WallTime;
 use crate::sense::{CACHE, DATABASE};
 use crate::store::{Opening, Snapshot, Store, StoreError, TxError};
 pub use changes::{ChangeLine, ChangesAnswer};
-pub use guests::{FindAnswer, GuestLine, GuestsAnswer, VersionsAnswer};
+pub use guests::{FindAnswer, GuestLine, GuestsAnswer};
 use redb::ReadTransaction;
 pub use sbom::SbomAnswer;
 use serde::{Deserialize, Serialize};
 pub use show::{DiffAnswer, ExportAnswer, ShowAnswer};
 pub use since::{ChangeLog, ChangePath, ChangeStep, MOST_STEPS, ReportName};
 use std::path::Path;
+pub use versions::{DriftAnswer, DriftPlace, VersionsAnswer};
 use view::FleetView;
 
 /// A question.
@@ -56,6 +60,14 @@ pub enum FleetQuery {
     Versions {
         /// Its name.
         name: String,
+        /// Only on guests of this OS.
+        #[serde(default)]
+        os: Option<String>,
+    },
+    /// Every package with the number of its versions.
+    Drift {
+        /// Only on guests of this OS.
+        os: Option<String>,
     },
     /// A guest with its packages and history.
     Show {
@@ -106,6 +118,8 @@ pub enum FleetAnswer {
     Find(FindAnswer),
     /// To [`FleetQuery::Versions`].
     Versions(VersionsAnswer),
+    /// To [`FleetQuery::Drift`].
+    Drift(DriftAnswer),
     /// To [`FleetQuery::Show`].
     Show(Box<ShowAnswer>),
     /// To [`FleetQuery::Changes`].
@@ -131,9 +145,9 @@ pub enum FleetAnswer {
 /// Which part of a long list is wanted: by default all that an answer can hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerPage {
-    /// Only guests behind this one.
+    /// Only guests behind this one; of [`FleetQuery::Drift`], packages behind this [`DriftPlace`].
     pub after: Option<String>,
-    /// Most guests, or most changes.
+    /// Most guests, packages or changes.
     pub limit: Option<usize>,
 }
 
@@ -210,7 +224,8 @@ impl FleetQuery {
                 ),
                 Err(error) => Ok(FleetAnswer::usage(&error)),
             },
-            Self::Versions { name } => guests::versions(&view, name),
+            Self::Versions { name, os } => versions::of_package(&view, name, os.as_deref()),
+            Self::Drift { os } => versions::drift(&view, os.as_deref(), page),
             Self::Show { vm, at } => show::show(&view, vm, at.map(WallTime::from_unix_ms), states),
             Self::Changes {
                 since,

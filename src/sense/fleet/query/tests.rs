@@ -142,6 +142,7 @@ fn versions_are_counted_the_newest_first() {
         &rig,
         &FleetQuery::Versions {
             name: "kernel".into(),
+            os: None,
         },
     );
     let found: Vec<_> = answer["versions"]
@@ -156,6 +157,65 @@ fn versions_are_counted_the_newest_first() {
         })
         .collect();
     assert_eq!(found, [("5-3", 1), ("5-2", 1), ("5-1", 2)]);
+}
+
+#[test]
+fn packages_are_listed_by_the_number_of_their_versions_in_pages() {
+    let mut rig = fleet();
+    let drift = |rig: &Rig, os: Option<&str>, page: AnswerPage| {
+        let query = FleetQuery::Drift {
+            os: os.map(str::to_owned),
+        };
+        let answer = query.ask_page(&rig.store, &|_| None, &page);
+        serde_json::to_value(answer).unwrap()
+    };
+    let lines = |answer: &Value| -> Vec<Value> {
+        let lines = answer["packages"].as_array().unwrap().iter();
+        let keys = ["name", "versions", "guests", "newest", "behind"];
+        lines
+            .map(|line| json!(keys.map(|key| line[key].clone())))
+            .collect()
+    };
+    let all = drift(&rig, None, AnswerPage::default());
+    // The two guests have two kernels each, of three versions.
+    assert_eq!(
+        lines(&all)[..2],
+        [
+            json!(["kernel", 3, 2, "5-3", 1]),
+            json!(["openssl", 2, 2, "1:3-28", 1])
+        ]
+    );
+    assert_eq!(all["looked_at"], 3);
+    let (mut after, mut paged) = (None, Vec::new());
+    loop {
+        let page = AnswerPage {
+            after,
+            limit: Some(1),
+        };
+        let answer = drift(&rig, None, page);
+        paged.extend(lines(&answer));
+        after = answer["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(paged, lines(&all));
+    let fedora = drift(&rig, Some("fedora"), AnswerPage::default());
+    assert_eq!(fedora["looked_at"], 1);
+    assert!(
+        lines(&fedora)
+            .iter()
+            .all(|line| line[1] == 1 && line[4] == 0)
+    );
+    // What nobody has any more is no version.
+    rig.put(&envelope("old", 2, 2000, &report(&["openssl 1:3-28"])));
+    let now = drift(&rig, Some("rhel"), AnswerPage::default());
+    assert!(lines(&now).contains(&json!(["openssl", 1, 2, "1:3-28", 0])));
+    let wrong = AnswerPage {
+        after: Some("x".into()),
+        limit: None,
+    };
+    assert_eq!(drift(&rig, None, wrong)["is_usage"], true);
 }
 
 #[test]

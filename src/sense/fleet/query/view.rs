@@ -2,7 +2,7 @@
 
 use crate::sense::fleet::package::StoredPackage;
 use crate::sense::fleet::row::{self, ChangeRow, GuestState};
-use crate::sense::fleet::table::{CHANGES, GUESTS, PACKAGES, PLATFORMS, opened, readable};
+use crate::sense::fleet::table::{CHANGES, GUESTS, PACKAGES, PLATFORMS, guest_row, opened};
 use crate::store::TxError;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::ops::{Bound, ControlFlow};
@@ -37,7 +37,7 @@ impl FleetView {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         for row in guests.range::<&str>((from, Bound::Unbounded))? {
             let (name, bytes) = row?;
-            if let Some(state) = readable(name.value(), bytes.value())
+            if let Some(state) = guest_row(name.value(), bytes.value())
                 && visit(name.value(), state).is_break()
             {
                 break;
@@ -58,7 +58,7 @@ impl FleetView {
         let Some(bytes) = guests.get(vm)? else {
             return Ok(None);
         };
-        readable(vm, bytes.value()).map(read).transpose()
+        guest_row(vm, bytes.value()).map(read).transpose()
     }
 
     /// Gives every distinct package.
@@ -72,6 +72,28 @@ impl FleetView {
         for row in packages.iter()? {
             let (id, bytes) = row?;
             if let Ok(package) = StoredPackage::read(bytes.value()) {
+                visit(id.value(), package);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every distinct package of a name.
+    pub(super) fn packages_of(
+        &self,
+        name: &str,
+        mut visit: impl FnMut(u32, StoredPackage<'_>),
+    ) -> Result<(), TxError> {
+        let Some(packages) = &self.packages else {
+            return Ok(());
+        };
+        let begin = StoredPackage::begin_of(name);
+        for row in packages.iter()? {
+            let (id, bytes) = row?;
+            if begin.is_candidate(bytes.value())
+                && let Ok(package) = StoredPackage::read(bytes.value())
+                && package.name == name
+            {
                 visit(id.value(), package);
             }
         }
