@@ -5,6 +5,7 @@ use super::mapping::MappingStatus;
 use super::pull::failure::Failure;
 use super::pull::layers::LayerCounters;
 use super::queue::Dispatch;
+use super::recent::RecentAcceptances;
 use crate::telemetry::metrics::{Counter, Counters, Histogram, Page};
 
 /// Seconds from milliseconds to half an hour, with a bound at the 300 s that were promised.
@@ -29,6 +30,8 @@ const PACKAGES: &[f64] = &[10.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0];
 pub struct Metrics {
     /// From a change in a guest (when its agent made the report) to Central's acceptance.
     pub reactive_latency: Histogram,
+    /// The newest of them one by one, for the live feed.
+    pub accepted: RecentAcceptances,
     /// Reports by why their scan ran.
     pub triggers: Counters,
     /// Exchanges by what came of them.
@@ -68,6 +71,7 @@ impl Metrics {
         pulls.extend(Failure::LABELS);
         Self {
             reactive_latency: Histogram::new(LATENCY),
+            accepted: RecentAcceptances::default(),
             triggers: Counters::new(&["reactive", "scheduled", "unknown"]),
             pulls: Counters::new(&pulls),
             layers: LayerCounters::default(),

@@ -23,6 +23,7 @@ pub mod pull;
 mod questions;
 pub mod queue;
 pub mod reader;
+pub mod recent;
 pub mod roster;
 pub mod seen;
 mod service;

@@ -4,6 +4,7 @@
 
 use super::fleet::Fleet;
 use super::fleet::query::{AnswerPage, FleetAnswer, FleetQuery, newest_change};
+use super::recent::RecentAcceptances;
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Histogram;
 use serde_json::{Value, json};
@@ -23,6 +24,9 @@ pub(super) trait FleetService: Send + Sync {
 
     /// Time from a change in a guest until a sink accepted it; `None` where nothing is delivered.
     fn latency(&self) -> Option<&Histogram>;
+
+    /// Reports of changes that sinks accepted lately; `None` where nothing is delivered.
+    fn accepted(&self) -> Option<&RecentAcceptances>;
 }
 
 /// Everything that is asked about.
@@ -47,6 +51,14 @@ impl FleetQuestions {
         let states_of = |vm: &str| states.get(vm).copied();
         let mut answer = query.ask_page(&self.store, &states_of, page);
         answer.note_roster(states.len());
+        if let (FleetAnswer::Changes(answer), Some(accepted)) =
+            (&mut answer, self.service.accepted())
+        {
+            let mut accepted = accepted.by_report();
+            for change in &mut answer.changes {
+                change.note_accepted(&mut accepted);
+            }
+        }
         answer
     }
 

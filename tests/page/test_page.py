@@ -224,9 +224,12 @@ class FleetTest(PageTest):
             .find((text) => text.includes(arguments[0]))"""
         self.rpm.rpm("-U", self.second)
         returned = time.monotonic()
-        text = self.browser.wait("the upgrade in the feed", line, "real-1 sample 1-1 -> 2-1 (reactive)")
+        text = self.browser.wait("the upgrade in the feed", line, "real-1 sample 1-1 -> 2-1 (reactive")
         print(f"\nin the page {1000 * (time.monotonic() - returned):.0f} ms after rpm returned: {text}")
-        self.assertRegex(text, r"^\d\d:\d\d:\d\d real-1 sample 1-1 -> 2-1 \(reactive\)$")
+        self.assertRegex(text, r"^\d\d:\d\d:\d\d real-1 sample 1-1 -> 2-1 \(reactive")
+        whole = self.browser.wait("how long it took to the sink", line, "real-1 sample 1-1 -> 2-1 (reactive, at Central after ")
+        print(f"\n{whole}")
+        self.assertRegex(whole, r"^\d\d:\d\d:\d\d real-1 sample 1-1 -> 2-1 \(reactive, at Central after (\d+ ms|[\d.]+ s)\)$")
         self.assertEqual(self.browser.run("return document.getElementById('feed').getAttribute('role')"), "log")
 
         self.browser.click("#live-pause")

@@ -5,6 +5,9 @@
 //! event: change
 //! data: {"number":17, ...}   as in /v1/changes
 //!
+//! event: accepted            a sink accepted the report of a change: no number of its own, and not stored
+//! data: {"vm":"web-17", "report":"7:12", "sink":"default", "after_ms":143}
+//!
 //! : alive                    every 15 s, so that both ends notice when the other is gone
 //! ```
 //!
@@ -31,6 +34,9 @@ const PAGE: usize = 100;
 
 /// Between two looks at whether the log has grown.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// Who continues is told of what was accepted so long before.
+const BEFORE: Duration = Duration::from_secs(60);
 
 /// Between two signs of life.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -99,6 +105,7 @@ impl ChangeStream {
             self.after = self.beside(newest).await?;
         }
         self.send(BEGIN.to_owned()).await?;
+        let mut told = self.accepted_until(begin);
         let mut alive_at = clock::now() + HEARTBEAT;
         // At the beginning there may be something behind the number already.
         let mut is_behind = true;
@@ -113,6 +120,12 @@ impl ChangeStream {
                     alive_at = clock::now() + HEARTBEAT;
                     continue;
                 }
+            }
+            let (events, next) = self.accepted_behind(told);
+            told = next;
+            if !events.is_empty() {
+                self.send(events).await?;
+                alive_at = clock::now() + HEARTBEAT;
             }
             if clock::now() >= alive_at {
                 self.send(": alive\n\n".to_owned()).await?;
@@ -131,6 +144,32 @@ impl ChangeStream {
     fn rows(&self) -> Option<u64> {
         let fleet = self.questions.service.fleet();
         fleet.map(Fleet::next_change)
+    }
+
+    /// The number of acceptances behind which this stream tells of them.
+    fn accepted_until(&self, is_new: bool) -> u64 {
+        let Some(accepted) = self.questions.service.accepted() else {
+            return 0;
+        };
+        match (is_new, clock::now().checked_sub(BEFORE)) {
+            (false, Some(from)) => accepted.since(from),
+            (true, _) | (false, None) => accepted.next(),
+        }
+    }
+
+    /// Events of what sinks accepted behind this number, and the number behind them.
+    fn accepted_behind(&self, number: u64) -> (String, u64) {
+        let mut events = String::new();
+        let Some(accepted) = self.questions.service.accepted() else {
+            return (events, number);
+        };
+        let (reports, next) = accepted.behind(number);
+        for report in reports {
+            if let Ok(data) = serde_json::to_string(&report) {
+                let _ = write!(events, "event: accepted\ndata: {data}\n\n");
+            }
+        }
+        (events, next)
     }
 
     async fn send(&self, text: String) -> Option<()> {

@@ -154,6 +154,11 @@ impl DeliveryLoop {
         if let (Outcome::Accepted, Some(at)) = (&outcome, changed_at) {
             let latency = self.wall.now().since(at);
             self.metrics.reactive_latency.observe_time(latency);
+            if report.facts.is_none() {
+                let (sink, now) = (self.queue.name(), clock::now());
+                let accepted = &self.metrics.accepted;
+                accepted.note(vm, report.key, sink, latency, now);
+            }
         }
         let was_in_trouble = self.breaker().trouble().is_some();
         let counts = self

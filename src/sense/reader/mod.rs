@@ -21,8 +21,8 @@ mod status;
 pub use address::ReportsAddress;
 pub use intake::{IncomingDocument, IntakeOutcome, ReportIntake};
 
-use super::fleet::FleetLimits;
 use super::SenseError;
+use super::fleet::FleetLimits;
 use crate::store::Limits;
 use crate::web::WebListen;
 use std::net::SocketAddr;

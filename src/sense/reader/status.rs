@@ -5,6 +5,7 @@ use crate::clock::{WallTime, wall_now};
 use crate::sense::fleet::Fleet;
 use crate::sense::pull::agent::{OTHER, shown_version, sum_versions};
 use crate::sense::questions::FleetService;
+use crate::sense::recent::RecentAcceptances;
 use crate::telemetry::metrics::{Counter, Counters, Histogram, Page};
 use crate::telemetry::scrape::Health;
 use crate::web::WebHealth;
@@ -175,6 +176,10 @@ impl FleetService for ReaderView {
     }
 
     fn latency(&self) -> Option<&Histogram> {
+        None
+    }
+
+    fn accepted(&self) -> Option<&RecentAcceptances> {
         None
     }
 

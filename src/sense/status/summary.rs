@@ -5,6 +5,7 @@ use super::guest::{age, state_of};
 use crate::clock::{self, WallTime};
 use crate::sense::fleet::Fleet;
 use crate::sense::questions::FleetService;
+use crate::sense::recent::RecentAcceptances;
 use crate::telemetry::metrics::Histogram;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -24,6 +25,10 @@ impl FleetService for View {
 
     fn latency(&self) -> Option<&Histogram> {
         Some(&self.metrics.reactive_latency)
+    }
+
+    fn accepted(&self) -> Option<&RecentAcceptances> {
+        Some(&self.metrics.accepted)
     }
 
     /// Guests by state, what is pending, and what is wrong.

@@ -120,16 +120,31 @@ impl WebEvents {
         }
     }
 
-    /// The next event: its id and data.
+    /// The next change: its number and data.
     pub fn next(&mut self) -> (u64, Value) {
+        loop {
+            if let (Some(id), data) = self.event() {
+                return (id, data);
+            }
+        }
+    }
+
+    /// What a sink accepted next.
+    pub fn accepted(&mut self) -> Value {
+        loop {
+            if let (None, data) = self.event() {
+                return data;
+            }
+        }
+    }
+
+    /// The next event: its id, if it has one, and its data.
+    fn event(&mut self) -> (Option<u64>, Value) {
         let lines = self.until("data: ");
-        let id = lines
-            .iter()
-            .rev()
-            .find_map(|line| line.strip_prefix("id: "));
+        let id = lines.iter().find_map(|line| line.strip_prefix("id: "));
         let data = lines.last().and_then(|line| line.strip_prefix("data: "));
         (
-            id.unwrap().parse().unwrap(),
+            id.map(|id| id.parse().unwrap()),
             serde_json::from_str(data.unwrap()).unwrap(),
         )
     }

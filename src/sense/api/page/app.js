@@ -372,6 +372,8 @@ const live = {
   pause: document.getElementById('live-pause'),
   isPaused: false,
   waiting: [],
+  accepted: new Map(),
+  marks: new Map(),
   newest: -1,
   source: null,
 };
@@ -379,10 +381,33 @@ const FEED_LINES = 200;
 const LINES_OF_CHANGE = 20;
 let onChange = () => {};
 
+// Where a line says which sinks accepted its report: filled when they do.
+function mark(change) {
+  const key = `${change.vm} ${change.report}`;
+  const place = el('span', null, acceptedText(live.accepted.get(key) ?? change.accepted ?? []));
+  live.marks.set(key, [...(live.marks.get(key) ?? []), place]);
+  while (live.marks.size > FEED_LINES) live.marks.delete(live.marks.keys().next().value);
+  return place;
+}
+
+function acceptedText(sinks) {
+  return sinks.map(({ sink, after_ms: ms }) => `, at ${sink === 'default' ? 'Central' : sink} after ${duration(ms / 1000)}`).join('');
+}
+
+// A sink accepted a report; its change may come later, or wait while the feed is paused.
+function accepted(event) {
+  const { vm, report, ...sink } = JSON.parse(event.data);
+  const key = `${vm} ${report}`;
+  const sinks = [...(live.accepted.get(key) ?? []).filter((it) => it.sink !== sink.sink), sink];
+  live.accepted.set(key, sinks);
+  while (live.accepted.size > FEED_LINES) live.accepted.delete(live.accepted.keys().next().value);
+  for (const place of live.marks.get(key) ?? []) place.textContent = visible(acceptedText(sinks));
+}
+
 function feedLines(change) {
   const at = new Date(change.at);
   const lines = changeLines(change, false);
-  const shown = lines.slice(0, LINES_OF_CHANGE).map((line) => el('p', null, el('time', { datetime: change.at, title: local(change.at) }, clock(at)), ' ', guestLink(change.vm), ' ', changeText(line), ` (${change.trigger})`));
+  const shown = lines.slice(0, LINES_OF_CHANGE).map((line) => el('p', null, el('time', { datetime: change.at, title: local(change.at) }, clock(at)), ' ', guestLink(change.vm), ' ', changeText(line), ` (${change.trigger}`, mark(change), ')'));
   if (lines.length > LINES_OF_CHANGE) shown.push(el('p', null, guestLink(change.vm), ` and ${count(lines.length - LINES_OF_CHANGE, 'more package')}`));
   return shown;
 }
@@ -416,6 +441,7 @@ function listen() {
   source.addEventListener('open', () => { live.state.textContent = 'connected'; });
   source.addEventListener('message', arrived);
   source.addEventListener('change', arrived);
+  source.addEventListener('accepted', accepted);
   source.addEventListener('error', () => {
     live.state.textContent = 'reconnecting...';
     // The browser tries again by itself unless it was answered with an error; `ask` finds out about the login.

@@ -7,6 +7,7 @@ use crate::report::PackageView;
 use crate::report::diff::{ChangeSet, Replacement};
 use crate::sense::fleet::package::StoredPackage;
 use crate::sense::fleet::row::{ChangeEvent, ChangeRow};
+use crate::sense::recent::Acceptance;
 use crate::store::TxError;
 use crate::wire::change_document::PackageChanges;
 use serde::Serialize;
@@ -35,11 +36,25 @@ pub struct ChangeLine {
     /// The report before; absent in a baseline.
     from: Option<String>,
     trigger: &'static str,
+    /// Sinks that accepted the report lately.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    accepted: Vec<Acceptance>,
     /// Packages of a first report.
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<u32>,
     #[serde(flatten)]
     packages: PackageChanges,
+}
+
+impl ChangeLine {
+    /// Takes what sinks accepted of this change out of `accepted`, which is by guest and report.
+    pub(in crate::sense) fn note_accepted(
+        &mut self,
+        accepted: &mut HashMap<(String, String), Vec<Acceptance>>,
+    ) {
+        let key = (self.vm.clone(), self.report.clone());
+        self.accepted = accepted.remove(&key).unwrap_or_default();
+    }
 }
 
 /// Rows of the change log, oldest first.
@@ -178,6 +193,7 @@ fn line<'p>(row: Raw, package: &impl Fn(u32) -> Option<StoredPackage<'p>>) -> Ch
         report: row.report,
         from: row.from,
         trigger: row.trigger,
+        accepted: Vec::new(),
         baseline,
         packages: (&set).into(),
     }
