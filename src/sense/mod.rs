@@ -19,6 +19,7 @@ mod follow;
 pub mod limits;
 pub mod mapping;
 pub mod metrics;
+mod open;
 pub mod pull;
 mod questions;
 pub mod queue;

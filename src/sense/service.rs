@@ -8,6 +8,7 @@ use super::engine::{Engine, Parts, SinkParts};
 use super::follow::Follow;
 use super::mapping::read::MappingSource;
 use super::metrics::Metrics;
+use super::open::open_store;
 use super::pull::dial::Dialer;
 use super::pull::schedule::Timing;
 use super::questions::FleetQuestions;
@@ -15,11 +16,11 @@ use super::queue::Pending;
 use super::queue::policy::QueuePolicy;
 use super::roster::Roster;
 use super::status::{ShownSink, View};
-use super::{CACHE, DATABASE, ReadConfig, SenseConfig, SenseError};
+use super::{ReadConfig, SenseConfig, SenseError};
 use crate::blocking::Blocking;
 use crate::clock::WallClock;
 use crate::kube::{KubeClient, VsockDialer};
-use crate::store::{Opened, Store, StoreOptions};
+use crate::store::Opened;
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
 use crate::transport::ClientTls;
@@ -36,7 +37,11 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics = Arc::new(Metrics::new());
-    let store = open_store(&config, &metrics)?;
+    let Opened { store, moved_aside } = open_store(&config.state_dir, config.damaged).await?;
+    if moved_aside.is_some() {
+        metrics.moved_aside.inc();
+    }
+    let store = Arc::new(store);
     let mut roster = Roster::new(config.sources.clone());
     let (roster_tx, roster_rx) = watch::channel(roster.read());
     let named = Arc::new(Mutex::new(roster.named()));
@@ -171,18 +176,6 @@ fn shown_sinks(config: &SenseConfig, engine: &Engine) -> Vec<ShownSink> {
         sink: sink.clone(),
     });
     sinks.collect()
-}
-
-fn open_store(config: &SenseConfig, metrics: &Metrics) -> Result<Arc<Store>, SenseError> {
-    let options = StoreOptions {
-        aside: config.damaged,
-        ..StoreOptions::new(CACHE)
-    };
-    let Opened { store, moved_aside } = Store::open_with(&config.state_dir, DATABASE, options)?;
-    if moved_aside.is_some() {
-        metrics.moved_aside.inc();
-    }
-    Ok(Arc::new(store))
 }
 
 fn ended_early(what: &str, result: Result<(), JoinError>) -> SenseError {

@@ -1,12 +1,16 @@
 //! Who is asked: the running sensor, else the file.
 
 use super::Complaint;
-use crate::cli::{print_data, print_with};
+use crate::cli::{note, print_data, print_with};
+use crate::clock;
+use crate::sense::DATABASE;
 use crate::sense::fleet::query::{FleetQuery, look};
+use crate::store::StoreError;
 use crate::telemetry::control;
 use serde_json::Value;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Directories of the database where none is named: that of the package's unit, and the default.
 const USUAL: [(&str, &str); 2] = [
@@ -16,6 +20,12 @@ const USUAL: [(&str, &str); 2] = [
     ),
     ("/var/lib/afferent/control.sock", "/var/lib/afferent"),
 ];
+
+/// How long a sensor is waited for that has its file but does not answer yet.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Between two attempts.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A socket, and the directory of the database whose sensor it is.
 struct Place {
@@ -92,16 +102,38 @@ impl Fleet {
 
     /// The answer to a question.
     pub(super) fn ask(&mut self, query: &FleetQuery) -> Result<Value, Complaint> {
-        let answer = self.service(&format!("fleet {}", query.to_word()))?;
-        self.is_running = answer.is_some();
-        if let Some(answer) = answer {
-            return Ok(answer);
-        }
-        let mut directories = self.places.iter().map(|place| &place.directory);
-        let held = directories.find(|directory| directory.join(crate::sense::DATABASE).exists());
-        match held {
-            Some(directory) => read(directory, query),
-            None => Err(Complaint::failed(&self.nothing())),
+        let words = format!("fleet {}", query.to_word());
+        let until = clock::now() + LONGEST;
+        let mut is_told = false;
+        loop {
+            let answer = self.service(&words)?;
+            self.is_running = answer.is_some();
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+            let mut directories = self.places.iter().map(|place| &place.directory);
+            let held = directories.find(|directory| directory.join(DATABASE).exists());
+            let Some(directory) = held else {
+                return Err(Complaint::failed(&self.nothing()));
+            };
+            match look(directory, query) {
+                // A sensor that starts has its file before its socket.
+                Err(StoreError::InUse { path }) if clock::now() < until => {
+                    if !is_told {
+                        let path = path.display();
+                        note(&format!(
+                            "{path} is in use by a sensor that does not answer yet: waiting for it"
+                        ));
+                        is_told = true;
+                    }
+                    std::thread::sleep(AGAIN);
+                }
+                Err(error) => return Err(Complaint::failed(&error)),
+                Ok(answer) => {
+                    let answer = serde_json::to_value(answer);
+                    return checked(answer.map_err(|error| Complaint::failed(&error))?);
+                }
+            }
         }
     }
 
@@ -109,13 +141,7 @@ impl Fleet {
         let shown: Vec<String> = self
             .places
             .iter()
-            .map(|place| {
-                place
-                    .directory
-                    .join(crate::sense::DATABASE)
-                    .display()
-                    .to_string()
-            })
+            .map(|place| place.directory.join(DATABASE).display().to_string())
             .collect();
         let places = shown.join(" nor ");
         format!(
@@ -157,9 +183,4 @@ fn checked(answer: Value) -> Result<Value, Complaint> {
         Some(error) => Err(Complaint::failed(error)),
         None => Ok(answer),
     }
-}
-
-fn read(directory: &Path, query: &FleetQuery) -> Result<Value, Complaint> {
-    let answer = look(directory, query).map_err(|error| Complaint::failed(&error))?;
-    checked(serde_json::to_value(answer).map_err(|error| Complaint::failed(&error))?)
 }

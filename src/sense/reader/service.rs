@@ -5,11 +5,12 @@ use super::follow::FollowLoop;
 use super::intake::ReportIntake;
 use super::status::ReaderView;
 use crate::blocking::Blocking;
+use crate::sense::SenseError;
 use crate::sense::api::{self, FleetApi};
 use crate::sense::fleet::query::FleetAnswer;
+use crate::sense::open::open_store;
 use crate::sense::questions::FleetQuestions;
-use crate::sense::{CACHE, DATABASE, SenseError};
-use crate::store::{Opened, Store, StoreOptions};
+use crate::store::Opened;
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
 use crate::web::Doorkeeper;
@@ -46,11 +47,7 @@ pub(super) async fn serve(config: ReaderConfig) -> Result<(), SenseError> {
     let _hang_up = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let options = StoreOptions {
-        aside: config.damaged,
-        ..StoreOptions::new(CACHE)
-    };
-    let Opened { store, moved_aside } = Store::open_with(&config.state_dir, DATABASE, options)?;
+    let Opened { store, moved_aside } = open_store(&config.state_dir, config.damaged).await?;
     let store = Arc::new(store);
     let intake = ReportIntake::open(store.clone(), config.fleet)?;
     let http = match &config.fleet_listen {
