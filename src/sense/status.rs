@@ -4,6 +4,7 @@
 //! at a time: an answer about ten thousand must not hold up the loop.
 
 mod guest;
+mod parts;
 mod shared;
 mod sinks;
 mod summary;
@@ -24,6 +25,7 @@ use crate::telemetry::metrics::Page;
 use crate::telemetry::scrape::Health;
 use crate::web::WebHealth;
 use guest::{GuestView, age, state_of};
+use parts::{AT_ONCE, each_guest};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -56,9 +58,6 @@ pub struct View {
     /// The same in one line.
     pub deliver: String,
 }
-
-/// Guests that are looked at without a pause: the loop needs the same locks.
-const AT_ONCE: usize = 256;
 
 /// What is shown of each guest.
 #[derive(Default)]
@@ -108,19 +107,17 @@ impl View {
 
     fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        {
-            let guests = self.guests();
-            for (vm, guest) in guests.guests() {
-                match state_of(&guests, vm, guest) {
-                    "waiting" => totals.waiting += 1,
-                    "polled" => totals.polled += 1,
-                    "failing" => totals.failing += 1,
-                    "silent" => totals.silent += 1,
-                    "idle" => totals.idle += 1,
-                    _ => totals.new += 1,
-                }
-            }
-        }
+        each_guest(
+            || self.guests(),
+            |guests, vm, guest| match state_of(guests, vm, guest) {
+                "waiting" => totals.waiting += 1,
+                "polled" => totals.polled += 1,
+                "failing" => totals.failing += 1,
+                "silent" => totals.silent += 1,
+                "idle" => totals.idle += 1,
+                _ => totals.new += 1,
+            },
+        );
         let slots = self.sinks.iter().map(ShownSink::totals);
         totals.slots = slots.fold(SlotTotals::default(), SlotTotals::and);
         totals

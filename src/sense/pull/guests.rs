@@ -86,6 +86,19 @@ impl GuestTable {
         }
     }
 
+    /// With these guests, which were not asked yet.
+    #[cfg(test)]
+    pub(in crate::sense) fn of(timing: Timing, entries: Vec<RosterEntry>) -> Self {
+        let guests = entries.into_iter().map(|entry| {
+            let guest = Guest::new(Arc::new(entry), Arc::default());
+            (guest.entry.vm.clone(), guest)
+        });
+        Self {
+            schedule: Schedule::new(timing),
+            guests: guests.collect(),
+        }
+    }
+
     /// A guest.
     pub fn guest(&self, vm: &VmId) -> Option<&Guest> {
         self.guests.get(vm)

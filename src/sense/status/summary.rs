@@ -2,7 +2,9 @@
 
 use super::View;
 use super::guest::{age, state_of};
+use super::parts::each_guest;
 use crate::clock::{self, WallTime};
+use crate::report::VmId;
 use crate::sense::fleet::Fleet;
 use crate::sense::questions::FleetService;
 use crate::sense::recent::RecentAcceptances;
@@ -16,11 +18,14 @@ impl FleetService for View {
     }
 
     fn states(&self) -> HashMap<String, &'static str> {
-        let guests = self.guests();
-        let states = guests
-            .guests()
-            .map(|(vm, guest)| (vm.as_str().to_owned(), state_of(&guests, vm, guest)));
-        states.collect()
+        let mut states = HashMap::new();
+        each_guest(
+            || self.guests(),
+            |guests, vm, guest| {
+                states.insert(vm.as_str().to_owned(), state_of(guests, vm, guest));
+            },
+        );
+        states
     }
 
     fn latency(&self) -> Option<&Histogram> {
@@ -64,23 +69,25 @@ impl FleetService for View {
 impl View {
     /// The guest of which nothing was heard for the longest time, of those that do not answer.
     fn oldest_unreachable(&self) -> Option<Value> {
-        let guests = self.guests();
-        let mut oldest: Option<(Option<WallTime>, &str, &str)> = None;
-        for (vm, guest) in guests.guests() {
-            let state = state_of(&guests, vm, guest);
-            if !matches!(state, "failing" | "silent") {
-                continue;
-            }
-            let reported = guest.row.known.is_some().then_some(guest.row.full_at);
-            let row = (reported, vm.as_str(), state);
-            // A guest that never reported is older than all.
-            if oldest.is_none_or(|held| row < held) {
-                oldest = Some(row);
-            }
-        }
+        let mut oldest: Option<(Option<WallTime>, VmId, &str)> = None;
+        each_guest(
+            || self.guests(),
+            |guests, vm, guest| {
+                let state = state_of(guests, vm, guest);
+                if !matches!(state, "failing" | "silent") {
+                    return;
+                }
+                let reported = guest.row.known.is_some().then_some(guest.row.full_at);
+                // A guest that never reported is older than all.
+                let is_older = |(held, name, _): &(_, VmId, _)| (reported, vm) < (*held, name);
+                if oldest.as_ref().is_none_or(is_older) {
+                    oldest = Some((reported, vm.clone(), state));
+                }
+            },
+        );
         oldest.map(|(reported, vm, state)| {
             json!({
-                "vm": vm,
+                "vm": vm.as_str(),
                 "state": state,
                 "reported_at": reported.map(|at| at.to_string()),
             })
