@@ -19,7 +19,7 @@ pub(crate) struct WebHealth {
 
 impl WebHealth {
     /// Of a listener on which nothing happened yet.
-    pub(super) fn of(name: WebName) -> Self {
+    pub(crate) fn of(name: WebName) -> Self {
         Self {
             name,
             error: Mutex::default(),

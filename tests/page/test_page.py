@@ -40,7 +40,7 @@ PROGRAM = None
 class Sensor:
     """`afferent sense` with the page, and its guests."""
 
-    def __init__(self, scratch, guests, more=()):
+    def __init__(self, scratch, guests, more=(), deliver="file:reports.ndjson"):
         self.state, self.more = scratch / "state", list(more)
         sockets = scratch / "sockets"
         sockets.mkdir(parents=True)
@@ -51,7 +51,7 @@ class Sensor:
             self.port = probe.getsockname()[1]
         self.base = f"http://127.0.0.1:{self.port}"
         self.scratch = scratch
-        self.arguments = ["--discover", "sockets", "--deliver", "file:reports.ndjson", "--spread", "off"]
+        self.arguments = ["--discover", "sockets", "--deliver", deliver, "--spread", "off"]
         self.process = None
         self.start()
 
@@ -89,6 +89,7 @@ class PageTest(unittest.TestCase):
 
     guests = staticmethod(list)
     more = ()
+    deliver = "file:reports.ndjson"
 
     @classmethod
     def setUpClass(cls):
@@ -96,7 +97,7 @@ class PageTest(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.scratch, ignore_errors=True)
         cls.prepare()
         made = cls.guests()
-        cls.sensor = Sensor(cls.scratch / "sensor", made, cls.more)
+        cls.sensor = Sensor(cls.scratch / "sensor", made, cls.more, cls.deliver)
         cls.addClassCleanup(cls.sensor.close)
         cls.downloads = cls.scratch / "downloads"
         cls.downloads.mkdir()
@@ -208,6 +209,36 @@ class FleetTest(PageTest):
         self.assertIn("an epoch is a number", self.browser.wait("the message of the sensor", alert + "?.includes('epoch is') && " + alert.removeprefix("return ")))
         self.expect_in_console("400")
 
+    def test_search_is_narrowed_by_architecture(self):
+        self.view("#/find?q=bash", "Find")
+        status = self.status()
+        self.assertRegex(status, r"^bash: 24[01] of ")
+        self.browser.type("form label:nth-of-type(2) input", "noarch" + driver.ENTER)
+        self.browser.wait("the answer", "return location.hash.includes('arch=noarch') && document.querySelector('main [role=status]')?.textContent.includes(' of ')")
+        (expected,) = self.sensor.ask("find", "bash", "--arch", "noarch")
+        self.assertTrue(expected["guests"])
+        self.assertEqual([row[0] for row in self.rows()], [guest["vm"] for guest in expected["guests"]])
+        self.assertTrue(all(row[2].endswith(".noarch") for row in self.rows()))
+        self.browser.view("#/find?q=bash&arch=s390x")
+        self.browser.wait("no guest", "return document.querySelector('main [role=status]')?.textContent.startsWith('bash: 0 of')")
+
+    def test_packages_of_a_guest_are_filtered(self):
+        self.view(f"#/guest/{self.some_guest()}")
+        all_of_them = self.status()
+        self.assertRegex(all_of_them, r"^\d+ packages$")
+        self.browser.type("main .tools input[type=search]", "openssl")
+        self.browser.wait("the filter", "return document.querySelector('main [role=status]').textContent.includes(' of ')")
+        self.assertEqual(self.status(), f"2 of {all_of_them}")
+        self.assertEqual([row[0] for row in self.rows()], ["openssl", "openssl-libs"])
+        version = self.rows()[0][1]
+        self.browser.type("main .tools input[type=search]", version)
+        self.browser.wait("the filter by version", "return [...document.querySelectorAll('main tbody tr[aria-rowindex]')].every((r) => r.textContent.includes(arguments[0]))", version)
+        self.browser.type("main .tools input[type=search]", "no such package")
+        self.browser.wait("nothing", "return document.querySelector('main').innerText.includes('No package matches.')")
+
+    def some_guest(self):
+        return next(name for name in self.sensor.guests.guests if name.startswith("web-"))
+
     def test_results_are_downloaded_as_csv(self):
         self.view(VIEWS[1], "Find")
         (expected,) = self.sensor.ask("find", "openssl < 1:3.0.7-28.el9_4")
@@ -304,10 +335,11 @@ class FleetTest(PageTest):
         self.browser.type("main .tools input[type=search]", "openssl")
         self.browser.wait("the filter", "return document.querySelector('main table').getAttribute('aria-rowcount') === '3'")
         self.assertEqual({row[0] for row in self.rows()}, {"openssl", "openssl-libs"})
+        name = self.rows()[0][0]
         self.browser.click("main tbody a")
         self.browser.wait("the versions of one", "return document.querySelector('main table').getAttribute('aria-label') === 'Versions'")
         self.assertIn("os=rhel-9", self.browser.run("return location.hash"))
-        (expected,) = self.sensor.ask("versions", "openssl", "--os", "rhel-9")
+        (expected,) = self.sensor.ask("versions", name, "--os", "rhel-9")
         self.assertEqual([row[0] for row in self.rows()], [line["version"] for line in expected["versions"]])
 
     def test_everything_has_a_name_for_assistive_technology(self):
@@ -450,6 +482,74 @@ class ManyGuestsTest(PageTest):
         print(f"\nfound among {MANY} guests after {1000 * (time.monotonic() - from_):.0f} ms")
         self.assertIn("6,666 of 10,000 guests", self.status())
         self.assertLess(self.rows_in_document(), MOST_ROWS)
+
+
+class ReaderTest(PageTest):
+    """A sensor that reads what another delivers to a real NATS server."""
+
+    guests = staticmethod(lambda: [Guest("a", [("bash", "1-1", "noarch")])])
+
+    @classmethod
+    def setUpClass(cls):
+        server = HERE.parent.parent / "target/tools/bin/nats-server"
+        server = str(server) if server.exists() else shutil.which("nats-server")
+        if not server:
+            raise unittest.SkipTest("nats-server is not here; packaging/install-deps.sh nats installs it")
+        cls.server = server
+        super().setUpClass()
+        cls.reader = Reader(cls)
+        cls.reader.wait_for(1)
+
+    @classmethod
+    def prepare(cls):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        log = open(cls.scratch / "nats.log", "w", encoding="utf-8")
+        cls.addClassCleanup(log.close)
+        cls.start([cls.server, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", cls.scratch / "nats"], log)
+        cls.deliver = f"nats://127.0.0.1:{port}?stream=REPORTS"
+
+    @classmethod
+    def start(cls, command, log):
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, cwd=cls.scratch)
+        cls.addClassCleanup(process.wait)
+        cls.addClassCleanup(process.terminate)
+
+    def setUp(self):
+        self.expected = []
+        self.browser.size(1280, 900)
+        self.browser.open(self.reader.login())
+        self.wait_for_rows()
+
+    def test_the_page_of_a_reader_has_what_a_reader_has(self):
+        has = "return document.getElementById('summary').innerText.includes(arguments[0])"
+        for text in ("of all sensors that deliver to the stream", "Reading", self.deliver, "everything is read"):
+            self.browser.wait(f"{text!r} in the header", has, text)
+        header = self.browser.run("return document.getElementById('summary').innerText")
+        for text in ("Delivery", "Reports pending", "Latency", "Unreachable", "undefined", "NaN"):
+            self.assertNotIn(text, header)
+        self.assertEqual([row[0] for row in self.rows()], ["a"])
+        self.assertIs(self.browser.run("return [...document.querySelectorAll('main label')].some((l) => l.textContent.startsWith('State') && l.checkVisibility())"), False)
+        self.browser.wait("the stream", "return document.getElementById('live-state').textContent === 'connected'")
+        self.sensor.guests.change("a", [("bash", "1-2", "noarch")])
+        self.browser.wait("the change in the feed", "return document.getElementById('feed').textContent.includes('a bash 1-1 -> 1-2')")
+        self.browser.wait("the last document", has, "of a")
+        self.view("#/packages?name=bash", "Packages")
+        self.assertEqual(self.rows()[0][:2], ["1-2", "noarch"])
+
+
+class Reader(Sensor):
+    """`afferent sense --reports-from` with the page."""
+
+    def __init__(self, test):
+        self.state = test.scratch / "reader"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        log = open(test.scratch / "reader.log", "w", encoding="utf-8")
+        test.addClassCleanup(log.close)
+        test.start([PROGRAM, "sense", "--state-dir", self.state, "--reports-from", test.deliver, "--fleet-listen", f"127.0.0.1:{port}"], log)
 
 
 class ColourTest(unittest.TestCase):

@@ -68,3 +68,6 @@ pub(super) fn login(doorkeeper: Option<&Doorkeeper>, user: Option<u32>) -> Value
     };
     answer.unwrap_or_else(|error| json!({ "error": error, "is_usage": false }))
 }
+
+#[cfg(test)]
+mod tests;

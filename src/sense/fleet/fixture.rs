@@ -10,7 +10,7 @@ use crate::store::{Store, StoreError, TxError};
 use std::collections::HashMap;
 
 /// A report of packages written as `name version`.
-pub(super) fn report(packages: &[&str]) -> Report {
+pub(in crate::sense) fn report(packages: &[&str]) -> Report {
     let packages = packages.iter().map(|text| {
         let (name, version) = text.split_once(' ').unwrap();
         Package {
@@ -32,7 +32,12 @@ pub(super) fn report(packages: &[&str]) -> Report {
 }
 
 /// The report as a document that was seen at this second.
-pub(super) fn envelope<'a>(vm: &str, generation: u32, at: u64, report: &'a Report) -> Envelope<'a> {
+pub(in crate::sense) fn envelope<'a>(
+    vm: &str,
+    generation: u32,
+    at: u64,
+    report: &'a Report,
+) -> Envelope<'a> {
     let facts: Facts = [
         ("kernel_running", "5-2.x86_64"),
         ("scan_trigger", "reactive"),

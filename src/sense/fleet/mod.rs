@@ -18,7 +18,7 @@
 mod distinct;
 mod document;
 #[cfg(test)]
-mod fixture;
+pub(super) mod fixture;
 mod ids;
 mod index;
 mod load;
