@@ -3,7 +3,9 @@
 //! `cargo bench --bench fleet_store`; `FLEET_GUESTS` makes it smaller. Each report is digested, sealed and written
 //! as the sensor does it, 20 in a transaction, without the fleet store and with it, in processes of their own.
 //! Decoding a report from the wire and delivering it, which cost the sensor as much again, are left out: the
-//! share of the fleet store is smaller in a sensor than here.
+//! share of the fleet store is smaller in a sensor than here; `cargo bench --bench fleet` measures that one. Then the
+//! program answers from the same file, over HTTP and on its control socket: as a reader of a stream that is not there,
+//! which has no guests of its own to look after.
 //!
 //! Measured in one run on two busy cores, without LTO: 17.5 MiB on disk beside 1.3 without the store, 1.1 times the
 //! memory (21.6 MiB beside 19.4), 1.7 times the CPU of writing a first report, 1.9 of a changed one (594 us beside
@@ -24,7 +26,7 @@ mod process;
 #[path = "support/slot.rs"]
 mod slot;
 
-use afferent::clock::WallTime;
+use afferent::clock::{WallTime, wall_now};
 use afferent::report::{
     Envelope, Epoch, Evr, Facts, Generation, GuestId, Origin, Package, Report, ReportKey,
     Repository, Trigger, VmId,
@@ -37,9 +39,19 @@ use afferent::store::{Store, StoreOptions};
 use nix::sys::resource::{UsageWho, getrusage};
 use slot::slot;
 use std::collections::HashMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+
+/// When the first reports were seen: an hour ago, in milliseconds since 1970.
+static BEGAN: LazyLock<u64> = LazyLock::new(|| wall_now().unix_ms() - 3_600_000 + 60_000);
+/// Shown by programs.
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 const DISTINCT: usize = 6000;
 const PACKAGES: usize = 600;
@@ -159,25 +171,108 @@ fn measure(guests: usize, is_on: bool) {
         ms(began.elapsed()),
         fleet.missing().len()
     );
-    for (what, query) in questions() {
-        let mut times: Vec<Duration> = (0..9)
-            .map(|_| {
-                let began = Instant::now();
-                let answer = serde_json::to_vec(&query.ask(&store, &|_| None)).unwrap();
-                assert!(!answer.starts_with(b"{\"error"));
-                began.elapsed()
-            })
-            .collect();
-        times.sort();
-        println!(
-            "  {what:<22} {:>7.1} ms (slowest {:.1})",
-            ms(times[4]),
-            ms(times[8])
-        );
+    for question in questions() {
+        let (median, slowest, bytes) = timed(|| {
+            let answer = question.query.ask(&store, &|_| None);
+            let answer = serde_json::to_vec(&answer).unwrap();
+            assert!(!answer.starts_with(b"{\"error"));
+            answer.len()
+        });
+        let what = question.what;
+        println!("  {what:<22} {median:>7.1} ms (slowest {slowest:.1}), {bytes} bytes");
+    }
+    drop((fleet, store));
+    over_sockets(dir.path());
+}
+
+/// Median and slowest of some answers, in milliseconds, and the bytes of the last one.
+fn timed(mut ask: impl FnMut() -> usize) -> (f64, f64, usize) {
+    let mut bytes = 0;
+    let mut times: Vec<Duration> = (0..15)
+        .map(|_| {
+            let began = Instant::now();
+            bytes = ask();
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    (ms(times[7]), ms(times[14]), bytes)
+}
+
+/// The program, as it answers from the file in this directory; killed when dropped.
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-fn questions() -> [(&'static str, FleetQuery); 6] {
+/// What whoever asks waits for, from opening the connection to the last byte.
+fn over_sockets(dir: &Path) {
+    let (http, control) = (dir.join("http.sock"), dir.join("control.sock"));
+    let token = dir.join("token");
+    fs::write(&token, TOKEN).unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    let service = Command::new(env!("CARGO_BIN_EXE_afferent"))
+        .args(["sense", "--reports-from", "nats://127.0.0.1:1?stream=R"])
+        .arg("--state-dir")
+        .arg(dir)
+        .arg("--fleet-listen")
+        .arg(format!("unix:{}", http.display()))
+        .arg("--fleet-token-file")
+        .arg(&token)
+        .stderr(Stdio::null())
+        .spawn();
+    let service = Service(service.unwrap());
+    let exchange = |socket: &Path, request: &str| {
+        let mut stream = UnixStream::connect(socket).ok()?;
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        Some(answer)
+    };
+    while exchange(&control, "status\n").is_none_or(|answer| answer.is_empty()) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let began = process::rss_kib(service.0.id());
+    println!("  the program, beside     {began:>7} KiB at its start; HTTP, then control socket:");
+    for question in questions() {
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n",
+            question.target
+        );
+        let (web, web_slowest, bytes) = timed(|| {
+            let answer = exchange(&http, &request).unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", question.target);
+            answer.len()
+        });
+        let words = format!("fleet {}\n", question.query.to_word());
+        let (socket, socket_slowest, _) = timed(|| {
+            let answer = exchange(&control, &words).unwrap();
+            assert!(answer.starts_with(b"{") && !answer.starts_with(b"{\"error"));
+            answer.len()
+        });
+        let what = question.what;
+        println!(
+            "  {what:<22} {web:>7.1} ms (slowest {web_slowest:.1}) {socket:>7.1} ms (slowest {socket_slowest:.1}), {bytes} bytes"
+        );
+    }
+    println!(
+        "  the program, after      {:>7} KiB",
+        process::rss_kib(service.0.id())
+    );
+}
+
+/// The same question in all of its forms.
+struct Question {
+    what: &'static str,
+    query: FleetQuery,
+    target: &'static str,
+}
+
+fn questions() -> [Question; 6] {
     let find = |package: &str, not| FleetQuery::Find {
         package: package.into(),
         arch: None,
@@ -185,26 +280,50 @@ fn questions() -> [(&'static str, FleetQuery); 6] {
         not,
         running: false,
     };
+    let question = |what, query, target| Question {
+        what,
+        query,
+        target,
+    };
+    let since = wall_now().unix_ms() - 3_600_000;
     [
-        ("find, a tenth matches", find("package-100 < 1:2", false)),
-        ("find --not", find("package-100", true)),
-        (
+        question(
+            "find, a tenth matches",
+            find("package-100 < 1:2", false),
+            "/v1/packages?name=package-100&op=lt&version=1:2",
+        ),
+        question(
+            "find --not",
+            find("package-100", true),
+            "/v1/packages?name=package-100&not=true",
+        ),
+        question(
             "versions",
             FleetQuery::Versions {
                 name: "package-7".into(),
                 os: None,
             },
+            "/v1/versions?name=package-7",
         ),
-        ("versions of all", FleetQuery::Drift { os: None }),
-        ("list", FleetQuery::Guests { os: None }),
-        (
-            "changes --since",
+        question(
+            "versions of all",
+            FleetQuery::Drift { os: None },
+            "/v1/versions?limit=10000",
+        ),
+        question(
+            "guests",
+            FleetQuery::Guests { os: None },
+            "/v1/guests?limit=10000",
+        ),
+        question(
+            "changes --since 1h",
             FleetQuery::Changes {
-                since: Some(1),
+                since: Some(since),
                 vm: None,
                 package: None,
                 after: None,
             },
+            "/v1/changes?since=1h",
         ),
     ]
 }
@@ -222,7 +341,7 @@ fn write(store: &Store, fleet: Option<&Fleet>, first: usize, generation: u32, ba
                 key: key(generation),
                 digest: view.digest(),
                 seen_at: WallTime::from_unix_ms(
-                    1_700_000_000_000 + guest as u64 + 100_000_000 * u64::from(generation),
+                    *BEGAN + guest as u64 + 600_000 * u64::from(generation),
                 ),
                 trigger: Trigger::Reactive,
                 generated_at: WallTime::from_unix_ms(1_700_000_000_000),

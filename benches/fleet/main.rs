@@ -1,7 +1,8 @@
 //! One real sensor, ten thousand simulated guests in other processes, one Central.
 //!
 //! `cargo bench --bench fleet`. Guests speak the real protocol over unix sockets and have reports of
-//! 600 packages; `FLEET_GUESTS` makes it smaller, `FLEET_KILLS=200` kills the sensor more often. What
+//! 600 packages; `FLEET_GUESTS` makes it smaller, `FLEET_KILLS=200` kills the sensor more often, `FLEET_STORE_ONLY=1`
+//! leaves all out but what the fleet store costs. What
 //! is printed is measured in this run: times at Central's door and in the sensor's log, memory and CPU
 //! of the sensor's process from /proc.
 
@@ -39,6 +40,9 @@ fn main() {
     let central = Central::start();
     println!("{count} guests, 600 packages each, two simulating processes");
 
+    if std::env::var_os("FLEET_STORE_ONLY").is_some() {
+        return store_costs(&central, count);
+    }
     let guests = Guests::start(dir.path(), 0..count, true);
     let started = Instant::now();
     let mut sensor = Sensor::start(
@@ -72,6 +76,52 @@ fn main() {
 
     hanging(count, cold);
     polling(&central, count);
+    store_costs(&central, count);
+}
+
+/// What a report costs a sensor.
+#[derive(Default)]
+struct Cost {
+    first: Duration,
+    changed: Duration,
+    rss_mib: u64,
+}
+
+/// The same guests and the same changes with the fleet store and without it, twice each in turn: the better of two is
+/// what the program needs, the rest is the machine's.
+fn store_costs(central: &Central, count: u32) {
+    let dir = tempfile::tempdir().unwrap();
+    let guests = Guests::start(dir.path(), 0..count, true);
+    let mut costs: HashMap<&str, Vec<Cost>> = HashMap::new();
+    for (run, mode) in ["off", "on", "on", "off"].into_iter().enumerate() {
+        central.forget();
+        let state = format!("store-{run}");
+        let sensor = Sensor::start(dir.path(), &state, &central.url, &["--fleet", mode]);
+        central.wait_for(count as usize);
+        sensor.settle();
+        let first = sensor.cpu();
+        central.forget();
+        guests.tell(&format!("change 0 {count}"));
+        central.wait_for(count as usize);
+        sensor.settle();
+        costs.entry(mode).or_default().push(Cost {
+            first: first / count,
+            changed: (sensor.cpu() - first) / count,
+            rss_mib: sensor.rss_mib(),
+        });
+    }
+    println!("with --fleet off and on, each the better of two runs:");
+    let least = |mode: &str, of: fn(&Cost) -> Duration| costs[mode].iter().map(of).min().unwrap();
+    for (what, of) in [
+        ("first", (|cost| cost.first) as fn(&Cost) -> Duration),
+        ("changed", |cost| cost.changed),
+    ] {
+        let (off, on) = (least("off", of), least("on", of));
+        let more = 100.0 * (on.as_secs_f64() / off.as_secs_f64() - 1.0);
+        println!("  sensor's CPU a {what} report: {off:?} and {on:?}, {more:+.1} % (goal: +15 %)");
+    }
+    let rss = |mode: &str| costs[mode].iter().map(|cost| cost.rss_mib).min().unwrap();
+    println!("  RSS {} and {} MiB", rss("off"), rss("on"));
 }
 
 /// What a person sees who asks for all of them: whole processes.
