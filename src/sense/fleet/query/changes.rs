@@ -106,10 +106,8 @@ pub(super) fn list(
         None => None,
         Some(name) => {
             let mut ids = HashSet::new();
-            view.packages(|id, package| {
-                if package.name == name {
-                    ids.insert(id);
-                }
+            view.packages_of(name, |id, _| {
+                ids.insert(id);
             })?;
             Some(ids)
         }
