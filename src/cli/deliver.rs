@@ -7,13 +7,15 @@
 
 use super::options::{ConfigError, SettingOrigin, Settings, parse};
 use crate::sense::deliver::sink::{
-    DepartedFiles, ParentProject, SinkAddress, SinkOptions, Template,
+    DepartedFiles, EventOptions, ParentProject, SinkAddress, SinkOptions, Template,
 };
+use crate::sense::fleet::FleetLimits;
 use crate::sense::queue::policy::Rate;
 use crate::sense::{SinkConfig, SinkName};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Table of a configuration file that gives a sink.
 pub(super) const TABLE: &str = "deliver";
@@ -21,8 +23,11 @@ pub(super) const TABLE: &str = "deliver";
 /// Most sinks of a sensor: each has 20 threads of its own while it delivers.
 const MOST: usize = 8;
 
-/// What a sensor delivers to.
-pub(super) fn sinks(settings: &Settings) -> Result<Vec<SinkConfig>, ConfigError> {
+/// What a sensor delivers to; `fleet` is how much of the fleet's history it keeps, if it has a fleet store.
+pub(super) fn sinks(
+    settings: &Settings,
+    fleet: Option<FleetLimits>,
+) -> Result<Vec<SinkConfig>, ConfigError> {
     let (given, origin) = settings.text("deliver");
     let tables = match given.is_empty() {
         true => tables(settings)?,
@@ -70,6 +75,7 @@ pub(super) fn sinks(settings: &Settings) -> Result<Vec<SinkConfig>, ConfigError>
     let tokens = by_sink(settings, "token_file", &names, parse::path)?;
     let roots = by_sink(settings, "ca_file", &names, parse::path)?;
     let state_dir = settings.path("state_dir")?;
+    let events = EventSettings::read(settings, fleet)?;
     let departed = settings.one("sbom_departed", parse::any::<DepartedFiles>)?;
     let rates = by_sink(settings, "rate", &names, parse::decimal(RATE))?;
     let bursts = by_sink(settings, "burst", &names, parse::decimal(BURST))?;
@@ -105,7 +111,67 @@ pub(super) fn sinks(settings: &Settings) -> Result<Vec<SinkConfig>, ConfigError>
             }),
         })
     });
-    sinks.collect()
+    let mut sinks = sinks.collect::<Result<Vec<_>, ConfigError>>()?;
+    events.apply(&mut sinks).map_err(|error| {
+        let (_, origin) = settings.text("events");
+        ConfigError::new(origin, "events", error)
+    })?;
+    let written = sinks
+        .iter()
+        .find(|sink| matches!(sink.to, SinkAddress::File { events: true, .. }));
+    if let (Some(sink), None) = (written, events.max_age) {
+        return Err(wrong(format!("{}: {}", sink.to, EventSettings::NO_FLEET)));
+    }
+    Ok(sinks)
+}
+
+/// Where events go, beside the sinks.
+struct EventSettings {
+    /// The stream.
+    stream: Option<String>,
+    /// How long it keeps them: as long as the change log does; `None`: there is no change log.
+    max_age: Option<Duration>,
+}
+
+impl EventSettings {
+    const NO_FLEET: &'static str =
+        "events come from the fleet store: leave `fleet = \"off\"` out, or the events";
+
+    fn read(settings: &Settings, fleet: Option<FleetLimits>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            stream: settings.optional("events", EventOptions::stream_name)?,
+            max_age: fleet.map(|limits| limits.age),
+        })
+    }
+
+    /// Gives the stream to the one sink on whose server it is.
+    fn apply(&self, sinks: &mut [SinkConfig]) -> Result<(), String> {
+        let Some(stream) = &self.stream else {
+            return Ok(());
+        };
+        let max_age = self.max_age.ok_or(Self::NO_FLEET)?;
+        let nats = sinks.iter_mut().filter_map(|sink| match &sink.to {
+            SinkAddress::Nats(address) => Some((address.stream.clone(), &mut sink.options)),
+            _ => None,
+        });
+        let mut nats: Vec<_> = nats.collect();
+        let count = nats.len();
+        let [(reports, options)] = nats.as_mut_slice() else {
+            return Err(format!(
+                "the stream is on the server of the one nats:// sink, and there are {count}"
+            ));
+        };
+        if *reports == *stream {
+            return Err(format!(
+                "{stream} is the stream of the sink itself, which keeps the newest message of a guest alone: name another one"
+            ));
+        }
+        options.events = Some(EventOptions {
+            stream: stream.clone(),
+            max_age,
+        });
+        Ok(())
+    }
 }
 
 /// Reports a second that a sink takes.
@@ -251,6 +317,22 @@ mod tests {
     }
 
     #[test]
+    fn events_go_to_the_server_of_the_one_nats_sink_and_are_kept_as_long_as_the_change_log() {
+        let args = "--deliver file:/a?events=on --deliver n=nats://n?stream=R --events E --fleet-history 7d";
+        let args: Vec<&str> = args.split_whitespace().collect();
+        let [file, nats] = &sinks(&args).unwrap()[..] else {
+            unreachable!("two were given")
+        };
+        assert_eq!(file.to.to_string(), "file:/a?events=on");
+        assert!(file.options.events.is_none());
+        let events = nats.options.events.as_ref().unwrap();
+        assert_eq!(
+            (&*events.stream, events.max_age.as_secs()),
+            ("E", 7 * 86_400)
+        );
+    }
+
+    #[test]
     fn what_is_wrong_with_sinks_is_said() {
         for (args, said) in [
             (
@@ -274,6 +356,44 @@ mod tests {
                 "not a number between 0.001",
             ),
             (&["--deliver", "A=file:/a"], "no place to deliver to"),
+            (
+                &["--deliver", "file:/a", "--events", "E"],
+                "one nats:// sink, and there are 0",
+            ),
+            (
+                &[
+                    "--deliver",
+                    "nats://a?stream=R",
+                    "--deliver",
+                    "b=nats://b?stream=R",
+                    "--events",
+                    "E",
+                ],
+                "one nats:// sink, and there are 2",
+            ),
+            (
+                &["--deliver", "nats://a?stream=R", "--events", "R"],
+                "name another one",
+            ),
+            (
+                &["--deliver", "nats://a?stream=R", "--events", "a.b"],
+                "no name of a stream",
+            ),
+            (
+                &[
+                    "--deliver",
+                    "nats://a?stream=R",
+                    "--events",
+                    "E",
+                    "--fleet",
+                    "off",
+                ],
+                "events come from the fleet store",
+            ),
+            (
+                &["--deliver", "file:/a?events=on", "--fleet", "off"],
+                "events come from the fleet store",
+            ),
         ] {
             let error = sinks(args).unwrap_err();
             assert!(error.contains(said), "{error}");

@@ -46,8 +46,10 @@ settings! {
             kube_tls: one "true|false|auto" = "auto";
             /// VSOCK port on which agents in a cluster listen
             kube_port: number from "1" to "4294967294" = "818";
-            /// where reports go: file:PATH, http://HOST, https://HOST, nats://HOST?stream=NAME, sbom:DIR or dependency-track+https://HOST; a second sink has a name, as in siem=https://HOST
+            /// where reports go: file:PATH, file:PATH?events=on, http://HOST, https://HOST, nats://HOST?stream=NAME, sbom:DIR or dependency-track+https://HOST; a second sink has a name, as in siem=https://HOST
             deliver: per_sink "[NAME=]SINK";
+            /// stream on the server of the one nats:// sink for events: what changed in a guest, or at first all of its packages
+            events: one "STREAM";
             /// in place of guests and delivery: read what all sensors deliver to this stream, for questions about the fleet
             reports_from: one "nats://HOST?stream=NAME";
             /// file with the bearer token for Central or the API key of Dependency-Track, read at every delivery, or the secret for NATS, read at every connection
@@ -199,9 +201,10 @@ fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
         let needs = "needs tls-cert, tls-key and tls-ca";
         return Err(ConfigError::new(origin, "tls_name_from", needs));
     }
+    let fleet = fleet_limits(settings)?;
     Ok(SenseConfig {
         sources,
-        deliver: deliver::sinks(settings)?,
+        deliver: deliver::sinks(settings, fleet)?,
         kube: kube::api(settings)?,
         kube_tls: kube::tls(settings)?,
         tls,
@@ -210,7 +213,7 @@ fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
             .optional("sensor_id", sensor_id)?
             .unwrap_or_else(host_name),
         state_dir: settings.path("state_dir")?,
-        fleet: fleet_limits(settings)?,
+        fleet,
         fleet_listen: fleet_listen::configured(settings)?,
         damaged: settings.damaged()?,
         poll_interval: settings.duration("poll_interval")?,

@@ -93,7 +93,7 @@ impl FromStr for NatsAddress {
 impl NatsAddress {
     fn set(&mut self, setting: &str) -> Result<(), String> {
         match setting.split_once('=') {
-            Some(("stream", name)) if name.len() <= 255 && is_word(name) => {
+            Some(("stream", name)) if is_stream_name(name) => {
                 name.clone_into(&mut self.stream);
             }
             Some(("format", "cyclonedx")) => self.cyclonedx = true,
@@ -142,6 +142,11 @@ impl fmt::Display for NatsHost {
         }
         write!(f, ":{}", self.port)
     }
+}
+
+/// Whether a stream may have this name.
+pub fn is_stream_name(text: &str) -> bool {
+    text.len() <= 255 && is_word(text)
 }
 
 /// Of letters, digits, `-` and `_`: safe in a subject, and in an address.

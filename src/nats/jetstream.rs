@@ -1,6 +1,5 @@
 //! JetStream: what is asked of it and what it answers, in JSON.
 
-use super::NatsAddress;
 use crate::visible::Foreign;
 use serde_json::{Value, json};
 use std::fmt;
@@ -124,17 +123,44 @@ pub fn create_subject(stream: &str) -> String {
     format!("$JS.API.STREAM.CREATE.{stream}")
 }
 
-/// What makes the stream: on disk, the newest message of every subject.
-pub fn create_request(address: &NatsAddress, subjects: &[String]) -> Vec<u8> {
+/// Which messages a stream keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The newest of every subject, for ever.
+    NewestOfSubject,
+    /// All, for a time.
+    For(Duration),
+}
+
+/// A stream to be made, on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct NewStream<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it takes.
+    pub subjects: &'a [String],
+    /// Copies of it.
+    pub replicas: u8,
+    /// What it keeps.
+    pub kept: Kept,
+}
+
+/// What makes the stream.
+pub fn create_request(stream: &NewStream<'_>) -> Vec<u8> {
+    let (of_subject, max_age) = match stream.kept {
+        Kept::NewestOfSubject => (1, Duration::ZERO),
+        Kept::For(age) => (-1, age),
+    };
     json!({
-        "name": address.stream,
-        "subjects": subjects,
+        "name": stream.name,
+        "subjects": stream.subjects,
         "retention": "limits",
         "storage": "file",
         "discard": "old",
-        "max_msgs_per_subject": 1,
-        "num_replicas": address.replicas,
-        "duplicate_window": u64::try_from(DUPLICATE_WINDOW.as_nanos()).unwrap_or(u64::MAX),
+        "max_msgs_per_subject": of_subject,
+        "max_age": nanos(max_age),
+        "num_replicas": stream.replicas,
+        "duplicate_window": nanos(DUPLICATE_WINDOW),
         "allow_direct": true,
     })
     .to_string()

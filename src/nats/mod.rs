@@ -34,7 +34,7 @@ pub mod protocol;
 mod pull;
 mod socket;
 
-pub use address::{NatsAddress, NatsHost};
+pub use address::{NatsAddress, NatsHost, is_stream_name};
 pub use client::{NatsClient, NatsOptions};
 pub use pull::{Acknowledgement, PullConsumer};
 

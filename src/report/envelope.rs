@@ -171,13 +171,17 @@ pub struct Envelope<'a> {
     pub report: Option<ReportView<'a>>,
 }
 
+/// Names a report of a guest: `<vm id>/<epoch>/<generation>/<16 hex digits of the content hash>`.
+pub fn idempotency_key(vm: &VmId, key: ReportKey, digest: Digest) -> String {
+    let (epoch, generation) = (key.epoch_or_zero(), key.generation);
+    format!("{vm}/{epoch}/{generation}/{}", digest.short())
+}
+
 impl Envelope<'_> {
     /// `<vm id>/<epoch>/<generation>/<16 hex digits of the content hash>`, and behind it
     /// `/facts/<8 hex digits>` for facts alone. One key never stands for two contents.
     pub fn idempotency_key(&self) -> String {
-        let Self { vm, key, .. } = self;
-        let (epoch, generation) = (key.epoch_or_zero(), key.generation);
-        let report = format!("{vm}/{epoch}/{generation}/{}", self.digest.short());
+        let report = idempotency_key(&self.vm, self.key, self.digest);
         match self.facts_alone() {
             None => report,
             Some(facts) => format!("{report}/facts/{facts}"),

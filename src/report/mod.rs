@@ -30,7 +30,7 @@ mod view;
 
 pub use details::PackageDetails;
 pub use digest::{Digest, DigestError, FORM as DIGEST_FORM};
-pub use envelope::{Envelope, GuestId, IdError, ReportSummary, Trigger, VmId};
+pub use envelope::{Envelope, GuestId, IdError, ReportSummary, Trigger, VmId, idempotency_key};
 pub use facts::{Facts, FactsHash};
 pub use generation::{Epoch, Generation, ReportKey};
 pub use mapping::{MappingHash, MappingHasher};

@@ -146,6 +146,7 @@ fn needs_restart(old: &SenseConfig, new: &SenseConfig) -> impl Iterator<Item = &
             "sbom_departed",
             differs(old, new, |sink| &sink.options.departed),
         ),
+        ("events", differs(old, new, |sink| &sink.options.events)),
         ("ca_file", differs(old, new, |sink| &sink.options.ca_file)),
         ("tls_*", old.tls != new.tls || old.tls_name != new.tls_name),
         ("repo_cpe", old.repo_cpe != new.repo_cpe),

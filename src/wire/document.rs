@@ -307,7 +307,7 @@ fn shown_if_there<S: Serializer>(value: &Option<WallTime>, to: S) -> Result<S::O
     }
 }
 
-fn shown<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn shown<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
 

@@ -18,6 +18,7 @@ pub mod ca_bundle;
 pub mod change_document;
 mod convert;
 pub mod document;
+pub mod event_document;
 pub mod fields;
 pub mod frame;
 pub mod message;

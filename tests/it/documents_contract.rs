@@ -2,7 +2,9 @@
 //! documents that no other test makes a sensor deliver.
 
 use crate::support::central::Central;
-use crate::support::documents::{KINDS, as_consumers_read, judge, judged, key_fits, lines, schema};
+use crate::support::documents::{
+    EVENTS, KINDS, as_consumers_read, judge, judged, key_fits, lines, schema,
+};
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
 use crate::support::nats_server::{JETSTREAM, NatsServer};
@@ -65,11 +67,16 @@ fn schemas_are_schemas_and_tell_people_what_every_property_is() {
 /// Each file is complete, so that a validator needs no other; what they share must be the same.
 #[test]
 fn what_schemas_share_is_the_same_in_each() {
-    let report = schema("report");
+    let (report, change) = (schema("report"), schema("change"));
     let mut shared = 0;
     for kind in KINDS {
         for (name, definition) in schema(kind)["$defs"].as_object().unwrap() {
-            assert_eq!(report["$defs"][name], *definition, "{name} in {kind}");
+            // Events say less of a report.
+            let of = match EVENTS.contains(&kind) && name == "meta" {
+                true => &change,
+                false => &report,
+            };
+            assert_eq!(of["$defs"][name], *definition, "{name} in {kind}");
             shared += 1;
         }
     }
@@ -80,9 +87,7 @@ fn what_schemas_share_is_the_same_in_each() {
 fn documents_of_every_kind_are_taken_and_their_keys_fit() {
     for document in documents() {
         judge(None, &document);
-        if document["type"] != "change" {
-            judge(Some(&key(&document)), &document);
-        }
+        judge(Some(&key(&document)), &document);
         // What a later version adds: for consumers nothing, for these tests a hole in the schema.
         for place in ["", "/vm", "/meta"] {
             let mut later = document.clone();
@@ -90,17 +95,19 @@ fn documents_of_every_kind_are_taken_and_their_keys_fit() {
             as_consumers_read(&later).unwrap();
             assert!(judged(None, &later).is_err(), "{later}");
         }
-        let mut later = document.clone();
-        later["meta"]["facts"]["later"] = json!("a fact");
-        judge(None, &later);
+        if document["meta"]["facts"].is_object() {
+            let mut later = document.clone();
+            later["meta"]["facts"]["later"] = json!("a fact");
+            judge(None, &later);
+        }
     }
 }
 
 #[test]
 fn wrong_documents_are_refused() {
-    let [report, facts, change, unchanged] = documents();
+    let [report, facts, change, state, unchanged] = documents();
     let mut wrong = Vec::new();
-    for document in [&report, &facts, &change, &unchanged] {
+    for document in [&report, &facts, &change, &state, &unchanged] {
         for property in document["meta"].as_object().unwrap().keys() {
             wrong.push(without(document, "/meta", property));
         }
@@ -133,14 +140,26 @@ fn wrong_documents_are_refused() {
             ("/vm/id", json!("a..b")),
             ("/vm/id", json!("x".repeat(129))),
         ] {
-            wrong.push(set(document, place, value));
+            if document.pointer(place).is_some() {
+                wrong.push(set(document, place, value));
+            }
         }
-        wrong.push(set(document, "/type", json!("state")));
+        wrong.push(set(document, "/type", json!("other")));
         wrong.push(set(document, "/type", json!(1)));
     }
     wrong.extend([
         without(&report, "", "report"),
         without(&change, "", "changes"),
+        without(&change, "", "id"),
+        without(&change, "", "key"),
+        without(&state, "", "packages"),
+        without(&state, "", "id"),
+        without(&state, "/packages/0", "arch"),
+        set(&change, "/id", state["id"].clone()),
+        set(&change, "/type", json!("state")),
+        set(&state, "/type", json!("change")),
+        set(&state, "/report", report["report"].clone()),
+        set(&state, "/changes", report["changes"].clone()),
         without(&unchanged, "", "key"),
         set(&unchanged, "/unchanged", json!(false)),
         set(&unchanged, "/key", json!("web-1/77/12")),
@@ -178,8 +197,7 @@ fn wrong_documents_are_refused() {
 
 #[test]
 fn keys_that_do_not_fit_are_refused() {
-    let [report, facts, _, unchanged] = documents();
-    for document in [report, facts, unchanged] {
+    for document in documents() {
         let right = key(&document);
         key_fits(&right, &document).unwrap();
         for (place, value) in [
@@ -200,7 +218,7 @@ fn keys_that_do_not_fit_are_refused() {
 /// `printf 'boot_id=a\nos_version=9.4\n' | sha256sum`: what passes is not in it, and the rest is sorted.
 #[test]
 fn the_key_of_facts_is_what_other_programs_compute() {
-    let [_, mut facts, _, _] = documents();
+    let [_, mut facts, ..] = documents();
     facts["meta"]["facts"] = json!({
         "os_version": "9.4", "last_scan_at": "now", "boot_id": "a", "scan_trigger": "x", "report_digest": "y"
     });
@@ -292,7 +310,7 @@ fn a_report_that_a_file_has_already_is_a_short_line() {
 }
 
 /// One of each kind, in the order of [`KINDS`].
-fn documents() -> [Value; 4] {
+fn documents() -> [Value; 5] {
     let digest = format!("sha256:{}", "0".repeat(64));
     let vm = json!({ "id": "web-1", "address": "vsock:3:818" });
     let meta = json!({
@@ -322,10 +340,16 @@ fn documents() -> [Value; 4] {
         "repositories": [{ "id": "baseos", "key": "", "uri": "", "cpe": "" }]
     });
     let key = format!("web-1/77/12/{}", "0".repeat(16));
+    let id = |kind: &str| format!("{key}/{kind}/1795255200240");
+    let of_event = json!({
+        "sensor": "host-7", "seen_at": "2026-11-21T10:00:00.240Z", "epoch": 77, "generation": 12, "digest": digest,
+        "trigger": "reactive"
+    });
     [
         json!({ "vm": vm, "meta": meta, "report": report, "changes": changes }),
         json!({ "type": "facts", "vm": vm, "meta": meta }),
-        json!({ "type": "change", "vm": vm, "meta": meta, "changes": changes }),
+        json!({ "type": "change", "id": id("change"), "key": key, "vm": vm, "meta": of_event, "changes": changes }),
+        json!({ "type": "state", "id": id("state"), "key": key, "vm": vm, "meta": of_event, "packages": [one] }),
         json!({ "key": key, "unchanged": true, "vm": vm, "meta": meta }),
     ]
 }

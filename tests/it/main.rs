@@ -53,6 +53,7 @@ mod sense_changes;
 mod sense_delivers;
 mod sense_dependency_track;
 mod sense_domains;
+mod sense_events;
 mod sense_facts;
 mod sense_faults;
 mod sense_guests;

@@ -4,12 +4,14 @@ use crate::support::agent::Launch;
 use crate::support::dependency_track::{DependencyTrack, StoredProject};
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
+use crate::support::nats_server::{JETSTREAM, NatsServer};
 use crate::support::program::{Program, status};
 use crate::support::rpm_root::{RpmRoot, Spec};
 use afferent::clock::WallTime;
 use afferent::sense::deliver::outcome::Outcome;
 use afferent::sense::deliver::sink::{self, Delivery, DocumentKind, Sink, SinkOptions};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -151,9 +153,9 @@ fn a_change_is_uploaded_and_a_refresh_is_not_even_after_a_restart() {
     assert!(sense.terminate().success());
 }
 
-/// The whole path: real rpm, the agent that watches its database, and a sensor for each kind of place.
+/// The whole path: real rpm, the agent that watches its database, and a sensor with a sink of each kind.
 #[test]
-fn a_real_upgrade_replaces_the_file_and_is_in_dependency_track() {
+fn a_real_upgrade_replaces_the_file_and_is_in_dependency_track_and_at_nats_as_report_and_event() {
     let root = RpmRoot::new();
     let package = |version| {
         root.build(&Spec {
@@ -172,43 +174,76 @@ fn a_real_upgrade_replaces_the_file_and_is_in_dependency_track() {
     let place = |name: &str| dir.path().join(name);
     fs::create_dir(place("sboms")).unwrap();
     fs::write(place("key"), "odt_k3y\n").unwrap();
-    let server = DependencyTrack::start();
+    let (server, nats) = (DependencyTrack::start(), NatsServer::start(JETSTREAM));
+    let consumer = nats.consumer();
     let vm = format!("web-1=unix:{}", agent.socket().display());
-    let key = place("key").display().to_string();
-    let files = format!("sbom:{}", place("sboms").display());
-    let args = ["--vm", &vm, "--token-file", &key];
-    let mut sensors = [
-        Program::sense(&place("a"), &files, &args[..2]),
-        Program::sense(&place("b"), &server.url, &args),
+    let key = format!("dt={}", place("key").display());
+    let files = format!("files=sbom:{}", place("sboms").display());
+    let (dt, bus) = (format!("dt={}", server.url), format!("bus={}", nats.url()));
+    let args = [
+        &["--vm", &vm, "--deliver", &dt, "--token-file", &key][..],
+        &["--deliver", &bus, "--events", "CHANGES"],
     ];
-    let version = |bom: &Value| {
-        let mut components = bom["components"].as_array().unwrap().iter();
-        let first = components.find(|it| it["name"] == "first")?;
-        Some(first["version"].as_str().unwrap().to_owned())
+    let mut sensor = Program::sense(&place("state"), &files, &args.concat());
+    let version_in = |list: &Value| {
+        let mut packages = list.as_array()?.iter();
+        let first = packages.find(|it| it["name"] == "first")?;
+        let version = first["version"].as_str().or(first["to"].as_str());
+        Some(version?.to_owned())
     };
     let in_file = || {
         let text = fs::read(place("sboms/web-1.cdx.json")).ok()?;
-        version(&serde_json::from_slice(&text).expect("a whole document"))
+        let bom: Value = serde_json::from_slice(&text).expect("a whole document");
+        version_in(&bom["components"])
     };
     let uploaded = || {
         let state = server.state();
         let mut projects = state.projects.iter();
         let (_, project) = projects.find(|((name, _), _)| name == "web-1")?;
-        version(project.boms.last()?)
+        version_in(&project.boms.last()?["components"])
     };
-    let both = |wanted: &str| {
-        let is = |found: Option<String>| found.is_some_and(|it| it.starts_with(wanted));
-        (is(in_file()) && is(uploaded())).then_some(())
+    let reported = || {
+        let report: Value = serde_json::from_slice(&consumer.newest("web-1")?.body).unwrap();
+        version_in(&report["report"]["packages"])
     };
-    eventually("the first version is in both places", || both("2:1-"));
+    let told = || {
+        let event: Value =
+            serde_json::from_slice(&consumer.messages("CHANGES").pop()?.body).unwrap();
+        version_in(&event["packages"]).or_else(|| version_in(&event["changes"]["upgraded"]))
+    };
+    type Place<'p> = (&'static str, &'p dyn Fn() -> Option<String>);
+    let places: [Place<'_>; 4] = [
+        ("the file", &in_file),
+        ("Dependency-Track", &uploaded),
+        ("the report at NATS", &reported),
+        ("the event at NATS", &told),
+    ];
+    let all_have = |wanted: &str| {
+        let from = Instant::now();
+        let mut after = BTreeMap::new();
+        eventually(&format!("{wanted} is in all places"), || {
+            for (name, version) in places {
+                if !after.contains_key(name) && version().is_some_and(|it| it.starts_with(wanted)) {
+                    after.insert(name, from.elapsed().as_millis());
+                }
+            }
+            (after.len() == places.len()).then_some(())
+        });
+        after
+    };
+    all_have("2:1-");
     root.upgrade(&[new]);
-    let from = Instant::now();
-    eventually("the second version is in both places", || both("2:2-"));
-    println!(
-        "file and upload {} ms after rpm -U",
-        from.elapsed().as_millis()
+    println!("milliseconds after rpm -U: {:?}", all_have("2:2-"));
+    let event: Value =
+        serde_json::from_slice(&consumer.messages("CHANGES").pop().unwrap().body).unwrap();
+    assert_eq!(
+        (&event["type"], &event["changes"]["upgraded"]),
+        (
+            &json!("change"),
+            &json!([{ "name": "first", "arch": "noarch", "from": "2:1-1", "to": "2:2-1" }])
+        )
     );
-    assert!(sensors.iter_mut().all(|it| it.terminate().success()));
+    assert!(sensor.terminate().success());
 }
 
 /// Loss prevented: reports that are given up because of a key, a permission or a wrong address.
@@ -348,6 +383,7 @@ fn delivery(vm: &str, padding: usize) -> Delivery {
         os: OS.to_owned(),
         accepted_at: None,
         body: body.into_bytes(),
+        events: Vec::new(),
     }
 }
 

@@ -129,7 +129,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ),
     (
         "percent_encoding::",
-        &["percent.rs", "sense/deliver/sink/nats.rs"],
+        &["percent.rs", "sense/deliver/sink/subject.rs"],
     ),
     ("twox_hash::", &["report/mapping.rs", "sense/fleet/"]),
     ("ring::digest", &["kube/websocket.rs"]),

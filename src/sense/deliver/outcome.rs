@@ -44,7 +44,7 @@ pub enum Outcome {
     Skipped(String),
     /// Pending holds this other report by now: nothing was sent.
     Superseded(Box<ReportSummary>),
-    /// It is long, and another long one is being sent: nothing was sent.
+    /// Something else comes first, such as a long one that is being sent: it is read and sent anew soon.
     Postponed,
     /// Pending does not hold what was stored: nothing was sent.
     Damaged(String),

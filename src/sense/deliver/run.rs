@@ -5,7 +5,7 @@
 //! ```
 
 use super::breaker::{Breaker, BreakerGate};
-use super::changes;
+use super::changes::Changes;
 use super::outcome::Outcome;
 use super::sink::{Delivery, DocumentForm, DocumentKind, Sink};
 use crate::blocking::Blocking;
@@ -124,6 +124,7 @@ impl DeliveryLoop {
                         sensor: self.sensor.clone(),
                         shortens_unchanged: self.sink.shortens_unchanged(),
                         form: self.sink.form(),
+                        events_since: self.sink.events_since(),
                         long: long.clone(),
                         log: self.log.clone(),
                     };
@@ -259,6 +260,7 @@ struct Job {
     sensor: Arc<str>,
     shortens_unchanged: bool,
     form: DocumentForm,
+    events_since: Option<WallTime>,
     /// Held by the long document that is being sent.
     long: Arc<Semaphore>,
     log: Option<ChangeLog>,
@@ -309,6 +311,9 @@ impl Job {
         }
         let idempotency_key = envelope.idempotency_key();
         let accepted = self.queue.state().accepted(vm);
+        let is_wanted = self.form == DocumentForm::Report || self.events_since.is_some();
+        let log = self.log.as_ref().filter(|_| is_wanted);
+        let changes = Changes::read(log, &envelope, accepted);
         let (mut body, mut os) = (Vec::with_capacity(stored.len() * AS_JSON), String::new());
         let written = match (self.form, &envelope.report) {
             (DocumentForm::CycloneDx, Some(report)) => {
@@ -323,13 +328,16 @@ impl Job {
                 serde_json::to_writer(&mut body, &document)
             }
             _ => {
-                let changes = self.log.as_ref().zip(accepted);
-                let changes = changes.and_then(|(log, since)| changes::net(log, &envelope, since));
+                let changes = changes.document().filter(|_| log.is_some());
                 let document = Document::new(&envelope, &self.sensor);
                 serde_json::to_writer(&mut body, &document.with_changes(changes.as_ref()))
             }
         };
-        written.map_err(|error| Outcome::RefusedForGood(error.to_string()))?;
+        let refused = |error: serde_json::Error| Outcome::RefusedForGood(error.to_string());
+        written.map_err(refused)?;
+        let events = self
+            .events_since
+            .map(|since| changes.events(&self.sensor, since));
         body.shrink_to_fit();
         let kind = match envelope.report {
             Some(_) => DocumentKind::Report,
@@ -348,6 +356,7 @@ impl Job {
             os,
             accepted_at: accepted.map(|(_, at)| at),
             body,
+            events: events.transpose().map_err(refused)?.unwrap_or_default(),
         };
         Ok((delivery, envelope.generated_at))
     }

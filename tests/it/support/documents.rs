@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// Every kind of document; each has a schema of that name.
-pub const KINDS: [&str; 4] = ["report", "facts", "change", "unchanged"];
+pub const KINDS: [&str; 5] = ["report", "facts", "change", "state", "unchanged"];
+
+/// Those that are events.
+pub const EVENTS: [&str; 2] = ["change", "state"];
 
 /// Facts that differ from one scan to the next although nothing changed.
 const PASSING: [&str; 3] = ["last_scan_at", "scan_trigger", "report_digest"];
@@ -65,9 +68,17 @@ pub fn key_fits(key: &str, document: &Value) -> Result<(), String> {
         wanted = format!("{wanted}/facts/{}", hash_of(facts));
     }
     let said = match kind(document) {
-        "unchanged" => document["key"].as_str().unwrap_or_default(),
+        "unchanged" | "change" | "state" => document["key"].as_str().unwrap_or_default(),
         _ => key,
     };
+    if EVENTS.contains(&kind(document)) {
+        let seen_at = meta["seen_at"].as_str().ok_or("no time")?;
+        let seen_at: WallTime = seen_at.parse().map_err(|_| "no time")?;
+        let id = format!("{wanted}/{}/{}", kind(document), seen_at.unix_ms());
+        if document["id"] != id.as_str() {
+            return Err(format!("the id must be {id}, and is {}", document["id"]));
+        }
+    }
     match key == wanted && said == wanted {
         true => Ok(()),
         false => Err(format!("the key must be {wanted}, and is {key} ({said})")),

@@ -194,15 +194,35 @@ impl Consumer {
         self.message_at(&format!("afferent.sbom.{word}"))
     }
 
+    /// All messages of a stream, the oldest first; none while there is no such stream.
+    pub fn messages(&self, stream: &str) -> Vec<Stored> {
+        let state = self.state_of(stream).unwrap_or_default();
+        let (Some(first), Some(last)) = (state["first_seq"].as_u64(), state["last_seq"].as_u64())
+        else {
+            return Vec::new();
+        };
+        let all = (first..=last).filter_map(|seq| self.get(stream, &json!({ "seq": seq })));
+        all.collect()
+    }
+
     /// The newest message on a subject, whatever is in it.
     fn message_at(&self, subject: &str) -> Option<Stored> {
-        // Version 2.9 of the server crashes when it is asked for a message of a stream that is just
-        // being made; one that holds a message has been made.
-        if self.stream()?["state"]["messages"] == 0 {
-            return None;
-        }
-        let ask = json!({ "last_by_subj": subject });
-        let answer = self.ask(&format!("STREAM.MSG.GET.{STREAM}"), &ask).ok()?;
+        self.state_of(STREAM)?;
+        self.get(STREAM, &json!({ "last_by_subj": subject }))
+    }
+
+    /// The state of a stream that holds a message. Version 2.9 of the server crashes when it is asked for one of a
+    /// stream that is just being made; one that holds a message has been made.
+    fn state_of(&self, stream: &str) -> Option<Value> {
+        let info = self
+            .ask(&format!("STREAM.INFO.{stream}"), &json!({}))
+            .ok()?;
+        let state = &info["state"];
+        (state["messages"].as_u64()? > 0).then(|| state.clone())
+    }
+
+    fn get(&self, stream: &str, which: &Value) -> Option<Stored> {
+        let answer = self.ask(&format!("STREAM.MSG.GET.{stream}"), which).ok()?;
         let message = answer["message"].as_object()?;
         let bytes = |name: &str| {
             BASE64

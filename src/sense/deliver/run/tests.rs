@@ -242,6 +242,7 @@ async fn what_the_disk_holds_in_place_of_a_document_decides_what_follows() {
             sensor: "s".into(),
             shortens_unchanged: false,
             form: DocumentForm::Report,
+            events_since: None,
             long: Arc::new(Semaphore::new(1)),
             log: None,
         };

@@ -1,6 +1,7 @@
 //! `file:PATH`: one line of JSON per document.
 //!
 //! - A report that was accepted before is a short line: the file has it already.
+//! - With `events=on` a line for each event follows the line of the document.
 //! - A line is on disk (fsync) before it counts as accepted; those that come together share one.
 //! - A line that a crash cut short is ended when the file is opened, so that it is never merged
 //!   with the next one. A reader skips it: its report was not accepted, and follows again whole.
@@ -10,7 +11,7 @@
 //!   for [`READER`] is treated as absent, and a line that was cut short there is ended first.
 
 use super::{BlockingSink, Delivery};
-use crate::clock;
+use crate::clock::{self, WallTime};
 use crate::sense::deliver::outcome::Outcome;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -30,6 +31,7 @@ const READER: Duration = Duration::from_secs(30);
 /// Appends to a file from one thread, which ends with the sink.
 pub(super) struct FileSink {
     lines: Sender<Line>,
+    events_since: Option<WallTime>,
 }
 
 struct Line {
@@ -38,8 +40,8 @@ struct Line {
 }
 
 impl FileSink {
-    /// Opens the file, or begins it, readable by its owner only.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens the file, or begins it, readable by its owner only. It has events since a time, or none.
+    pub(super) fn open(path: &Path, events_since: Option<WallTime>) -> io::Result<Self> {
         let mut writer = Writer {
             path: path.to_owned(),
             file: None,
@@ -55,7 +57,10 @@ impl FileSink {
         thread::Builder::new()
             .name("file-sink".into())
             .spawn(move || writer.run(&inbox))?;
-        Ok(Self { lines })
+        Ok(Self {
+            lines,
+            events_since,
+        })
     }
 }
 
@@ -64,11 +69,18 @@ impl BlockingSink for FileSink {
         true
     }
 
+    fn events_since(&self) -> Option<WallTime> {
+        self.events_since
+    }
+
     fn deliver(&self, delivery: &Delivery) -> Outcome {
         let (written, answer) = sync_channel(1);
         let mut bytes = Vec::with_capacity(delivery.body.len() + 1);
-        bytes.extend_from_slice(&delivery.body);
-        bytes.push(b'\n');
+        let events = delivery.events.iter().map(|event| &event.body);
+        for line in std::iter::once(&delivery.body).chain(events) {
+            bytes.extend_from_slice(line);
+            bytes.push(b'\n');
+        }
         let sent = self.lines.send(Line { bytes, written });
         match sent
             .map_err(drop)
@@ -253,7 +265,7 @@ fn end_last_line(file: &mut File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::deliver::sink::DocumentKind;
+    use crate::sense::deliver::sink::{DocumentKind, Event};
     use std::fs;
 
     #[test]
@@ -261,17 +273,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.ndjson");
         fs::write(&path, "{\"whole\":1}\n{\"cut").unwrap();
-        let sink = FileSink::open(&path).unwrap();
+        let sink = FileSink::open(&path, None).unwrap();
         assert_eq!(sink.deliver(&delivery("{\"next\":1}")), Outcome::Accepted);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{\"whole\":1}\n{\"cut\n{\"next\":1}\n");
     }
 
     #[test]
+    fn events_are_lines_behind_that_of_their_document() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let sink = FileSink::open(&path, Some(WallTime::default())).unwrap();
+        let event = |id: &str| Event {
+            id: id.into(),
+            body: id.as_bytes().to_vec(),
+        };
+        let with_events = Delivery {
+            events: vec![event("e1"), event("e2")],
+            ..delivery("d")
+        };
+        assert_eq!(sink.deliver(&with_events), Outcome::Accepted);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "d\ne1\ne2\n");
+    }
+
+    #[test]
     fn a_rotated_file_is_left_behind_for_a_new_one() {
         let dir = tempfile::tempdir().unwrap();
         let (path, old) = (dir.path().join("out"), dir.path().join("out.1"));
-        let sink = FileSink::open(&path).unwrap();
+        let sink = FileSink::open(&path, None).unwrap();
         sink.deliver(&delivery("1"));
         fs::rename(&path, &old).unwrap();
         sink.deliver(&delivery("2"));
@@ -283,7 +312,7 @@ mod tests {
     fn lines_that_come_together_are_all_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let sink = FileSink::open(&path).unwrap();
+        let sink = FileSink::open(&path, None).unwrap();
         thread::scope(|scope| {
             for n in 0..8 {
                 let sink = &sink;
@@ -308,7 +337,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sub").join("out");
         fs::create_dir(path.parent().unwrap()).unwrap();
-        let sink = FileSink::open(&path).unwrap();
+        let sink = FileSink::open(&path, None).unwrap();
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
         assert!(matches!(
             sink.deliver(&delivery("1")),
@@ -323,7 +352,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fifo");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let sink = FileSink::open(&path).unwrap();
+        let sink = FileSink::open(&path, None).unwrap();
         let Outcome::Unreachable(said) = sink.deliver(&delivery("early")) else {
             unreachable!("nobody reads yet")
         };
@@ -382,9 +411,9 @@ mod tests {
 
     #[test]
     fn a_device_takes_lines_and_one_that_is_full_refuses_them() {
-        let null = FileSink::open(Path::new("/dev/null")).unwrap();
+        let null = FileSink::open(Path::new("/dev/null"), None).unwrap();
         assert_eq!(null.deliver(&delivery("1")), Outcome::Accepted);
-        let full = FileSink::open(Path::new("/dev/full")).unwrap();
+        let full = FileSink::open(Path::new("/dev/full"), None).unwrap();
         assert!(matches!(
             full.deliver(&delivery("1")),
             Outcome::Unreachable(_)
@@ -400,6 +429,7 @@ mod tests {
             os: String::new(),
             accepted_at: None,
             body: body.as_bytes().to_vec(),
+            events: Vec::new(),
         }
     }
 }

@@ -5,23 +5,27 @@ mod file;
 mod gzip;
 mod http;
 mod nats;
+mod nats_events;
+mod nats_stream;
 mod open;
 mod project;
 mod sbom;
 mod since;
+mod subject;
 mod written;
 
 use crate::blocking::Blocking;
 use crate::clock::WallTime;
 use crate::sense::deliver::outcome::Outcome;
 use crate::sense::roster::KnownGuests;
-pub(crate) use nats::{FACTS, REPORTS, word};
-pub use open::{DepartedFiles, SinkAddress, SinkOptions, open};
+pub(crate) use nats::{FACTS, REPORTS};
+pub use open::{DepartedFiles, EventOptions, SinkAddress, SinkOptions, open};
 pub use project::{ParentProject, Template};
 pub(crate) use sbom::SbomSink;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+pub(crate) use subject::word;
 use tokio::sync::watch;
 
 /// What a delivery brings.
@@ -62,6 +66,17 @@ pub struct Delivery {
     pub accepted_at: Option<WallTime>,
     /// The JSON object, without a newline at its end.
     pub body: Vec<u8>,
+    /// What led to it, oldest first, for a sink that takes events.
+    pub events: Vec<Event>,
+}
+
+/// An event of a guest, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The same whenever it is sent again.
+    pub id: String,
+    /// The JSON object, without a newline at its end.
+    pub body: Vec<u8>,
 }
 
 /// A delivery under way.
@@ -85,6 +100,11 @@ pub trait Sink: Send + Sync {
         DocumentForm::Report
     }
 
+    /// Since when it takes events; `None`: it takes none. What it accepted before came without.
+    fn events_since(&self) -> Option<WallTime> {
+        None
+    }
+
     /// Removes what it keeps of guests that are not in the roster, where it is one that does so.
     fn remove_departed(&self, _roster: watch::Receiver<KnownGuests>) -> Removing<'_> {
         Box::pin(async { Ok(()) })
@@ -103,6 +123,11 @@ trait BlockingSink: Send + Sync + 'static {
     /// As [`Sink::form`].
     fn form(&self) -> DocumentForm {
         DocumentForm::Report
+    }
+
+    /// As [`Sink::events_since`].
+    fn events_since(&self) -> Option<WallTime> {
+        None
     }
 
     /// As [`Sink::remove_departed`].
@@ -130,6 +155,10 @@ impl<S: BlockingSink> Sink for OnThreads<S> {
 
     fn form(&self) -> DocumentForm {
         self.0.form()
+    }
+
+    fn events_since(&self) -> Option<WallTime> {
+        self.0.events_since()
     }
 
     fn remove_departed(&self, roster: watch::Receiver<KnownGuests>) -> Removing<'_> {

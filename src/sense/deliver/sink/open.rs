@@ -6,7 +6,7 @@ use super::http::HttpSink;
 use super::nats::NatsSink;
 use super::project::{ParentProject, Project, Template};
 use super::sbom::SbomSink;
-use super::{OnThreads, Sink};
+use super::{OnThreads, Sink, since};
 use crate::{http, nats};
 use std::fmt;
 use std::path::PathBuf;
@@ -14,12 +14,17 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where to, as it is written: `file:PATH`, `http(s)://...`, `nats://...?stream=NAME`, `sbom:DIR`,
+/// Where to, as it is written: `file:PATH[?events=on]`, `http(s)://...`, `nats://...?stream=NAME`, `sbom:DIR`,
 /// `dependency-track+http(s)://...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkAddress {
     /// Lines of JSON, appended.
-    File(PathBuf),
+    File {
+        /// Where.
+        path: PathBuf,
+        /// `events=on`: with a line for each event.
+        events: bool,
+    },
     /// Central's base URL, without a slash at its end.
     Http(String),
     /// A stream of JetStream.
@@ -38,10 +43,8 @@ impl FromStr for SinkAddress {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
-            Some(("file", path)) if path.contains('?') => Err(format!(
-                "{text:?} has settings behind a ?, and file: has none"
-            )),
-            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            Some(("file", rest)) if !rest.is_empty() => file(rest)
+                .ok_or_else(|| format!("{text:?} is not file:PATH or file:PATH?events=on")),
             Some(("sbom", directory)) if !directory.is_empty() => Ok(Self::Sbom(directory.into())),
             Some(("http" | "https", rest)) if rest.len() > 2 && rest.starts_with("//") => {
                 http::check_base(text)?;
@@ -66,11 +69,50 @@ impl FromStr for SinkAddress {
 impl fmt::Display for SinkAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::File { path, events } => {
+                let settings = if *events { "?events=on" } else { "" };
+                write!(f, "file:{}{settings}", path.display())
+            }
             Self::Http(base) => f.write_str(base),
             Self::Nats(address) => address.fmt(f),
             Self::DependencyTrack(base) => write!(f, "{DEPENDENCY_TRACK}{base}"),
             Self::Sbom(directory) => write!(f, "sbom:{}", directory.display()),
+        }
+    }
+}
+
+/// What stands behind `file:`.
+fn file(text: &str) -> Option<SinkAddress> {
+    let (path, events) = match text.split_once('?') {
+        None => (text, false),
+        Some((path, "events=on")) => (path, true),
+        Some((path, "events=off")) => (path, false),
+        Some(_) => return None,
+    };
+    let path = PathBuf::from(path);
+    (!path.as_os_str().is_empty()).then_some(SinkAddress::File { path, events })
+}
+
+/// A stream of events beside that of a sink, on the same server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventOptions {
+    /// Name of the stream.
+    pub stream: String,
+    /// How long it keeps events, if it is made here.
+    pub max_age: Duration,
+}
+
+impl EventOptions {
+    /// The name of a stream.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn stream_name(text: &str) -> Result<String, String> {
+        match nats::is_stream_name(text) {
+            true => Ok(text.to_owned()),
+            false => Err(format!(
+                "{text:?} is no name of a stream: letters, digits, - and _"
+            )),
         }
     }
 }
@@ -116,6 +158,8 @@ pub struct SinkOptions {
     pub parent: Option<ParentProject>,
     /// Bills of materials in a directory: what becomes of those of guests that left.
     pub departed: DepartedFiles,
+    /// NATS: where events go, if anywhere.
+    pub events: Option<EventOptions>,
     /// A file in which the sink may remember something; its own, and none of another sink.
     pub memory: Option<PathBuf>,
 }
@@ -126,12 +170,18 @@ pub struct SinkOptions {
 /// The file or directory cannot be opened, with its path, or options cannot be. Other kinds connect when they first deliver.
 pub fn open(address: &SinkAddress, options: &SinkOptions) -> Result<Arc<dyn Sink>, String> {
     Ok(match address {
-        SinkAddress::File(path) => {
-            let opened = FileSink::open(path);
+        SinkAddress::File { path, events } => {
+            let memory = options.memory.as_deref();
+            if !events {
+                since::forget(memory);
+            }
+            let since = events.then(|| since::since(memory, &address.to_string()));
+            let opened = FileSink::open(path, since);
             let sink = opened.map_err(|error| format!("{}: {error}", path.display()))?;
             Arc::new(OnThreads(Arc::new(sink)))
         }
         SinkAddress::Http(base) => {
+            since::forget(options.memory.as_deref());
             let client = client(HttpSink::DEADLINE, options);
             let sink = HttpSink::new(base, client, options.token_file.clone());
             Arc::new(OnThreads(Arc::new(sink)))
@@ -174,6 +224,7 @@ mod tests {
     fn sinks_survive_text_and_others_are_refused_with_the_forms_allowed() {
         for text in [
             "file:/a b",
+            "file:/a b?events=on",
             "http://c:1/base",
             "https://c",
             "nats://c:4222?stream=R",
@@ -191,7 +242,9 @@ mod tests {
             ("dependency-track+https://c/?x=1", "query"),
             ("http://a b", "no host"),
             ("http:///x", "no host"),
-            ("file:/a?b", "settings"),
+            ("file:/a?b", "events=on"),
+            ("file:/a?events=yes", "events=on"),
+            ("file:?events=on", "events=on"),
             ("nats://c:4222?stream=R&x=1", "x=1"),
             ("nats://c:4222?stream=R#x", "R#x"),
             ("nats://a b?stream=R", "no host"),

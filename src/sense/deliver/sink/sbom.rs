@@ -195,6 +195,7 @@ mod tests {
             os: String::new(),
             accepted_at: None,
             body: format!("{head},\"tools\":{{}}}},\"components\":[\"{content}\"]}}").into_bytes(),
+            events: Vec::new(),
         }
     }
 
