@@ -1,5 +1,6 @@
 //! Central: takes documents by the rules of the contract, or fails as it is told to.
 
+use crate::changes::Followed;
 use crate::guest::{HALF, Packages, wall};
 use crate::trace::Trace;
 use afferent::clock::WallTime;
@@ -81,6 +82,8 @@ pub(crate) struct State {
     guests: BTreeMap<String, (WallTime, Packages)>,
     /// Content that came under each key.
     keys: BTreeMap<String, Packages>,
+    /// What the events of each sensor led to, of each guest.
+    pub(crate) followed: BTreeMap<(String, String), Followed>,
     /// What each sensor delivered of a guest, by when it was seen.
     delivered: BTreeMap<(String, String), BTreeMap<WallTime, Packages>>,
     /// Refusals of each content of a guest.
@@ -146,6 +149,15 @@ impl Central {
     pub(crate) fn taken_of(&self, sensor: &str, vm: &str) -> BTreeMap<WallTime, Packages> {
         let key = (sensor.to_owned(), vm.to_owned());
         self.with(|state| state.delivered.get(&key).cloned().unwrap_or_default())
+    }
+
+    /// Contents that came under keys that begin like this.
+    pub(crate) fn contents_of(&self, key: &str) -> Vec<Packages> {
+        self.with(|state| {
+            let keys = state.keys.range(key.to_owned()..);
+            let keys = keys.take_while(|(other, _)| other.starts_with(key));
+            keys.map(|(_, packages)| packages.clone()).collect()
+        })
     }
 
     /// Refusals of the content with this digest.
@@ -247,6 +259,7 @@ impl Central {
         let seen_at: WallTime = seen_at.parse().unwrap();
         let packages = packages_in(&document);
         self.check(sensor, delivery, &document, seen_at, &packages);
+        self.check_changes(sensor, delivery, &document, &packages);
         let now = wall(self.started, 0);
         let counts_as = match now.after(AHEAD) < seen_at {
             true => now,

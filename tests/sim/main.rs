@@ -23,6 +23,7 @@
 
 mod agent;
 mod central;
+mod changes;
 mod check;
 mod fleet;
 mod guest;

@@ -10,7 +10,7 @@ use crate::torn_disk::TornDisk;
 use crate::trace::Trace;
 use crate::world::REFRESH;
 use afferent::blocking::Blocking;
-use afferent::clock::WallClock;
+use afferent::clock::{WallClock, WallTime};
 use afferent::report::VmId;
 use afferent::sense::SinkName;
 use afferent::sense::deliver::sink::{Delivering, Delivery, Sink};
@@ -98,6 +98,10 @@ impl WatchedSink {
 }
 
 impl Sink for WatchedSink {
+    fn events_since(&self) -> Option<WallTime> {
+        Some(WallTime::default())
+    }
+
     fn deliver(&self, delivery: Delivery) -> Delivering<'_> {
         let pending = self.pending.lock().unwrap().upgrade();
         if let Some(pending) = pending {
