@@ -47,6 +47,16 @@ impl ComponentType {
             .map_or("Unknown", |(_, name)| name)
     }
 
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::NAMES.iter().map(|(kind, _)| *kind)
+    }
+
+    /// The one whose rows' keys begin with this byte.
+    pub fn of_tag(tag: u8) -> Option<Self> {
+        Self::all().find(|kind| kind.tag() == tag)
+    }
+
     /// The byte that begins its rows' keys.
     pub fn tag(self) -> u8 {
         match self {

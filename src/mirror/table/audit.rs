@@ -443,6 +443,30 @@ impl<A: Access> Audit<A> {
         Ok(())
     }
 
+    /// Gives every row before number `before` with its run, newest first, until `each` answers false.
+    pub(super) fn scan_back(
+        &self,
+        before: u64,
+        mut each: impl FnMut(u64, &AuditRun, AuditRow) -> bool,
+    ) -> Result<(), TxError> {
+        let mut current: Option<(u64, AuditRun)> = None;
+        for entry in self.rows.range(..before)?.rev() {
+            let (first, value) = entry?;
+            let chunk: AuditChunk<'_> = decode(value.value())?;
+            if current.as_ref().is_none_or(|(run, _)| *run != chunk.run) {
+                current = Some((chunk.run, self.run(chunk.run)?));
+            }
+            let Some((_, run)) = &current else { continue };
+            for (distance, row) in chunk.rows()?.into_iter().rev() {
+                let number = first.value() + u64::from(distance);
+                if number < before && !each(number, run, row) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The heads of the log, oldest first.
     pub(super) fn heads(&self) -> Result<Vec<AuditHead>, TxError> {
         let mut current: Option<(u64, String)> = None;

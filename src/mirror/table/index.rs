@@ -2,8 +2,8 @@
 
 use crate::inventory::{Row, RowKey};
 
-/// Which index an entry belongs to; the first byte of its key. Byte 7 was the BMCs of a component, which nobody
-/// looked up: [`RETIRED`].
+/// Which index an entry belongs to; the first byte of its key. Byte 7 was the BMCs of a component, which no cycle
+/// looks up: [`RETIRED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Index {

@@ -18,6 +18,7 @@
 
 pub(super) mod audit;
 mod index;
+mod lookup;
 mod row;
 mod v1;
 mod write;
