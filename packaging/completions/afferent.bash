@@ -20,6 +20,7 @@ _afferent() {
         " mirror compact") path=" mirror compact" ;;
         " mirror begin-anew") path=" mirror begin-anew" ;;
         " mirror approve") path=" mirror approve" ;;
+        " mirror login") path=" mirror login" ;;
         " fleet") path=" fleet" ;;
         " fleet find") path=" fleet find" ;;
         " fleet versions") path=" fleet versions" ;;
@@ -39,8 +40,8 @@ _afferent() {
     " serve") offers="--listen --root --dbpath --state-dir --rescan-interval --reactive-scan --reactive-debounce --reactive-max-delay --reactive-burst --reactive-refill --transaction-timeout --allow-cid --conn-deadline --repo-cpe --repo-cpe-token-file --repo-cpe-ca-file --require-mapping --tls --tls-cert --tls-key --tls-client-ca --tls-name-from --tls-ca-source --tls-ca-timeout --tls-client-cn --safety-poll --damaged-max-age --damaged-max-count --config --help" ;;
     " pull") offers="--known --wait --tls-cert --tls-key --tls-ca --tls-name-from --format --output --help" ;;
     " sense") offers="--vm --roster --discover --kube-cluster --kube-namespace --kube-node --kubeconfig --dial --kube-tls --kube-port --deliver --events --reports-from --token-file --ca-file --sbom-departed --tls-cert --tls-key --tls-ca --tls-name-from --sensor-id --state-dir --fleet --fleet-history --fleet-history-size --fleet-listen --fleet-tls-cert --fleet-tls-key --fleet-host --fleet-token-file --damaged-max-age --damaged-max-count --poll-interval --refresh-interval --spread --repo-cpe --rate --burst --metrics --config --help" ;;
-    " mirror") offers="run plan apply explain dump load drift audit check compact begin-anew approve --help" ;;
-    " mirror run") offers="--once --plan --plan-out --apply --interval --metrics --audit-max-age --audit-max-size --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --delete-grace --damaged-max-age --damaged-max-count --approve-deletes --config --json --help" ;;
+    " mirror") offers="run plan apply explain dump load drift audit check compact begin-anew approve login --help" ;;
+    " mirror run") offers="--once --plan --plan-out --apply --interval --metrics --mirror-listen --mirror-tls-cert --mirror-tls-key --mirror-host --mirror-token-file --audit-max-age --audit-max-size --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --delete-grace --damaged-max-age --damaged-max-count --approve-deletes --config --json --help" ;;
     " mirror plan") offers="--plan-out --kind --code --limit --cursor --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --delete-grace --damaged-max-age --damaged-max-count --approve-deletes --config --json --help" ;;
     " mirror apply") offers="--state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --delete-grace --damaged-max-age --damaged-max-count --approve-deletes --config --json --help" ;;
     " mirror explain") offers="--limit --cursor --state-dir --core --org --site-id --token-file --ca-file --connect-timeout --request-deadline --core-deadline --core-list-cap --observed --observe-dpus --observe-trays --observe-endpoints --profile --identity --empty --legacy --labels --names --duplicates --unknown-position --clear --max-deletes --max-delete-percent --delete-grace --damaged-max-age --damaged-max-count --approve-deletes --config --json --help" ;;
@@ -52,6 +53,7 @@ _afferent() {
     " mirror compact") offers="--state-dir --json --help" ;;
     " mirror begin-anew") offers="--state-dir --json --help" ;;
     " mirror approve") offers="--state-dir --json --help" ;;
+    " mirror login") offers="--state-dir --json --help" ;;
     " fleet") offers="find versions show changes diff export login --sort --state --os --state-dir --json --help" ;;
     " fleet find") offers="--arch --os --not --running --state-dir --json --help" ;;
     " fleet versions") offers="--os --state-dir --json --help" ;;

@@ -50,6 +50,7 @@ enum Command {
     Compact(read::CompactArgs),
     BeginAnew(read::BeginAnewArgs),
     Approve(read::ApproveArgs),
+    Login(read::LoginArgs),
 }
 
 /// Whether settings make a configuration.
@@ -78,6 +79,7 @@ pub(super) fn run(args: MirrorArgs) -> u8 {
         Command::Compact(args) => read::compact(&args),
         Command::BeginAnew(args) => read::begin_anew(&args),
         Command::Approve(args) => read::approve(&args),
+        Command::Login(args) => read::login(&args),
     };
     done.unwrap_or_else(|stop| complain(stop.code, &stop.why))
 }
@@ -170,6 +172,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
                 audit: config.audit,
                 state_dir: config.state_dir().to_owned(),
                 metrics: config.metrics,
+                listen: config.listen.clone(),
                 damaged: config.damaged(),
             })
         };
@@ -177,6 +180,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
             interval,
             state_dir: config.state_dir(),
             metrics: config.metrics,
+            listen: config.listen.clone(),
             damaged: config.damaged(),
             blocking: Blocking::Threads,
             reread: &reread,

@@ -21,6 +21,7 @@ mod scan;
 mod sense;
 mod serve;
 mod status;
+mod web_listen;
 
 use crate::visible::{visible, visible_bytes, visible_lines};
 use argh::FromArgs;

@@ -9,6 +9,7 @@ use crate::mirror::table::{InventoryError, TABLES};
 use crate::store::{Snapshot, Store};
 use crate::telemetry::metrics::{Counters, Histogram, Page};
 use crate::telemetry::scrape::Health;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -132,10 +133,15 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A cycle ended. Counts the rows, unless nothing was written since they were counted.
+    /// A cycle ended.
     pub(super) fn note(&self, outcome: Outcome, took: Duration, store: &Store) {
         self.cycles.inc(outcome.label());
         self.seconds.observe_time(took);
+        self.count(store);
+    }
+
+    /// Counts the rows, unless nothing was written since they were counted.
+    pub(super) fn count(&self, store: &Store) {
         let known = self.rows().generation;
         let counted = store.snapshot().map_err(InventoryError::from);
         let counted = counted.and_then(|snapshot| Rows::count(&snapshot, known));
@@ -156,6 +162,16 @@ impl Metrics {
 
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rows by type and state, as they were counted last.
+    pub(super) fn rows_shown(&self) -> Value {
+        nested(&self.rows().rows)
+    }
+
+    /// Drift rows by type and kind of drift, as they were counted last.
+    pub(super) fn drift_shown(&self) -> Value {
+        nested(&self.rows().drift)
     }
 
     fn write(&self, page: &mut Page) {
@@ -192,6 +208,14 @@ impl Metrics {
             bytes,
         );
     }
+}
+
+fn nested(counts: &BTreeMap<(String, &'static str), u32>) -> Value {
+    let mut nested: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
+    for ((kind, state), n) in counts {
+        nested.entry(kind).or_default().insert(state, *n);
+    }
+    json!(nested)
 }
 
 fn samples<'a>(

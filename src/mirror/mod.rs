@@ -27,11 +27,13 @@
 //! - The same response twice writes once; the order of its entries does not matter. The service does
 //!   not go through a cycle whose outcome it knows: see `skip_unchanged`.
 
+mod api;
 mod apply;
 pub mod approval;
 pub mod change;
 pub mod core;
 pub mod cycle;
+mod cycle_snapshot;
 pub mod diagnostics;
 pub mod dump;
 pub mod entry;

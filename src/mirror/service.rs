@@ -10,14 +10,17 @@
 //! killed and started again, which loses nothing, because a type is one transaction. A cycle that
 //! panics is a failed cycle: `afferent status` and a counter say so, and the next one is tried.
 
+mod approved;
 mod host;
 
+use approved::Approved;
 pub(super) use host::Signals;
 pub use host::{Order, ServiceHost};
 
-use super::approval::Approval;
+use super::api::{self, Questions};
 use super::core::Core;
 use super::cycle::Gatekeeper;
+use super::cycle_snapshot::{CycleSnapshot, HeldSnapshot};
 use super::metrics::{Metrics, Outcome, View};
 use super::policy::Policy;
 use super::progress::Progress;
@@ -32,6 +35,7 @@ use crate::telemetry;
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
 use crate::telemetry::watchdog::Watchdog;
+use crate::web::{Doorkeeper, WebListen, WebServer};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,7 +43,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 /// Longest time that a cycle has to come to its next commit once the service is to stop.
@@ -55,6 +58,8 @@ pub struct ServiceOptions<'a> {
     pub state_dir: &'a Path,
     /// Where metrics are read.
     pub metrics: Option<SocketAddr>,
+    /// Where the inventory is answered for over HTTP, if it is.
+    pub listen: Option<WebListen>,
     /// What is kept of tables that were moved aside.
     pub damaged: Limits,
     /// Where cycles run.
@@ -79,6 +84,8 @@ pub struct Reloaded {
     pub state_dir: PathBuf,
     /// Where metrics are read; another place needs a restart.
     pub metrics: Option<SocketAddr>,
+    /// Where the inventory is answered for; another place needs a restart.
+    pub listen: Option<WebListen>,
     /// What is kept of tables that were moved aside; it holds from the next start on.
     pub damaged: Limits,
 }
@@ -110,15 +117,9 @@ struct Service {
     progress: Progress,
     stop: Stop,
     approved: Arc<Approved>,
+    /// What the API reads, where there is one.
+    snapshot: Option<Arc<CycleSnapshot>>,
     running: Option<JoinHandle<()>>,
-}
-
-/// What an operator approved, until a cycle takes it.
-#[derive(Default)]
-struct Approved {
-    approval: Mutex<Option<Approval>>,
-    /// Somebody approved something: the next cycle begins now.
-    given: Notify,
 }
 
 /// Cycles every interval until SIGTERM or SIGINT; says so to systemd, and answers `afferent status` on the
@@ -175,6 +176,7 @@ impl Service {
             },
             progress,
             approved: Arc::default(),
+            snapshot: None,
             running: None,
         }
     }
@@ -185,7 +187,12 @@ impl Service {
         mut signals: Signals,
         owes_reload: bool,
     ) -> std::io::Result<()> {
-        let mut answering = self.answer(options.state_dir);
+        let mut answering = JoinSet::new();
+        let doorkeeper = match &options.listen {
+            Some(listen) => Some(self.open_api(listen, &options, &mut answering).await?),
+            None => None,
+        };
+        self.answer(options.state_dir, doorkeeper, &mut answering);
         if let Some(address) = options.metrics {
             self.listen(address, &mut answering).await?;
         }
@@ -261,6 +268,7 @@ impl Service {
         let approved = Arc::clone(&self.approved);
         let (status, metrics) = (Arc::clone(&self.status), Arc::clone(&self.metrics));
         let clock = self.clock.clone();
+        let snapshot = self.snapshot.clone();
         let work = move || {
             let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
             let mut approval = approved
@@ -269,7 +277,8 @@ impl Service {
                 .unwrap_or_else(PoisonError::into_inner);
             mirror.approval = approval.take();
             drop(approval);
-            cycle(&mut mirror, &clock, &stop, (&status, &metrics));
+            let hold = || snapshot.as_ref().map(|snapshot| snapshot.hold());
+            cycle(&mut mirror, &clock, &stop, (&status, &metrics), hold);
         };
         self.running = Some(self.spawn(work));
     }
@@ -296,6 +305,7 @@ impl Service {
         let fixed = [
             ("state_dir", new.state_dir != options.state_dir),
             ("metrics", new.metrics != options.metrics),
+            ("mirror_*", new.listen != options.listen),
             ("damaged_*", new.damaged != options.damaged),
         ];
         for (key, changed) in fixed {
@@ -317,13 +327,13 @@ impl Service {
         (new.interval != interval).then_some(new.interval)
     }
 
-    /// Answers `afferent status` and `afferent mirror approve` for as long as what it gives is kept. The
-    /// mirror is of use without.
-    fn answer(&self, state_dir: &Path) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
+    /// Answers `afferent status`, `afferent mirror approve` and `afferent mirror login`. The mirror is of use
+    /// without.
+    fn answer(&self, state_dir: &Path, doorkeeper: Option<Doorkeeper>, tasks: &mut JoinSet<()>) {
         let (status, approved) = (Arc::clone(&self.status), Arc::clone(&self.approved));
         let answer = move |words: &[&str], user: Option<u32>| match words {
             ["approve", kind, deletes] => approved.give(status.approve(kind, deletes, user)),
+            ["login"] => login(doorkeeper.as_ref(), user),
             _ => status.show(),
         };
         match Control::bind(state_dir) {
@@ -335,7 +345,36 @@ impl Service {
                 tracing::warn!(%error, "no control socket: `afferent status` will not find this service");
             }
         }
-        tasks
+    }
+
+    /// Binds the address of the API and answers there; gives who lets people in.
+    async fn open_api(
+        &mut self,
+        listen: &WebListen,
+        options: &ServiceOptions<'_>,
+        tasks: &mut JoinSet<()>,
+    ) -> std::io::Result<Doorkeeper> {
+        let server = WebServer::bind(api::NAME, listen).await;
+        let server = server.map_err(std::io::Error::other)?;
+        let mirror = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = Arc::clone(&mirror.store);
+        drop(mirror);
+        let snapshot = Arc::new(CycleSnapshot::new(Arc::clone(&store)));
+        self.snapshot = Some(Arc::clone(&snapshot));
+        self.status.set_api(server.health());
+        let metrics = Arc::clone(&self.metrics);
+        let questions = Questions {
+            snapshot,
+            status: Arc::clone(&self.status),
+            metrics: Arc::clone(&metrics),
+            reach: api::reach(options.state_dir),
+            blocking: self.blocking,
+        };
+        // What is stored is counted at once: the first cycle may take long.
+        self.spawn(move || metrics.count(&store));
+        let doorkeeper = server.doorkeeper();
+        tasks.spawn(api::run(server, questions));
+        Ok(doorkeeper)
     }
 
     async fn listen(&self, address: SocketAddr, tasks: &mut JoinSet<()>) -> std::io::Result<()> {
@@ -354,33 +393,29 @@ impl Service {
     }
 }
 
-impl Approved {
-    /// Keeps what was approved, and says what follows.
-    fn give(&self, approval: Result<Approval, String>) -> Value {
-        match approval {
-            Err(why) => json!({"error": why}),
-            Ok(approval) => {
-                let (kind, deletes) = (approval.kind.name(), approval.rows.len());
-                tracing::info!(kind, deletes, user = ?approval.user, "deletes approved");
-                let mut kept = self.approval.lock().unwrap_or_else(PoisonError::into_inner);
-                *kept = Some(approval);
-                self.given.notify_one();
-                json!({"approved": deletes, "type": kind})
-            }
-        }
-    }
+/// An address for the browser of who asks.
+fn login(doorkeeper: Option<&Doorkeeper>, user: Option<u32>) -> Value {
+    let answer = match doorkeeper {
+        None => Err("this mirror has no page; its setting `mirror_listen` gives it one"),
+        Some(doorkeeper) => doorkeeper.login(user),
+    };
+    answer.unwrap_or_else(|error| json!({ "error": error }))
 }
 
 /// One cycle, which may panic without taking the service with it.
-fn cycle(
+fn cycle<'a>(
     mirror: &mut Mirror,
     clock: &WallClock,
     stop: &Stop,
     (status, metrics): (&Status, &Metrics),
+    hold: impl FnOnce() -> Option<HeldSnapshot<'a>>,
 ) {
     let began = clock::now();
+    let held = hold();
     status.begin(clock.now());
     let done = catch_unwind(AssertUnwindSafe(|| mirror.cycle(stop)));
+    // Whoever is told that the cycle has ended reads what it wrote.
+    drop(held);
     let summary = done.map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());

@@ -1,13 +1,15 @@
 //! What `afferent status` shows of a mirror.
 
 use super::approval::Approval;
-use super::diagnostics::{Diagnostic, Summary};
+use super::diagnostics::{Diagnostic, Summary, Withheld};
 use super::progress::Progress;
 use crate::clock::WallTime;
+use crate::inventory::Kind;
 use crate::telemetry::metrics::Page;
+use crate::web::WebHealth;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The state of a running mirror: what it does, and how its last cycle ended.
 pub struct Status {
@@ -24,6 +26,8 @@ struct State {
     last: Option<Ended>,
     /// When each list was last read whole and written.
     complete: BTreeMap<String, WallTime>,
+    /// The listener of the API, where there is one.
+    api: Option<Arc<WebHealth>>,
 }
 
 /// A cycle that ended.
@@ -56,6 +60,11 @@ impl Status {
         self.state().source = source;
     }
 
+    /// The API is answered by this listener.
+    pub(super) fn set_api(&self, api: Arc<WebHealth>) {
+        self.state().api = Some(api);
+    }
+
     /// A cycle began.
     pub fn begin(&self, at: WallTime) {
         self.state().began = Some(at);
@@ -80,7 +89,8 @@ impl Status {
     /// The object that answers a question for the status.
     pub(super) fn show(&self) -> Value {
         let state = self.state();
-        let reasons = reasons(state.last.as_ref());
+        let mut reasons = reasons(state.last.as_ref());
+        reasons.extend(state.api.iter().flat_map(|api| api.trouble()));
         let complete: BTreeMap<&String, String> = state
             .complete
             .iter()
@@ -92,6 +102,7 @@ impl Status {
             "state": if reasons.is_empty() { "ok" } else { "degraded" },
             "reasons": reasons,
             "core": state.source,
+            "mirror_api": state.api.as_ref().map(|api| api.json()),
             "cycles": state.cycles,
             "running": state.began.map(|began| json!({
                 "began_at": began.to_string(),
@@ -121,6 +132,51 @@ impl Status {
             answer["types"][kind] = counters;
         }
         answer
+    }
+
+    /// How each list was last read: of a type what is expected, then what is observed.
+    pub(super) fn pulls(&self) -> Value {
+        let state = self.state();
+        let expected = Kind::ALL.map(|kind| (kind, kind.name().to_owned()));
+        let observed = Kind::ALL.map(|kind| (kind, format!("drift:{kind}")));
+        let observed = observed.into_iter().filter(|(kind, _)| *kind != Kind::Rack);
+        let pulls = expected.into_iter().chain(observed);
+        let pulls = pulls.map(|(kind, list)| {
+            let (pull, why) = pull_state(state.last.as_ref(), kind, &list);
+            json!({
+                "type": kind.name(),
+                "list": if list == kind.name() { "expected" } else { "observed" },
+                "state": pull,
+                "why": why,
+                "complete_at": state.complete.get(&list).map(ToString::to_string),
+            })
+        });
+        pulls.collect()
+    }
+
+    /// Deletes that the last cycle withheld, by type, each with at most `limit` rows and the command that lets them
+    /// happen; `reach` is what that needs to reach this service.
+    pub(super) fn withheld(&self, limit: usize, reach: &str) -> Value {
+        let state = self.state();
+        let summary = state.last.as_ref();
+        let summary = summary.and_then(|ended| ended.summary.as_ref().ok());
+        let types = summary.into_iter().flat_map(|summary| {
+            let mut by_type: BTreeMap<&str, Vec<&Withheld>> = BTreeMap::new();
+            for row in &summary.withheld {
+                by_type.entry(&row.kind).or_default().push(row);
+            }
+            by_type
+        });
+        let types = types.map(|(kind, rows)| {
+            let deletes = rows.len();
+            json!({
+                "type": kind,
+                "deletes": deletes,
+                "approve": format!("afferent mirror approve {kind} {deletes}{reach}"),
+                "rows": rows.iter().take(limit).collect::<Vec<_>>(),
+            })
+        });
+        types.collect()
     }
 
     /// What an operator approves, if it is what the last cycle withheld.
@@ -206,6 +262,36 @@ fn say(report: &Diagnostic) -> String {
     match &report.kind {
         Some(kind) => format!("{kind} {}: {}", report.key, report.message),
         None => report.message.clone(),
+    }
+}
+
+/// How a list was read by the last cycle, and why not as it should be.
+fn pull_state(last: Option<&Ended>, kind: Kind, list: &str) -> (&'static str, Option<String>) {
+    let summary = match last.map(|ended| &ended.summary) {
+        None => return ("waiting", Some("the first cycle has not ended yet".into())),
+        Some(Err(panic)) => return ("failed", Some(panicked(panic))),
+        Some(Ok(summary)) => summary,
+    };
+    let code = format!("pull_failed:{list}");
+    let of_list = |error: &&Diagnostic| {
+        // What failed after the pull is of the expected list of its type.
+        let is_other = error.code.starts_with("pull_failed:") && error.code != code;
+        let is_of_type = error.kind.as_deref() == Some(kind.name()) && list == kind.name();
+        error.code == code || (is_of_type && !is_other)
+    };
+    if let Some(error) = summary.errors.iter().find(of_list) {
+        return ("failed", Some(error.message.clone()));
+    }
+    if summary.incomplete.iter().any(|name| name == list) {
+        let why = "read in part only, so nothing of it is deleted";
+        return ("in part", Some(why.into()));
+    }
+    match summary.complete.iter().any(|name| name == list) {
+        true => ("complete", None),
+        false => (
+            "not read",
+            Some("its source has no such list, or it was not asked for".into()),
+        ),
     }
 }
 

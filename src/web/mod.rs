@@ -14,6 +14,7 @@
 
 mod access;
 pub(crate) mod answer;
+mod beside;
 mod health;
 mod host;
 mod login;
@@ -22,6 +23,7 @@ pub(crate) mod routes;
 mod secret;
 mod token;
 
+pub(crate) use beside::Beside;
 pub(crate) use health::WebHealth;
 pub(crate) use respond::{PageFiles, WebApp};
 

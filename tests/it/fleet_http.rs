@@ -3,7 +3,7 @@
 use crate::support::eventually;
 use crate::support::fleet_rig::{FleetRig, TOKEN, bearer, write_token};
 use crate::support::program::{Program, status};
-use crate::support::web::{Web, login_address, session};
+use crate::support::web::{Web, assert_guarded, assert_page_files, login_address, session};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -55,27 +55,7 @@ fn data_is_for_those_who_log_in_at_a_name_of_this_server() {
             let head = web.ask("HEAD", target, allowed);
             assert_eq!((head.code, head.body.as_str()), (200, ""), "{target}");
         }
-        for host in ["evil.example", "evil.example:80", "10.0.0.1", ""] {
-            let answer = web.get(target, &format!("Host: {host}\r\n{browser}"));
-            assert_eq!(answer.code, 421, "{target} {host}: {answer:?}");
-        }
-        for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"] {
-            let answer = web.ask(method, target, &browser);
-            assert_eq!(
-                (answer.code, answer.header("allow")),
-                (405, Some("GET, HEAD"))
-            );
-        }
-        // A page of another server, or of another port of this machine.
-        for site in ["cross-site", "same-site"] {
-            let from = format!("{browser}Origin: http://localhost:1\r\nSec-Fetch-Site: {site}\r\n");
-            let answer = web.get(target, &from);
-            assert_eq!(answer.code, 403);
-            assert!(
-                !answer.head.to_lowercase().contains("access-control"),
-                "{answer:?}"
-            );
-        }
+        assert_guarded(web, target, &browser);
     }
     let absolute = web.get("http://evil.example/v1/guests", &browser);
     assert_eq!(absolute.code, 421);
@@ -94,26 +74,7 @@ fn data_is_for_those_who_log_in_at_a_name_of_this_server() {
 #[test]
 fn files_of_the_page_are_for_everybody_and_load_nothing_from_elsewhere() {
     let rig = FleetRig::on_tcp(1);
-    for (target, kind) in [
-        ("/", "text/html"),
-        ("/shell.js", "text/javascript"),
-        ("/app.js", "text/javascript"),
-        ("/shell.css", "text/css"),
-        ("/style.css", "text/css"),
-        ("/openapi.json", "application/json"),
-    ] {
-        let answer = rig.web.get(target, "");
-        assert_eq!(answer.code, 200, "{answer:?}");
-        assert!(answer.header("content-type").unwrap().starts_with(kind));
-        let policy = answer.header("content-security-policy").unwrap();
-        assert!(
-            policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'")
-        );
-        assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("http"));
-        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
-        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
-        assert_eq!(rig.web.get(target, "Host: evil.example\r\n").code, 421);
-    }
+    assert_page_files(&rig.web);
 }
 
 #[test]

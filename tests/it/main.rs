@@ -34,6 +34,7 @@ mod mirror_queries;
 mod mirror_rest;
 mod mirror_scenarios;
 mod mirror_survives;
+mod mirror_web;
 mod private_authority;
 mod queue_policy;
 mod rpm_order;

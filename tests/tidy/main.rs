@@ -74,7 +74,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "mirror",
-        &["root", "inventory", "clock", "store", "http", "telemetry"],
+        &[
+            "root",
+            "inventory",
+            "clock",
+            "store",
+            "http",
+            "listen",
+            "telemetry",
+            "web",
+        ],
     ),
     // edges
     (

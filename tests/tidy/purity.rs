@@ -18,6 +18,7 @@ const PURE: &[&str] = &[
     "kube/refusal.rs",
     "kube/tls_choice.rs",
     "kube/turn.rs",
+    "mirror/api/request.rs",
     "mirror/entry.rs",
     "mirror/entry/",
     "mirror/plan/",

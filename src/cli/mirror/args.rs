@@ -97,6 +97,16 @@ settings! {
             interval: duration from "1s" to "24h" = "5m";
             /// where Prometheus reads metrics: PORT (on 127.0.0.1) or ADDRESS:PORT
             metrics: one "ADDR";
+            /// where the inventory is answered for over HTTP, with a page: unix:PATH, localhost:PORT or ADDRESS:PORT
+            mirror_listen: one "ADDR" or "nowhere";
+            /// certificate of that address (PEM), needed where other machines reach it
+            mirror_tls_cert: one "FILE";
+            /// private key of that certificate (PEM)
+            mirror_tls_key: one "FILE";
+            /// a name of that server, beside its address and localhost
+            mirror_host: many "NAME";
+            /// file with the token that programs show there
+            mirror_token_file: one "FILE";
             /// longest time that a row of the audit log is kept
             audit_max_age: duration from "1s" to "87600h" or "for ever";
             /// most room for the rows of the audit log, in MiB

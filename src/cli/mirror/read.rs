@@ -10,8 +10,9 @@ use crate::mirror::policy::Profile;
 use crate::mirror::query::{self, AuditFilter, AuditView, DriftFilter};
 use crate::mirror::{self, dump::LoadError, lost};
 use crate::telemetry::control;
+use crate::visible::visible;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -91,6 +92,12 @@ reading! {
         #[argh(positional)]
         deletes: u32,
     }
+}
+
+reading! {
+    /// Print an address that opens the page of the running service in a browser, once and for five minutes.
+    #[argh(subcommand, name = "login")]
+    LoginArgs {}
 }
 
 reading! {
@@ -206,23 +213,50 @@ pub(super) fn begin_anew(args: &BeginAnewArgs) -> Result<u8, Stop> {
 /// The service may be one of systemd, whose socket is in a directory of its own.
 const RUNTIME: &str = "/run/afferent/mirror";
 
-pub(super) fn approve(args: &ApproveArgs) -> Result<u8, Stop> {
-    let own = control::socket_of(&args.state_dir()?);
+/// What the running service answers to these words; `otherwise` says what to do where none runs.
+fn ask_service(state_dir: &Path, words: &str, otherwise: &str) -> Result<Value, Stop> {
+    let own = control::socket_of(state_dir);
     let socket = match own.exists() {
         true => own,
         false => PathBuf::from(RUNTIME).join(control::SOCKET),
     };
-    let words = format!("approve {} {}", args.kind, args.deletes);
-    let answer = control::ask(&socket, &words).map_err(|error| {
+    let answer = control::ask(&socket, words).map_err(|error| {
+        let socket = socket.display();
         Stop::failed(format!(
-            "{}: no service answers: {error}; without one, use `afferent mirror run --once --approve-deletes {}`",
-            socket.display(),
-            args.deletes
+            "{socket}: no service answers: {error}; {otherwise}"
         ))
     })?;
-    if let Some(why) = answer["error"].as_str() {
-        return Err(Stop::failed(why));
+    match answer["error"].as_str() {
+        Some(why) => Err(Stop::failed(why)),
+        None => Ok(answer),
     }
+}
+
+pub(super) fn login(args: &LoginArgs) -> Result<u8, Stop> {
+    let otherwise = "start it with --mirror-listen, or name its directory with --state-dir";
+    let answer = ask_service(&args.state_dir()?, "login", otherwise)?;
+    let address = answer["address"].as_str().unwrap_or_default();
+    if address.is_empty() {
+        // A service that does not understand the word answers with its status.
+        return Err(Stop::failed(
+            "the service that answers has no page; is it a mirror, and of this version?",
+        ));
+    }
+    Ok(print_with(|out| {
+        if args.json {
+            serde_json::to_writer(&mut *out, &answer)?;
+            return writeln!(out);
+        }
+        writeln!(out, "{}", visible(address))
+    }))
+}
+
+pub(super) fn approve(args: &ApproveArgs) -> Result<u8, Stop> {
+    let deletes = args.deletes;
+    let otherwise =
+        format!("without one, use `afferent mirror run --once --approve-deletes {deletes}`");
+    let words = format!("approve {} {deletes}", args.kind);
+    let answer = ask_service(&args.state_dir()?, &words, &otherwise)?;
     Ok(print_with(|out| {
         if args.json {
             serde_json::to_writer(&mut *out, &answer)?;

@@ -2,8 +2,8 @@
 
 use super::Stop;
 use super::args::{ApplyArgs, ExplainArgs, PlanArgs, RunArgs, SETTINGS};
-use crate::cli::native;
 use crate::cli::options::{ConfigError, SettingOrigin, Settings, parse};
+use crate::cli::{native, web_listen};
 use crate::http::{Client, HttpOptions, check_base};
 use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOptions};
 use crate::mirror::policy::{Policy, Profile};
@@ -12,6 +12,7 @@ use crate::mirror::run::Gate;
 use crate::mirror::{InventoryError, Snapshot, Store, StoreError, lost, open_and_prune};
 use crate::store::Limits;
 use crate::telemetry::{scrape, support};
+use crate::web::WebListen;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -55,6 +56,8 @@ pub(super) struct Config {
     pub(super) interval: Duration,
     /// Where metrics are read.
     pub(super) metrics: Option<SocketAddr>,
+    /// Where the inventory is answered for over HTTP, if it is.
+    pub(super) listen: Option<WebListen>,
     /// How much of the audit log is kept.
     pub(super) audit: AuditBounds,
     /// The knobs.
@@ -92,6 +95,7 @@ impl Config {
             http,
             metrics: settings.optional("metrics", scrape::address)?,
             interval: settings.duration("interval")?,
+            listen: web_listen::configured(settings, "mirror")?,
             audit: AuditBounds {
                 max_age: settings.optional_duration("audit_max_age")?,
                 max_bytes: settings

@@ -53,6 +53,7 @@ fn the_end_of_a_task_that_answers_is_the_end_of_the_service() {
                 interval: Duration::from_secs(3600),
                 state_dir: directory.path(),
                 metrics: None,
+                listen: None,
                 damaged: Limits::default(),
                 blocking: Blocking::Threads,
                 reread: &|| Err("nothing to read".into()),
@@ -92,6 +93,7 @@ fn a_cycle_that_panics_is_told_of_until_one_does_not() {
             &service.clock,
             &service.stop,
             (&service.status, &service.metrics),
+            || None,
         );
     };
     run();
@@ -205,6 +207,7 @@ fn a_day_of_cycles_over_rest_runs_on_one_thread_in_virtual_time() {
             interval: Duration::from_secs(600),
             state_dir: Path::new("/nonexistent"),
             metrics: None,
+            listen: None,
             damaged: Limits::default(),
             blocking: Blocking::Inline,
             reread: &|| Err("nothing to read".into()),

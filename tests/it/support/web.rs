@@ -1,4 +1,4 @@
-//! A client of the fleet API, over TCP or a unix socket, that sends what it is told and shows what it gets.
+//! A client of an API, over TCP or a unix socket, that sends what it is told and shows what it gets.
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -155,10 +155,64 @@ impl WebEvents {
     }
 }
 
+/// Asserts that this target is answered at a name of this server only, to GET and HEAD only, and to no page of
+/// another server, or of another port of this machine; `browser` is the header line of a session.
+pub fn assert_guarded(web: &Web, target: &str, browser: &str) {
+    for host in ["evil.example", "evil.example:80", "10.0.0.1", ""] {
+        let answer = web.get(target, &format!("Host: {host}\r\n{browser}"));
+        assert_eq!(answer.code, 421, "{target} {host}: {answer:?}");
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"] {
+        let answer = web.ask(method, target, browser);
+        assert_eq!(
+            (answer.code, answer.header("allow")),
+            (405, Some("GET, HEAD"))
+        );
+    }
+    for site in ["cross-site", "same-site"] {
+        let from = format!("{browser}Origin: http://localhost:1\r\nSec-Fetch-Site: {site}\r\n");
+        let answer = web.get(target, &from);
+        assert_eq!(answer.code, 403);
+        assert!(
+            !answer.head.to_lowercase().contains("access-control"),
+            "{answer:?}"
+        );
+    }
+}
+
+/// Asserts that the files of a page are for everybody, run nothing inline and load nothing from elsewhere.
+pub fn assert_page_files(web: &Web) {
+    for (target, kind) in [
+        ("/", "text/html"),
+        ("/shell.js", "text/javascript"),
+        ("/app.js", "text/javascript"),
+        ("/shell.css", "text/css"),
+        ("/style.css", "text/css"),
+        ("/openapi.json", "application/json"),
+    ] {
+        let answer = web.get(target, "");
+        assert_eq!(answer.code, 200, "{answer:?}");
+        assert!(answer.header("content-type").unwrap().starts_with(kind));
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(
+            policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'")
+        );
+        assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("http"));
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(web.get(target, "Host: evil.example\r\n").code, 421);
+    }
+}
+
 /// The address that `afferent fleet login` prints: its server, and the target.
 pub fn login_address(state: &Path) -> (String, String) {
+    login_address_of("fleet", state)
+}
+
+/// The same of another command.
+pub fn login_address_of(command: &str, state: &Path) -> (String, String) {
     let out = Command::new(env!("CARGO_BIN_EXE_afferent"))
-        .args(["fleet", "login", "--state-dir"])
+        .args([command, "login", "--state-dir"])
         .arg(state)
         .output()
         .unwrap();
@@ -171,7 +225,12 @@ pub fn login_address(state: &Path) -> (String, String) {
 
 /// The header line of a browser that opened such an address.
 pub fn session(web: &Web, state: &Path) -> String {
-    let (_, target) = login_address(state);
+    session_of("fleet", web, state)
+}
+
+/// The same with the address of another command.
+pub fn session_of(command: &str, web: &Web, state: &Path) -> String {
+    let (_, target) = login_address_of(command, state);
     let answer = web.get(&target, "");
     assert_eq!(answer.code, 303, "{answer:?}");
     let cookie = answer.header("set-cookie").unwrap().split(';').next();
