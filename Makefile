@@ -121,11 +121,12 @@ check-packaging:
 oci: static
 	packaging/oci/build.sh target/afferent.oci.tar $(OCI_ARGS)
 
-#: make check-page   the page of the fleet in a headless Chromium, in front of a real sensor; skipped where there is none
+#: make check-page   the pages in a headless Chromium, in front of a real sensor and a real mirror; skipped where there is none
 check-page:
 	packaging/install-deps.sh page || echo "check-page: without what could not be installed"
 	cargo build --locked
 	python3 -B tests/page/test_page.py $${CARGO_TARGET_DIR:-target}/debug/afferent
+	python3 -B tests/page/test_mirror.py $${CARGO_TARGET_DIR:-target}/debug/afferent
 
 #: make check-sbom   bills of materials of every database of the tests, judged by validators of others
 check-sbom:

@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
+import unittest
 import urllib.error
 import urllib.request
 
@@ -23,6 +25,16 @@ def program():
 
 def is_here():
     return bool(program() and shutil.which("chromedriver"))
+
+
+def run_tests(module):
+    """Runs the tests of a script whose first argument is the program."""
+    arguments = sys.argv[1:]
+    module.PROGRAM = os.path.abspath(arguments.pop(0))
+    if not is_here():
+        print("page: skipped, chromium and chromedriver are not here; packaging/install-deps.sh page installs them")
+        return
+    unittest.main(module=module, argv=[sys.argv[0], *arguments], verbosity=2)
 
 
 def eventually(what, look, timeout=LONGEST_WAIT):

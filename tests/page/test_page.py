@@ -8,7 +8,6 @@ Chromium and its driver everything is skipped. Times are printed and fail nothin
 
 import csv
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -573,25 +572,20 @@ class ColourTest(unittest.TestCase):
                     self.assertGreaterEqual((lighter + 0.05) / (darker + 0.05), 4.5, (text, back, mode[text]))
 
 
+def check_files(test, page):
+    """The files of a page and of the shell are small, and nothing in them reads text as HTML."""
+    files = [*page.iterdir(), *SHELL.iterdir()]
+    test.assertEqual(sorted(file.name for file in files), ["app.js", "index.html", "shell.css", "shell.js", "style.css"])
+    test.assertLess(sum(file.stat().st_size for file in files), 60_000)
+    script = "".join(file.read_text(encoding="utf-8") for file in files if file.suffix == ".js")
+    for door in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser", "setHTML"):
+        test.assertNotIn(door, script)
+
+
 class SizeTest(unittest.TestCase):
     def test_the_page_is_small_and_has_nothing_inline(self):
-        files = [*PAGE.iterdir(), *SHELL.iterdir()]
-        self.assertEqual(sorted(file.name for file in files), ["app.js", "index.html", "shell.css", "shell.js", "style.css"])
-        self.assertLess(sum(file.stat().st_size for file in files), 60_000)
-        script = "".join(file.read_text(encoding="utf-8") for file in files if file.suffix == ".js")
-        for door in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser", "setHTML"):
-            self.assertNotIn(door, script)
-
-
-def main():
-    global PROGRAM
-    arguments = sys.argv[1:]
-    PROGRAM = os.path.abspath(arguments.pop(0))
-    if not driver.is_here():
-        print("page: skipped, chromium and chromedriver are not here; packaging/install-deps.sh page installs them")
-        return
-    unittest.main(argv=[sys.argv[0], *arguments], verbosity=2)
+        check_files(self, PAGE)
 
 
 if __name__ == "__main__":
-    main()
+    driver.run_tests(sys.modules["__main__"])
