@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: check-page check-sbom check-trivy demo test sim sim-faults soak mutants miri static rpm release vm selinux bench instructions scale fuzz lint check-packaging check-reproducible check-kube v0.1.0 oci help
+.PHONY: check-page check-sbom check-trivy check-grype demo test sim sim-faults soak mutants miri static rpm release vm selinux bench instructions scale fuzz lint check-packaging check-reproducible check-kube v0.1.0 oci help
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -135,3 +135,7 @@ check-sbom:
 #: make check-trivy   bills of materials of 17 systems, matched with advisories by Trivy's own packages
 check-trivy:
 	tests/sbom/run.sh trivy
+
+#: make check-grype   the same by the real grype, built from source: ten minutes of a processor the first time
+check-grype:
+	tests/sbom/run.sh grype

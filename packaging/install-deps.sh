@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what a group of tasks needs and this machine lacks; does nothing where all is there.
-# Usage: packaging/install-deps.sh GROUP...     groups: test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy page
+# Usage: packaging/install-deps.sh GROUP...     groups: test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy sbom-grype page
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -114,7 +114,7 @@ needs() {
 		/usr/lib/python3*/ensurepip/__init__.py  python3-venv  python3
 		END
         ;;
-    sbom-trivy) cat <<-'END'
+    sbom-trivy | sbom-grype) cat <<-'END'
 		go                  golang                golang
 		rpm                 rpm                   rpm
 		rpmbuild            rpm                   rpm-build
@@ -134,7 +134,7 @@ needs() {
 		END
         ;;
     *)
-        echo "install-deps: no group '$1' (test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy page)" >&2
+        echo "install-deps: no group '$1' (test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy sbom-grype page)" >&2
         exit 2
         ;;
     esac

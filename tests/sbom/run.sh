@@ -2,12 +2,13 @@
 # Writes bills of materials and has them judged by programs of others; everything they need is kept in target/sbom.
 # Usage: tests/sbom/run.sh judges    the schema, spdx-tools, Syft and checks of our own, over every database of the tests
 #        tests/sbom/run.sh trivy     Trivy's own packages, over systems of every distribution that it knows
+#        tests/sbom/run.sh grype     the real grype, built from source (ten minutes of a processor the first time), over the same
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH=$PATH:$HOME/.cargo/bin
 kept=$PWD/target/sbom
 mkdir -p "$kept"
-case ${1:-} in judges | trivy) ;; *) echo "run.sh: judges or trivy, not '${1:-}'" >&2; exit 2 ;; esac
+case ${1:-} in judges | trivy | grype) ;; *) echo "run.sh: judges, trivy or grype, not '${1:-}'" >&2; exit 2 ;; esac
 packaging/install-deps.sh "sbom-$1"
 cargo build --locked --quiet --bin afferent
 afferent=${CARGO_TARGET_DIR:-target}/debug/afferent
@@ -46,7 +47,13 @@ judges() {
 
 trivy() {
     (cd tests/sbom/trivy && CGO_ENABLED=0 go build -o "$kept/trivy-judge" .)
-    python3 tests/sbom/distributions.py "$afferent" "$kept/trivy-judge"
+    python3 -B tests/sbom/trivy.py "$afferent" "$kept/trivy-judge"
+}
+
+grype() {
+    echo "sbom: building grype"
+    (cd tests/sbom/grype && CGO_ENABLED=0 go build -o "$kept/grype-database" . && CGO_ENABLED=0 go build -o "$kept/grype" github.com/anchore/grype/cmd/grype)
+    python3 -B tests/sbom/grype.py "$afferent" "$kept/grype" "$kept/grype-database"
 }
 
 "$1"
