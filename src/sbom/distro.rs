@@ -212,7 +212,8 @@ pub fn remark(distribution: &Distribution) -> Option<String> {
             "Trivy has no advisories for Fedora and will find nothing in this document; Grype reads it".into(),
         );
     }
-    let is_known = KNOWN.iter().any(|known| known.id == id);
+    // The bare word is of systems before Leap and Tumbleweed: it has a namespace, and no advisories.
+    let is_known = id != "opensuse" && KNOWN.iter().any(|known| known.id == id);
     (!is_known).then(|| {
         format!(
             "vulnerability scanners do not know the distribution {id:?} and will find nothing in this document"
@@ -252,6 +253,15 @@ mod tests {
                 "opensuse",
                 "opensuse-leap-15.6",
             ),
+            ("sl-micro", "6.0", "slem", "suse", "sl-micro-6.0"),
+            (
+                "opensuse-tumbleweed",
+                "20260101",
+                "opensuse-tumbleweed",
+                "opensuse",
+                "opensuse-tumbleweed-20260101",
+            ),
+            ("opensuse", "13.2", "opensuse", "opensuse", "opensuse-13.2"),
             ("fedora", "42", "fedora", "fedora", "fedora-42"),
             ("photon", "5.0", "photon", "photon", "photon-5.0"),
             (
@@ -352,6 +362,8 @@ mod tests {
         assert!(remark("fedora").unwrap().contains("Trivy"));
         assert!(remark("mageia").unwrap().contains("mageia"));
         assert!(remark("").unwrap().contains("not known"));
+        assert!(remark("opensuse").unwrap().contains("opensuse"));
+        assert_eq!(remark("opensuse-leap"), None);
         assert_eq!(remark("rhel"), None);
     }
 }
