@@ -4,7 +4,7 @@ use super::*;
 use crate::report::escape::escape;
 use crate::report::{Distribution, Evr, Origin};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn report(packages: Vec<Package>) -> Report {
     Report {
@@ -132,6 +132,71 @@ fn cyclonedx_says_of_a_package_what_scanners_read() {
     let dependencies = bom["dependencies"].as_array().unwrap();
     assert_eq!(dependencies[0]["dependsOn"][0], system["bom-ref"]);
     assert_eq!(dependencies[1]["dependsOn"][0], purl);
+}
+
+#[test]
+fn licences_stand_as_an_id_an_expression_or_a_name() {
+    let of = |license: &str| Package {
+        license: Some(license.into()),
+        ..package("a", "1-1")
+    };
+    let report = report(vec![of("MIT"), of("MIT AND Apache-2.0"), of("GPLv2+")]);
+    let bom = value(&subject(&report, &[]), BomFormat::CycloneDx);
+    let licenses = |at: usize| bom["components"][at]["licenses"].clone();
+    assert_eq!(licenses(1), json!([{ "license": { "id": "MIT" } }]));
+    assert_eq!(licenses(2), json!([{ "expression": "MIT AND Apache-2.0" }]));
+    assert_eq!(licenses(3), json!([{ "license": { "name": "GPLv2+" } }]));
+}
+
+#[test]
+fn a_package_of_a_module_has_its_label_for_every_reader() {
+    let label = "nodejs:18:9040020240301:rhel9";
+    let report = report(vec![Package {
+        modularity_label: Some(label.into()),
+        ..package("nodejs", "1:18.19.0-1.el9")
+    }]);
+    let bom = value(&subject(&report, &[]), BomFormat::CycloneDx);
+    let library = &bom["components"][1];
+    for name in [
+        "syft:metadata:modularityLabel",
+        "aquasecurity:trivy:Modularitylabel",
+    ] {
+        assert_eq!(property(library, name), Some(label), "{name}");
+    }
+    let purl = library["purl"].as_str().unwrap();
+    for key in ["modularitylabel=", "rpmmod="] {
+        assert!(purl.contains(key), "{key}: {purl}");
+    }
+}
+
+#[test]
+fn the_system_has_its_names_and_no_package_has_a_guessed_cpe() {
+    let report = report(vec![openssl_libs(), package("bash", "5-1")]);
+    let like = ["fedora".to_owned(), "centos".to_owned()];
+    let mut subject = subject(&report, &[]);
+    subject.id_like = &like;
+    let bom = value(&subject, BomFormat::CycloneDx);
+    let system = &bom["components"][0];
+    for (name, said) in [
+        ("syft:distro:id", Some("rhel")),
+        (
+            "syft:distro:prettyName",
+            Some("Red Hat Enterprise Linux 9.4 (Plow)"),
+        ),
+        ("syft:distro:idLike:0", Some("fedora")),
+        ("syft:distro:idLike:1", Some("centos")),
+        ("syft:distro:idLike:2", None),
+    ] {
+        assert_eq!(property(system, name), said, "{name}");
+    }
+    for library in &bom["components"].as_array().unwrap()[1..] {
+        assert_eq!(library.get("cpe"), None);
+    }
+    let spdx = value(&subject, BomFormat::Spdx);
+    for package in &spdx["packages"].as_array().unwrap()[1..] {
+        let references = package["externalRefs"].as_array().unwrap();
+        assert!(references.iter().all(|one| one["referenceType"] == "purl"));
+    }
 }
 
 #[test]
