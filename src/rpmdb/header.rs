@@ -434,3 +434,90 @@ impl Reader<'_> {
         Error::damaged(Place::Header(self.hnum), why)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header of these entries: tag, type, count, data.
+    fn header(entries: &[(u32, u32, u32, &[u8])]) -> Vec<u8> {
+        let (mut index, mut data) = (Vec::new(), Vec::new());
+        for (tag, kind, count, bytes) in entries {
+            let offset = u32::try_from(data.len()).unwrap();
+            for word in [*tag, *kind, offset, *count] {
+                index.extend_from_slice(&word.to_be_bytes());
+            }
+            data.extend_from_slice(bytes);
+        }
+        let lengths = [entries.len(), data.len()].map(|n| u32::try_from(n).unwrap().to_be_bytes());
+        [lengths.concat(), index, data].concat()
+    }
+
+    fn details_of(entries: &[(u32, u32, u32, &[u8])]) -> Result<PackageDetails, Error> {
+        let blob = header(entries);
+        details(&mut blob.as_slice(), 7, &mut Scratch::default())
+    }
+
+    const TAG_SUMMARY: u32 = 1004;
+    const TAG_BUILD_TIME: u32 = 1006;
+    const TAG_INSTALL_TIME: u32 = 1008;
+    const TAG_PACKAGER: u32 = 1015;
+    const TAG_URL: u32 = 1020;
+
+    #[test]
+    fn details_are_read_and_the_first_of_several_translations_is_taken() {
+        let found = details_of(&[
+            (
+                TAG_BUILD_TIME,
+                TYPE_INT32,
+                1,
+                &1_600_000_000u32.to_be_bytes(),
+            ),
+            (
+                TAG_INSTALL_TIME,
+                TYPE_INT32,
+                1,
+                &1_700_000_000u32.to_be_bytes(),
+            ),
+            (TAG_SUMMARY, TYPE_I18N, 2, b"A toolkit\0Ein Werkzeug\0"),
+            (TAG_PACKAGER, TYPE_STRING, 1, b"Ops \xff<ops@example.com>\0"),
+            (TAG_URL, TYPE_STRING, 1, b"http://www.openssl.org/\0"),
+        ]);
+        let expected = PackageDetails {
+            summary: Some("A toolkit".into()),
+            url: Some("http://www.openssl.org/".into()),
+            packager: Some("Ops \\xff<ops@example.com>".into()),
+            built_at: Some(1_600_000_000),
+            installed_at: Some(1_700_000_000),
+        };
+        assert_eq!(found.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_detail_that_is_damaged_is_left_out_and_costs_no_other() {
+        let long = [vec![b'x'; MAX_TEXT + 1], vec![0]].concat();
+        let found = details_of(&[
+            (TAG_INSTALL_TIME, TYPE_INT32, 1, &5u32.to_be_bytes()),
+            (TAG_SUMMARY, TYPE_I18N, 1, &long),
+            (TAG_PACKAGER, TYPE_STRING, 1, b"\0"),
+            // Without an end.
+            (TAG_URL, TYPE_STRING, 1, b"http://"),
+        ]);
+        let expected = PackageDetails {
+            installed_at: Some(5),
+            ..PackageDetails::default()
+        };
+        assert_eq!(found.unwrap(), expected);
+        let none = details_of(&[(1000, TYPE_STRING, 1, b"bash\0")]).unwrap();
+        assert_eq!(none, PackageDetails::default());
+    }
+
+    #[test]
+    fn details_of_what_is_no_header_are_an_error() {
+        for mut blob in [&b""[..], b"\0\0\0\0\0\0\0\0", b"\0\0\0\x01\0\0\0\x01"] {
+            assert!(details(&mut blob, 7, &mut Scratch::default()).is_err());
+        }
+        let outside = header(&[(TAG_URL, TYPE_STRING, 1, b"")]);
+        assert!(details(&mut outside.as_slice(), 7, &mut Scratch::default()).is_err());
+    }
+}
