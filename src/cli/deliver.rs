@@ -333,6 +333,31 @@ mod tests {
     }
 
     #[test]
+    fn a_table_takes_every_value_of_a_sink() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "[[deliver]]\nname = 'dt'\nto = 'dependency-track+https://d'\ntoken_file = '/t'\nca_file = '/ca'\n\
+                    rate = 3\nburst = 7\nproject = 'vm {vm}'\nversion = 'of {os}'\ntags = ['a', 'b']\n\
+                    parent = '0f3b2a10-0000-4000-8000-000000000001'\n";
+        std::fs::write(file.path(), text).unwrap();
+        let [sink] = &sinks(&["--config", file.path().to_str().unwrap()]).unwrap()[..] else {
+            unreachable!("one was given")
+        };
+        let rate = sink.rate.unwrap();
+        assert_eq!((rate.per_second, rate.burst), (3.0, 7.0));
+        let shown = format!("{:?}", sink.options);
+        for value in [
+            "/t",
+            "/ca",
+            "vm {vm}",
+            "of {os}",
+            r#"["a", "b"]"#,
+            "0f3b2a10-0000-4000-8000-000000000001",
+        ] {
+            assert!(shown.contains(value), "{value} in {shown}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_sinks_is_said() {
         for (args, said) in [
             (

@@ -25,7 +25,7 @@ mod web_listen;
 
 use crate::visible::{visible, visible_bytes, visible_lines};
 use argh::FromArgs;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Write};
 
 /// Everything asked for was done.
@@ -157,11 +157,16 @@ fn write_data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Resul
 /// The same as [`print_with`], with colours where standard output is a terminal and NO_COLOR does not forbid them.
 /// With colours the text goes out as it is: `write` makes everything visible that is not its own.
 fn print_coloured(write: impl FnOnce(bool, &mut dyn Write) -> io::Result<()>) -> u8 {
-    let is_forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    match io::stdout().is_terminal() && !is_forbidden {
+    let no_color = std::env::var_os("NO_COLOR");
+    match has_colours(io::stdout().is_terminal(), no_color.as_deref()) {
         true => exit_code(write_out(|out| write(true, out))),
         false => print_with(|out| write(false, out)),
     }
+}
+
+/// Whether standard output gets colours; an empty NO_COLOR forbids nothing (no-color.org).
+fn has_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -192,4 +197,24 @@ fn complain(code: u8, what: &str) -> u8 {
 fn complain_in_lines(code: u8, what: &str) -> u8 {
     let _ = writeln!(io::stderr().lock(), "afferent: {}", visible_lines(what));
     code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_has_colours_and_no_color_forbids_them() {
+        for (is_terminal, no_color, has) in [
+            (true, None, true),
+            (true, Some(""), true),
+            (true, Some("1"), false),
+            (true, Some("0"), false),
+            (false, None, false),
+            (false, Some(""), false),
+        ] {
+            let shown = has_colours(is_terminal, no_color.map(OsStr::new));
+            assert_eq!(shown, has, "{is_terminal} {no_color:?}");
+        }
+    }
 }

@@ -14,8 +14,8 @@ const MOST_GUESTS: usize = 20;
 /// Characters of an error in the table.
 const SHOWN: usize = 60;
 
-/// What a reason begins with, and what to do about it.
-const ADVICE: [(&str, &str); 13] = [
+/// What a reason begins with, and what to do about it. Other sinks than Central have the same reasons.
+const ADVICE: [(&str, &str); 23] = [
     (
         "Central is unreachable",
         "check its address (`deliver`) and the way to it; reports wait meanwhile",
@@ -30,7 +30,7 @@ const ADVICE: [(&str, &str); 13] = [
     ),
     (
         "Central is failing",
-        "look into Central's log; reports wait meanwhile",
+        "look into its log; reports wait meanwhile",
     ),
     (
         "guests whose reports Central forbids",
@@ -59,6 +59,43 @@ const ADVICE: [(&str, &str); 13] = [
     (
         "silent guests",
         "`afferent status --state silent` lists them; does the agent run there, and is it reached?",
+    ),
+    (
+        "reports for a sink",
+        "configure that sink again, or give up what is left of it with the command behind the number",
+    ),
+    (
+        "the mapping of repositories to CPEs",
+        "check its file or address; the last good mapping stays in use",
+    ),
+    (
+        "fleet API",
+        "correct what is named; the rest of the service goes on",
+    ),
+    (
+        "the last scan failed",
+        "look into the log; the report stays as it was, and the next scan follows by itself",
+    ),
+    ("the first scan", "wait until it has ended"),
+    (
+        "the state directory cannot be used",
+        "check that directory and its owner; restart the service then",
+    ),
+    (
+        "changes may be noticed late",
+        "look into the log: files are not watched, so that changes are found by comparing from time to time",
+    ),
+    (
+        "no mapping of repositories to CPEs was pushed yet",
+        "let a sensor push it, or give `serve` one of its own",
+    ),
+    (
+        "the client CA of KubeVirt",
+        "check that this machine is a KubeVirt guest with VSOCK; it is asked again by itself",
+    ),
+    (
+        "the RPM database was written to",
+        "find the program that writes to it without an end; the report follows when it stops",
     ),
     ("the first cycle", "wait until it has ended"),
     (
@@ -164,6 +201,12 @@ pub(super) fn write(
 }
 
 fn advice(reason: &str) -> Option<&'static str> {
+    // What is said of `the sink NAME` is looked up as what is said of Central.
+    let of_sink = reason.split_once("the sink ").and_then(|(before, rest)| {
+        let (_, said) = rest.split_once(' ')?;
+        Some(format!("{before}Central {said}"))
+    });
+    let reason = of_sink.as_deref().unwrap_or(reason);
     let found = ADVICE.iter().find(|(begin, _)| reason.starts_with(begin));
     found.map(|(_, advice)| *advice)
 }
@@ -358,6 +401,26 @@ mod tests {
              bb     silent   -       -    -         -        -         -      no answer\\x1b[1m\n\
              a      waiting  7:2     66m  7:1       queued   reactive  5s\n"
         );
+    }
+
+    #[test]
+    fn every_sink_has_the_advice_that_central_has() {
+        for said in [
+            "is unreachable: no route",
+            "is unauthorized: 401",
+            "is busy: 429",
+            "is failing: 500",
+        ] {
+            let of_central = advice(&format!("Central {said}"));
+            assert!(of_central.is_some(), "{said}");
+            assert_eq!(advice(&format!("the sink siem {said}")), of_central);
+        }
+        let forbids = advice("guests whose reports the sink siem forbids: 3");
+        assert_eq!(forbids, advice("guests whose reports Central forbids: 3"));
+        assert!(forbids.is_some());
+        let left = advice("reports for a sink old that is configured no more: 3 (...)");
+        assert!(left.unwrap().contains("give up"));
+        assert_eq!(advice("something new"), None);
     }
 
     /// Otherwise a guest could write onto the terminal of an operator, between our own colours.
