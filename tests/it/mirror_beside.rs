@@ -196,6 +196,8 @@ fn status_metrics_and_readiness_follow_the_cycles() {
     ] {
         assert!(page.contains(line), "{line} in {page}");
     }
+    let cycles = value(&page, "afferent_mirror_cycle_duration_seconds_count");
+    assert!(cycles >= 1.0, "{page}");
     let first = status().unwrap();
     assert_eq!(
         (&first["state"], &first["reasons"]),
@@ -283,6 +285,13 @@ fn withheld_deletes_happen_when_exactly_they_are_approved() {
     publish(30);
     eventually("the guard trips once more", || withheld(60));
     assert_eq!(live(), 90);
+}
+
+/// The value of a series.
+fn value(page: &str, series: &str) -> f64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(series));
+    let line = line.unwrap_or_else(|| panic!("no {series} in {page}"));
+    line.trim().parse().unwrap()
 }
 
 fn get(address: &str, path: &str) -> Option<String> {

@@ -434,3 +434,19 @@ fn the_order_of_a_document_changes_nothing_under_any_knob() {
         }
     }
 }
+
+#[test]
+fn components_whose_racks_were_not_pulled_are_one_warning_with_their_number() {
+    let in_rack = |n: usize, rack: &str| {
+        let mut machine = machine(n);
+        machine["rack_id"] = json!(rack);
+        machine
+    };
+    let document = machines(vec![in_rack(1, "r1"), in_rack(2, "r2"), machine(3)]);
+    let (_, summary) = after(NATURAL, ["--clear", "preserve"], &[document]);
+    let warnings = summary["warnings"].as_array().unwrap().iter();
+    let mut warnings = warnings.filter(|warning| warning["code"] == "unresolved_racks");
+    let message = warnings.next().unwrap()["message"].to_string();
+    assert!(message.contains("2 components"), "{message}");
+    assert_eq!(warnings.next(), None, "{summary}");
+}

@@ -533,6 +533,6 @@ fn random_histories_come_to_the_same_rows_and_audit_as_ever() {
         .collect();
     assert_eq!(
         digest,
-        "64807e5ccfdef2d2760abd3d4369dcef93c5a1e23f36443a8657c8d2348be095"
+        "4ed00781f7cea3dea9b70468961417e55ca3eab2d3a75bea107e0cdc29eba816"
     );
 }

@@ -64,8 +64,10 @@ pub(super) fn judge(
         plan.warn("approval_stale", "", why);
     }
     if !trusted && !approved && trips(deletes, live, policy) {
+        let kind = given.kind.name();
         let why = format!(
-            "{deletes} of {live} live rows would be deleted and are kept; to delete them run once with --approve-deletes {deletes}"
+            "{deletes} of {live} live rows would be deleted and are kept; if they are right, `afferent mirror approve {kind} {deletes}` \
+             lets a running service delete them, and without one `afferent mirror run --once --approve-deletes {deletes}`"
         );
         plan.warn("guard_tripped", "", why);
         for (candidate, before) in due {
@@ -119,11 +121,22 @@ fn trips(deletes: usize, live: usize, policy: &Policy) -> bool {
 mod tests {
     use super::*;
     use crate::inventory::Kind;
+    use crate::mirror::approval::Approval;
     use crate::mirror::policy::Profile;
     use std::collections::HashMap;
 
     /// How many are deleted, and the plan.
     fn judged(deletes: usize, live: usize, empty: bool, policy: &Policy) -> (usize, Plan) {
+        judged_with(None, deletes, live, empty, policy)
+    }
+
+    fn judged_with(
+        approval: Option<&Approval>,
+        deletes: usize,
+        live: usize,
+        empty: bool,
+        policy: &Policy,
+    ) -> (usize, Plan) {
         let candidates = (0..deletes).map(|row| Candidate {
             row,
             id: Uuid::from_u128(row as u128),
@@ -135,7 +148,7 @@ mod tests {
             complete: true,
             absent: &HashMap::new(),
             policy,
-            approval: None,
+            approval,
             now: "now",
             trace: false,
         };
@@ -159,6 +172,34 @@ mod tests {
         policy.approve_deletes = Some(30);
         assert_eq!(judged(30, 40, false, &policy).0, 30);
         assert_eq!(judged(31, 40, false, &policy).1.withheld.len(), 31);
+    }
+
+    fn codes(plan: &Plan) -> Vec<&str> {
+        let warnings = plan.warnings.iter();
+        warnings.map(|warning| warning.code.as_ref()).collect()
+    }
+
+    #[test]
+    fn an_approval_holds_for_exactly_its_rows_and_else_the_guard_decides() {
+        let policy = Policy::of(Profile::NaturalKey);
+        let approval = |rows: std::ops::Range<u128>| Approval {
+            kind: Kind::Compute,
+            rows: rows.map(Uuid::from_u128).collect(),
+            user: Some(7),
+        };
+        let (deleted, plan) = judged_with(Some(&approval(0..30)), 30, 40, false, &policy);
+        assert_eq!((deleted, plan.approved), (30, true));
+        // As many others.
+        let (deleted, plan) = judged_with(Some(&approval(1..31)), 30, 40, false, &policy);
+        assert_eq!(
+            (deleted, plan.withheld.len(), plan.approved),
+            (0, 30, false)
+        );
+        assert_eq!(codes(&plan), ["approval_stale", "guard_tripped"]);
+        // So few that nobody has to approve them.
+        let (deleted, plan) = judged_with(Some(&approval(0..30)), 3, 40, false, &policy);
+        assert_eq!((deleted, plan.approved), (3, false));
+        assert_eq!(codes(&plan), ["approval_stale"]);
     }
 
     #[test]
