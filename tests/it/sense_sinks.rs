@@ -4,7 +4,7 @@ use crate::support::central::{Central, Received};
 use crate::support::documents::lines;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
-use crate::support::program::{Program, free_port, status};
+use crate::support::program::{Program, free_port, http_get, status};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,9 @@ fn a_sink_that_is_down_delays_no_other_and_gets_the_newest_of_all_guests_when_it
     let state = dir.path().join("state");
     let siem = format!("siem=http://127.0.0.1:{port}");
     let (a_vm, b_vm) = (a.vm("a"), b.vm("b"));
-    let polls = ["--poll-interval", "1s"];
+    let metrics = free_port();
+    let metrics_port = metrics.to_string();
+    let polls = ["--poll-interval", "1s", "--metrics", &metrics_port];
     let args = [
         &["--deliver", &siem, "--vm", &a_vm, "--vm", &b_vm],
         &polls[..],
@@ -74,6 +76,19 @@ fn a_sink_that_is_down_delays_no_other_and_gets_the_newest_of_all_guests_when_it
     eventually("nothing waits for Central, and two for the other", || {
         (pending("default") == Some(0) && pending("siem") == Some(2)).then_some(())
     });
+    let (_, page) = http_get(metrics, "/metrics").unwrap();
+    for line in [
+        r#"afferent_sink_pending_reports{sink="default",class="routine"} 0"#,
+        r#"afferent_sink_trouble{sink="default"} 0"#,
+        r#"afferent_sink_trouble{sink="siem"} 1"#,
+        r#"afferent_sink_deliveries_total{sink="siem",outcome="accepted"} 0"#,
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    let accepted = page.lines().find_map(|line| {
+        line.strip_prefix(r#"afferent_sink_deliveries_total{sink="default",outcome="accepted"} "#)
+    });
+    assert!(accepted.unwrap().parse::<u32>().unwrap() >= 5, "{page}");
     let (answer, code) = status(&state, &[]);
     let reasons = answer["reasons"].to_string();
     assert!(
