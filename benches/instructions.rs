@@ -38,6 +38,7 @@ use afferent::mirror::cycle::{AlwaysOpen, Cycle};
 use afferent::mirror::policy::{Policy, Profile};
 use afferent::mirror::skip_unchanged::SkipUnchanged;
 use afferent::report::{Envelope, Epoch, Facts, Generation, GuestId, Report, ReportKey, Trigger};
+use afferent::sbom::{BomFormat, Subject};
 use afferent::scan::{Mode, OnLock, ScanRequest, Scanner};
 use afferent::sense::SinkName;
 use afferent::sense::fleet::{Fleet, FleetLimits};
@@ -89,6 +90,7 @@ const WORKS: &[(&str, &str, Work)] = &[
         pending_and_fleet,
     ),
     ("document", "one delivery document of them", document),
+    ("bill", "one bill of materials of them (CycloneDX)", bill),
     (
         "mirror",
         "one cycle of the mirror without a change, 1,000 machines, after a restart",
@@ -309,6 +311,21 @@ fn document(root: &Path, times: u64) {
     let envelope = envelope(&report, 0);
     for _ in 0..times {
         black_box(serde_json::to_vec(&Document::new(&envelope, "host-7")).unwrap());
+    }
+}
+
+fn bill(root: &Path, times: u64) {
+    let report = report(root);
+    let subject = Subject {
+        report: &report,
+        digest: report.digest(),
+        host: "web-1",
+        at: WallTime::from_unix_ms(1),
+        id_like: &[],
+        details: &[],
+    };
+    for _ in 0..times {
+        black_box(subject.document(BomFormat::CycloneDx));
     }
 }
 

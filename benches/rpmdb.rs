@@ -109,6 +109,14 @@ fn compare(name: &str, root: &Path, file: &str) {
             row(name, tool, &theirs, &ours);
         }
     };
+    for (tool, format) in [
+        ("afferent scan, CycloneDX", "cyclonedx"),
+        ("afferent scan, SPDX", "spdx"),
+    ] {
+        let mut command = afferent;
+        command[3] = format.as_ref();
+        peer(tool, &command);
+    }
     peer(
         "read",
         &[itself.as_os_str(), "--read".as_ref(), main.as_os_str()],
