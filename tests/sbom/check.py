@@ -105,31 +105,36 @@ def spdx_tools(directory):
     return finish("spdx-tools", len(paths), wrong)
 
 
+def syft_problems(path, written):
+    """What Syft does not give back of `written`, the CycloneDX document that `path` was made from, or stands beside."""
+    program = pathlib.Path(sys.executable).parent / "syft"
+    command = [program, "convert", str(path), "-o", "syft-json"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"SYFT_CHECK_FOR_APP_UPDATE": "false", "HOME": str(path.parent)})
+    if done.returncode != 0:
+        return [done.stderr[-300:]]
+    found = json.loads(done.stdout)
+    # One and the same package twice is one to Syft.
+    lost = {c["purl"] for c in written["components"] if "purl" in c} - {a["purl"] for a in found["artifacts"] if a["type"] == "rpm"}
+    problems = [f"{len(lost)} packages are lost, such as {sorted(lost)[0]}"] if lost else []
+    # Syft takes the distribution of SPDX from package URLs, where it has another name for it.
+    distro, wanted = found["distro"].get("id", ""), {written["components"][0]["swid"]["name"]}
+    if path.name.endswith(".spdx.json"):
+        wanted = {purl_distribution(c["purl"]) for c in written["components"] if "purl" in c} or {""}
+    return problems + ([] if distro in wanted else [f"the distribution is {distro!r}, not {sorted(wanted)}"])
+
+
+def purl_distribution(purl):
+    """The distribution in a package URL, without its version."""
+    return PackageURL.from_string(purl).qualifiers.get("distro", "").rpartition("-")[0]
+
+
 def syft(directory):
     """Syft gives back packages, epochs, source packages and the distribution of both formats."""
     wrong = []
     paths = sorted(directory.glob("*.cdx.json")) + sorted(directory.glob("*.spdx.json"))
-    program = pathlib.Path(sys.executable).parent / "syft"
     for path in paths:
-        command = [program, "convert", str(path), "-o", "syft-json"]
-        done = subprocess.run(command, capture_output=True, text=True, env={"SYFT_CHECK_FOR_APP_UPDATE": "false", "HOME": str(directory)})
-        if done.returncode != 0:
-            wrong.append(f"{path.name}: {done.stderr[-300:]}")
-            continue
-        found = json.loads(done.stdout)
-        purls = collections.Counter(a["purl"] for a in found["artifacts"] if a["type"] == "rpm")
-        document = json.loads(path.read_text())
-        if "components" in document:
-            written = [c["purl"] for c in document["components"] if "purl" in c]
-        else:
-            written = [r["referenceLocator"] for p in document["packages"] for r in p.get("externalRefs", []) if r["referenceType"] == "purl"]
-        # One and the same package twice is one to Syft.
-        lost = set(written) - set(purls)
-        wrong += [f"{path.name}: {len(lost)} packages are lost, such as {sorted(lost)[0]}"] if lost else []
-        distro = found["distro"].get("id", "")
-        system = (document.get("components") or document["packages"])[0]
-        wanted = system["swid"]["name"] if "swid" in system else distro
-        wrong += [f"{path.name}: the distribution is {distro!r}, not {wanted!r}"] if distro != wanted else []
+        written = json.loads((directory / (path.name.split(".")[0] + ".cdx.json")).read_text())
+        wrong += [f"{path.name}: {problem}" for problem in syft_problems(path, written)]
     return finish("syft", len(paths), wrong)
 
 
@@ -187,6 +192,11 @@ def broken(directory):
         "namespace": change(sp, ["documentNamespace"], "nowhere"),
         "supplier": change(sp, ["packages", 1, "supplier"], "CentOS"),
     }
+    without_system = json.loads(re.sub(r"&distro=[^&\"]*", "", json.dumps(change(cdx, ["components"], cdx["components"][1:]))))
+    second_reader = {
+        "no-system": without_system,
+        "no-type": change(cdx, ["components", 1, "purl"], "pkg:generic/a@1"),
+    }
     wrong = []
     for name, (check, document) in ours.items():
         wrong += [] if check(document)[0] else [f"{name}: not found"]
@@ -196,13 +206,17 @@ def broken(directory):
             path = scratch / f"{name}.spdx.json"
             path.write_text(json.dumps(document))
             wrong += [] if spdx_problems(path) else [f"{name}: spdx-tools takes it"]
+        for name, document in second_reader.items():
+            path = scratch / f"syft-{name}.cdx.json"
+            path.write_text(json.dumps(document))
+            wrong += [] if syft_problems(path, cdx) else [f"{name}: Syft gives back everything"]
         files = []
         for name, document in schema.items():
             files.append(scratch / f"{name}.cdx.json")
             files[-1].write_text(json.dumps(document))
         refused = subprocess.run(["node", directory / "../node/schema.mjs", "broken", *files])
         wrong += [] if refused.returncode == 0 else ["the schema takes some"]
-    return finish("broken on purpose", len(ours) + len(tools) + len(schema), wrong)
+    return finish("broken on purpose", len(ours) + len(tools) + len(second_reader) + len(schema), wrong)
 
 
 JUDGES = {"own": own, "spdx": spdx_tools, "syft": syft, "broken": broken}
