@@ -73,9 +73,10 @@ impl Dispatch {
     pub fn may_repeat(&self) -> Option<&'static str> {
         match self.precedent {
             Precedent::Same => Some("refresh"),
-            Precedent::Back => Some("went_back"),
-            Precedent::New if self.is_restored => Some("restart"),
-            Precedent::New => self.is_retry.then_some("retry"),
+            // Facts that changed alone come behind the report of their key.
+            Precedent::Back if self.report.facts.is_none() => Some("went_back"),
+            _ if self.is_restored => Some("restart"),
+            _ => self.is_retry.then_some("retry"),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::super::writer::StoreWriter;
 use super::*;
 use crate::blocking::Blocking;
 use crate::clock::{self, WallTime};
-use crate::report::{Generation, Report, Trigger};
+use crate::report::{Facts, FactsHash, Generation, Report, Trigger};
 use crate::sense::queue::fixture;
 use std::time::Duration;
 
@@ -180,6 +180,17 @@ async fn of_a_document_that_central_may_have_had_before_it_is_said_why_it_is_sen
         panic!("it is not sent again");
     };
     assert_eq!(again.may_repeat(), Some("retry"));
+    // Facts that changed alone are new, though the report of their key was accepted.
+    let facts = Dispatch {
+        precedent: Precedent::Back,
+        report: DocumentId {
+            facts: Some(FactsHash::of(&Facts::new())),
+            ..again.report
+        },
+        is_retry: false,
+        ..again
+    };
+    assert_eq!(facts.may_repeat(), None);
 }
 
 /// Loss prevented: reports that wait for years because the clock was wrong when they were stored.
