@@ -14,6 +14,7 @@ pub mod inventory;
 pub mod kube;
 pub mod mirror;
 pub mod nats;
+#[allow(dead_code, reason = "the rest of the program decodes, too")]
 #[path = "../../src/percent.rs"]
 mod percent;
 #[path = "../../src/report/mod.rs"]
