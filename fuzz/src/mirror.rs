@@ -8,7 +8,7 @@ pub mod change;
 pub mod core;
 #[path = "../../src/mirror/diagnostics.rs"]
 pub mod diagnostics;
-#[path = "../../src/mirror/entry.rs"]
+#[path = "../../src/mirror/entry/mod.rs"]
 pub mod entry;
 #[path = "../../src/mirror/plan/mod.rs"]
 pub mod plan;

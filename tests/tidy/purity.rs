@@ -19,7 +19,6 @@ const PURE: &[&str] = &[
     "kube/tls_choice.rs",
     "kube/turn.rs",
     "mirror/api/request.rs",
-    "mirror/entry.rs",
     "mirror/entry/",
     "mirror/plan/",
     "report/",
