@@ -9,6 +9,7 @@ use crate::support::program::{Program, status};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -228,10 +229,15 @@ fn export(state: &Path, args: &[&str]) -> Output {
 /// Every file of a directory, by name.
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(directory).unwrap();
-    let files = entries.map(|entry| {
+    let files = entries.filter_map(|entry| {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        (name, fs::read(entry.path()).unwrap())
+        match fs::read(entry.path()) {
+            Ok(content) => Some((name, content)),
+            // One that was being written has its own name by now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => panic!("{name}: {error}"),
+        }
     });
     files.collect()
 }
