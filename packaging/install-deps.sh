@@ -2,6 +2,10 @@
 # Installs by name what a group of tasks needs and this machine lacks; does nothing where all is there.
 # Usage: packaging/install-deps.sh GROUP...     groups: test demo instructions static std zig rpm packaging lint vm nats scale sbom-judges sbom-trivy sbom-grype page
 set -euo pipefail
+# One at a time: package managers do not wait for each other.
+if [ -z "${INSTALL_DEPS_LOCKED:-}" ] && command -v flock >/dev/null; then
+    INSTALL_DEPS_LOCKED=yes exec flock --close /usr "$0" "$@"
+fi
 cd "$(dirname "$0")/.."
 
 # One need a line: what shows that it is there, its Debian packages, its Fedora packages.
