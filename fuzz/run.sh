@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes targets for SECONDS each, seeded with the real databases of the tests.
+# Fuzzes targets for SECONDS each, as many at a time as there are processors, seeded with the real databases of the
+# tests. What a target prints comes when it ended.
 # Usage: fuzz/run.sh SECONDS [TARGET...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,7 +28,18 @@ for kind in roster core mapping jetstream control; do
 done
 mkdir -p fuzz/corpus/cpe && cp fuzz/seeds/*.cpe fuzz/corpus/cpe/
 mkdir -p fuzz/corpus/nats && cp fuzz/seeds/*.nats fuzz/corpus/nats/
-for target in "${targets[@]}"; do
-    cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -timeout=10 \
-        -rss_limit_mb=1024 -max_len=1500000 -print_final_stats=1
-done
+# All at once: each `run` would wait for the build of the one before it.
+cargo +nightly fuzz build
+fuzz() { # seconds target
+    local log result=0
+    log=$(mktemp)
+    cargo +nightly fuzz run "$2" -- -max_total_time="$1" -timeout=10 \
+        -rss_limit_mb=1024 -max_len=1500000 -print_final_stats=1 >"$log" 2>&1 || result=$?
+    echo "=== $2"
+    cat "$log"
+    rm "$log"
+    # What xargs gives up at: the targets behind a finding are not begun.
+    [ $result = 0 ] || exit 255
+}
+export -f fuzz
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'fuzz "$@"' _ "$seconds" {}

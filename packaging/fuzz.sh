@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes every target in fuzz/ for 40 seconds each, or for $1 seconds each.
+# Fuzzes every target in fuzz/ for 40 seconds each, or for $1 seconds each, one a processor at a time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:$HOME/.cargo/bin
