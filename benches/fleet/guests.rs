@@ -8,7 +8,7 @@ use afferent::clock;
 use afferent::report::{Evr, Origin, Package, Report};
 use afferent::transport::{ListenAddress, Listener, Stream, read_frame, write_frame};
 use afferent::wire::message::{
-    GetReportResponse, ResponseMeta, VmServiceRequest, VmServiceResponse, request, response,
+    self, GetReportResponse, ResponseMeta, VmServiceRequest, VmServiceResponse, request, response,
 };
 use afferent::wire::{self, method};
 use prost::Message as _;
@@ -40,6 +40,11 @@ pub struct Guests {
 impl Guests {
     /// Starts guests of these numbers with sockets in `dir/guests`, and waits until all listen.
     pub fn start(dir: &Path, numbers: Range<u32>, waits: bool) -> Self {
+        Self::start_with(dir, numbers, waits, ReportForm::Usual)
+    }
+
+    /// The same with reports of this form.
+    pub fn start_with(dir: &Path, numbers: Range<u32>, waits: bool, form: ReportForm) -> Self {
         let sockets = dir.join("guests");
         std::fs::create_dir(&sockets).unwrap();
         let changes = Changes::default();
@@ -55,6 +60,7 @@ impl Guests {
                     .arg(&sockets)
                     .args([range.start.to_string(), range.end.to_string()])
                     .arg(waits.to_string())
+                    .arg(form.word())
                     .stdin(Stdio::piped())
                     .stdout(Stdio::piped())
                     .spawn()
@@ -98,6 +104,136 @@ impl Drop for Guests {
     }
 }
 
+/// Which agent the reports are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportForm {
+    /// This one, 600 packages.
+    Usual,
+    /// This one, 517 packages.
+    Ours,
+    /// StackRox's, 517 packages: each of them twice, with the fields that only that agent fills.
+    Roxagent,
+}
+
+impl ReportForm {
+    const ALL: [Self; 3] = [Self::Usual, Self::Ours, Self::Roxagent];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Usual => "usual",
+            Self::Ours => "ours",
+            Self::Roxagent => "roxagent",
+        }
+    }
+
+    /// Bytes of a report.
+    pub fn len(self) -> usize {
+        payload(self).len()
+    }
+}
+
+/// Bytes of a real report of StackRox's agent with 517 packages.
+const ROXAGENT: usize = 513_275;
+
+/// What stands in old fields of [`message::Contents`] once more.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OldContents {
+    #[prost(message, repeated, tag = "1")]
+    packages: Vec<message::Package>,
+    #[prost(message, repeated, tag = "3")]
+    repositories: Vec<message::Repository>,
+    #[prost(btree_map = "string, message", tag = "4")]
+    environments: BTreeMap<String, message::EnvironmentList>,
+}
+
+/// The payload of a response with a report of this form.
+fn payload(form: ReportForm) -> Vec<u8> {
+    let packages = match form {
+        ReportForm::Usual => PACKAGES,
+        ReportForm::Ours | ReportForm::Roxagent => 517,
+    };
+    let report = wire::report_to_wire(&report(packages));
+    if form == ReportForm::Roxagent {
+        // Its hints are as long as makes the report as long as a real one.
+        let spare = ROXAGENT.saturating_sub(roxagent(report.clone(), 0).len());
+        return roxagent(report, spare / (4 * packages as usize));
+    }
+    let get = GetReportResponse {
+        index_report: Some(report),
+        unchanged: false,
+    };
+    VmServiceResponse {
+        meta: None,
+        payload: Some(response::Payload::GetReport(get)),
+    }
+    .encode_to_vec()
+}
+
+/// The same payload with the fields that StackRox's agent fills, and hints of this length.
+fn roxagent(mut report: message::IndexReport, hint: usize) -> Vec<u8> {
+    let mut contents = report.contents.take().unwrap();
+    for package in contents.packages.values_mut() {
+        let own = std::mem::take(&mut package.repository_hint);
+        let rest = "&hash=sha256%3A".len() + own.len();
+        let hash = "a".repeat(hint.saturating_sub(rest));
+        package.repository_hint = format!("{own}&hash=sha256%3A{hash}");
+        let hint = package.repository_hint.clone();
+        let database = package.package_db.clone();
+        let source = package.source.get_or_insert_default();
+        (source.repository_hint, source.package_db) = (hint, database);
+    }
+    let old = OldContents {
+        packages: contents.packages.values().cloned().collect(),
+        repositories: contents.repositories.values().cloned().collect(),
+        environments: contents.environments.clone(),
+    };
+    // Messages one after the other are one message with the fields of both.
+    let contents = [contents.encode_to_vec(), old.encode_to_vec()].concat();
+    let report = [report.encode_to_vec(), field(5, &contents)].concat();
+    field(2, &field(1, &report))
+}
+
+/// A field that is a message.
+fn field(tag: u8, message: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![tag << 3 | 2];
+    prost::encode_length_delimiter(message.len(), &mut bytes).unwrap();
+    bytes.extend_from_slice(message);
+    bytes
+}
+
+/// A report of so many packages, one of which has [`MARK`] as its version.
+fn report(packages: u32) -> Report {
+    let package = |n: u32| Package {
+        name: format!("package-name-{n:04}"),
+        evr: Evr::parse(&format!("1.{n}.0-{n}.el9")),
+        arch: Some("x86_64".into()),
+        source_rpm: Some(format!("source-name-{:04}-1.{n}.0-{n}.el9.src.rpm", n / 3)),
+        modularity_label: None,
+        vendor: Some("Example, Inc.".into()),
+        license: Some("GPLv2+ and MIT".into()),
+        origin: Origin::Repository(
+            if n.is_multiple_of(3) {
+                "baseos"
+            } else {
+                "appstream"
+            }
+            .into(),
+        ),
+    };
+    let mut report = Report {
+        packages: (1..packages).map(package).collect(),
+        package_db: "sqlite:var/lib/rpm".into(),
+        ..Report::default()
+    };
+    report.packages.push(Package {
+        name: "changing".into(),
+        evr: Evr::parse(&format!("{MARK}-1")),
+        ..Package::default()
+    });
+    report.normalize();
+    report
+}
+
 /// What a guest is at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Guest {
@@ -106,12 +242,13 @@ struct Guest {
     hangs: bool,
 }
 
-/// The process of `args`: directory, first guest, the one after the last, waits.
+/// The process of `args`: directory, first guest, the one after the last, waits, form of the reports.
 pub fn simulate(args: &[String]) {
     let sockets = PathBuf::from(&args[0]);
     let range: Range<u32> = args[1].parse().unwrap()..args[2].parse().unwrap();
     let waits = args[3] == "true";
-    let template = Rc::new(Template::new());
+    let form = ReportForm::ALL.into_iter().find(|it| it.word() == args[4]);
+    let template = Rc::new(Template::new(form.unwrap()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -220,43 +357,8 @@ struct Template {
 }
 
 impl Template {
-    fn new() -> Self {
-        let package = |n: u32| Package {
-            name: format!("package-name-{n:04}"),
-            evr: Evr::parse(&format!("1.{n}.0-{n}.el9")),
-            arch: Some("x86_64".into()),
-            source_rpm: Some(format!("source-name-{:04}-1.{n}.0-{n}.el9.src.rpm", n / 3)),
-            modularity_label: None,
-            vendor: Some("Example, Inc.".into()),
-            license: Some("GPLv2+ and MIT".into()),
-            origin: Origin::Repository(
-                if n.is_multiple_of(3) {
-                    "baseos"
-                } else {
-                    "appstream"
-                }
-                .into(),
-            ),
-        };
-        let mut report = Report {
-            packages: (1..PACKAGES).map(package).collect(),
-            package_db: "sqlite:var/lib/rpm".into(),
-            ..Report::default()
-        };
-        report.packages.push(Package {
-            name: "changing".into(),
-            evr: Evr::parse(&format!("{MARK}-1")),
-            ..Package::default()
-        });
-        report.normalize();
-        let payload = VmServiceResponse {
-            meta: None,
-            payload: Some(response::Payload::GetReport(GetReportResponse {
-                index_report: Some(wire::report_to_wire(&report)),
-                unchanged: false,
-            })),
-        }
-        .encode_to_vec();
+    fn new(form: ReportForm) -> Self {
+        let payload = payload(form);
         let mark_at = payload
             .windows(MARK.len())
             .position(|bytes| bytes == MARK.as_bytes())

@@ -51,6 +51,10 @@ impl Sensor {
         self.child.wait().unwrap();
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts it again as it was.
     pub fn again(&mut self) {
         self.child = spawn(&self.command, &self.durable);
@@ -71,12 +75,12 @@ impl Sensor {
     }
 
     pub fn rss_mib(&self) -> u64 {
-        process::rss_kib(self.child.id()) / 1024
+        process::rss_kib(self.pid()) / 1024
     }
 
     /// CPU time so far.
     pub fn cpu(&self) -> Duration {
-        process::cpu(self.child.id())
+        process::cpu(self.pid())
     }
 
     /// When each report was durable.
@@ -119,7 +123,8 @@ impl Drop for Sensor {
     }
 }
 
-fn binary() -> PathBuf {
+/// The program that is measured.
+pub fn binary() -> PathBuf {
     std::env::var_os("FLEET_BINARY")
         .map_or_else(|| env!("CARGO_BIN_EXE_afferent").into(), PathBuf::from)
 }

@@ -1,9 +1,9 @@
-//! Many sensors on one stream: three real nats-servers, four real sensors, simulated guests, and the example of a
-//! consumer; then everything that may break, breaks.
+//! Many sensors on one stream: three real nats-servers, four real sensors, simulated guests, and two consumers: the
+//! example in Python and the fleet service; then everything that may break, breaks.
 //!
 //! `make scale` (or `cargo bench --bench scale` with `SCALE_PYTHON`, a python with nats-py). `SCALE_GUESTS` guests,
 //! 10,000 unless told otherwise, with reports of 600 packages. What is printed is measured in this run, on this machine,
-//! where all of it shares the processors.
+//! where all of it shares the processors. Every fault is proven to have happened: a fault that broke nothing fails.
 
 #![allow(
     clippy::print_stdout,
@@ -27,26 +27,35 @@
 
 #[path = "../fleet/central.rs"]
 mod central;
-mod consumer;
+mod faults;
 #[path = "../fleet/guests.rs"]
 mod guests;
 mod nats;
 #[path = "../support/process.rs"]
 mod process;
+mod python;
+mod reader;
 #[path = "../fleet/sensor.rs"]
 mod sensor;
+mod table;
 
-use consumer::{Consumer, Row};
 use guests::Guests;
 use nats::Cluster;
+use python::PythonConsumer;
+use reader::FleetService;
 use sensor::Sensor;
 use std::collections::HashMap;
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use table::{Row, Table};
 
 const SENSORS: u32 = 4;
+const PACKAGES: u32 = 600;
 
 /// In which everything must have arrived after a fault.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -56,46 +65,46 @@ fn main() {
     if let Some(at) = args.iter().position(|arg| arg == "--simulate") {
         return guests::simulate(&args[at + 1..]);
     }
-    if consumer::python().is_none() {
+    if python::python().is_none() {
         println!("scale: skipped, there is no python with nats-py: `make scale` brings one");
         return;
     }
     let count: u32 = std::env::var("SCALE_GUESTS").map_or(10_000, |n| n.parse().unwrap());
+    assert!(count >= 200, "SCALE_GUESTS={count}: at least 200");
     let mut scale = Scale::start(count);
-    println!("{count} guests of 600 packages, {SENSORS} sensors, three nats-servers, three copies");
+    println!(
+        "{count} guests of {PACKAGES} packages, {SENSORS} sensors, three nats-servers, three copies, two consumers"
+    );
     scale.measure_first();
+    scale.measure_catching_up();
     scale.measure_latency();
-
-    let leader = scale.cluster.leader();
-    scale.fault("kill -9 of the stream's leader, back after 5 s", |it| {
-        it.cluster.kill(leader);
-        pause(5);
-        it.cluster.again(leader);
-    });
-    scale.fault("kill -9 of a sensor, back after 5 s", |it| {
-        it.sensors[0].kill();
-        pause(5);
-        it.sensors[0].again();
-    });
-    scale.fault("kill -9 of the consumer, back after 5 s", |it| {
-        it.consumer.kill();
-        pause(5);
-        it.consumer.again();
-    });
-    let leader = scale.cluster.leader();
-    scale.fault("the leader hears nothing for 15 s", |it| {
-        it.cluster.signal(leader, "STOP");
-        pause(15);
-        it.cluster.signal(leader, "CONT");
-    });
-    scale.fault("guests move to another sensor, and change there", |it| {
-        it.move_guests(0, 1, it.count / 50);
-    });
-    scale.full_disk();
+    scale.break_everything();
+    let taken = ["taken", "older", "unmatched", "ignored", "bad"];
+    let taken = taken.map(|outcome| (outcome, scale.fleet.documents(outcome)));
+    println!("documents of the fleet service since its last start: {taken:?}");
+    assert_eq!(taken[4].1, 0, "documents that it could not read");
+    println!(
+        "memory of the nats-servers: {:?} MiB",
+        scale.cluster.rss_mib()
+    );
 }
 
-fn pause(seconds: u64) {
-    std::thread::sleep(Duration::from_secs(seconds));
+/// The time after which each table was what the guests have.
+struct Equal {
+    python: Duration,
+    fleet: Duration,
+}
+
+impl std::fmt::Display for Equal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (python, fleet) = (self.python, self.fleet);
+        write!(
+            f,
+            "{} {python:.1?}, {} {fleet:.1?}",
+            PythonConsumer::NAME,
+            FleetService::NAME
+        )
+    }
 }
 
 struct Scale {
@@ -105,9 +114,10 @@ struct Scale {
     cluster: Cluster,
     guests: Vec<Guests>,
     sensors: Vec<Sensor>,
-    consumer: Consumer,
+    python: PythonConsumer,
+    fleet: FleetService,
     /// How often each guest was told to change.
-    told: HashMap<u32, u32>,
+    told: Mutex<HashMap<u32, u32>>,
     started: Instant,
 }
 
@@ -119,43 +129,83 @@ impl Scale {
         let cluster = Cluster::start(&dir.path().join("nats"), 3);
         let (mut guests, mut sensors) = (Vec::new(), Vec::new());
         let started = Instant::now();
-        let deliver = format!(
-            "nats://{}?stream={}&replicas=3",
-            cluster.addresses(),
-            nats::STREAM
-        );
+        let servers = cluster.addresses();
+        let deliver = format!("nats://{servers}?stream={}&replicas=3", nats::STREAM);
         for n in 0..SENSORS {
             let home = dir.path().join(format!("s{n}"));
             fs::create_dir(&home).unwrap();
             let nth = |n: u32| n * count / SENSORS;
             guests.push(Guests::start(&home, nth(n)..nth(n + 1), true));
-            let id = format!("sensor-{n}");
+            let id = sensor_id(n);
             let more = ["--sensor-id", &id, "--poll-interval", "5m"];
             sensors.push(Sensor::start(&home, "state", &deliver, &more));
         }
-        let consumer = Consumer::start(&cluster.addresses(), &dir.path().join("newest.sqlite"));
+        let db = dir.path().join("newest.sqlite");
+        let state = dir.path().join("fleet");
         Self {
+            python: PythonConsumer::start(&servers, &db, "newest-reports"),
+            fleet: FleetService::start(&servers, nats::STREAM, &state),
             count,
             dir,
             mounted,
             cluster,
             guests,
             sensors,
-            consumer,
-            told: HashMap::new(),
+            told: Mutex::default(),
             started,
         }
     }
 
     fn measure_first(&mut self) {
-        let took = self.until_equal(self.started);
-        let bytes = self.cluster.info().map_or(0, |info| {
-            info["state"]["bytes"].as_u64().unwrap_or_default()
-        });
+        let equal = self.until_equal(self.started);
+        let rate = |took: Duration| f64::from(self.count) / took.as_secs_f64();
         println!(
-            "first report of every guest in the table: {took:.1?}, {:.0} a second; {} bytes a report in the stream",
+            "first report of every guest in the table: {equal}; {:.0} and {:.0} a second",
+            rate(equal.python),
+            rate(equal.fleet)
+        );
+        let info = self.cluster.info().unwrap_or_default();
+        let bytes = info["state"]["bytes"].as_u64().unwrap_or_default();
+        let each = bytes as f64 / f64::from(self.count);
+        println!("{each:.0} bytes a report in the stream");
+        // On paper: so many messages a second, and gigabytes a day, of a million guests.
+        for (what, a_day) in [
+            ("a refresh every 4 h", 6.0),
+            ("a refresh every 168 h", 1.0 / 7.0),
+            ("one change of each guest a day", 1.0),
+        ] {
+            println!(
+                "  a million guests, {what}: {:.1} messages and {:.2} MB a second, {:.0} GB a day",
+                a_day * 1e6 / 86_400.0,
+                a_day * each / 86_400.0,
+                a_day * each * 1e6 / 1e9
+            );
+        }
+    }
+
+    /// How fast consumers are that have nothing yet, one after the other, while nothing changes.
+    fn measure_catching_up(&self) {
+        let servers = self.cluster.addresses();
+        let db = self.dir.path().join("second.sqlite");
+        let from = Instant::now();
+        self.measure_one(from, &PythonConsumer::start(&servers, &db, "second"));
+        let state = self.dir.path().join("second-fleet");
+        let from = Instant::now();
+        self.measure_one(from, &FleetService::start(&servers, nats::STREAM, &state));
+    }
+
+    fn measure_one<T: Table>(&self, from: Instant, table: &T) {
+        while !self.is_equal(table) {
+            assert!(from.elapsed() < PATIENCE, "{} reads nothing", T::NAME);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (took, cpu) = (from.elapsed(), process::cpu(table.pid()));
+        println!(
+            "a new consumer reads the stream, {}: {took:.1?}, {:.0} a second, CPU {:.0?} a report, RSS {} MiB",
+            T::NAME,
             f64::from(self.count) / took.as_secs_f64(),
-            bytes / u64::from(self.count)
+            cpu / self.count,
+            process::rss_kib(table.pid()) / 1024
         );
     }
 
@@ -163,125 +213,140 @@ impl Scale {
     fn measure_latency(&mut self) {
         let changes = 400.min(self.count);
         let each = self.count / changes;
-        for n in 0..changes {
-            self.change(n * each..n * each + 1);
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        self.until_equal(Instant::now());
-        let rows = self.consumer.rows();
+        let (fleet, stop) = (&self.fleet, AtomicBool::new(false));
+        let after = fleet.newest_change();
+        let cpu = |table: u32| process::cpu(table);
+        let before = (cpu(self.python.pid()), cpu(fleet.pid()));
+        let answered = std::thread::scope(|scope| {
+            let answered = scope.spawn(|| fleet.watch(after, &stop));
+            for n in 0..changes {
+                self.change(n * each..n * each + 1);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            self.until_equal(Instant::now());
+            stop.store(true, Ordering::Relaxed);
+            answered.join().unwrap()
+        });
+        let stored_at = self.python.stored_at();
         let changed_at = self.changed_at();
-        let mut times: Vec<i64> = (0..changes)
-            .map(|n| n * each)
-            .map(|n| {
-                let changed_at = changed_at[&(n, self.told[&n] + 1)] / 1_000_000;
-                rows[&n].stored_at - changed_at as i64
-            })
-            .collect();
-        times.sort_unstable();
-        println!(
-            "20 changes a second, change to row in the table: p50 {} ms, p99 {} ms",
-            times[times.len() / 2],
-            times[times.len() * 99 / 100]
-        );
-    }
-
-    /// Lets something happen while a tenth of the guests change; afterwards the table is what the guests have.
-    fn fault(&mut self, what: &str, happen: impl FnOnce(&mut Self)) {
-        let tenth = self.count / 10;
-        let first = fastrand::u32(0..self.count - tenth);
-        self.change(first..first + tenth / 2);
-        happen(self);
-        let well = Instant::now();
-        self.change(first + tenth / 2..first + tenth);
-        let took = self.until_equal(well);
-        println!("{what}: everything in the table {took:.1?} after it was over");
-    }
-
-    /// The disk under one server is full, and that server is started again when there is room.
-    fn full_disk(&mut self) {
-        if self.mounted.is_empty() {
-            println!("a full disk under JetStream: skipped, not allowed to mount");
-            return;
+        let (mut python, mut fleet) = (Vec::new(), Vec::new());
+        for n in (0..changes).map(|n| n * each) {
+            let key = (n, self.generation(n));
+            let changed_at = (changed_at[&key] / 1_000_000) as i64;
+            python.push(stored_at[&n] - changed_at);
+            fleet.push((answered[&key] / 1_000_000) as i64 - changed_at);
         }
-        let leader = self.cluster.leader();
-        self.fault(
-            "the leader's disk is full for 10 s, and it is started again",
-            |it| {
-                let ballast = it.cluster.store(leader).join("ballast");
-                let filled = Command::new("dd")
-                    .args(["if=/dev/zero", "bs=1M", "status=none"])
-                    .arg(format!("of={}", ballast.display()))
-                    .stderr(std::process::Stdio::null())
-                    .status();
-                assert!(!filled.unwrap().success(), "the disk is not full");
-                let half = it.count / 2;
-                it.change(half..half + it.count / 10);
-                pause(10);
-                fs::remove_file(ballast).unwrap();
-                it.cluster.kill(leader);
-                it.cluster.again(leader);
-            },
-        );
-    }
-
-    /// Guests of one sensor are found by another one from now on, and change meanwhile.
-    fn move_guests(&mut self, from: usize, to: usize, count: u32) {
-        let place = |sensor: usize, n: u32| {
-            let sockets = self.dir.path().join(format!("s{sensor}/guests"));
-            sockets.join(format!("g-{n}.sock"))
-        };
-        for n in 0..count {
-            fs::rename(place(from, n), place(to, n)).unwrap();
+        for (name, times, pid, before) in [
+            (
+                PythonConsumer::NAME,
+                &mut python,
+                self.python.pid(),
+                before.0,
+            ),
+            (FleetService::NAME, &mut fleet, self.fleet.pid(), before.1),
+        ] {
+            times.sort_unstable();
+            println!(
+                "20 changes a second, change to {name}: p50 {} ms, p99 {} ms; its CPU {:.1?} a change",
+                times[times.len() / 2],
+                times[times.len() * 99 / 100],
+                (cpu(pid) - before) / changes
+            );
         }
-        self.change(0..count);
     }
 
-    fn change(&mut self, guests: std::ops::Range<u32>) {
+    fn change(&self, guests: Range<u32>) {
         let line = format!("change {} {}", guests.start, guests.end);
         self.guests.iter().for_each(|it| it.tell(&line));
+        let mut told = self.told.lock().unwrap();
         for n in guests {
-            *self.told.entry(n).or_default() += 1;
+            *told.entry(n).or_default() += 1;
         }
+    }
+
+    /// The generation that a guest has.
+    fn generation(&self, guest: u32) -> u32 {
+        self.told.lock().unwrap().get(&guest).copied().unwrap_or(0) + 1
     }
 
     fn changed_at(&self) -> HashMap<(u32, u32), u128> {
         self.guests.iter().flat_map(Guests::changes).collect()
     }
 
-    /// Waits until the table is what the guests have: none older, none missing. Says how long after `from`.
-    fn until_equal(&self, from: Instant) -> Duration {
+    /// Guests of which a table has something else than they have, or nothing.
+    fn behind(&self, table: &impl Table, guests: Range<u32>) -> Vec<u32> {
+        let held = table.generations();
+        let is_behind = |n: &u32| held.get(n) != Some(&self.generation(*n));
+        guests.filter(is_behind).collect()
+    }
+
+    fn is_equal(&self, table: &impl Table) -> bool {
+        self.behind(table, 0..self.count).is_empty()
+    }
+
+    /// Waits until both tables are what the guests have: none older, none missing. Says how long after `from`.
+    fn until_equal(&self, from: Instant) -> Equal {
         let until = Instant::now() + PATIENCE;
+        let (mut python, mut fleet) = (None, None);
         loop {
-            let rows = self.consumer.rows();
-            let is_newest = |n: &u32| {
-                let generation = self.told.get(n).copied().unwrap_or(0) + 1;
-                let number = u64::from(*n) * 1000 + u64::from(generation);
-                let has = |row: &Row| {
-                    row.generation == generation && row.changing == format!("{number:010}-1")
-                };
-                rows.get(n).is_some_and(has)
-            };
-            let behind: Vec<u32> = (0..self.count).filter(|n| !is_newest(n)).collect();
-            if behind.is_empty() {
-                return from.elapsed();
+            let looked = Instant::now();
+            if python.is_none() && self.is_equal(&self.python) {
+                python = Some(from.elapsed());
             }
-            assert!(
-                Instant::now() < until,
-                "{} of {} guests are not in the table as they are: {:?}; {:?}",
-                behind.len(),
-                self.count,
-                &behind[..behind.len().min(10)],
-                rows.get(&behind[0])
-            );
-            std::thread::sleep(Duration::from_millis(100));
+            if fleet.is_none() && self.is_equal(&self.fleet) {
+                fleet = Some(from.elapsed());
+            }
+            if let (Some(python), Some(fleet)) = (python, fleet) {
+                self.assert_equal(&self.python);
+                self.assert_equal(&self.fleet);
+                return Equal { python, fleet };
+            }
+            let is_late = Instant::now() > until;
+            assert!(!is_late || python.is_some(), "{}", self.lack(&self.python));
+            assert!(!is_late || fleet.is_some(), "{}", self.lack(&self.fleet));
+            // Looking takes time that others need.
+            std::thread::sleep(Duration::from_millis(50).max(2 * looked.elapsed()));
         }
     }
+
+    /// Every row in full.
+    fn assert_equal<T: Table>(&self, table: &T) {
+        let mut rows = table.rows();
+        for n in 0..self.count {
+            let generation = self.generation(n);
+            let number = u64::from(n) * 1000 + u64::from(generation);
+            let has = Row {
+                epoch: n + 1,
+                generation,
+                packages: PACKAGES,
+                changing: format!("{number:010}-1"),
+            };
+            assert_eq!(rows.remove(&n), Some(has), "{}: guest {n}", T::NAME);
+        }
+        assert!(rows.is_empty(), "{}: guests that are none", T::NAME);
+    }
+
+    fn lack<T: Table>(&self, table: &T) -> String {
+        let behind = self.behind(table, 0..self.count);
+        let some = &behind[..behind.len().min(10)];
+        format!(
+            "{}: {} of {} guests are not in the table as they are: {some:?}",
+            T::NAME,
+            behind.len(),
+            self.count
+        )
+    }
+}
+
+/// The name of a sensor in its documents.
+fn sensor_id(n: u32) -> String {
+    format!("sensor-{n}")
 }
 
 impl Drop for Scale {
     fn drop(&mut self) {
         for server in 0..3 {
-            let _ = fs::remove_file(self.cluster.store(server).join("ballast"));
+            self.cluster.make_room(server);
         }
         self.sensors.clear();
         self.guests.clear();

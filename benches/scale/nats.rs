@@ -1,15 +1,21 @@
 //! Three real nats-servers in a cluster.
 
+use super::process::rss_kib;
+use super::table::kill;
 use afferent::clock;
 use afferent::nats::{Message, NatsClient, NatsOptions};
 use serde_json::Value;
 use std::fs;
+use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub const STREAM: &str = "REPORTS";
+
+/// What fills a disk.
+const BALLAST: &str = "ballast";
 
 pub struct Cluster {
     dir: PathBuf,
@@ -60,17 +66,22 @@ impl Cluster {
 
     /// Number of the server that leads the stream, once there is one.
     pub fn leader(&self) -> usize {
+        self.leader_but(None)
+    }
+
+    /// Number of the server that leads the stream, once one does that is not this one.
+    pub fn leader_but(&self, not: Option<usize>) -> usize {
         let until = Instant::now() + Duration::from_secs(60);
         while Instant::now() < until {
-            if let Some(n) = self.info().and_then(|info| {
-                let name = info["cluster"]["leader"].as_str()?;
-                name.strip_prefix('n')?.parse().ok()
-            }) {
-                return n;
+            let info = self.info().unwrap_or_default();
+            let name = info["cluster"]["leader"].as_str();
+            let leads = name.and_then(|name| name.strip_prefix('n')?.parse().ok());
+            match leads {
+                Some(n) if not != Some(n) => return n,
+                _ => std::thread::sleep(Duration::from_millis(200)),
             }
-            std::thread::sleep(Duration::from_millis(200));
         }
-        panic!("the stream has no leader");
+        panic!("the stream has no leader but {not:?}");
     }
 
     /// What JetStream says of the stream.
@@ -98,10 +109,52 @@ impl Cluster {
         self.dir.join(n.to_string()).join("store")
     }
 
-    /// SIGKILL.
+    /// Bytes of all messages that a server keeps, [`BALLAST`] left out.
+    pub fn stored(&self, n: usize) -> u64 {
+        let (mut sum, mut places) = (0, vec![self.store(n)]);
+        while let Some(place) = places.pop() {
+            // What the server has removed meanwhile counts as nothing.
+            for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+                match entry.metadata() {
+                    Ok(it) if it.is_dir() => places.push(entry.path()),
+                    Ok(it) if entry.file_name() != BALLAST => sum += it.len(),
+                    _ => {}
+                }
+            }
+        }
+        sum
+    }
+
+    /// Writes [`BALLAST`] beside the messages of a server until the disk takes no more.
+    pub fn fill(&self, n: usize) {
+        let path = self.store(n).join(BALLAST);
+        let mut ballast = fs::OpenOptions::new().create(true).append(true).open(path);
+        let ballast = ballast.as_mut().unwrap();
+        for part in [1 << 20, 4096] {
+            let zeros = vec![0; part];
+            let full = loop {
+                if let Err(error) = ballast.write_all(&zeros) {
+                    break error;
+                }
+            };
+            assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
+        }
+    }
+
+    /// The end of [`Cluster::fill`].
+    pub fn make_room(&self, n: usize) {
+        // Where nothing was filled there is nothing to remove.
+        let _ = fs::remove_file(self.store(n).join(BALLAST));
+    }
+
+    /// Resident memory of each server.
+    pub fn rss_mib(&self) -> Vec<u64> {
+        let servers = self.servers.iter();
+        servers.map(|it| rss_kib(it.id()) / 1024).collect()
+    }
+
     pub fn kill(&mut self, n: usize) {
-        self.servers[n].kill().unwrap();
-        self.servers[n].wait().unwrap();
+        kill(&mut self.servers[n]);
     }
 
     /// After [`Cluster::kill`].
@@ -109,12 +162,9 @@ impl Cluster {
         self.servers[n] = spawn(&self.dir.join(n.to_string()));
     }
 
-    /// Sends a signal: STOP is as good as a partition, CONT its end.
-    pub fn signal(&self, n: usize, signal: &str) {
-        let pid = self.servers[n].id().to_string();
-        let mut kill = Command::new("kill");
-        let sent = kill.args([&format!("-{signal}"), &pid]).status();
-        assert!(sent.unwrap().success());
+    /// The process of a server.
+    pub fn pid(&self, n: usize) -> u32 {
+        self.servers[n].id()
     }
 }
 
