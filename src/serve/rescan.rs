@@ -6,7 +6,8 @@
 //!                      ▼
 //!             leading edge:  the lock file was closed, and before this change it was quiet for debounce:
 //!                            at once
-//!             trailing edge: quiet for debounce, or max_delay since the first change seen without a lock
+//!             trailing edge: quiet for debounce, in a series of transactions for longer than its pauses,
+//!                            or max_delay since the first change seen without a lock
 //!                      ▼
 //!             a token of the bucket ──► Scan (reactive)
 //!
@@ -15,7 +16,8 @@
 //!
 //! What always holds (the property tests below): every change is followed by a scan that began
 //! after it; no scan begins while a transaction holds the lock, until its timeout; changes that follow
-//! one another within `debounce` have at most one scan at the leading edge; transactions
+//! one another within `debounce` have at most one scan at the leading edge; a series of transactions has one more
+//! when it is over, as long as no pause in it is three times as long as all before; transactions
 //! back to back do not postpone a scan beyond `max_delay`; reactive scans keep to the bucket;
 //! looks at the lock are bounded, however many events there are;
 //! without changes there is nothing but scheduled scans.
@@ -36,6 +38,13 @@ const LOOK_PACE: Duration = Duration::from_millis(20);
 /// After a reactive scan it is quiet again when so many times the debounce time is over: of transactions
 /// that follow one another slowly, each end would be scanned at once and once more.
 const QUIET_AFTER_SCAN: u32 = 3;
+
+/// A series of transactions, such as zypper makes of one installation, is over when so many times its longest pause
+/// has passed: on a busy machine its next transaction may begin later than `debounce` after the one before.
+const PAUSES: u32 = 3;
+
+/// But never later than this, or than `debounce`.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Repeats of failed scans; never later than the interval.
 const SCAN_RETRY: Backoff = Backoff {
@@ -122,6 +131,10 @@ pub struct Rescan {
     close_looked: Option<Instant>,
     /// The last event.
     last_touch: Option<Instant>,
+    /// Whether it was the end of a transaction.
+    is_between: bool,
+    /// The longest pause between two transactions of the series that goes on.
+    pause: Duration,
     /// When the last reactive scan began.
     last_reactive: Option<Instant>,
     bucket: Bucket,
@@ -184,6 +197,8 @@ impl Rescan {
             look_at: None,
             close_looked: None,
             last_touch: None,
+            is_between: false,
+            pause: Duration::ZERO,
             last_reactive: None,
             bucket: Bucket::full(pace.burst, pace.refill, now),
             due: now,
@@ -218,7 +233,7 @@ impl Rescan {
         let is_quiet = |since: Option<Instant>, time| since.is_none_or(|since| since + time <= now);
         let is_after_quiet = is_quiet(self.last_touch, debounce)
             && is_quiet(self.last_reactive, debounce * QUIET_AFTER_SCAN);
-        self.last_touch = Some(now);
+        self.note_pause(now, lock_closed);
         let change = self.change.get_or_insert(Change {
             last: now,
             is_after_quiet,
@@ -236,6 +251,27 @@ impl Rescan {
             let at = last.map_or(now, |last| now.max(last + LOOK_PACE));
             self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
         }
+    }
+
+    /// An event, which perhaps ends a pause between two transactions.
+    fn note_pause(&mut self, now: Instant, lock_closed: bool) {
+        let apart = (self.pace.debounce * QUIET_AFTER_SCAN).max(self.quiet_time());
+        let pause = self.last_touch.map_or(Duration::MAX, |last| now - last);
+        // A transaction may write rarely.
+        let is_inside = !self.is_between && matches!(self.lock, Lock::Held { .. });
+        if pause >= apart && !is_inside {
+            self.pause = Duration::ZERO;
+        } else if self.is_between {
+            self.pause = self.pause.max(pause);
+        }
+        self.last_touch = Some(now);
+        self.is_between = lock_closed;
+    }
+
+    /// How long it is quiet when what was going on is over.
+    fn quiet_time(&self) -> Duration {
+        let longer = (self.pause * PAUSES).min(LONGEST_PAUSE);
+        longer.max(self.pace.debounce)
     }
 
     /// Something else than packages changed what a report says: scan at the next occasion, with a scan
@@ -378,7 +414,7 @@ impl Rescan {
     /// When the unanswered change may be scanned, as far as is known now.
     fn change_at(&self) -> Option<Instant> {
         let change = self.change.as_ref()?;
-        let quiet = change.last + self.pace.debounce;
+        let quiet = change.last + self.quiet_time();
         let settled = match (self.lock, change.unlocked_since) {
             (Lock::Held { since, .. }, _) => quiet.max(since + self.pace.transaction_timeout),
             // The leading edge: a transaction has ended, and nothing was going on before it.
