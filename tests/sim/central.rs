@@ -2,6 +2,7 @@
 
 use crate::changes::Followed;
 use crate::guest::{HALF, Packages, wall};
+use crate::moves::Consumer;
 use crate::trace::Trace;
 use afferent::clock::WallTime;
 use afferent::report::facts;
@@ -88,6 +89,8 @@ pub(crate) struct State {
     delivered: BTreeMap<(String, String), BTreeMap<WallTime, Packages>>,
     /// Refusals of each content of a guest.
     refusals: BTreeMap<(String, String), u32>,
+    /// Takes what is taken here.
+    consumer: Option<Consumer>,
     /// Answers that may count against a document of a guest.
     failures: BTreeMap<String, u32>,
     /// Since when it keeps the contract; `None` while it does not.
@@ -171,6 +174,11 @@ impl Central {
         self.with(|state| state.failures.get(vm).copied().unwrap_or(0))
     }
 
+    /// Passes everything that it takes to a consumer.
+    pub(crate) fn feed(&self, consumer: Consumer) {
+        self.with(|state| state.consumer = Some(consumer));
+    }
+
     /// It is well, and stays so.
     pub(crate) fn retire_modes(&self) {
         self.set_mode(Mode::Well);
@@ -248,6 +256,11 @@ impl Central {
         if self.with(|state| state.forbidden.contains(&vm)) {
             return Outcome::of_status(403, None, b"");
         }
+        self.with(|state| {
+            if let Some(consumer) = &state.consumer {
+                consumer.take(delivery);
+            }
+        });
         if delivery.kind == DocumentKind::Facts {
             return Outcome::of_status(200, None, b"");
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 const STATES: usize = 20;
 
 /// The packages of a guest, now or as they were then; `None` where the store does not know.
-fn packages_of(store: &Store, vm: &str, at: Option<WallTime>) -> Option<Packages> {
+pub(crate) fn packages_of(store: &Store, vm: &str, at: Option<WallTime>) -> Option<Packages> {
     let question = FleetQuery::Show {
         vm: vm.to_owned(),
         at: at.map(WallTime::unix_ms),

@@ -198,6 +198,13 @@ impl Guest {
         }
     }
 
+    /// The same, of this version of a package.
+    pub(crate) fn install_version(&mut self, name: &str, version: u32) {
+        self.packages.insert(name.to_owned(), version);
+        self.wrote();
+        self.agent.tell(Told::Touched { lock_closed: true });
+    }
+
     /// The mapping with which reports are made is another one.
     pub(crate) fn map(&mut self) {
         *self.packages.entry("mapping".into()).or_default() += 1;

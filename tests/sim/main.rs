@@ -28,6 +28,7 @@ mod check;
 mod fleet;
 mod guest;
 mod mirror;
+mod moves;
 mod order;
 mod plan;
 mod sensor;

@@ -26,11 +26,17 @@ const APART: i64 = 1000;
 
 const GUESTS: usize = 4;
 
-/// Moves in a run.
+/// Moves in a run, and runs.
 const MOVES: usize = 30;
+const SEEDS: u64 = 4;
 
-/// Longest time for which deliveries fail, and after which a refresh that is due is delivered.
-const OUTAGE: Duration = Duration::from_secs(60);
+/// Longest time between two moves, in milliseconds: most guests are refreshed before they move on.
+const BETWEEN: u64 = 3_600_000;
+
+/// Longest time for which deliveries fail after a move, in milliseconds.
+const OUTAGE: u64 = 60_000;
+
+/// A refresh that is due is delivered after this time.
 const DELIVERED: Duration = Duration::from_secs(330);
 
 /// A package whose version counts the contents of a guest.
@@ -138,7 +144,7 @@ async fn play(seed: u64, clocks: [i64; 2]) -> Seen {
         .into();
     let mut content = 1;
     for _ in 0..MOVES {
-        sleep(Duration::from_millis(random.u64(..120_000))).await;
+        sleep(Duration::from_millis(random.u64(..BETWEEN))).await;
         if random.u32(..3) == 0 {
             central.set_mode(*random.choice(&[Mode::Absent, Mode::LosesAnswers]).unwrap());
         }
@@ -148,17 +154,14 @@ async fn play(seed: u64, clocks: [i64; 2]) -> Seen {
             sensor.list(name, n != old);
             sensor.write_roster();
         }
-        // Changes around the time at which the old sensor lets go of the guest and the new one finds it.
-        let changes = Instant::now() + Duration::from_millis(4000);
-        while Instant::now() < changes {
+        // The old sensor lets go of the guest two seconds from now, and the new one finds it. Two changes about then, each
+        // scanned at once: often the old sensor sees the first one only, and the new one the second.
+        for wait in [random.u64(1000..1900), random.u64(310..1000)] {
+            sleep(Duration::from_millis(wait)).await;
             content += 1;
             guest.lock().unwrap().install_version(CONTENT, content);
-            sleep(Duration::from_millis(random.u64(..1000))).await;
         }
-        sleep(Duration::from_millis(
-            random.u64(..OUTAGE.as_millis() as u64),
-        ))
-        .await;
+        sleep(Duration::from_millis(random.u64(..OUTAGE))).await;
         central.set_mode(Mode::Well);
     }
     sleep(REFRESH + DELIVERED).await;
@@ -180,7 +183,7 @@ async fn play(seed: u64, clocks: [i64; 2]) -> Seen {
 fn played(clocks: impl Fn(&mut fastrand::Rng) -> [i64; 2]) -> Vec<Seen> {
     let first = fastrand::u64(..1 << 32);
     println!("seeds from {first}");
-    let seeds = first..first + 10;
+    let seeds = first..first + SEEDS;
     let seen = seeds.map(|seed| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
