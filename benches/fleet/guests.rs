@@ -111,17 +111,20 @@ pub enum ReportForm {
     Usual,
     /// This one, 517 packages.
     Ours,
+    /// Version 0.1.0, 517 packages: neither CPEs nor vendors and licences.
+    Old,
     /// StackRox's, 517 packages: each of them twice, with the fields that only that agent fills.
     Roxagent,
 }
 
 impl ReportForm {
-    const ALL: [Self; 3] = [Self::Usual, Self::Ours, Self::Roxagent];
+    const ALL: [Self; 4] = [Self::Usual, Self::Ours, Self::Old, Self::Roxagent];
 
     fn word(self) -> &'static str {
         match self {
             Self::Usual => "usual",
             Self::Ours => "ours",
+            Self::Old => "old",
             Self::Roxagent => "roxagent",
         }
     }
@@ -150,13 +153,19 @@ struct OldContents {
 fn payload(form: ReportForm) -> Vec<u8> {
     let packages = match form {
         ReportForm::Usual => PACKAGES,
-        ReportForm::Ours | ReportForm::Roxagent => 517,
+        _ => 517,
     };
-    let report = wire::report_to_wire(&report(packages));
-    if form == ReportForm::Roxagent {
-        // Its hints are as long as makes the report as long as a real one.
-        let spare = ROXAGENT.saturating_sub(roxagent(report.clone(), 0).len());
-        return roxagent(report, spare / (4 * packages as usize));
+    let mut report = wire::report_to_wire(&report(packages));
+    let contents = report.contents.as_mut().unwrap();
+    match form {
+        ReportForm::Usual | ReportForm::Ours => {}
+        ReportForm::Old => shorten(contents),
+        ReportForm::Roxagent => {
+            contents.packages.values_mut().for_each(leave_ours_out);
+            // Its hints are as long as makes the report as long as a real one.
+            let spare = ROXAGENT.saturating_sub(roxagent(report.clone(), 0).len());
+            return roxagent(report, spare / (4 * packages as usize));
+        }
     }
     let get = GetReportResponse {
         index_report: Some(report),
@@ -169,13 +178,35 @@ fn payload(form: ReportForm) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// The same payload with the fields that StackRox's agent fills, and hints of this length.
+/// Fields that only this agent sends.
+fn leave_ours_out(package: &mut message::Package) {
+    (package.vendor, package.license) = (String::new(), String::new());
+}
+
+/// Leaves out what version 0.1.0 did not send.
+fn shorten(contents: &mut message::Contents) {
+    for package in contents.packages.values_mut() {
+        leave_ours_out(package);
+        package.cpe.clear();
+        // Names as long as those of a real system.
+        package.name = package.name.replace("package-name", "p");
+        if let Some(source) = &mut package.source {
+            source.cpe.clear();
+            source.name = source.name.replace("source-name", "s");
+        }
+    }
+    let lists = contents.environments.values_mut();
+    lists
+        .flat_map(|list| &mut list.environments)
+        .for_each(|environment| environment.introduced_in.clear());
+}
+
+/// The same payload with the fields that StackRox's agent fills, and so much more in each hint.
 fn roxagent(mut report: message::IndexReport, hint: usize) -> Vec<u8> {
     let mut contents = report.contents.take().unwrap();
     for package in contents.packages.values_mut() {
         let own = std::mem::take(&mut package.repository_hint);
-        let rest = "&hash=sha256%3A".len() + own.len();
-        let hash = "a".repeat(hint.saturating_sub(rest));
+        let hash = "a".repeat(hint);
         package.repository_hint = format!("{own}&hash=sha256%3A{hash}");
         let hint = package.repository_hint.clone();
         let database = package.package_db.clone();
