@@ -48,10 +48,7 @@ impl AuditBounds {
     /// Number of the row before which rows go, if any have to.
     fn cut(self, heads: &[AuditHead], now: WallTime) -> Option<u64> {
         let age = self.max_age.and_then(|most| {
-            let is_older = |head: &AuditHead, age: Duration| {
-                let time = head.time.parse::<WallTime>().unwrap_or_default();
-                now.since(time) > age
-            };
+            let is_older = |head: &AuditHead, age: Duration| now.since(time_of(head)) > age;
             heads.iter().find(|head| is_older(head, most + most / 8))?;
             let keep = heads.iter().find(|head| !is_older(head, most));
             keep.map(|head| head.number).or(Some(u64::MAX))
@@ -70,6 +67,75 @@ impl AuditBounds {
         });
         age.max(size)
     }
+}
+
+fn time_of(head: &AuditHead) -> WallTime {
+    head.time.parse().unwrap_or_default()
+}
+
+/// What is known of a log from which nothing could be removed. The log is the same for as long as the store has
+/// seen no other commit, so a quiet cycle need not read the heads of all of it.
+#[derive(Debug, Default)]
+pub struct WithinBounds(Option<Known>);
+
+#[derive(Debug)]
+struct Known {
+    bounds: AuditBounds,
+    /// Commits the store had seen.
+    generation: u64,
+    /// When the oldest row was written that may be removed for its age one day.
+    oldest: WallTime,
+}
+
+impl WithinBounds {
+    /// Whether nothing has become too many or too old since the heads were read.
+    fn holds(&self, bounds: AuditBounds, generation: u64, now: WallTime) -> bool {
+        self.0.as_ref().is_some_and(|known| {
+            let is_young = |most: Duration| now.since(known.oldest) <= most + most / 8;
+            known.bounds == bounds
+                && known.generation == generation
+                && bounds.max_age.is_none_or(is_young)
+        })
+    }
+}
+
+/// [`keep`], unless it is known that there is nothing to remove.
+///
+/// # Errors
+/// As there.
+pub fn keep_unless_known(
+    known: &mut WithinBounds,
+    store: &Store,
+    bounds: AuditBounds,
+    now: WallTime,
+    run: &mut dyn FnMut() -> Uuid,
+) -> Result<Option<Removed>, InventoryError> {
+    if bounds == AuditBounds::default() {
+        return Ok(None);
+    }
+    let snapshot = store.snapshot()?;
+    let generation = snapshot.view(|view| view.generation())?;
+    if known.holds(bounds, generation, now) {
+        return Ok(None);
+    }
+    known.0 = None;
+    let heads = snapshot.view(|view| view.audit_heads())?;
+    let is_beyond = bounds.cut(&heads, now).is_some();
+    if is_beyond && let Some(removed) = keep(store, bounds, now, run)? {
+        return Ok(Some(removed));
+    }
+    // Beyond the bounds, what is too old now is there to stay: the last copies of rows.
+    let may_go = |time: &WallTime| {
+        let is_young = |most: Duration| now.since(*time) <= most;
+        !is_beyond || bounds.max_age.is_none_or(is_young)
+    };
+    let oldest = heads.iter().map(time_of).filter(may_go).min();
+    known.0 = Some(Known {
+        bounds,
+        generation,
+        oldest: oldest.unwrap_or(now),
+    });
+    Ok(None)
 }
 
 /// Removes what is beyond the bounds, and writes a checkpoint where it does. `run` draws the id of the removal.

@@ -5,7 +5,7 @@ use super::core::Core;
 use super::cycle::{AlwaysOpen, Cycle, Gatekeeper};
 use super::diagnostics::{Diagnostic, Summary};
 use super::policy::{Policy, Profile};
-use super::retention::{self, AuditBounds};
+use super::retention::{self, AuditBounds, WithinBounds};
 use super::skip_unchanged::SkipUnchanged;
 use crate::clock::WallClock;
 use crate::store::Store;
@@ -26,6 +26,8 @@ pub struct Mirror {
     pub skip_unchanged: SkipUnchanged,
     /// How much of the audit log is kept.
     pub audit: AuditBounds,
+    /// What is known of the audit log, which is not read for its bounds in a quiet cycle.
+    pub within_bounds: WithinBounds,
     /// Deletes that an operator approved, for the next cycle.
     pub approval: Option<Approval>,
     /// Gives the time of runs.
@@ -77,6 +79,7 @@ impl Mirror {
             gate,
             skip_unchanged: SkipUnchanged::default(),
             audit: AuditBounds::default(),
+            within_bounds: WithinBounds::default(),
             approval: None,
             clock: WallClock::default(),
             new_id: Box::new(Uuid::new_v4),
@@ -119,7 +122,14 @@ impl Mirror {
 impl Mirror {
     fn keep_audit_bounds(&mut self, summary: &mut Summary) {
         let (now, run) = (self.clock.now(), &mut self.new_id);
-        match retention::keep(&self.store, self.audit, now, run) {
+        let kept = retention::keep_unless_known(
+            &mut self.within_bounds,
+            &self.store,
+            self.audit,
+            now,
+            run,
+        );
+        match kept {
             Ok(None) => {}
             Ok(Some(removed)) => {
                 let (rows, from) = (removed.rows, removed.from);

@@ -246,3 +246,60 @@ fn bounds_that_hold_write_nothing() {
     assert_eq!((generation(), numbers(&store)), (before, known));
     assert!(dump::dump(&store.snapshot().unwrap()).is_ok());
 }
+
+/// The loss: a service that reads the heads of a long log in every cycle although nobody wrote to it.
+#[test]
+fn a_quiet_cycle_knows_that_there_is_nothing_to_remove() {
+    let store = history();
+    let generation = || crate::mirror::generation(&store.snapshot().unwrap()).unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    let bounds = AuditBounds {
+        max_age: Some(day),
+        max_bytes: Some(1 << 20),
+    };
+    let mut known = WithinBounds::default();
+    let now = crate::clock::wall_now();
+    assert!(!known.holds(bounds, generation(), now));
+    keep_unless_known(&mut known, &store, bounds, now, &mut Uuid::new_v4).unwrap();
+    assert!(known.holds(bounds, generation(), now));
+    // It holds for this log and these bounds alone, and until a row is too old.
+    let other = AuditBounds {
+        max_bytes: Some(1),
+        ..bounds
+    };
+    assert!(!known.holds(bounds, generation() + 1, now));
+    assert!(!known.holds(other, generation(), now));
+    assert!(!known.holds(bounds, generation(), now.after(2 * day)));
+    for hours in 0..40 {
+        let later = now.after(Duration::from_secs(3600 * hours));
+        if known.holds(bounds, generation(), later) {
+            let kept = keep(&store, bounds, later, &mut Uuid::new_v4).unwrap();
+            assert_eq!(kept, None, "{hours} h later");
+        }
+    }
+}
+
+/// The loss: a write transaction in every cycle, because rows that are too old may not be removed.
+#[test]
+fn last_copies_that_stay_are_looked_at_once() {
+    let store = history();
+    let generation = || crate::mirror::generation(&store.snapshot().unwrap()).unwrap();
+    let bounds = AuditBounds {
+        max_age: Some(Duration::from_secs(60)),
+        max_bytes: None,
+    };
+    let later = crate::clock::wall_now().after(Duration::from_secs(3600));
+    let mut known = WithinBounds::default();
+    let mut removals = 0;
+    while !known.holds(bounds, generation(), later) {
+        let kept = keep_unless_known(&mut known, &store, bounds, later, &mut Uuid::new_v4);
+        removals += u32::from(kept.unwrap().is_some());
+        assert!(removals < 5, "it never ends");
+    }
+    assert!(removals > 0);
+    let left = numbers(&store).len();
+    assert!(left > 3, "{left} rows");
+    // The checkpoint's own row goes for its age, as any other.
+    let much_later = later.after(Duration::from_secs(3600));
+    assert!(!known.holds(bounds, generation(), much_later));
+}
