@@ -2,8 +2,10 @@
 //! snapshot, in a fixed order, and may be read in pages: the key of the last row that was seen is the cursor
 //! for the next.
 
+mod by_component;
 mod racks;
 
+pub use by_component::ByComponent;
 pub use racks::{RackPage, rack, racks};
 
 use crate::clock::WallTime;

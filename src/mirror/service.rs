@@ -369,6 +369,7 @@ impl Service {
             metrics: Arc::clone(&metrics),
             reach: api::reach(options.state_dir),
             blocking: self.blocking,
+            by_component: Arc::default(),
         };
         // What is stored is counted at once: the first cycle may take long.
         self.spawn(move || metrics.count(&store));

@@ -11,13 +11,15 @@ mod respond;
 
 use super::cycle_snapshot::CycleSnapshot;
 use super::metrics::Metrics;
+use super::query::ByComponent;
 use super::status::Status;
+use super::{InventoryError, Snapshot, generation};
 use crate::blocking::Blocking;
 use crate::telemetry::control;
 use crate::web::{WebName, WebServer};
 use respond::MirrorApp;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the page is called.
 pub(super) const NAME: WebName = WebName {
@@ -34,6 +36,25 @@ pub(super) struct Questions {
     /// What a command needs to reach this service: nothing, or ` --state-dir DIR`.
     pub(super) reach: String,
     pub(super) blocking: Blocking,
+    /// What the tables have no index for, of the commit that was asked about last.
+    pub(super) by_component: Arc<Mutex<Option<Arc<ByComponent>>>>,
+}
+
+impl Questions {
+    /// BMCs and drift rows by component: read once a commit, and not for every question.
+    fn by_component(&self, snapshot: &Snapshot) -> Result<Arc<ByComponent>, InventoryError> {
+        let known = self.by_component.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        let generation = generation(snapshot)?;
+        if let Some(found) = known.as_ref().filter(|of| of.generation() == generation) {
+            return Ok(found.clone());
+        }
+        // What is of no use any more goes before the next takes as much.
+        *known = None;
+        let read = Arc::new(ByComponent::read(snapshot)?);
+        *known = Some(read.clone());
+        Ok(read)
+    }
 }
 
 /// Answers until it is dropped.

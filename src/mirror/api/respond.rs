@@ -83,10 +83,14 @@ fn make(
 ) -> Result<Option<Value>, InventoryError> {
     Ok(Some(match call {
         MirrorCall::Racks { after, limit } => {
-            let page = query::racks(snapshot, *after, *limit)?;
+            let by_component = questions.by_component(snapshot)?;
+            let page = query::racks(snapshot, &by_component, *after, *limit)?;
             json!({ "racks": page.racks, "next": page.next })
         }
-        MirrorCall::Rack { name } => return query::rack(snapshot, name),
+        MirrorCall::Rack { name } => {
+            let by_component = questions.by_component(snapshot)?;
+            return query::rack(snapshot, &by_component, name);
+        }
         MirrorCall::Drift { filter, after } => {
             let rows = query::drifts_by_age(snapshot, filter, after.as_ref())?;
             let last = rows.last().filter(|_| filter.limit == Some(rows.len()));

@@ -1,10 +1,11 @@
 //! Racks with what is in them and how that differs from what was observed.
 
-use crate::inventory::{ComponentType, Drift, Rack, Row};
-use crate::mirror::table::{Fault, InventoryError, View};
+use super::by_component::ByComponent;
+use crate::inventory::{ComponentType, Rack, Row};
+use crate::mirror::table::{Fault, InventoryError};
 use crate::store::Snapshot;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Most components that are shown of a rack: a real one has a tenth of it.
@@ -18,9 +19,10 @@ pub struct RackPage {
     pub next: Option<Uuid>,
 }
 
-/// At most `limit` live racks behind the one with the id `after`, by id.
+/// At most `limit` live racks behind the one with the id `after`, by id. `by_component` is of the same commit.
 pub fn racks(
     snapshot: &Snapshot,
+    by_component: &ByComponent,
     after: Option<Uuid>,
     limit: usize,
 ) -> Result<RackPage, InventoryError> {
@@ -34,12 +36,11 @@ pub fn racks(
             }
             !has_more
         })?;
-        let drifts = drifts_by_component(tables)?;
         let next = found.last().filter(|_| has_more).map(|rack| rack.id);
         let racks = found.into_iter();
         let racks = racks.map(|rack| {
             let components = tables.components_of_rack(rack.id)?;
-            Ok(summary(rack, &components, &drifts))
+            Ok(summary(rack, &components, by_component))
         });
         let racks = racks.collect::<Result<_, Fault>>()?;
         Ok(RackPage { racks, next })
@@ -47,7 +48,12 @@ pub fn racks(
 }
 
 /// A rack by its id or Core's name of it, with its components, their BMCs and their drift rows. `None`: there is none.
-pub fn rack(snapshot: &Snapshot, name: &str) -> Result<Option<Value>, InventoryError> {
+/// `by_component` is of the same commit.
+pub fn rack(
+    snapshot: &Snapshot,
+    by_component: &ByComponent,
+    name: &str,
+) -> Result<Option<Value>, InventoryError> {
     snapshot.view(|tables| {
         let by_id = match name.parse() {
             Ok(id) => tables.rack(id)?,
@@ -59,21 +65,18 @@ pub fn rack(snapshot: &Snapshot, name: &str) -> Result<Option<Value>, InventoryE
         };
         let Some(rack) = rack else { return Ok(None) };
         let keys = tables.components_of_rack(rack.id)?;
-        let drifts = drifts_by_component(tables)?;
-        let mut shown = summary(rack, &keys, &drifts);
+        let mut shown = summary(rack, &keys, by_component);
         let mut components = Vec::new();
-        let ids = keys.iter().take(MOST_COMPONENTS).map(|(_, id)| *id);
-        let mut bmcs = tables.bmcs_of(&ids.collect())?;
         for (kind, id) in keys.iter().take(MOST_COMPONENTS) {
             let Some(component) = tables.component(*kind, *id)? else {
                 continue;
             };
             let mut columns = Row::Component(Box::new(component)).columns();
-            let bmcs = bmcs.remove(id).unwrap_or_default().into_iter();
+            let bmcs = by_component.bmcs(*id, tables)?.into_iter();
             let bmcs = bmcs.map(|bmc| Row::Bmc(Box::new(bmc)).columns());
             columns.insert("bmcs".into(), bmcs.collect::<Vec<_>>().into());
-            let drifts = drifts.get(id).into_iter().flatten();
-            let drifts = drifts.map(|drift| Row::Drift(Box::new(drift.clone())).columns());
+            let drifts = by_component.drifts(*id, tables)?.into_iter();
+            let drifts = drifts.map(|drift| Row::Drift(Box::new(drift)).columns());
             columns.insert("drift".into(), drifts.collect::<Vec<_>>().into());
             components.push(Value::Object(columns));
         }
@@ -83,31 +86,17 @@ pub fn rack(snapshot: &Snapshot, name: &str) -> Result<Option<Value>, InventoryE
     })
 }
 
-fn summary(
-    rack: Rack,
-    components: &[(ComponentType, Uuid)],
-    drifts: &HashMap<Uuid, Vec<Drift>>,
-) -> Value {
+fn summary(rack: Rack, components: &[(ComponentType, Uuid)], by_component: &ByComponent) -> Value {
     let mut by_type: BTreeMap<&str, u32> = BTreeMap::new();
     let mut by_drift: BTreeMap<&str, u32> = BTreeMap::new();
     for (kind, id) in components {
         *by_type.entry(kind.name()).or_default() += 1;
-        for drift in drifts.get(id).into_iter().flatten() {
-            *by_drift.entry(drift.drift_type.name()).or_default() += 1;
+        for drift_type in by_component.drift_types(*id) {
+            *by_drift.entry(drift_type.name()).or_default() += 1;
         }
     }
     let mut columns: Map<String, Value> = Row::Rack(Box::new(rack)).columns();
     columns.insert("count".into(), json!(by_type));
     columns.insert("drift".into(), json!(by_drift));
     Value::Object(columns)
-}
-
-fn drifts_by_component(tables: &View) -> Result<HashMap<Uuid, Vec<Drift>>, Fault> {
-    let mut by_component: HashMap<Uuid, Vec<Drift>> = HashMap::new();
-    for drift in tables.drifts()? {
-        if let Some(id) = drift.component_id {
-            by_component.entry(id).or_default().push(drift);
-        }
-    }
-    Ok(by_component)
 }

@@ -3,12 +3,11 @@
 use super::audit::{AuditRow, AuditRun};
 use super::index::Index;
 use super::{Fault, Inventory, row};
-use crate::inventory::{Bmc, Component, ComponentType, Rack};
+use crate::inventory::{Bmc, Component, ComponentType, Drift, Mac, Rack};
 use crate::store::TxError;
 use crate::store::access::Access;
 use crate::store::codec::{Row as Stored, decode};
 use redb::ReadableTable;
-use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use uuid::Uuid;
 
@@ -71,20 +70,30 @@ impl<A: Access> Inventory<A> {
         Ok(found)
     }
 
-    /// The BMCs of these components, each component's by address. Reads every BMC there is: no index leads from
-    /// a component to its BMCs.
-    pub(crate) fn bmcs_of(
-        &self,
-        components: &HashSet<Uuid>,
-    ) -> Result<HashMap<Uuid, Vec<Bmc>>, Fault> {
-        let mut found: HashMap<Uuid, Vec<Bmc>> = HashMap::new();
+    /// A BMC by its address.
+    pub(crate) fn bmc(&self, mac: Mac) -> Result<Option<Bmc>, Fault> {
+        get(&self.bmc, &mac.bytes())
+    }
+
+    /// A drift row by its id.
+    pub(crate) fn drift(&self, id: Uuid) -> Result<Option<Drift>, Fault> {
+        get(&self.drift, id.as_bytes())
+    }
+
+    /// Gives every BMC, by address.
+    pub(crate) fn each_bmc(&self, mut each: impl FnMut(Bmc)) -> Result<(), Fault> {
         for entry in self.bmc.iter()? {
-            let bmc: Bmc = row(entry?)?;
-            if components.contains(&bmc.component_id) {
-                found.entry(bmc.component_id).or_default().push(bmc);
-            }
+            each(row(entry?)?);
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Gives every drift row, by id.
+    pub(crate) fn each_drift(&self, mut each: impl FnMut(Drift)) -> Result<(), Fault> {
+        for entry in self.drift.iter()? {
+            each(row(entry?)?);
+        }
+        Ok(())
     }
 
     /// Gives every audit row before the number `before` with its number and run, newest first, until `each`
