@@ -12,6 +12,7 @@ use crate::inventory::Kind;
 use crate::mirror::diagnostics::Diagnostic;
 use crate::mirror::entry::quick::{JsonCursor, ListElement};
 use crate::mirror::entry::{self, CoreEntry};
+use crate::mirror::progress::Progress;
 use crate::root::open_regular;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -42,6 +43,7 @@ pub struct FileCore {
     site: Site,
     /// Longest list, in bytes.
     list_cap: u64,
+    progress: Progress,
     document: Option<Result<Document, String>>,
 }
 
@@ -80,6 +82,7 @@ impl FileCore {
             place,
             site: Site::new(site),
             list_cap: LIST_CAP,
+            progress: Progress::default(),
             document: None,
         }
     }
@@ -100,7 +103,7 @@ impl FileCore {
     ) -> Pull<()> {
         let document = self
             .document
-            .get_or_insert_with(|| read(&self.place, self.list_cap));
+            .get_or_insert_with(|| read(&self.place, self.list_cap, &self.progress));
         let members = document
             .as_ref()
             .map(|document| (document, document.members()));
@@ -141,6 +144,10 @@ impl Core for FileCore {
 
     fn end(&mut self) {
         self.document = None;
+    }
+
+    fn report_to(&mut self, progress: Progress) {
+        self.progress = progress;
     }
 
     fn expected(&mut self, kind: Kind) -> Pull<CoreEntry> {
@@ -207,7 +214,7 @@ impl Core for FileCore {
     fn fingerprint(&mut self) -> Option<[u8; 32]> {
         let document = self
             .document
-            .get_or_insert_with(|| read(&self.place, self.list_cap));
+            .get_or_insert_with(|| read(&self.place, self.list_cap, &self.progress));
         let body = &document.as_ref().ok()?.body;
         Some(Sha256::digest(body).into())
     }
@@ -274,7 +281,8 @@ impl Document {
     }
 }
 
-fn read(place: &Place, list_cap: u64) -> Result<Document, String> {
+fn read(place: &Place, list_cap: u64, progress: &Progress) -> Result<Document, String> {
+    progress.step("reading Core's document");
     let body = match place {
         Place::File(path) => {
             let cap = FileCore::document_cap(list_cap);
@@ -290,8 +298,9 @@ fn read(place: &Place, list_cap: u64) -> Result<Document, String> {
             }
             body
         }
-        Place::Url(url, exchange, deadline) => fetch(url, exchange.as_ref(), *deadline)?,
+        Place::Url(url, exchange, deadline) => fetch(url, exchange.as_ref(), *deadline, progress)?,
     };
+    progress.page("the document", body.len());
     Ok(Document {
         body,
         members: OnceCell::new(),
@@ -307,7 +316,12 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn fetch(url: &str, exchange: &dyn Exchange, deadline: Duration) -> Result<Vec<u8>, String> {
+fn fetch(
+    url: &str,
+    exchange: &dyn Exchange,
+    deadline: Duration,
+    progress: &Progress,
+) -> Result<Vec<u8>, String> {
     let mut budget = RetryBudget::new(deadline);
     loop {
         let (why, wait) = match exchange.get(url, &[], budget.left()) {
@@ -325,5 +339,6 @@ fn fetch(url: &str, exchange: &dyn Exchange, deadline: Duration) -> Result<Vec<u
         if !budget.wait(exchange, wait) {
             return Err(why);
         }
+        progress.retry("the document");
     }
 }

@@ -1,8 +1,8 @@
 //! Sources of the observed side that not every token may read, and not every site has. Each is asked
 //! for only when a setting says so; a 403 or 412 is a warning, and what the source would have said
-//! stays as it is stored.
+//! stays as it is stored. One that is not complete when the time for all lists is over fails the type.
 
-use super::pages::{List, Pages, Refused};
+use super::pages::{Cause, List, Pages, Refused};
 use crate::inventory::Kind;
 use crate::mirror::core::kinds::names;
 use crate::mirror::core::{Device, Pull, Pulled};
@@ -14,9 +14,9 @@ use std::collections::HashMap;
 
 /// A refusal that is no failure: the warning to give instead.
 fn note(kind: Kind, list: &str, refused: &Refused) -> Option<Diagnostic> {
-    let code = match refused.status? {
-        403 => "source_not_permitted",
-        412 => "source_not_available",
+    let code = match refused.cause {
+        Cause::Status(403) => "source_not_permitted",
+        Cause::Status(412) => "source_not_available",
         _ => return None,
     };
     Some(Diagnostic::new(code, kind, list, refused.why.clone()))
@@ -24,7 +24,11 @@ fn note(kind: Kind, list: &str, refused: &Refused) -> Option<Diagnostic> {
 
 /// Adds the DPUs of each host, with one request per host that names any, if they are `wanted`.
 /// Otherwise, or where that is refused, nothing is said about the DPUs of a host.
-pub(super) fn add_dpus(pages: &mut Pages, pulled: &mut Pulled<Device>, wanted: bool) {
+pub(super) fn add_dpus(
+    pages: &mut Pages,
+    pulled: &mut Pulled<Device>,
+    wanted: bool,
+) -> Result<(), Refused> {
     let mut dpus = Vec::new();
     let mut ask = wanted;
     for host in &mut pulled.entries {
@@ -47,6 +51,7 @@ pub(super) fn add_dpus(pages: &mut Pages, pulled: &mut Pulled<Device>, wanted: b
                 dpus.append(&mut list.entries);
             }
             Ok(list) => pulled.warnings.extend(list.warnings),
+            Err(refused) if refused.cause == Cause::OutOfTime => return Err(refused),
             Err(refused) => {
                 let report = note(Kind::Compute, "machine/*/dpu", &refused);
                 // Who may not ask for one host's DPUs may not ask for any.
@@ -59,6 +64,7 @@ pub(super) fn add_dpus(pages: &mut Pages, pulled: &mut Pulled<Device>, wanted: b
         }
     }
     pulled.entries.append(&mut dpus);
+    Ok(())
 }
 
 /// One explored endpoint: the part that says whether a machine runs.
@@ -83,7 +89,7 @@ struct System {
 }
 
 /// Adds the power state that Core's site explorer saw last.
-pub(super) fn add_endpoints(pages: &mut Pages, pulled: &mut Pulled<Device>) {
+pub(super) fn add_endpoints(pages: &mut Pages, pulled: &mut Pulled<Device>) -> Result<(), Refused> {
     let name = "site-explorer/endpoint";
     let list = pages.read(&List {
         kind: Kind::Compute,
@@ -93,7 +99,7 @@ pub(super) fn add_endpoints(pages: &mut Pages, pulled: &mut Pulled<Device>) {
     });
     let endpoints = match list {
         Ok(list) => list.entries,
-        Err(refused) => return not_read(pulled, Kind::Compute, name, &refused),
+        Err(refused) => return not_read(pulled, Kind::Compute, name, refused),
     };
     let states = endpoints.into_iter().filter_map(|endpoint| {
         let report = endpoint.report?;
@@ -101,6 +107,7 @@ pub(super) fn add_endpoints(pages: &mut Pages, pulled: &mut Pulled<Device>) {
         Some((report.machine_id?.0, state))
     });
     set_power_states(pulled, &states.collect());
+    Ok(())
 }
 
 fn set_power_states(pulled: &mut Pulled<Device>, states: &HashMap<SmolStr, String>) {
@@ -112,10 +119,19 @@ fn set_power_states(pulled: &mut Pulled<Device>, states: &HashMap<SmolStr, Strin
     }
 }
 
-fn not_read(pulled: &mut Pulled<Device>, kind: Kind, list: &str, refused: &Refused) {
-    let report = note(kind, list, refused);
-    let failed = || Diagnostic::new("optional_source_failed", kind, list, refused.why.clone());
+fn not_read(
+    pulled: &mut Pulled<Device>,
+    kind: Kind,
+    list: &str,
+    refused: Refused,
+) -> Result<(), Refused> {
+    if refused.cause == Cause::OutOfTime {
+        return Err(refused);
+    }
+    let report = note(kind, list, &refused);
+    let failed = || Diagnostic::new("optional_source_failed", kind, list, refused.why);
     pulled.warnings.push(report.unwrap_or_else(failed));
+    Ok(())
 }
 
 /// One tray as Flow keeps it: what was seen at the site is its runtime id, its power state and its
@@ -158,7 +174,7 @@ impl Trays {
     }
 
     /// Adds the power states of machines.
-    pub(super) fn add_power_states(&self, pulled: &mut Pulled<Device>) {
+    pub(super) fn add_power_states(&self, pulled: &mut Pulled<Device>) -> Result<(), Refused> {
         match &self.0 {
             Ok(trays) => {
                 let states = trays.entries.iter().filter_map(|tray| {
@@ -166,8 +182,9 @@ impl Trays {
                     Some((id.0.clone(), tray.power_state.clone()?))
                 });
                 set_power_states(pulled, &states.collect());
+                Ok(())
             }
-            Err(refused) => not_read(pulled, Kind::Compute, "tray", refused),
+            Err(refused) => not_read(pulled, Kind::Compute, "tray", refused.clone()),
         }
     }
 

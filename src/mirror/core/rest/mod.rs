@@ -57,8 +57,8 @@ impl RestCore {
         }
     }
 
-    /// Observed machines. The list holds hosts only, and says which DPUs are in them: unless those
-    /// are asked for, nothing is known of them.
+    /// Observed machines, with what the optional lists add. The list holds hosts only, and says which DPUs
+    /// are in them: unless those are asked for, nothing is known of them.
     fn machines(&mut self) -> Result<Pulled<Device>, Refused> {
         let mut pulled = self.pages.read(&List {
             kind: Kind::Compute,
@@ -73,6 +73,15 @@ impl RestCore {
         pulled.entries.retain(|device| !device.is_missing_on_site());
         for device in &mut pulled.entries {
             device.came_over_rest();
+        }
+        let mut pulled = self.site.keep_own(Kind::Compute, pulled);
+        let observe = self.pages.options().observe;
+        extra::add_dpus(&mut self.pages, &mut pulled, observe.dpus)?;
+        if observe.trays {
+            self.trays().add_power_states(&mut pulled)?;
+        }
+        if observe.endpoints {
+            extra::add_endpoints(&mut self.pages, &mut pulled)?;
         }
         Ok(pulled)
     }
@@ -110,21 +119,7 @@ impl Core for RestCore {
         let observe = self.pages.options().observe;
         match kind {
             other if names(other).tray.is_some() && observe.trays => self.trays().take(other),
-            Kind::Compute => {
-                let pulled = match self.machines() {
-                    Ok(pulled) => pulled,
-                    Err(refused) => return Pull::Failed(refused.why),
-                };
-                let mut pulled = self.site.keep_own(kind, pulled);
-                extra::add_dpus(&mut self.pages, &mut pulled, observe.dpus);
-                if observe.trays {
-                    self.trays().add_power_states(&mut pulled);
-                }
-                if observe.endpoints {
-                    extra::add_endpoints(&mut self.pages, &mut pulled);
-                }
-                Pull::Done(pulled)
-            }
+            Kind::Compute => from_result(self.machines().map_err(|refused| refused.why)),
             _ => Pull::Absent,
         }
     }

@@ -49,16 +49,27 @@ pub(super) struct List<'a, T> {
 }
 
 /// Why there is no list.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refused {
-    /// The last status, if there was an answer.
-    pub(super) status: Option<u16>,
+    pub(super) cause: Cause,
     pub(super) why: String,
+}
+
+/// What kept a list away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The last answer had this status.
+    Status(u16),
+    /// The time for all lists of the cycle was over.
+    OutOfTime,
+    /// There was no answer, or none that could be used.
+    Other,
 }
 
 impl From<String> for Refused {
     fn from(why: String) -> Self {
-        Self { status: None, why }
+        let cause = Cause::Other;
+        Self { cause, why }
     }
 }
 
@@ -120,6 +131,7 @@ impl Pages {
         kind: Kind,
         path: &str,
     ) -> Result<Pulled<T>, Refused> {
+        self.progress.step(format!("asking Core for {path}"));
         let response = self.ask(path, &[])?;
         Ok(decode(kind, &entry::elements(&response.body)?))
     }
@@ -133,6 +145,7 @@ impl Pages {
         let mut headerless = false;
         let mut ids: HashSet<String> = HashSet::new();
         let mut told = clock::now();
+        self.progress.step(format!("asking Core for {}", list.name));
         let mut ended = false;
         for number in 1..=MAX_PAGES {
             let response = self.page(list, number)?;
@@ -172,6 +185,10 @@ impl Pages {
                 ended = true;
                 break;
             }
+            let of = total.map_or_else(String::new, |total| format!(" of {total}"));
+            let name = list.name;
+            let far = format!("reading {name} from Core: {read}{of} entries");
+            self.progress.step(far);
             if clock::now().saturating_duration_since(told) >= PROGRESS {
                 told = clock::now();
                 tracing::info!(list = list.name, read, total, "reading from Core");
@@ -211,7 +228,7 @@ impl Pages {
         let url = self.url(path, query);
         let left = self.until.saturating_duration_since(clock::now());
         if left.is_zero() {
-            return Err(self.out_of_time());
+            return Err(self.out_of_time(path));
         }
         let mut budget = RetryBudget::new(self.options.deadline.min(left));
         let mut fresh_token = false;
@@ -231,7 +248,7 @@ impl Pages {
                 }
                 Ok(response) => {
                     let refused = Refused {
-                        status: Some(response.status),
+                        cause: Cause::Status(response.status),
                         why: self.refusal(&response),
                     };
                     if !passes(response.status) {
@@ -244,7 +261,7 @@ impl Pages {
                     (error.to_string().into(), None)
                 }
                 Err(HttpError::Deadline(_)) if clock::now() >= self.until => {
-                    return Err(self.out_of_time());
+                    return Err(self.out_of_time(path));
                 }
                 Err(error) => return Err(error.to_string().into()),
             };
@@ -256,9 +273,12 @@ impl Pages {
         }
     }
 
-    fn out_of_time(&self) -> Refused {
+    fn out_of_time(&self, path: &str) -> Refused {
         let limit = clock::show_duration(self.options.all_lists);
-        format!("the lists took longer than --core-deadline {limit}").into()
+        Refused {
+            cause: Cause::OutOfTime,
+            why: format!("{path}: the lists took longer than --core-deadline {limit}"),
+        }
     }
 
     /// The token, read from its file unless it is known.
