@@ -4,6 +4,7 @@
 //! deletes were withheld.
 
 mod args;
+mod beside;
 mod read;
 mod settings;
 mod summary;
@@ -205,7 +206,7 @@ fn plan_command(args: &PlanArgs) -> Result<u8, Stop> {
 }
 
 fn plan(config: &Config, out: Option<&Path>, filter: &PlanFilter, json: bool) -> Result<u8, Stop> {
-    let tables = settings::look(config.state_dir())?;
+    let tables = beside::look(config.state_dir())?;
     let store = Store::copy_of(&tables).map_err(Stop::failed)?;
     let mut core = config.core()?;
     let snapshot = PlanSnapshot::take(core.as_mut(), &config.policy);
@@ -271,7 +272,7 @@ fn apply(config: &Config, file: &Path, json: bool) -> Result<u8, Stop> {
 
 fn explain(config: &Config, args: &ExplainArgs) -> Result<u8, Stop> {
     let key = args.key.as_str();
-    let tables = settings::look(config.state_dir())?;
+    let tables = beside::look(config.state_dir())?;
     let store = Store::copy_of(&tables).map_err(Stop::failed)?;
     let mut core = config.core()?;
     let snapshot = PlanSnapshot::take(core.as_mut(), &config.policy);

@@ -38,6 +38,7 @@ pub mod diagnostics;
 pub mod dump;
 pub mod entry;
 pub mod explain;
+mod kept_times;
 pub mod lost;
 mod metrics;
 pub mod observe;

@@ -1,8 +1,10 @@
 //! What a cycle is doing, for those who look on from outside: the watchdog, `afferent status`, metrics.
 
+use crate::clock;
 use crate::telemetry::metrics::Counter;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Progress of the cycles of one mirror; clones are of the same mirror.
 #[derive(Clone, Default)]
@@ -14,14 +16,27 @@ struct Inner {
     pages: Counter,
     bytes: AtomicU64,
     retries: Counter,
-    doing: Mutex<String>,
+    step: Mutex<Step>,
+}
+
+#[derive(Clone, Default)]
+struct Step {
+    doing: String,
+    at: Option<Instant>,
 }
 
 impl Progress {
     /// Another thing is being done.
     pub fn step(&self, doing: impl Into<String>) {
         self.0.steps.fetch_add(1, Ordering::Relaxed);
-        *self.0.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing.into();
+        *self.last() = Step {
+            doing: doing.into(),
+            at: Some(clock::now()),
+        };
+    }
+
+    fn last(&self) -> MutexGuard<'_, Step> {
+        self.0.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A page of `list` arrived.
@@ -45,8 +60,13 @@ impl Progress {
 
     /// What is being done, or was last.
     pub fn doing(&self) -> String {
-        let doing = self.0.doing.lock().unwrap_or_else(PoisonError::into_inner);
-        doing.clone()
+        self.last().doing.clone()
+    }
+
+    /// Time since the last step.
+    pub fn still_for(&self, now: Instant) -> Duration {
+        let at = self.last().at;
+        at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     /// Pages, bytes and retries of all pulls.

@@ -21,6 +21,7 @@ use super::api::{self, Questions};
 use super::core::Core;
 use super::cycle::Gatekeeper;
 use super::cycle_snapshot::{CycleSnapshot, HeldSnapshot};
+use super::kept_times::KeptTimes;
 use super::metrics::{Metrics, Outcome, View};
 use super::policy::Policy;
 use super::progress::Progress;
@@ -42,7 +43,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 /// Longest time that a cycle has to come to its next commit once the service is to stop.
@@ -119,6 +120,8 @@ struct Service {
     approved: Arc<Approved>,
     /// What the API reads, where there is one.
     snapshot: Option<Arc<CycleSnapshot>>,
+    /// What is known of lists after a restart.
+    kept: Option<Arc<KeptTimes>>,
     running: Option<JoinHandle<()>>,
 }
 
@@ -177,6 +180,7 @@ impl Service {
             progress,
             approved: Arc::default(),
             snapshot: None,
+            kept: None,
             running: None,
         }
     }
@@ -187,6 +191,7 @@ impl Service {
         mut signals: Signals,
         owes_reload: bool,
     ) -> std::io::Result<()> {
+        self.remember(options.state_dir);
         let mut answering = JoinSet::new();
         let doorkeeper = match &options.listen {
             Some(listen) => Some(self.open_api(listen, &options, &mut answering).await?),
@@ -211,6 +216,17 @@ impl Service {
         answering.shutdown().await;
         tracing::info!("mirror stopped");
         ended
+    }
+
+    /// Takes up what was known before a restart.
+    fn remember(&mut self, state_dir: &Path) {
+        let mirror = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = generation_of(&mirror);
+        drop(mirror);
+        let kept = KeptTimes::new(state_dir);
+        self.status.set_complete(kept.read(generation.unwrap_or(0)));
+        self.status.set_generation(generation);
+        self.kept = Some(Arc::new(kept));
     }
 
     /// Cycles until the service is told to stop, or until a task that answers has ended.
@@ -240,8 +256,7 @@ impl Service {
                     }),
                 },
                 _ = beat.tick() => {
-                    let (is_running, steps) = (self.status.is_running(), self.progress.steps());
-                    if watchdog.is_well(clock::now(), is_running, steps) {
+                    if self.is_well(&mut watchdog, clock::now()) {
                         tell_systemd(&[sd_notify::NotifyState::Watchdog]);
                     } else {
                         tracing::error!(doing = self.progress.doing(), "the cycle hangs");
@@ -252,6 +267,11 @@ impl Service {
                 Some(ended) = answering.join_next() => return Err(ended_early(ended)),
             }
         }
+    }
+
+    /// Whether no cycle runs, or the one that runs gets on.
+    fn is_well(&self, watchdog: &mut Watchdog, now: Instant) -> bool {
+        watchdog.is_well(now, self.status.is_running(), self.progress.steps())
     }
 
     /// A cycle that takes longer than the interval is not run twice at once.
@@ -268,7 +288,7 @@ impl Service {
         let approved = Arc::clone(&self.approved);
         let (status, metrics) = (Arc::clone(&self.status), Arc::clone(&self.metrics));
         let clock = self.clock.clone();
-        let snapshot = self.snapshot.clone();
+        let (snapshot, kept) = (self.snapshot.clone(), self.kept.clone());
         let work = move || {
             let mut mirror = mirror.lock().unwrap_or_else(PoisonError::into_inner);
             let mut approval = approved
@@ -279,6 +299,9 @@ impl Service {
             drop(approval);
             let hold = || snapshot.as_ref().map(|snapshot| snapshot.hold());
             cycle(&mut mirror, &clock, &stop, (&status, &metrics), hold);
+            if let (Some(kept), Some(generation)) = (kept, status.generation()) {
+                kept.keep(&status.complete(), generation, clock.now());
+            }
         };
         self.running = Some(self.spawn(work));
     }
@@ -327,13 +350,15 @@ impl Service {
         (new.interval != interval).then_some(new.interval)
     }
 
-    /// Answers `afferent status`, `afferent mirror approve` and `afferent mirror login`. The mirror is of use
-    /// without.
+    /// Answers `afferent status`, `afferent mirror approve` and `login`, and commands that read the file beside the
+    /// service and want the tables of one cycle. The mirror is of use without.
     fn answer(&self, state_dir: &Path, doorkeeper: Option<Doorkeeper>, tasks: &mut JoinSet<()>) {
         let (status, approved) = (Arc::clone(&self.status), Arc::clone(&self.approved));
+        let of = std::fs::canonicalize(state_dir).unwrap_or_default();
         let answer = move |words: &[&str], user: Option<u32>| match words {
             ["approve", kind, deletes] => approved.give(status.approve(kind, deletes, user)),
             ["login"] => login(doorkeeper.as_ref(), user),
+            ["commit"] => json!({ "state_dir": of, "generation": status.generation() }),
             _ => status.show(),
         };
         match Control::bind(state_dir) {
@@ -413,8 +438,10 @@ fn cycle<'a>(
 ) {
     let began = clock::now();
     let held = hold();
+    status.set_generation(generation_of(mirror));
     status.begin(clock.now());
     let done = catch_unwind(AssertUnwindSafe(|| mirror.cycle(stop)));
+    status.set_generation(generation_of(mirror));
     // Whoever is told that the cycle has ended reads what it wrote.
     drop(held);
     let summary = done.map_err(|panic| {
@@ -440,6 +467,11 @@ fn cycle<'a>(
     status.end(clock.now(), summary);
     let took = clock::now().saturating_duration_since(began);
     metrics.note(outcome, took, &mirror.store);
+}
+
+/// Commits the store has seen, if that can be told.
+fn generation_of(mirror: &Mirror) -> Option<u64> {
+    super::generation(&mirror.store.snapshot().ok()?).ok()
 }
 
 /// Nobody could ask the service any more: the process ends, and whoever started it starts it again.

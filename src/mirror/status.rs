@@ -2,14 +2,20 @@
 
 use super::approval::Approval;
 use super::diagnostics::{Diagnostic, Summary, Withheld};
+use super::kept_times::CompleteTimes;
 use super::progress::Progress;
-use crate::clock::WallTime;
+use crate::clock::{self, WallTime};
 use crate::inventory::Kind;
 use crate::telemetry::metrics::Page;
 use crate::web::WebHealth;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A cycle that makes no step for this long stands still, and people are told: more than a request with its
+/// retries takes by default, and than the largest commit.
+const STANDS_STILL: Duration = Duration::from_secs(5 * 60);
 
 /// The state of a running mirror: what it does, and how its last cycle ended.
 pub struct Status {
@@ -25,7 +31,9 @@ struct State {
     began: Option<WallTime>,
     last: Option<Ended>,
     /// When each list was last read whole and written.
-    complete: BTreeMap<String, WallTime>,
+    complete: CompleteTimes,
+    /// Commits the store had seen when no cycle ran: the last time that the tables were those of one cycle.
+    generation: Option<u64>,
     /// The listener of the API, where there is one.
     api: Option<Arc<WebHealth>>,
 }
@@ -65,8 +73,29 @@ impl Status {
         self.state().api = Some(api);
     }
 
+    /// What was known before a restart.
+    pub(super) fn set_complete(&self, complete: CompleteTimes) {
+        self.state().complete = complete;
+    }
+
+    /// When each list was last read whole and written.
+    pub(super) fn complete(&self) -> CompleteTimes {
+        self.state().complete.clone()
+    }
+
+    /// The tables are those of one cycle, after as many commits.
+    pub(super) fn set_generation(&self, generation: Option<u64>) {
+        self.state().generation = generation;
+    }
+
+    /// Commits the store had seen when the last cycle ended, also while the next one writes.
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.state().generation
+    }
+
     /// A cycle began.
     pub fn begin(&self, at: WallTime) {
+        self.progress.step("beginning");
         self.state().began = Some(at);
     }
 
@@ -88,8 +117,20 @@ impl Status {
 
     /// The object that answers a question for the status.
     pub(super) fn show(&self) -> Value {
+        self.show_at(clock::now())
+    }
+
+    fn show_at(&self, now: Instant) -> Value {
+        let stale = self.stale();
         let state = self.state();
         let mut reasons = reasons(state.last.as_ref());
+        let still = self.progress.still_for(now);
+        if state.began.is_some() && still > STANDS_STILL {
+            let (still, doing) = (clock::show_duration(still), self.progress.doing());
+            reasons.push(format!(
+                "the cycle that runs has got no further for {still}: {doing}"
+            ));
+        }
         reasons.extend(state.api.iter().flat_map(|api| api.trouble()));
         let complete: BTreeMap<&String, String> = state
             .complete
@@ -107,8 +148,10 @@ impl Status {
             "running": state.began.map(|began| json!({
                 "began_at": began.to_string(),
                 "doing": self.progress.doing(),
+                "no_step_for_s": still.as_secs(),
             })),
             "last_complete": complete,
+            "stale": stale,
             "last_cycle": state.last.as_ref().map(|ended| {
                 let summary = ended.summary.as_ref().ok();
                 json!({
@@ -132,6 +175,21 @@ impl Status {
             answer["types"][kind] = counters;
         }
         answer
+    }
+
+    /// Lists that the last cycle did not read whole and write: since when they are stale, and why.
+    fn stale(&self) -> BTreeMap<String, Value> {
+        let pulls = self.pulls();
+        let stale = pulls.as_array().into_iter().flatten();
+        let stale = stale.filter(|pull| pull["state"] == "failed" || pull["state"] == "in part");
+        let named = stale.filter_map(|pull| {
+            let list = format!("{} {}", pull["type"].as_str()?, pull["list"].as_str()?);
+            Some((
+                list,
+                json!({"complete_at": pull["complete_at"], "why": pull["why"]}),
+            ))
+        });
+        named.collect()
     }
 
     /// How each list was last read: of a type what is expected, then what is observed.
@@ -259,9 +317,18 @@ fn panicked(panic: &str) -> String {
 }
 
 fn say(report: &Diagnostic) -> String {
-    match &report.kind {
-        Some(kind) => format!("{kind} {}: {}", report.key, report.message),
-        None => report.message.clone(),
+    let (kind, message) = match &report.kind {
+        Some(kind) => (kind, &report.message),
+        None => return report.message.clone(),
+    };
+    match (report.code.strip_prefix("pull_failed:"), &*report.key) {
+        (Some(list), "") if list.starts_with("drift:") => {
+            format!("{kind}: what is observed was not read: {message}")
+        }
+        (Some(_), "") => format!("{kind}: what is expected was not read: {message}"),
+        (Some(_), list) => format!("{kind}: {list} was not read: {message}"),
+        (None, "") => format!("{kind}: {message}"),
+        (None, key) => format!("{kind} {key}: {message}"),
     }
 }
 
@@ -347,6 +414,32 @@ mod tests {
                 "Compute: 40 deletes are withheld; if that is right: afferent mirror approve Compute 40"
             ])
         );
+        // Which list, and what happened.
+        let mut unread = Summary::new("r1".into());
+        for (code, key) in [
+            ("pull_failed:Compute", ""),
+            ("pull_failed:drift:Compute", ""),
+            ("tx_failed:Compute", "MC-1"),
+        ] {
+            let error = Diagnostic::new(code, Kind::Compute, key, "no answer");
+            unread.errors.push(error);
+        }
+        status.begin(at(2));
+        status.end(at(2), Ok(unread));
+        assert_eq!(
+            reasons(&status),
+            json!([
+                "Compute: what is expected was not read: no answer",
+                "Compute: what is observed was not read: no answer",
+                "Compute MC-1: no answer",
+            ])
+        );
+        let stale = &status.show()["stale"];
+        let expected = json!({"complete_at": null, "why": "no answer"});
+        assert_eq!(
+            (&stale["Compute expected"], &stale["Compute observed"]),
+            (&expected, &expected)
+        );
         let good = Summary {
             complete: vec!["Compute".into()],
             ..Summary::new("r2".into())
@@ -356,8 +449,34 @@ mod tests {
         let answer = status.show();
         assert_eq!(answer["reasons"], json!([]));
         assert_eq!(answer["state"], "ok");
-        assert_eq!(answer["cycles"], 2);
+        assert_eq!(answer["cycles"], 3);
+        assert_eq!(answer["stale"], json!({}));
         assert_eq!(answer["last_cycle"]["run"], "r2");
         assert_eq!(answer["types"]["Compute"], json!({"pulled": 0}));
+    }
+
+    /// The loss: a pull that hangs while the state is ok and the rows are those of yesterday.
+    #[test]
+    fn a_cycle_that_stands_still_is_a_reason_with_what_it_waits_for() {
+        let progress = Progress::default();
+        let status = Status::new("https://core".into(), progress.clone());
+        let good = Summary::new("r1".into());
+        status.begin(WallTime::from_unix_ms(0));
+        status.end(WallTime::from_unix_ms(1), Ok(good));
+        status.begin(WallTime::from_unix_ms(2));
+        progress.step("asking Core for expected-machine");
+        let later = |by: u64| status.show_at(clock::now() + Duration::from_secs(by));
+        assert_eq!(later(290)["state"], "ok");
+        let answer = later(400);
+        assert_eq!(answer["state"], "degraded");
+        let reason = answer["reasons"][0].as_str().unwrap();
+        assert!(
+            reason.contains("asking Core for expected-machine"),
+            "{reason}"
+        );
+        let still = answer["running"]["no_step_for_s"].as_u64().unwrap();
+        assert!((399..=400).contains(&still), "{still}");
+        status.end(WallTime::from_unix_ms(3), Ok(Summary::new("r2".into())));
+        assert_eq!(later(4000)["state"], "ok");
     }
 }

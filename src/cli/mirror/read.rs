@@ -1,7 +1,8 @@
 //! Commands that need the tables only.
 
 use super::args::SETTINGS;
-use super::settings::{look, open_store};
+use super::beside::{ask, look};
+use super::settings::open_store;
 use super::{DONE, FAILED, Stop, USAGE, complain, print_while_read, print_with};
 use crate::cli::native;
 use crate::cli::options::{ConfigError, Settings, settings};
@@ -9,7 +10,6 @@ use crate::clock;
 use crate::mirror::policy::Profile;
 use crate::mirror::query::{self, AuditFilter, AuditView, DriftFilter};
 use crate::mirror::{self, dump::LoadError, lost};
-use crate::telemetry::control;
 use crate::visible::visible;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -210,22 +210,10 @@ pub(super) fn begin_anew(args: &BeginAnewArgs) -> Result<u8, Stop> {
     }))
 }
 
-/// The service may be one of systemd, whose socket is in a directory of its own.
-const RUNTIME: &str = "/run/afferent/mirror";
-
 /// What the running service answers to these words; `otherwise` says what to do where none runs.
 fn ask_service(state_dir: &Path, words: &str, otherwise: &str) -> Result<Value, Stop> {
-    let own = control::socket_of(state_dir);
-    let socket = match own.exists() {
-        true => own,
-        false => PathBuf::from(RUNTIME).join(control::SOCKET),
-    };
-    let answer = control::ask(&socket, words).map_err(|error| {
-        let socket = socket.display();
-        Stop::failed(format!(
-            "{socket}: no service answers: {error}; {otherwise}"
-        ))
-    })?;
+    let answer = ask(state_dir, words);
+    let answer = answer.map_err(|why| Stop::failed(format!("{why}; {otherwise}")))?;
     match answer["error"].as_str() {
         Some(why) => Err(Stop::failed(why)),
         None => Ok(answer),

@@ -9,7 +9,7 @@ use crate::mirror::core::{Core, FileCore, MixedCore, Observe, RestCore, RestOpti
 use crate::mirror::policy::{Policy, Profile};
 use crate::mirror::retention::AuditBounds;
 use crate::mirror::run::Gate;
-use crate::mirror::{InventoryError, Snapshot, Store, StoreError, lost, open_and_prune};
+use crate::mirror::{Store, StoreError, lost, open_and_prune};
 use crate::store::Limits;
 use crate::telemetry::{scrape, support};
 use crate::web::WebListen;
@@ -229,14 +229,6 @@ fn not_empty(text: String) -> Result<String, String> {
 /// What the gate says.
 pub(super) fn gate(policy: &Policy) -> Gate {
     Gate::read(std::env::var(GATE).ok().as_deref(), policy.profile)
-}
-
-/// What `mirror.redb` in `state_dir` holds, whether the service runs or not.
-pub(super) fn look(state_dir: &Path) -> Result<Snapshot, Stop> {
-    crate::mirror::look(state_dir).map_err(|error| match error {
-        InventoryError::Store(error) => not_opened(&error),
-        other => Stop::failed(other),
-    })
 }
 
 /// Opens `mirror.redb` in `state_dir`.
