@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const SITE: &str = "5a1e0000-0000-4000-8000-000000000001";
-const MACHINES: usize = 251;
-const OBSERVED: usize = 20;
+pub(crate) const SITE: &str = "5a1e0000-0000-4000-8000-000000000001";
+pub(crate) const MACHINES: usize = 251;
+pub(crate) const OBSERVED: usize = 20;
 /// The observed machine in the wrong slot, and the one whose board was changed.
 const MISPLACED: usize = 18;
 const OTHER_BOARD: usize = 9;
 
 /// Versions of the interface.
 #[derive(Clone, Copy, PartialEq)]
-enum Version {
+pub(crate) enum Version {
     /// 1.5.0: expected rows have a firmware version; machines have neither places nor DPU ids.
     V1,
     /// 2.0.0.
@@ -25,7 +25,7 @@ enum Version {
 
 /// What the server does, beside answering.
 #[derive(Clone, Copy, PartialEq)]
-enum May {
+pub(crate) enum May {
     /// Everything.
     All,
     /// Read the lists of a viewer only.
@@ -136,7 +136,7 @@ fn machines(request: &Request, version: Version, minute: u32) -> Vec<Value> {
     machines
 }
 
-fn answer(request: &Request, version: Version, may: May, minute: u32) -> Answer {
+pub(crate) fn answer(request: &Request, version: Version, may: May, minute: u32) -> Answer {
     let path = request.path.split("/nico/").nth(1).unwrap_or_default();
     if request.query.get("siteId").is_none_or(|site| site != SITE) {
         let said = json!({"source": "nico", "message": "Failed to retrieve Site due to DB error", "data": null});
@@ -230,7 +230,7 @@ impl Site {
     }
 }
 
-fn run(mirror: &Mirror, core: &CoreServer, profile: &str, more: &[&str]) -> Ran {
+pub(crate) fn run(mirror: &Mirror, core: &CoreServer, profile: &str, more: &[&str]) -> Ran {
     let mut arguments = vec!["--org", "o", "--site-id", SITE, "--profile", profile];
     arguments.extend(more);
     mirror.run_from(&core.url, &arguments)
