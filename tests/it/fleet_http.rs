@@ -1,9 +1,12 @@
 //! The fleet API of a real sensor over TCP: who may ask, what is answered, and what is bounded.
 
 use crate::support::eventually;
-use crate::support::fleet_rig::{FleetRig, TOKEN, bearer, write_token};
+use crate::support::fleet_rig::FleetRig;
 use crate::support::program::{Program, status};
-use crate::support::web::{Web, assert_guarded, assert_page_files, login_address, session};
+use crate::support::web::{
+    TOKEN, Web, assert_data, assert_login_works_once, assert_needs_login, assert_page_files,
+    assert_refused, bearer, session, write_token,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -22,40 +25,17 @@ const DATA: [&str; 6] = [
 fn data_is_for_those_who_log_in_at_a_name_of_this_server() {
     let rig = FleetRig::on_tcp(1);
     let web = &rig.web;
-    for target in DATA.into_iter().chain([
+    assert_needs_login("fleet", web, &DATA);
+    let others = [
         "/v1/changes/stream",
         "/v1/guests/unknown",
         "/nowhere",
         "/v1/packages",
-    ]) {
-        for wrong in [
-            "",
-            &bearer("x"),
-            &bearer(""),
-            "Authorization: Basic eDp5\r\n",
-            "Cookie: afferent_fleet_00000000=1\r\n",
-        ] {
-            let answer = web.get(target, wrong);
-            assert_eq!(answer.code, 401, "{target}: {answer:?}");
-            assert!(
-                answer.json()["error"]
-                    .as_str()
-                    .unwrap()
-                    .contains("fleet login")
-            );
-        }
-    }
+    ];
+    assert_needs_login("fleet", web, &others);
     let browser = session(web, &rig.state());
     for target in DATA {
-        for allowed in [&bearer(TOKEN), &browser] {
-            let answer = web.get(target, allowed);
-            assert_eq!(answer.code, 200, "{target}: {answer:?}");
-            assert_eq!(answer.header("cache-control"), Some("no-store"));
-            assert_eq!(answer.header("content-type"), Some("application/json"));
-            let head = web.ask("HEAD", target, allowed);
-            assert_eq!((head.code, head.body.as_str()), (200, ""), "{target}");
-        }
-        assert_guarded(web, target, &browser);
+        assert_data(web, target, &browser);
     }
     let absolute = web.get("http://evil.example/v1/guests", &browser);
     assert_eq!(absolute.code, 421);
@@ -80,24 +60,7 @@ fn files_of_the_page_are_for_everybody_and_load_nothing_from_elsewhere() {
 #[test]
 fn a_login_address_works_once() {
     let rig = FleetRig::on_tcp(1);
-    let (server, target) = login_address(&rig.state());
-    let Web::Tcp(port) = rig.web else {
-        unreachable!()
-    };
-    assert_eq!(server, format!("http://127.0.0.1:{port}"));
-    // A program that looks at the address first does not use it up.
-    assert_eq!(rig.web.ask("HEAD", &target, "").code, 200);
-    let first = rig.web.get(&target, "");
-    assert_eq!((first.code, first.header("location")), (303, Some("/")));
-    let cookie = first.header("set-cookie").unwrap();
-    assert!(
-        cookie.contains("; HttpOnly") && cookie.contains("; SameSite=Strict"),
-        "{cookie}"
-    );
-    assert!(!cookie.contains("Secure"), "no browser would keep it");
-    assert!(!cookie.contains(target.split_once('=').unwrap().1));
-    let second = rig.web.get(&target, "");
-    assert_eq!((second.code, second.header("set-cookie")), (401, None));
+    assert_login_works_once("fleet", &rig.web, &rig.state());
     let (text, code) = rig.cli(&["fleet", "login", "--json"]);
     let answer: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, &answer["expires_in_s"]), (0, &json!(300)));
@@ -217,55 +180,32 @@ fn answers_are_those_of_the_commands_also_in_pages() {
     let all = without(changes["changes"].clone());
     assert_eq!(all, without(json!(lines)));
 
-    for (target, key) in [
-        ("/v1/guests?limit=2", "vm"),
-        ("/v1/packages?name=bash-5.1-1&limit=2", "vm"),
-    ] {
-        let (mut cursor, mut seen, mut pages) = (String::new(), Vec::new(), 0);
-        loop {
-            let page = rig.data(&format!("{target}{cursor}"));
-            let guests = page["guests"].as_array().unwrap().clone();
-            assert!(guests.len() <= 2);
-            seen.extend(guests.into_iter().map(|guest| guest[key].clone()));
-            pages += 1;
-            match page["next"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => break,
-            }
-        }
+    for target in ["/v1/guests?limit=2", "/v1/packages?name=bash-5.1-1&limit=2"] {
+        let (rows, pages) = rig.web.pages(target, "guests");
+        let seen: Vec<&Value> = rows.iter().map(|guest| &guest["vm"]).collect();
         assert_eq!(
             (json!(seen), pages),
             (json!(["g0", "g1", "g2", "g3", "g4"]), 3),
             "{target}"
         );
     }
-    let (mut after, mut seen) = (String::new(), Vec::new());
-    loop {
-        let page = rig.data(&format!("/v1/changes?limit=1{after}"));
-        seen.extend(page["changes"].as_array().unwrap().clone());
-        if page["more"] == false {
-            break;
-        }
-        after = format!("&cursor={}", page["next"]);
-    }
-    assert_eq!(without(json!(seen)), all);
+    let (rows, pages) = rig.web.pages("/v1/changes?limit=1", "changes");
+    assert_eq!((without(json!(rows)), pages), (all, 3));
 
-    for (target, code, said) in [
-        ("/v1/guests/g9", 404, "no report of a guest"),
-        ("/v1/guests/g0?at=1999-01-01T00:00:00Z", 400, "reach"),
-        ("/v1/guests?limit=x", 400, "limit"),
-        ("/v1/packages?name=a&op=lt", 400, "belong together"),
-        (
-            "/v1/changes?since=yesterday",
-            400,
-            "neither a time nor a duration",
-        ),
-    ] {
-        let answer = rig.web.get(target, &bearer(TOKEN));
-        assert_eq!(answer.code, code, "{target}: {answer:?}");
-        let error = answer.json()["error"].as_str().unwrap().to_owned();
-        assert!(error.contains(said) || code == 400, "{target}: {error}");
-    }
+    assert_refused(
+        &rig.web,
+        &[
+            ("/v1/guests/g9", 404, "no report of a guest"),
+            ("/v1/guests/g0?at=1999-01-01T00:00:00Z", 400, "first report"),
+            ("/v1/guests?limit=x", 400, "limit"),
+            ("/v1/packages?name=a&op=lt", 400, "belong together"),
+            (
+                "/v1/changes?since=yesterday",
+                400,
+                "neither a time nor a duration",
+            ),
+        ],
+    );
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use crate::support::authority::Authority;
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
-use crate::support::fleet_rig::{FleetRig, TOKEN, bearer};
+use crate::support::fleet_rig::FleetRig;
 use crate::support::https::Https;
 use crate::support::program::{Program, free_port};
-use crate::support::web::{Web, login_address, session};
+use crate::support::web::{TOKEN, Web, bearer, login_address, session};
 use rcgen::CertificateParams;
 use serde_json::json;
 use std::fs;

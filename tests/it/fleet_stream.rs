@@ -1,8 +1,8 @@
 //! The fleet API of a real sensor while guests change: the stream over reconnections, pages, and every parameter.
 
 use crate::support::eventually;
-use crate::support::fleet_rig::{FleetRig, TOKEN, bearer};
-use crate::support::web::session;
+use crate::support::fleet_rig::FleetRig;
+use crate::support::web::{TOKEN, assert_refused, bearer, session};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -81,16 +81,8 @@ fn pages_give_every_guest_once_while_guests_change() {
         });
         for target in ["/v1/guests?limit=2", "/v1/packages?name=bash-5.1-1&limit=3"] {
             for _ in 0..10 {
-                let (mut cursor, mut seen) = (String::new(), Vec::new());
-                loop {
-                    let page = rig.data(&format!("{target}{cursor}"));
-                    let guests = page["guests"].as_array().unwrap().iter();
-                    seen.extend(guests.map(|guest| guest["vm"].as_str().unwrap().to_owned()));
-                    match page["next"].as_str() {
-                        Some(next) => cursor = format!("&cursor={next}"),
-                        None => break,
-                    }
-                }
+                let (rows, _) = rig.web.pages(target, "guests");
+                let seen: Vec<&str> = rows.iter().map(|it| it["vm"].as_str().unwrap()).collect();
                 let all: Vec<String> = (0..7).map(|n| format!("g{n}")).collect();
                 assert_eq!(seen, all, "{target}");
             }
@@ -129,12 +121,7 @@ fn bad_values(name: &str, schema: &Value) -> Vec<String> {
 fn every_parameter_that_is_wrong_is_answered_with_400_and_a_message_that_names_it() {
     let rig = FleetRig::on_tcp(1);
     let description = rig.data("/openapi.json");
-    let refused = |target: &str, named: &str| {
-        let answer = rig.web.get(target, &bearer(TOKEN));
-        assert_eq!(answer.code, 400, "{target}: {answer:?}");
-        let error = answer.json()["error"].as_str().unwrap().to_owned();
-        assert!(error.contains(named), "{target}: {error}");
-    };
+    let refused = |target: &str, named: &str| assert_refused(&rig.web, &[(target, 400, named)]);
     let mut checked = 0;
     for (path, item) in description["paths"].as_object().unwrap() {
         if !path.starts_with("/v1/") {

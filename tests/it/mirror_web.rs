@@ -1,18 +1,16 @@
 //! The mirror's API over HTTP, of a real service: who may ask, what is answered, and that an answer is of one cycle.
 
 use crate::support::eventually;
-use crate::support::fleet_rig::{TOKEN, bearer, write_token};
-use crate::support::mirror::Mirror;
-use crate::support::program::{Program, free_port};
+use crate::support::mirror_rig::{MirrorRig, RACKS, document, start};
+use crate::support::program::Program;
 use crate::support::web::{
-    Web, WebAnswer, assert_guarded, assert_page_files, login_address_of, session_of,
+    TOKEN, Web, assert_data, assert_login_works_once, assert_needs_login, assert_page_files,
+    assert_refused, bearer, session_of,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-const RACKS: usize = 20;
 
 const DATA: [&str; 6] = [
     "/v1/racks",
@@ -23,144 +21,16 @@ const DATA: [&str; 6] = [
     "/v1/status",
 ];
 
-/// Machines in racks whose names all say which version of the document they are from. One is observed in another
-/// slot, most are not observed at all, and one device is expected nowhere.
-fn document(version: usize, machines: usize) -> Value {
-    let label = |key: &str, value: &str| json!({"key": key, "value": value});
-    let rack = |n: usize| {
-        json!({"rack_id": format!("r{n}"), "metadata": {"name": format!("v{version}-r{n}"), "labels": [
-            label("chassis.manufacturer", "Q"), label("chassis.serial-number", &format!("RK-{n}"))]}})
-    };
-    let machine = |n: usize| {
-        json!({"bmc_mac_address": format!("02:00:5e:71:{:02x}:{:02x}", n >> 8, n & 255), "chassis_serial_number": format!("MC-{n}"),
-               "rack_id": format!("r{}", n % RACKS), "metadata": {"name": format!("v{version}-{n}"), "labels": [
-                   label("manufacturer", "Foxwell"), label("slot_id", &(n / RACKS + 1).to_string()), label("tray_idx", "0")]}})
-    };
-    json!({"expected_racks": (0..RACKS).map(rack).collect::<Vec<_>>(),
-           "expected_machines": (0..machines).map(machine).collect::<Vec<_>>(),
-           "actual_machines": [
-               {"id": "m-0", "chassis_serial": "MC-0", "placementInRack": {"slotNumber": 15, "trayIndex": 0}},
-               {"id": "m-1", "chassis_serial": "MC-1", "placementInRack": {"slotNumber": 1, "trayIndex": 0}},
-               {"id": "m-x", "chassis_serial": "MC-x"}]})
-}
-
-struct MirrorRig {
-    mirror: Mirror,
-    service: Program,
-    web: Web,
-    core: String,
-}
-
-impl MirrorRig {
-    fn new(machines: usize) -> Self {
-        let mirror = Mirror::new();
-        let core = format!(
-            "file:{}",
-            mirror.file("core.json", &document(0, machines)).display()
-        );
-        write_token(&mirror.path("token"), TOKEN);
-        let port = free_port();
-        let service = start(&mirror, &core, &format!("127.0.0.1:{port}"));
-        let rig = Self {
-            mirror,
-            service,
-            web: Web::Tcp(port),
-            core,
-        };
-        eventually("the first cycle", || {
-            rig.web.connect().ok()?;
-            (rig.data("/v1/status")["cycles"].as_u64()? > 0).then_some(())
-        });
-        // Rows are counted after the cycle has ended.
-        eventually("the rows are counted", || {
-            (rig.data("/v1/status")["rows"]["rack"] == json!({"live": RACKS})).then_some(())
-        });
-        rig
-    }
-
-    fn get(&self, target: &str) -> WebAnswer {
-        self.web.get(target, &bearer(TOKEN))
-    }
-
-    fn data(&self, target: &str) -> Value {
-        let answer = self.get(target);
-        assert_eq!(answer.code, 200, "{target}: {answer:?}");
-        answer.json()
-    }
-
-    /// All rows of all pages.
-    fn pages(&self, target: &str, name: &str) -> (Vec<Value>, usize) {
-        let (mut rows, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
-        loop {
-            let page = self.data(&format!("{target}{cursor}"));
-            rows.extend(page[name].as_array().unwrap().clone());
-            pages += 1;
-            match &page["next"] {
-                Value::Null => return (rows, pages),
-                Value::String(next) => cursor = format!("&cursor={next}"),
-                next => cursor = format!("&cursor={next}"),
-            }
-        }
-    }
-
-    fn publish(&self, document: &Value) {
-        let next = self.mirror.file("next.json", document);
-        std::fs::rename(next, self.mirror.path("core.json")).unwrap();
-    }
-}
-
-/// A service that cycles every second.
-fn start(mirror: &Mirror, core: &str, listen: &str) -> Program {
-    let state = mirror.state().display().to_string();
-    let token = mirror.path("token").display().to_string();
-    Program::start(&[
-        "mirror",
-        "run",
-        "--core",
-        core,
-        "--state-dir",
-        &state,
-        "--interval",
-        "1s",
-        "--mirror-listen",
-        listen,
-        "--mirror-token-file",
-        &token,
-    ])
-}
-
 /// The loss: the inventory of a site, for whoever has an account on the host or lures a browser there.
 #[test]
 fn data_is_for_those_who_log_in_at_a_name_of_this_server() {
     let rig = MirrorRig::new(40);
     let web = &rig.web;
-    for target in DATA.into_iter().chain(["/nowhere", "/v1/racks?x=1"]) {
-        for wrong in [
-            "",
-            &bearer("x"),
-            "Authorization: Basic eDp5\r\n",
-            "Cookie: afferent_mirror_00000000=1\r\n",
-        ] {
-            let answer = web.get(target, wrong);
-            assert_eq!(answer.code, 401, "{target}: {answer:?}");
-            let said = answer.json()["error"].to_string();
-            assert!(
-                said.contains("mirror login") && said.contains("--mirror-token-file"),
-                "{said}"
-            );
-        }
-    }
+    assert_needs_login("mirror", web, &DATA);
+    assert_needs_login("mirror", web, &["/nowhere", "/v1/racks?x=1"]);
     let browser = session_of("mirror", web, &rig.mirror.state());
     for target in DATA {
-        for allowed in [&bearer(TOKEN), &browser] {
-            let answer = web.get(target, allowed);
-            assert_eq!(answer.code, 200, "{target}: {answer:?}");
-            assert_eq!(answer.header("cache-control"), Some("no-store"));
-            assert_eq!(answer.header("content-type"), Some("application/json"));
-            let head = web.ask("HEAD", target, allowed);
-            assert_eq!((head.code, head.body.as_str()), (200, ""), "{target}");
-        }
-        assert_guarded(web, target, &browser);
+        assert_data(web, target, &browser);
     }
     assert_page_files(web);
 }
@@ -168,20 +38,7 @@ fn data_is_for_those_who_log_in_at_a_name_of_this_server() {
 #[test]
 fn a_login_address_works_once_and_its_session_ends_with_the_service() {
     let mut rig = MirrorRig::new(40);
-    let (_, target) = login_address_of("mirror", &rig.mirror.state());
-    assert_eq!(rig.web.ask("HEAD", &target, "").code, 200);
-    let first = rig.web.get(&target, "");
-    assert_eq!((first.code, first.header("location")), (303, Some("/")));
-    let cookie = first.header("set-cookie").unwrap();
-    for part in [
-        "afferent_mirror_",
-        "; HttpOnly",
-        "; SameSite=Strict",
-        "; Max-Age=43200",
-    ] {
-        assert!(cookie.contains(part), "{cookie}");
-    }
-    assert_eq!(rig.web.get(&target, "").code, 401);
+    assert_login_works_once("mirror", &rig.web, &rig.mirror.state());
     let browser = session_of("mirror", &rig.web, &rig.mirror.state());
     assert_eq!(rig.web.get("/v1/status", &browser).code, 200);
     assert!(rig.service.terminate().success());
@@ -208,25 +65,24 @@ fn a_login_address_works_once_and_its_session_ends_with_the_service() {
 #[test]
 fn what_cannot_be_answered_is_400_or_404_with_words() {
     let rig = MirrorRig::new(40);
-    for (target, said) in [
-        ("/v1/racks?limit=0", "from 1 to 5000"),
-        ("/v1/racks?cursor=r0", "cursor: "),
-        ("/v1/racks?kind=x", "allowed: cursor, limit"),
-        ("/v1/drift?kind=chair", "not one of"),
-        ("/v1/drift?code=differs", "no type of drift"),
-        ("/v1/drift?since=soon", "neither a time nor a duration"),
-        ("/v1/drift?cursor=x", "no `next` of a page"),
-        ("/v1/audit?cursor=x", "not a whole number"),
-        ("/v1/audit?limit=1&limit=2", "limit is given twice"),
-        ("/v1/withheld?limit=%zz", "no percent-encoded text"),
-    ] {
-        let answer = rig.get(target);
-        assert_eq!(answer.code, 400, "{target}: {answer:?}");
-        let error = answer.json()["error"].as_str().unwrap().to_owned();
-        assert!(error.contains(said), "{target}: {error}");
-    }
+    assert_refused(
+        &rig.web,
+        &[
+            ("/v1/racks?limit=0", 400, "from 1 to 5000"),
+            ("/v1/racks?cursor=r0", 400, "cursor: "),
+            ("/v1/racks?kind=x", 400, "allowed: cursor, limit"),
+            ("/v1/drift?kind=chair", 400, "not one of"),
+            ("/v1/drift?code=differs", 400, "no type of drift"),
+            ("/v1/drift?since=soon", 400, "neither a time nor a duration"),
+            ("/v1/drift?cursor=x", 400, "no `next` of a page"),
+            ("/v1/audit?cursor=x", 400, "not a whole number"),
+            ("/v1/audit?limit=1&limit=2", 400, "limit is given twice"),
+            ("/v1/withheld?limit=%zz", 400, "no percent-encoded text"),
+        ],
+    );
     for target in ["/v1/racks/unknown", "/v1/racks/%3Cscript%3E", "/v1/pulls"] {
-        assert_eq!(rig.get(target).code, 404, "{target}");
+        let answer = rig.web.get(target, &bearer(TOKEN));
+        assert_eq!(answer.code, 404, "{target}: {answer:?}");
     }
     let refused = rig.mirror.output(&[
         "run",
@@ -245,7 +101,7 @@ fn what_cannot_be_answered_is_400_or_404_with_words() {
 fn answers_are_those_of_the_commands_also_in_pages() {
     let rig = MirrorRig::new(60);
     let dump = rig.mirror.dump();
-    let (racks, pages) = rig.pages("/v1/racks?limit=7", "racks");
+    let (racks, pages) = rig.web.pages("/v1/racks?limit=7", "racks");
     assert_eq!(pages, 3);
     let ids = |rows: &Value| -> Vec<String> {
         let rows = rows.as_array().unwrap().iter();
@@ -266,7 +122,7 @@ fn answers_are_those_of_the_commands_also_in_pages() {
         let output = rig.mirror.output(args);
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let (drift, pages) = rig.pages("/v1/drift?limit=25", "drift");
+    let (drift, pages) = rig.web.pages("/v1/drift?limit=25", "drift");
     assert_eq!((drift.len(), pages), (60, 3));
     let age = |row: &Value| (row["checked_at"].to_string(), row["id"].to_string());
     assert!(drift.is_sorted_by_key(age));
@@ -284,23 +140,25 @@ fn answers_are_those_of_the_commands_also_in_pages() {
         ("code=mismatch", &["--code", "mismatch"]),
         ("kind=NVSwitch", &["--kind", "NVSwitch"]),
     ] {
-        let (rows, _) = rig.pages(&format!("/v1/drift?{more}&limit=5000"), "drift");
+        let (rows, _) = rig
+            .web
+            .pages(&format!("/v1/drift?{more}&limit=5000"), "drift");
         let expected = command(&[&["drift", "--json"], args].concat());
         assert_eq!(rows.len(), expected.len(), "{more}");
     }
-    let (mismatches, _) = rig.pages("/v1/drift?code=mismatch&limit=1", "drift");
+    let (mismatches, _) = rig.web.pages("/v1/drift?code=mismatch&limit=1", "drift");
     assert_eq!(mismatches[0]["rack"]["name"], "r0");
     assert_eq!(
         mismatches[0]["diffs"],
         json!([{"field_name": "slot_id", "expected_value": "1", "actual_value": "15"}])
     );
 
-    let (audit, pages) = rig.pages("/v1/audit?limit=50", "audit");
+    let (audit, pages) = rig.web.pages("/v1/audit?limit=50", "audit");
     assert!(pages > 2, "{pages}");
     let mut oldest_first = audit;
     oldest_first.reverse();
     assert_eq!(json!(oldest_first), rig.mirror.audit());
-    let (rows, _) = rig.pages("/v1/audit?row=r3&limit=1", "audit");
+    let (rows, _) = rig.web.pages("/v1/audit?row=r3&limit=1", "audit");
     assert!(!rows.is_empty());
     assert!(rows.iter().all(|row| row["key"] == "r3"), "{rows:?}");
 
@@ -361,15 +219,15 @@ fn pages_that_are_read_while_cycles_run_lack_nothing_and_have_nothing_twice() {
     let rig = MirrorRig::new(400);
     let ids =
         |rows: &[Value]| -> Vec<String> { rows.iter().map(|row| row["id"].to_string()).collect() };
-    let (racks, _) = rig.pages("/v1/racks?limit=5000", "racks");
+    let (racks, _) = rig.web.pages("/v1/racks?limit=5000", "racks");
     let mut generations: BTreeSet<u64> = BTreeSet::new();
     let mut published = 0;
     eventually("three commits were read", || {
         published += 1;
         rig.publish(&document(published, 400));
-        let (pages, _) = rig.pages("/v1/racks?limit=1", "racks");
+        let (pages, _) = rig.web.pages("/v1/racks?limit=1", "racks");
         assert_eq!(ids(&pages), ids(&racks));
-        let (drift, _) = rig.pages("/v1/drift?limit=30", "drift");
+        let (drift, _) = rig.web.pages("/v1/drift?limit=30", "drift");
         let distinct: BTreeSet<String> = ids(&drift).into_iter().collect();
         assert_eq!((drift.len(), distinct.len()), (400, 400));
         generations.insert(rig.data("/v1/status")["generation"].as_u64().unwrap());

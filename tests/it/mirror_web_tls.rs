@@ -2,7 +2,7 @@
 
 use crate::support::authority::Authority;
 use crate::support::eventually;
-use crate::support::fleet_rig::{TOKEN, write_token};
+use crate::support::web::{TOKEN, write_token};
 use crate::support::https::Https;
 use crate::support::mirror::Mirror;
 use crate::support::program::{Program, free_port, status};

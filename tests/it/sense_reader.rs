@@ -3,10 +3,9 @@
 
 use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Script};
-use crate::support::fleet_rig::{TOKEN, bearer, write_token};
 use crate::support::nats_server::{Consumer, JETSTREAM, NatsServer, STREAM};
 use crate::support::program::{Program, free_port, http_get, status};
-use crate::support::web::{Web, session};
+use crate::support::web::{TOKEN, Web, bearer, session, write_token};
 use afferent::clock;
 use afferent::nats::{Message, NatsClient, NatsOptions};
 use serde_json::{Value, json};

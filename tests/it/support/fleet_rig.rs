@@ -3,15 +3,11 @@
 use super::eventually;
 use super::fake_agent::{FakeAgent, Script};
 use super::program::{Program, free_port};
-use super::web::Web;
+use super::web::{TOKEN, Web, write_token};
 use serde_json::Value;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
-
-pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// A sensor with fake agents `g0`, `g1`, ... that answers over HTTP.
 pub struct FleetRig {
@@ -73,19 +69,6 @@ impl FleetRig {
     }
 
     pub fn data(&self, target: &str) -> Value {
-        let answer = self.web.get(target, &bearer(TOKEN));
-        assert_eq!(answer.code, 200, "{target}: {answer:?}");
-        answer.json()
+        self.web.data(target)
     }
-}
-
-/// Writes a token that not everybody may read.
-pub fn write_token(path: &Path, token: &str) {
-    fs::write(path, token).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-/// The header line of a program with this token.
-pub fn bearer(token: &str) -> String {
-    format!("Authorization: Bearer {token}\r\n")
 }

@@ -20,6 +20,7 @@ pub mod https;
 pub mod kube_api;
 pub mod kubeconfig;
 pub mod mirror;
+pub mod mirror_rig;
 pub mod nats_server;
 pub mod old;
 pub mod program;

@@ -1,11 +1,28 @@
-//! A client of an API, over TCP or a unix socket, that sends what it is told and shows what it gets.
+//! A client of an API, over TCP or a unix socket, that sends what it is told and shows what it gets; and what holds
+//! of the APIs of all services.
 
 use serde_json::Value;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The token of programs.
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Writes a token that not everybody may read.
+pub fn write_token(path: &Path, token: &str) {
+    fs::write(path, token).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// The header line of a program with this token.
+pub fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
 
 /// Bytes both ways.
 pub trait BothWays: Read + Write + Send {}
@@ -87,6 +104,30 @@ impl Web {
         self.ask("GET", target, headers)
     }
 
+    /// The data that a program gets.
+    pub fn data(&self, target: &str) -> Value {
+        let answer = self.get(target, &bearer(TOKEN));
+        assert_eq!(answer.code, 200, "{target}: {answer:?}");
+        answer.json()
+    }
+
+    /// The rows of this name on all pages, and the number of pages; `target` has a parameter.
+    pub fn pages(&self, target: &str, name: &str) -> (Vec<Value>, usize) {
+        let (mut rows, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let page = self.data(&format!("{target}{cursor}"));
+            rows.extend(page[name].as_array().unwrap().clone());
+            pages += 1;
+            match &page["next"] {
+                Value::Null => return (rows, pages),
+                // A log goes on, but there is no more of it now.
+                _ if page["more"] == false => return (rows, pages),
+                Value::String(next) => cursor = format!("&cursor={next}"),
+                next => cursor = format!("&cursor={next}"),
+            }
+        }
+    }
+
     /// The events of a stream, as they come.
     pub fn events(&self, target: &str, headers: &str) -> WebEvents {
         let mut stream = self.connect().unwrap();
@@ -153,6 +194,79 @@ impl WebEvents {
     pub fn is_ended(&mut self) -> bool {
         self.0.read_to_end(&mut Vec::new()).is_ok()
     }
+}
+
+/// Asserts that a program with the token is refused with these codes, in these words.
+pub fn assert_refused(web: &Web, cases: &[(&str, u16, &str)]) {
+    for (target, code, said) in cases {
+        let answer = web.get(target, &bearer(TOKEN));
+        assert_eq!(answer.code, *code, "{target}: {answer:?}");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(said), "{target}: {error}");
+    }
+}
+
+/// Asserts that these targets, which may be no data at all, are for nobody without a login, and that it is said how
+/// to get one: with `command`.
+pub fn assert_needs_login(command: &str, web: &Web, targets: &[&str]) {
+    let cookie = format!("Cookie: afferent_{command}_00000000=1\r\n");
+    for target in targets {
+        for wrong in [
+            "",
+            &bearer("x"),
+            &bearer(""),
+            "Authorization: Basic eDp5\r\n",
+            &cookie,
+        ] {
+            let answer = web.get(target, wrong);
+            assert_eq!(answer.code, 401, "{target}: {answer:?}");
+            let said = answer.json()["error"].as_str().unwrap().to_owned();
+            for way in [
+                format!("{command} login"),
+                format!("--{command}-token-file"),
+            ] {
+                assert!(said.contains(&way), "{target}: {said}");
+            }
+        }
+    }
+}
+
+/// Asserts that this data is for programs and sessions, of which `browser` is the header line, and for no others.
+pub fn assert_data(web: &Web, target: &str, browser: &str) {
+    for allowed in [&bearer(TOKEN), browser] {
+        let answer = web.get(target, allowed);
+        assert_eq!(answer.code, 200, "{target}: {answer:?}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let head = web.ask("HEAD", target, allowed);
+        assert_eq!((head.code, head.body.as_str()), (200, ""), "{target}");
+    }
+    assert_guarded(web, target, browser);
+}
+
+/// Asserts that the address that `command` prints is of this server, and lets one browser in, once.
+pub fn assert_login_works_once(command: &str, web: &Web, state: &Path) {
+    let (server, target) = login_address_of(command, state);
+    if let Web::Tcp(port) = web {
+        assert_eq!(server, format!("http://127.0.0.1:{port}"));
+    }
+    // A program that looks at the address first does not use it up.
+    assert_eq!(web.ask("HEAD", &target, "").code, 200);
+    let first = web.get(&target, "");
+    assert_eq!((first.code, first.header("location")), (303, Some("/")));
+    let cookie = first.header("set-cookie").unwrap();
+    for part in [
+        &format!("afferent_{command}_"),
+        "; HttpOnly",
+        "; SameSite=Strict",
+        "; Max-Age=43200",
+    ] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert!(!cookie.contains("Secure"), "no browser would keep it");
+    assert!(!cookie.contains(target.split_once('=').unwrap().1));
+    let second = web.get(&target, "");
+    assert_eq!((second.code, second.header("set-cookie")), (401, None));
 }
 
 /// Asserts that this target is answered at a name of this server only, to GET and HEAD only, and to no page of
