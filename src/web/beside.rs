@@ -25,22 +25,36 @@ impl Beside {
         }
     }
 
-    /// The response that `make` gives; it is made to its end, also when nobody waits for it any more.
+    /// The response that `make` gives.
     pub(crate) async fn run(
         &self,
         make: impl FnOnce() -> HttpResponse + Send + 'static,
     ) -> HttpResponse {
-        let permit = self.permits.clone().acquire_owned().await;
-        let made = self.blocking.run(move || {
-            let _permit = permit;
-            make()
-        });
-        made.await.unwrap_or_else(|fault| {
-            self.health.failed(&fault);
+        self.read(make).await.unwrap_or_else(|| {
             answer::error(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "a fault of afferent; its log says more",
             )
         })
+    }
+
+    /// What `read` gives; `None`: it panicked. It runs to its end, also when nobody waits for it any more.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let permit = self.permits.clone().acquire_owned().await;
+        let read = self.blocking.run(move || {
+            let _permit = permit;
+            read()
+        });
+        let read = read.await;
+        read.inspect_err(|fault| self.health.failed(fault)).ok()
+    }
+
+    /// What bounds how many run at a time.
+    #[cfg(test)]
+    pub(crate) fn permits(&self) -> Arc<Semaphore> {
+        self.permits.clone()
     }
 }

@@ -10,13 +10,12 @@ use crate::sense::fleet::query::{AnswerPage, FleetAnswer, FleetQuery};
 use crate::sense::questions::FleetQuestions;
 use crate::web::answer::{self, MimeType};
 use crate::web::routes::Route;
-use crate::web::{PageFiles, WebApp, WebHealth};
+use crate::web::{Beside, PageFiles, WebApp, WebHealth};
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use tokio::sync::Semaphore;
 
 /// Questions that are answered at the same time; the threads for it are those that deliver.
 const QUESTIONS: usize = 2;
@@ -35,26 +34,24 @@ const FILES: PageFiles = PageFiles {
 /// Answers questions about the fleet.
 pub(super) struct FleetApp {
     questions: FleetQuestions,
-    health: Arc<WebHealth>,
-    streams: Arc<ChangeStreams>,
-    permits: Arc<Semaphore>,
+    streams: ChangeStreams,
+    beside: Arc<Beside>,
     /// Of the last hour, where something is delivered.
     latency: Option<Arc<Mutex<LatencyWindow>>>,
 }
 
 impl FleetApp {
     pub(super) fn new(questions: FleetQuestions, health: Arc<WebHealth>) -> Self {
-        let permits = Arc::new(Semaphore::new(QUESTIONS));
+        let beside = Arc::new(Beside::new(Blocking::Threads, QUESTIONS, health));
         let latency = questions.service.latency().map(|counted| {
             let now = clock::wall_now();
             let window = LatencyWindow::new(counted.bounds(), now, counted.counts());
             Arc::new(Mutex::new(window))
         });
         Self {
-            streams: Arc::new(ChangeStreams::new(questions.clone(), permits.clone())),
+            streams: ChangeStreams::new(questions.clone(), beside.clone()),
             questions,
-            health,
-            permits,
+            beside,
             latency,
         }
     }
@@ -107,19 +104,8 @@ impl FleetApp {
         &self,
         make: impl FnOnce(&FleetQuestions) -> HttpResponse + Send + 'static,
     ) -> HttpResponse {
-        let permit = self.permits.clone().acquire_owned().await;
         let questions = self.questions.clone();
-        let made = Blocking::Threads.run(move || {
-            let _permit = permit;
-            make(&questions)
-        });
-        made.await.unwrap_or_else(|fault| {
-            self.health.failed(&fault);
-            answer::error(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "a fault of afferent; its log says more",
-            )
-        })
+        self.beside.run(move || make(&questions)).await
     }
 
     fn stream(&self, request: &Parts, after: Option<u64>, until: Instant) -> HttpResponse {

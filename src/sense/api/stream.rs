@@ -15,12 +15,12 @@
 //! peer sets the pace: what it does not read is not read from the log. A stream ends with its session, and after
 //! an hour at the latest; a browser continues it by itself.
 
-use crate::blocking::Blocking;
 use crate::clock;
 use crate::listen::ResponseBody;
 use crate::sense::fleet::Fleet;
 use crate::sense::fleet::query::{AnswerPage, FleetAnswer, FleetQuery, newest_change};
 use crate::sense::questions::FleetQuestions;
+use crate::web::Beside;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,15 +51,15 @@ const BEGIN: &str = "retry: 2000\n\n";
 pub(super) struct ChangeStreams {
     questions: FleetQuestions,
     /// Shared with all other questions.
-    permits: Arc<Semaphore>,
+    beside: Arc<Beside>,
     places: Arc<Semaphore>,
 }
 
 impl ChangeStreams {
-    pub(super) fn new(questions: FleetQuestions, permits: Arc<Semaphore>) -> Self {
+    pub(super) fn new(questions: FleetQuestions, beside: Arc<Beside>) -> Self {
         Self {
             questions,
-            permits,
+            beside,
             places: Arc::new(Semaphore::new(STREAMS)),
         }
     }
@@ -70,7 +70,7 @@ impl ChangeStreams {
         let (to, parts) = mpsc::channel(1);
         let stream = ChangeStream {
             questions: self.questions.clone(),
-            permits: self.permits.clone(),
+            beside: self.beside.clone(),
             after,
             to,
         };
@@ -91,7 +91,7 @@ impl ChangeStreams {
 /// One of them.
 struct ChangeStream {
     questions: FleetQuestions,
-    permits: Arc<Semaphore>,
+    beside: Arc<Beside>,
     after: Option<u64>,
     to: mpsc::Sender<Vec<u8>>,
 }
@@ -180,13 +180,8 @@ impl ChangeStream {
         &self,
         read: impl FnOnce(&FleetQuestions) -> Option<T> + Send + 'static,
     ) -> Option<T> {
-        let permit = self.permits.clone().acquire_owned().await;
         let questions = self.questions.clone();
-        let read = Blocking::Threads.run(move || {
-            let _permit = permit;
-            read(&questions)
-        });
-        read.await.ok().flatten()
+        self.beside.read(move || read(&questions)).await.flatten()
     }
 }
 

@@ -4,6 +4,7 @@ use super::NAME;
 use super::request::ApiCall;
 use super::respond::FleetApp;
 use super::stream::ChangeStreams;
+use crate::blocking::Blocking;
 use crate::clock;
 use crate::listen::ResponseBody;
 use crate::report::VmId;
@@ -16,7 +17,7 @@ use crate::sense::recent::RecentAcceptances;
 use crate::sense::sink_name::SinkName;
 use crate::store::Store;
 use crate::telemetry::metrics::Histogram;
-use crate::web::{WebApp as _, WebHealth};
+use crate::web::{Beside, WebApp as _, WebHealth};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 /// A service that notes on which thread it is asked what takes long.
 struct Stub {
@@ -69,7 +70,7 @@ struct Rig {
     _dir: TempDir,
     service: Arc<Stub>,
     store: Arc<Store>,
-    permits: Arc<Semaphore>,
+    beside: Arc<Beside>,
 }
 
 impl Rig {
@@ -85,7 +86,11 @@ impl Rig {
                 asked_on: Mutex::default(),
             }),
             store,
-            permits: Arc::new(Semaphore::new(2)),
+            beside: Arc::new(Beside::new(
+                Blocking::Threads,
+                2,
+                Arc::new(WebHealth::of(NAME)),
+            )),
         };
         rig.put(1);
         rig
@@ -109,7 +114,7 @@ impl Rig {
     }
 
     fn stream(&self, after: Option<u64>, until: Instant) -> Parts {
-        let streams = ChangeStreams::new(self.questions(), self.permits.clone());
+        let streams = ChangeStreams::new(self.questions(), self.beside.clone());
         match streams.begin(after, until) {
             Some(ResponseBody::Stream(parts)) => Parts(parts),
             _ => unreachable!("there is a place"),
@@ -210,13 +215,13 @@ async fn acceptances_have_no_id_and_who_continues_is_told_of_recent_ones() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_reads_nothing_without_a_permit_of_those_off_the_loop() {
     let rig = Rig::new();
-    let all = rig.permits.clone().acquire_many_owned(2).await.unwrap();
+    let all = rig.beside.permits().acquire_many_owned(2).await.unwrap();
     let mut parts = rig.stream(None, clock::now() + seconds(7200));
     let waited = tokio::time::timeout(seconds(600), parts.next()).await;
     assert!(waited.is_err(), "{waited:?}");
     drop(all);
     assert_eq!(parts.next().await.unwrap(), "retry: 2000\n\n");
-    let all = rig.permits.clone().acquire_many_owned(2).await.unwrap();
+    let all = rig.beside.permits().acquire_many_owned(2).await.unwrap();
     rig.put(2);
     let waited = tokio::time::timeout(seconds(600), parts.next()).await;
     assert!(waited.is_err(), "{waited:?}");
