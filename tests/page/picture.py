@@ -27,7 +27,7 @@ def main():
         scratch = pathlib.Path(scratch)
         guests = fleet.make(240)
         more = ["--vm", f"db-241=unix:{scratch / 'nobody.sock'}"]
-        sensor = test_page.Sensor(scratch / "sensor", guests, more)
+        sensor = test_page.GuestsSensor(scratch / "sensor", guests, more)
         try:
             sensor.wait_for(len(guests))
             while time.monotonic() < end:

@@ -11,43 +11,32 @@ import json
 import os
 import pathlib
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(HERE)]
 
 import browser as driver  # noqa: E402
 import inventory  # noqa: E402
-import test_page  # noqa: E402
-from browser import Browser, eventually  # noqa: E402
+from browser import HOSTILE, MOST_ROWS, PageTest, Service, check_files, eventually  # noqa: E402
 
 PAGE = HERE.parent.parent / "src/mirror/api/page"
 MANY = 5_000
-HOSTILE = test_page.HOSTILE
 VIEWS = ["#/", "#/rack/hostile", "#/drift", "#/changes", "#/withheld", "#/pulls"]
 PROGRAM = None
 
 
-class Mirror:
+class Mirror(Service):
     """`afferent mirror run` with the page."""
 
-    def __init__(self, scratch, document, more=()):
+    def __init__(self, scratch, document):
         scratch.mkdir(parents=True)
-        self.scratch, self.state, self.more = scratch, scratch / "state", list(more)
-        self.log = open(scratch / "mirror.log", "a", encoding="utf-8")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.base = f"http://127.0.0.1:{self.port}"
+        self.scratch = scratch
         self.publish(document)
-        command = [PROGRAM, "mirror", "run", "--state-dir", self.state, "--core", "file:core.json", "--interval", "2s", "--mirror-listen", f"127.0.0.1:{self.port}", *self.more]
-        self.process = subprocess.Popen([str(part) for part in command], stdout=self.log, stderr=self.log, cwd=scratch)
+        super().__init__(PROGRAM, "mirror", scratch, ["mirror", "run", "--core", "file:core.json", "--interval", "2s"])
         eventually("the first cycle", lambda: self.status().get("cycles", 0) > 0)
 
     def publish(self, document):
@@ -57,9 +46,6 @@ class Mirror:
             json.dump(document, file)
         os.rename(self.scratch / "next.json", self.scratch / "core.json")
 
-    def run(self, *arguments):
-        return subprocess.run([PROGRAM, *arguments, "--state-dir", str(self.state)], capture_output=True, text=True, check=False)
-
     def status(self):
         """What the control socket answers; nothing, while nobody answers."""
         done = self.run("status", "--json")
@@ -68,16 +54,6 @@ class Mirror:
         except json.JSONDecodeError:
             return {}
         return answer[0] if isinstance(answer, list) and answer else answer
-
-    def login(self):
-        def address():
-            return re.search(r"https?://\S+", self.run("mirror", "login").stdout)
-        return eventually("an address to log in", address).group()
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait()
-        self.log.close()
 
 
 def site():
@@ -89,21 +65,15 @@ def site():
     return document
 
 
-class MirrorPageTest(test_page.PageTest):
+class MirrorPageTest(PageTest):
     """One browser and one mirror for all tests of a class."""
 
     document = staticmethod(site)
 
     @classmethod
-    def setUpClass(cls):
-        cls.scratch = pathlib.Path(tempfile.mkdtemp(prefix="afferent-page-"))
-        cls.addClassCleanup(shutil.rmtree, cls.scratch, ignore_errors=True)
-        cls.sensor = cls.mirror = Mirror(cls.scratch / "mirror", cls.document())
-        cls.addClassCleanup(cls.mirror.close)
-        cls.downloads = cls.scratch / "downloads"
-        cls.downloads.mkdir()
-        cls.browser = Browser(cls.downloads)
-        cls.addClassCleanup(cls.browser.close)
+    def begin(cls):
+        cls.mirror = Mirror(cls.scratch / "mirror", cls.document())
+        return cls.mirror
 
     def show(self, address, title):
         """Goes to a view and waits until its data is there."""
@@ -330,14 +300,14 @@ class ManyTest(MirrorPageTest):
             s.scrollTop = s.scrollHeight; s.dispatchEvent(new Event('scroll')); s.getBoundingClientRect(); return performance.now() - t""")
         print(f"\n{MANY} racks: the first rows {1000 * (first - begin):.0f} ms after the page was open, all after {1000 * (loaded - begin):.0f} ms; a jump to the end took {took:.0f} ms")
         self.browser.wait("the last rack", "return document.querySelector('main tbody').textContent.includes('dc2-r4999')")
-        self.assertLess(self.rows_in_document(), test_page.MOST_ROWS)
+        self.assertLess(self.rows_in_document(), MOST_ROWS)
         self.browser.type("main input[type=search]", "dc2-r1234")
         self.browser.wait("the rack", "return document.querySelector('main [role=status]').textContent.startsWith('1 of 5,000 racks')")
 
 
 class SizeTest(unittest.TestCase):
     def test_the_page_is_small_and_has_nothing_inline(self):
-        test_page.check_files(self, PAGE)
+        check_files(self, PAGE)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ import json
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
@@ -24,66 +22,45 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import browser as driver  # noqa: E402
 import demo  # noqa: E402
 import fleet  # noqa: E402
-from browser import Browser, eventually  # noqa: E402
+from browser import HOSTILE, MOST_ROWS, SHELL, PageTest, Service, check_files, eventually, free_port  # noqa: E402
 from guests import Guest, Guests  # noqa: E402
 
-PAGE, SHELL = (HERE.parent.parent / folder for folder in ("src/sense/api/page", "src/web/page"))
+PAGE = HERE.parent.parent / "src/sense/api/page"
 MANY = 10_000
-# Rows that the document may hold of a table, whatever its length.
-MOST_ROWS = 160
-HOSTILE = ['<script>window.pwned = 1</script>', '"><img src=x onerror="window.pwned = 2">', "a'b&amp;c", "png\u202eexe.cod"]
 VIEWS = ["#/", "#/find?q=openssl%20%3C%201%3A3.0.7-28.el9_4", "#/packages", "#/packages?name=openssl", "#/kernels", "#/guest/hostile"]
 PROGRAM = None
 
 
-class Sensor:
-    """`afferent sense` with the page, and its guests."""
+class Sensor(Service):
+    """`afferent sense` with the page."""
 
-    def __init__(self, scratch, guests, more=(), deliver="file:reports.ndjson"):
-        self.state, self.more = scratch / "state", list(more)
-        sockets = scratch / "sockets"
-        sockets.mkdir(parents=True)
-        self.guests = Guests(sockets, guests)
-        self.log = open(scratch / "sense.log", "a", encoding="utf-8")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.base = f"http://127.0.0.1:{self.port}"
-        self.scratch = scratch
-        self.arguments = ["--discover", "sockets", "--deliver", deliver, "--spread", "off"]
-        self.process = None
-        self.start()
-
-    def start(self):
-        command = [PROGRAM, "sense", "--state-dir", self.state, "--fleet-listen", f"127.0.0.1:{self.port}", *self.arguments, *self.more]
-        self.process = subprocess.Popen([str(part) for part in command], stdout=self.log, stderr=self.log, cwd=self.scratch)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
-
-    def close(self):
-        self.stop()
-        self.guests.stop()
-        self.log.close()
+    def __init__(self, scratch, arguments):
+        super().__init__(PROGRAM, "fleet", scratch, ["sense", *arguments])
 
     def ask(self, *arguments):
         """What `afferent fleet` answers; nothing, while there is no answer."""
-        done = subprocess.run([PROGRAM, "fleet", *arguments, "--json", "--state-dir", str(self.state)], capture_output=True, text=True, check=False)
+        done = self.run("fleet", *arguments, "--json")
         return [json.loads(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
     def wait_for(self, number):
         eventually(f"reports of {number} guests", lambda: any(len(answer["guests"]) >= number for answer in self.ask()))
 
-    def login(self):
-        """The address that opens a session."""
-        def address():
-            done = subprocess.run([PROGRAM, "fleet", "login", "--state-dir", str(self.state)], capture_output=True, text=True, check=False)
-            return re.search(r"https?://\S+", done.stdout)
-        return eventually("an address to log in", address).group()
+
+class GuestsSensor(Sensor):
+    """The same with these guests."""
+
+    def __init__(self, scratch, guests, more=(), deliver="file:reports.ndjson"):
+        sockets = scratch / "sockets"
+        sockets.mkdir(parents=True)
+        self.guests = Guests(sockets, guests)
+        super().__init__(scratch, ["--discover", "sockets", "--deliver", deliver, "--spread", "off", *more])
+
+    def close(self):
+        super().close()
+        self.guests.stop()
 
 
-class PageTest(unittest.TestCase):
+class FleetPageTest(PageTest):
     """One browser and one sensor for all tests of a class."""
 
     guests = staticmethod(list)
@@ -91,46 +68,21 @@ class PageTest(unittest.TestCase):
     deliver = "file:reports.ndjson"
 
     @classmethod
-    def setUpClass(cls):
-        cls.scratch = pathlib.Path(tempfile.mkdtemp(prefix="afferent-page-"))
-        cls.addClassCleanup(shutil.rmtree, cls.scratch, ignore_errors=True)
+    def begin(cls):
         cls.prepare()
         made = cls.guests()
-        cls.sensor = Sensor(cls.scratch / "sensor", made, cls.more, cls.deliver)
-        cls.addClassCleanup(cls.sensor.close)
-        cls.downloads = cls.scratch / "downloads"
-        cls.downloads.mkdir()
-        cls.browser = Browser(cls.downloads)
-        cls.addClassCleanup(cls.browser.close)
-        cls.sensor.wait_for(len(made))
+        cls.sensor = GuestsSensor(cls.scratch / "sensor", made, cls.more, cls.deliver)
+        cls.number = len(made)
+        return cls.sensor
 
     @classmethod
     def prepare(cls):
         """What must be there before the sensor."""
 
-    def setUp(self):
-        self.expected = []
-        self.browser.size(1280, 900)
-        self.browser.open(self.sensor.login())
-        self.wait_for_rows()
-
-    def tearDown(self):
-        self.check_console()
-
-    def check_console(self):
-        """Takes the messages of the console; all must be expected."""
-        messages = [message["message"] for message in self.browser.console()]
-        strange = [message for message in messages if not any(text in message for text in self.expected)]
-        self.assertEqual(strange, [], "messages in the console")
-        return messages
-
-    def expect_in_console(self, text):
-        """Waits for a message with this in it; more of them may follow."""
-        self.expected.append(text)
-        eventually("a message in the console", self.check_console)
-
-    def wait_for_rows(self):
-        self.browser.wait("rows", "return document.querySelectorAll('main tbody tr[aria-rowindex]').length > 0")
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.sensor.wait_for(cls.number)
 
     def view(self, address, title=None):
         """Goes to a view and waits until it is there."""
@@ -139,25 +91,13 @@ class PageTest(unittest.TestCase):
             self.browser.wait(title, "return document.querySelector('h1')?.textContent === arguments[0]", title)
         self.wait_for_rows()
 
-    def status(self):
-        return self.browser.run("return document.querySelector('main [role=status]')?.textContent")
-
-    def rows(self):
-        script = "return [...document.querySelectorAll('main tbody tr[aria-rowindex]')].map((r) => [...r.cells].map((c) => c.textContent))"
-        return self.browser.run(script)
-
-    def focus(self):
-        """The element that has the focus: its text, and whether that can be seen."""
-        return self.browser.run("""const e = document.activeElement; const s = getComputedStyle(e);
-            return {tag: e.localName, text: e.textContent, label: e.labels?.[0]?.textContent ?? '', seen: s.outlineStyle !== 'none' && s.outlineWidth !== '0px'}""")
-
 
 def hostile_guest():
     packages = [("bash", "5.1-1", "noarch")] + [(name, "1-1", "noarch") for name in HOSTILE]
     return Guest("hostile", packages, (HOSTILE[0], HOSTILE[1]), {"kernel_running": HOSTILE[1], HOSTILE[0]: HOSTILE[3]})
 
 
-class FleetTest(PageTest):
+class FleetTest(FleetPageTest):
     """240 guests, one with hostile names, one that nobody reaches, and one with a real agent and the real rpm."""
 
     guests = staticmethod(lambda: [*fleet.make(240), hostile_guest()])
@@ -409,7 +349,7 @@ class FleetTest(PageTest):
         self.browser.cdp("Emulation.setEmulatedMedia", features=[])
 
 
-class LoginTest(PageTest):
+class LoginTest(FleetPageTest):
     """What a reader sees who is not logged in."""
 
     guests = staticmethod(lambda: [Guest("a", [("bash", "1-1", "noarch")])])
@@ -438,7 +378,7 @@ class LoginTest(PageTest):
         self.browser.wait("a change", "return document.getElementById('feed').textContent.includes('a bash 1-1 -> 1-2')")
 
 
-class ManyGuestsTest(PageTest):
+class ManyGuestsTest(FleetPageTest):
     """Ten thousand guests."""
 
     guests = staticmethod(lambda: [Guest(f"vm-{number:05}", [("bash", f"5.{number % 3}-1", "noarch")], waits=False) for number in range(MANY)])
@@ -483,7 +423,7 @@ class ManyGuestsTest(PageTest):
         self.assertLess(self.rows_in_document(), MOST_ROWS)
 
 
-class ReaderTest(PageTest):
+class ReaderTest(FleetPageTest):
     """A sensor that reads what another delivers to a real NATS server."""
 
     guests = staticmethod(lambda: [Guest("a", [("bash", "1-1", "noarch")])])
@@ -496,30 +436,20 @@ class ReaderTest(PageTest):
             raise unittest.SkipTest("nats-server is not here; packaging/install-deps.sh nats installs it")
         cls.server = server
         super().setUpClass()
-        cls.reader = Reader(cls)
-        cls.reader.wait_for(1)
+        # People log in to it, and not to the sensor.
+        cls.service = Sensor(cls.scratch / "reader", ["--reports-from", cls.deliver])
+        cls.addClassCleanup(cls.service.close)
+        cls.service.wait_for(1)
 
     @classmethod
     def prepare(cls):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         log = open(cls.scratch / "nats.log", "w", encoding="utf-8")
         cls.addClassCleanup(log.close)
-        cls.start([cls.server, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", cls.scratch / "nats"], log)
+        server = subprocess.Popen([cls.server, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(cls.scratch / "nats")], stdout=log, stderr=log)
+        cls.addClassCleanup(server.wait)
+        cls.addClassCleanup(server.terminate)
         cls.deliver = f"nats://127.0.0.1:{port}?stream=REPORTS"
-
-    @classmethod
-    def start(cls, command, log):
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, cwd=cls.scratch)
-        cls.addClassCleanup(process.wait)
-        cls.addClassCleanup(process.terminate)
-
-    def setUp(self):
-        self.expected = []
-        self.browser.size(1280, 900)
-        self.browser.open(self.reader.login())
-        self.wait_for_rows()
 
     def test_the_page_of_a_reader_has_what_a_reader_has(self):
         has = "return document.getElementById('summary').innerText.includes(arguments[0])"
@@ -536,19 +466,6 @@ class ReaderTest(PageTest):
         self.browser.wait("the last document", has, "of a")
         self.view("#/packages?name=bash", "Packages")
         self.assertEqual(self.rows()[0][:2], ["1-2", "noarch"])
-
-
-class Reader(Sensor):
-    """`afferent sense --reports-from` with the page."""
-
-    def __init__(self, test):
-        self.state = test.scratch / "reader"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        log = open(test.scratch / "reader.log", "w", encoding="utf-8")
-        test.addClassCleanup(log.close)
-        test.start([PROGRAM, "sense", "--state-dir", self.state, "--reports-from", test.deliver, "--fleet-listen", f"127.0.0.1:{port}"], log)
 
 
 class ColourTest(unittest.TestCase):
@@ -570,16 +487,6 @@ class ColourTest(unittest.TestCase):
                 for back in ("back", "card"):
                     lighter, darker = sorted((luminance(mode[text]), luminance(mode[back])), reverse=True)
                     self.assertGreaterEqual((lighter + 0.05) / (darker + 0.05), 4.5, (text, back, mode[text]))
-
-
-def check_files(test, page):
-    """The files of a page and of the shell are small, and nothing in them reads text as HTML."""
-    files = [*page.iterdir(), *SHELL.iterdir()]
-    test.assertEqual(sorted(file.name for file in files), ["app.js", "index.html", "shell.css", "shell.js", "style.css"])
-    test.assertLess(sum(file.stat().st_size for file in files), 60_000)
-    script = "".join(file.read_text(encoding="utf-8") for file in files if file.suffix == ".js")
-    for door in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser", "setHTML"):
-        test.assertNotIn(door, script)
 
 
 class SizeTest(unittest.TestCase):
