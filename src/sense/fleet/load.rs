@@ -8,11 +8,12 @@ use super::table::{
     CHANGE_BYTES, CHANGES, GUESTS, META, NEXT_CHANGE, NEXT_PACKAGE, PACKAGES, PLATFORMS, opened,
     readable,
 };
+use super::tally::GuestTally;
 use super::{FleetCounts, FleetState, ids};
 use crate::report::{Digest, VmId};
 use crate::store::{Store, StoreError, TxError};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableError};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 /// Whether each table of the file, where it is there, is one of ours.
 fn are_ours(tx: &ReadTransaction) -> Result<bool, TxError> {
@@ -90,7 +91,7 @@ fn read(
     let next_package = number(NEXT_PACKAGE)?.and_then(|next| u32::try_from(next).ok());
     let mut packages = RowIndex::new(next_package.unwrap_or_default());
     let mut counts = FleetCounts::default();
-    let mut agents = BTreeMap::new();
+    let mut tally = GuestTally::default();
     if let Some(table) = opened(tx, PACKAGES)? {
         for row in table.iter()? {
             let (id, bytes) = row?;
@@ -141,8 +142,7 @@ fn read(
             list.iter().for_each(|id| packages.refer(*id));
             state.platform.iter().for_each(|id| platforms.refer(*id));
             counts.guests += 1;
-            counts.reboot_needed += u64::from(state.needs_reboot());
-            *agents.entry(state.agent_version.into()).or_default() += 1;
+            tally.count(&state, 1);
             // Otherwise it is there, but another document became known while nobody kept this store.
             if wanted == Some(&state.digest) {
                 present.insert(vm);
@@ -156,7 +156,7 @@ fn read(
     let missing = known.filter(|vm| !present.contains(*vm));
     let state = FleetState {
         counts,
-        agents,
+        tally,
         next_change,
         missing: missing.cloned().collect(),
         missing_rows: HashSet::new(),

@@ -29,6 +29,7 @@ pub mod query;
 mod reader;
 mod row;
 mod table;
+mod tally;
 
 pub use document::FleetDocument;
 pub use newest::{Intake, effective_seen_at};
@@ -42,6 +43,7 @@ use index::{RowIndex, Staged};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tally::GuestTally;
 
 /// How much of the change log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +94,7 @@ pub struct Fleet {
 #[derive(Default)]
 struct FleetState {
     counts: FleetCounts,
-    /// Guests of each version of an agent.
-    agents: BTreeMap<Box<str>, u64>,
+    tally: GuestTally,
     next_change: u64,
     /// Guests that have to be asked again.
     missing: HashSet<VmId>,
@@ -109,8 +110,8 @@ pub(crate) struct FleetStaged {
     next_change: u64,
     /// Guests that were missing and no longer are.
     found: Vec<VmId>,
-    /// By how much the guests of each version of an agent grow.
-    agents: BTreeMap<Box<str>, i64>,
+    /// By how much the guests in each state become more.
+    tally: GuestTally,
 }
 
 impl Fleet {
@@ -168,15 +169,18 @@ impl Fleet {
 
     /// How much is in the store.
     pub fn counts(&self) -> FleetCounts {
+        let packages = held(&self.packages).len() as u64;
+        let state = self.state();
         FleetCounts {
-            packages: held(&self.packages).len() as u64,
-            ..self.state().counts
+            packages,
+            reboot_needed: state.tally.reboot_needed(),
+            ..state.counts
         }
     }
 
     /// Guests of each version of an agent, as the agents call it.
     pub fn agents(&self) -> BTreeMap<Box<str>, u64> {
-        self.state().agents.clone()
+        self.state().tally.agents()
     }
 
     /// Writes how much is in the store.
@@ -195,6 +199,19 @@ impl Fleet {
             "afferent_fleet_reboot_needed",
             "Guests of the fleet store that need a boot.",
             counts.reboot_needed as f64,
+        );
+        let tally = self.state().tally.clone();
+        page.gauges_by(
+            "afferent_fleet_kernels",
+            "Guests of the fleet store, by how the kernel that runs stands to the newest one installed.",
+            ["state"],
+            tally.kernels(),
+        );
+        page.gauges_by(
+            "afferent_fleet_provenance",
+            "Guests of the fleet store, by what is known of where their packages come from.",
+            ["state"],
+            tally.provenance(),
         );
         page.counter(
             "afferent_fleet_changes_total",
@@ -228,11 +245,7 @@ impl Fleet {
         held(&self.platforms).commit(staged.platforms);
         let mut state = self.state();
         (state.counts, state.next_change) = (staged.counts, staged.next_change);
-        for (version, by) in staged.agents {
-            let guests = state.agents.entry(version).or_default();
-            *guests = guests.saturating_add_signed(by);
-        }
-        state.agents.retain(|_, guests| *guests > 0);
+        state.tally.add(staged.tally);
         for vm in &staged.found {
             state.missing.remove(vm);
             state.missing_rows.remove(vm.as_str());

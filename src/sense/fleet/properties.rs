@@ -169,7 +169,9 @@ fn check(rig: &Rig, model: &BTreeMap<String, Guest>) {
     ] {
         assert_eq!(index(&fresh), index(&rig.fleet));
     }
-    assert_eq!(fresh.agents(), rig.fleet.agents());
+    let (held, read) = (rig.fleet.state().tally.clone(), fresh.state().tally.clone());
+    assert_eq!(held.agents(), read.agents());
+    assert!(held.provenance().eq(read.provenance()) && held.kernels().eq(read.kernels()));
     let (fresh, counts) = (fresh.counts(), rig.fleet.counts());
     assert_eq!(
         (fresh.changes, fresh.change_bytes, fresh.reboot_needed),

@@ -7,6 +7,7 @@ use super::index::Interned;
 use super::newest::Intake;
 use super::package::StoredPackage;
 use super::row::{self, ChangeEvent, ChangeRow, GuestState};
+use super::tally::GuestTally;
 use super::{Fleet, FleetCounts, FleetStaged, held};
 use crate::clock::WallTime;
 use crate::report::VmId;
@@ -16,7 +17,7 @@ use redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value,
     WriteTransaction,
 };
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Id to package.
@@ -50,8 +51,8 @@ pub(crate) struct FleetTx<'f, 'tx> {
     counts: FleetCounts,
     next_change: u64,
     found: Vec<VmId>,
-    /// By how much the guests of each version of an agent grow.
-    agents: BTreeMap<Box<str>, i64>,
+    /// By how much the guests in each state become more.
+    tally: GuestTally,
     /// The newest time of any document.
     now: WallTime,
 }
@@ -69,7 +70,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             counts: state.counts,
             next_change: state.next_change,
             found: Vec::new(),
-            agents: BTreeMap::new(),
+            tally: GuestTally::default(),
             now: WallTime::default(),
         })
     }
@@ -84,7 +85,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
         match (&document.content, old) {
             (Some(content), old) => self.put_report(vm, document, content, old.as_ref()),
             (None, Some(mut state)) => {
-                self.count(&state, -1);
+                self.tally.count(&state, -1);
                 (state.seen_at, state.agent_version) = (document.seen_at, &document.agent_version);
                 state.facts = facts(document);
                 self.insert(vm, &state)
@@ -174,7 +175,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
         }
         self.counts.guests += u64::from(old.is_none());
         if let Some(old) = old {
-            self.count(old, -1);
+            self.tally.count(old, -1);
         }
         if !self.found.contains(vm) && self.fleet.state().missing.contains(vm) {
             self.counts.rebuilt += 1;
@@ -205,22 +206,10 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
 
     /// Writes the row of a guest, of which the row before is counted no more.
     fn insert(&mut self, vm: &VmId, state: &GuestState<'_>) -> Result<(), TxError> {
-        self.count(state, 1);
+        self.tally.count(state, 1);
         self.guests
             .insert(vm.as_str(), row::seal(state)?.as_slice())?;
         Ok(())
-    }
-
-    /// Counts the row of a guest, or counts it no more.
-    fn count(&mut self, state: &GuestState<'_>, by: i64) {
-        if state.needs_reboot() {
-            let counted = &mut self.counts.reboot_needed;
-            *counted = counted.saturating_add_signed(by);
-        }
-        match self.agents.get_mut(state.agent_version) {
-            Some(counted) => *counted += by,
-            None => drop(self.agents.insert(state.agent_version.into(), by)),
-        }
     }
 
     /// Adds a row to the change log; gives its number.
@@ -267,7 +256,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             let platform = state.platform;
             platform.iter().for_each(|id| self.platforms.refer(*id, -1));
             self.counts.guests = self.counts.guests.saturating_sub(1);
-            self.count(&state, -1);
+            self.tally.count(&state, -1);
         }
         Ok(())
     }
@@ -291,7 +280,7 @@ impl<'f, 'tx> FleetTx<'f, 'tx> {
             counts: self.counts,
             next_change: self.next_change,
             found: self.found,
-            agents: self.agents,
+            tally: self.tally,
         })
     }
 

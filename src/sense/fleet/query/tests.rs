@@ -1,9 +1,11 @@
 //! Tests of questions about the fleet.
 
 use super::*;
+use crate::report::VmId;
 use crate::sense::fleet::FleetLimits;
 use crate::sense::fleet::fixture::{Rig, envelope, report, second};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// Three guests, of which one runs an old kernel and one is of another OS.
 fn fleet() -> Rig {
@@ -367,4 +369,79 @@ fn a_file_that_was_never_written_to_answers_with_nothing() {
         after: None,
     };
     assert_eq!(ask(&rig, &all)["changes"], json!([]));
+}
+
+/// Loss prevented: an answer with the guests of one moment and the changes of another.
+#[test]
+fn a_question_that_is_answered_while_reports_are_stored_sees_one_moment() {
+    const MOMENTS: usize = 20;
+    let mut rig = Rig::new(FleetLimits::default());
+    let of = |vm: &str, n: u32| {
+        (
+            vm.parse::<VmId>().unwrap(),
+            report(&[&format!("p {n}-1"), "q 1-1"]),
+            n,
+        )
+    };
+    for vm in ["a", "b"] {
+        rig.put(&envelope(vm, 1, 1, &of(vm, 1).1));
+    }
+    let rig = &rig;
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut moments = HashSet::new();
+            while moments.len() < MOMENTS {
+                let list = ask(rig, &FleetQuery::Guests { os: None });
+                let guests = list["guests"].as_array().unwrap();
+                assert_eq!(guests[0]["report"], guests[1]["report"]);
+                let show = ask(
+                    rig,
+                    &FleetQuery::Show {
+                        vm: "b".into(),
+                        at: None,
+                    },
+                );
+                let report = show["report"].as_str().unwrap();
+                assert_eq!(show["history"][0]["report"], report);
+                let version = format!("{}-1", report.strip_prefix("7:").unwrap());
+                assert_eq!(show["installed"][0]["version"], version.as_str());
+                let versions = ask(
+                    rig,
+                    &FleetQuery::Versions {
+                        name: "p".into(),
+                        os: None,
+                    },
+                );
+                assert_eq!(versions["versions"].as_array().unwrap().len(), 1);
+                assert_eq!(versions["versions"][0]["guests"], 2);
+                // Both are changed in one transaction: so are their rows in the log.
+                let all = FleetQuery::Changes {
+                    since: None,
+                    vm: None,
+                    package: None,
+                    after: None,
+                };
+                let changes = ask(rig, &all)["changes"].as_array().unwrap().len();
+                assert_eq!(changes % 2, 0);
+                moments.insert(report.to_owned());
+            }
+        });
+        let mut n = 1;
+        while !asking.is_finished() {
+            n += 1;
+            let documents = ["a", "b"].map(|vm| {
+                let (vm, report, n) = of(vm, n);
+                let document = rig
+                    .fleet
+                    .prepare(&envelope(vm.as_str(), n, n.into(), &report));
+                (vm, document.unwrap())
+            });
+            let stored = rig.write(|tx| {
+                documents
+                    .iter()
+                    .try_for_each(|(vm, document)| tx.put(vm, document))
+            });
+            stored.unwrap();
+        }
+    });
 }
