@@ -10,6 +10,7 @@ use super::{DONE, FAILED, USAGE, complain, native, write_data, write_lines};
 use crate::clock::{self, WallTime};
 use crate::sense::fleet::query::FleetQuery;
 use crate::sense::fleet::query::find::PackageFilter;
+use crate::sense::status::GUEST_STATES;
 use argh::FromArgs;
 use asking::Fleet;
 use export::ExportFormat;
@@ -53,9 +54,9 @@ asking! {
         /// order of the list: name (default), os, packages, agent or changed, the newest first
         #[argh(option, arg_name = "COLUMN")]
         sort: Option<SortColumn>,
-        /// only guests in this state: waiting, polled, new, failing, silent or departed
+        /// only guests in this state: waiting, polled, new, failing, silent or idle
         #[argh(option, arg_name = "STATE")]
-        state: Option<String>,
+        state: Option<WantedState>,
         /// only guests of this OS, such as rhel, rhel-9 or rhel-9.4
         #[argh(option, arg_name = "OS")]
         os: Option<String>,
@@ -202,6 +203,19 @@ impl std::str::FromStr for SortColumn {
     }
 }
 
+/// A state of guests, as a running sensor has them.
+struct WantedState(&'static str);
+
+impl std::str::FromStr for WantedState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = GUEST_STATES.into_iter().find(|known| *known == text);
+        let wrong = || format!("a state is one of {}", GUEST_STATES.join(", "));
+        known.map(Self).ok_or_else(wrong)
+    }
+}
+
 /// From when on.
 struct Since(WallTime);
 
@@ -289,9 +303,8 @@ fn list(args: &FleetArgs) -> Result<u8, Complaint> {
     if let Some(guests) = answer["guests"].as_array_mut() {
         guests.retain(|guest| {
             let state = guest["state"].as_str();
-            args.state
-                .as_deref()
-                .is_none_or(|wanted| state == Some(wanted))
+            let wanted = args.state.as_ref();
+            wanted.is_none_or(|wanted| state == Some(wanted.0))
         });
         let text = |guest: &Value, key: &str| guest[key].as_str().unwrap_or_default().to_owned();
         match args.sort.unwrap_or_default() {

@@ -24,6 +24,7 @@ use crate::report::VmId;
 use crate::telemetry::metrics::Page;
 use crate::telemetry::scrape::Health;
 use crate::web::WebHealth;
+pub use guest::GUEST_STATES;
 use guest::{GuestView, age, state_of};
 use parts::{AT_ONCE, each_guest};
 use serde::Serialize;

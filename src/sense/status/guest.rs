@@ -17,6 +17,9 @@ use std::time::Duration;
 /// Failures in a row after which a guest counts as silent.
 const SILENT: u32 = 3;
 
+/// The states of [`state_of`].
+pub const GUEST_STATES: [&str; 6] = ["waiting", "polled", "new", "failing", "silent", "idle"];
+
 /// `waiting` (in a wait), `polled`, `failing`, `silent` (for a while), `new` (not answered yet), `idle` (not
 /// asked: it does not run, or has no VSOCK).
 pub(in crate::sense) fn state_of(guests: &GuestTable, vm: &VmId, guest: &Guest) -> &'static str {

@@ -25,7 +25,10 @@ const LONGEST_PUSH: u32 = 6 << 20;
 pub struct Script {
     pub epoch: u32,
     pub generation: u32,
+    /// Each `NAME`, or `NAME EPOCH:VERSION-RELEASE`.
     pub packages: Vec<String>,
+    /// The version of the agent.
+    pub agent: &'static str,
     /// `ID` and `VERSION_ID` of its system.
     pub os: (&'static str, &'static str),
     pub trigger: &'static str,
@@ -142,6 +145,7 @@ impl Script {
             epoch: 77,
             generation: 1,
             packages: vec!["bash-5.1-1".into()],
+            agent: "fake",
             os: ("", ""),
             trigger: "scheduled",
             guest_id: "0123456789abcdef0123456789abcdef".into(),
@@ -160,11 +164,17 @@ impl Script {
             packages: self
                 .packages
                 .iter()
-                .map(|name| Package {
-                    name: name.clone(),
-                    evr: Evr::parse("1-1"),
-                    arch: Some("noarch".into()),
-                    ..Package::default()
+                .map(|text| {
+                    // A name may have spaces.
+                    let split = text.rsplit_once(' ');
+                    let split = split.filter(|(_, version)| version.contains('-'));
+                    let (name, version) = split.unwrap_or((text, "1-1"));
+                    Package {
+                        name: name.into(),
+                        evr: Evr::parse(version),
+                        arch: Some("noarch".into()),
+                        ..Package::default()
+                    }
                 })
                 .collect(),
             package_db: "sqlite:var/lib/rpm".into(),
@@ -186,7 +196,7 @@ impl Script {
         let mut methods = vec![wire::method::GET_REPORT.to_owned()];
         methods.extend(self.waits.then(|| wire::method::WAIT_REPORT.to_owned()));
         ResponseMeta {
-            agent_version: "fake".into(),
+            agent_version: self.agent.into(),
             report_generated_at: Some(clock::wall_now().into()),
             report_generation: self.generation,
             supported_methods: methods,
@@ -308,6 +318,12 @@ impl FakeAgent {
             script.packages.push(package.to_owned());
             script.trigger = "reactive";
         });
+    }
+
+    /// A transaction that replaces one package by another.
+    pub fn replace(&self, old: &str, new: &str) {
+        self.change(|script| script.packages.retain(|package| package != old));
+        self.install(new);
     }
 
     /// Its generation and its packages, sorted.

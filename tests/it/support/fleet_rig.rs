@@ -24,6 +24,11 @@ impl FleetRig {
     }
 
     pub fn start(guests: usize, web: Web, listen: &str, more: &[&str]) -> Self {
+        Self::start_with(guests, web, listen, more, guests)
+    }
+
+    /// The same with further guests among the settings; so many in all are waited for.
+    pub fn start_with(guests: usize, web: Web, listen: &str, more: &[&str], all: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let agents: Vec<FakeAgent> = (0..guests)
             .map(|n| FakeAgent::start(&dir.path().join(format!("g{n}.sock")), Script::new()))
@@ -47,7 +52,7 @@ impl FleetRig {
         eventually("all guests are stored", || {
             let (text, _) = rig.cli(&["fleet", "--json"]);
             let answer: Value = serde_json::from_str(&text).ok()?;
-            (answer["guests"].as_array()?.len() == guests).then_some(())
+            (answer["guests"].as_array()?.len() == all).then_some(())
         });
         rig
     }

@@ -23,6 +23,7 @@ pub mod mirror;
 pub mod mirror_rig;
 pub mod nats_server;
 pub mod old;
+pub mod openapi;
 pub mod program;
 pub mod pull_client;
 pub mod rig;
