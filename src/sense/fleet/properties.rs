@@ -345,3 +345,100 @@ fn op() -> impl Strategy<Value = Op> {
 fn id(guest: u8) -> String {
     format!("g{guest}")
 }
+
+/// Loss prevented: the vendor of one guest's package, shown for that of another.
+#[test]
+fn packages_that_differ_in_vendor_or_licence_alone_are_rows_of_their_own() {
+    let mut rig = Rig::new(FleetLimits::default());
+    let plain = report(&["a 1-1"]);
+    let mut vendor = plain.clone();
+    vendor.packages[0].vendor = Some("w".into());
+    let mut licence = plain.clone();
+    licence.packages[0].license = Some("MIT".into());
+    for (n, (vm, report)) in [
+        ("a", &plain),
+        ("b", &vendor),
+        ("c", &licence),
+        ("d", &plain),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        rig.put(&envelope(vm, 1, n as u64, report));
+    }
+    assert_eq!(rig.fleet.counts().packages, 3);
+    let shown = |vm: &str| {
+        let show = ask(
+            &rig,
+            &FleetQuery::Show {
+                vm: vm.into(),
+                at: None,
+            },
+        );
+        let package = &show["installed"][0];
+        (package["vendor"].clone(), package["license"].clone())
+    };
+    assert_eq!(shown("a"), (serde_json::json!("v"), Value::Null));
+    assert_eq!(shown("b"), (serde_json::json!("w"), Value::Null));
+    assert_eq!(
+        shown("c"),
+        (serde_json::json!("v"), serde_json::json!("MIT"))
+    );
+    let vms = ("a".to_owned(), "b".to_owned());
+    let differs = ask(&rig, &FleetQuery::Diff { vms });
+    assert_eq!(
+        differs["changed"][0]["differs"],
+        serde_json::json!(["vendor"])
+    );
+    // It is one version all the same.
+    let versions = FleetQuery::Versions {
+        name: "a".into(),
+        os: None,
+    };
+    assert_eq!(ask(&rig, &versions)["versions"][0]["guests"], 4);
+}
+
+/// Loss prevented: a disk that is full of history.
+#[test]
+fn rows_of_the_change_log_take_no_more_bytes_than_they_may() {
+    let limits = FleetLimits {
+        bytes: 2000,
+        ..FleetLimits::default()
+    };
+    let mut rig = Rig::new(limits);
+    let mut most = 0;
+    for n in 1..=200u32 {
+        let name = "n".repeat(n as usize % 40 + 1);
+        rig.put(&envelope(
+            "a",
+            n,
+            n.into(),
+            &report(&[&format!("{name} {n}-1")]),
+        ));
+        let stored = rig.store.read(|tx| {
+            let (mut rows, mut bytes) = (0, 0);
+            for row in tx.open_table(CHANGES)?.iter()? {
+                (rows, bytes) = (rows + 1, bytes + row?.1.value().len() as u64);
+            }
+            Ok((rows, bytes))
+        });
+        let (rows, bytes) = stored.unwrap();
+        let counts = rig.fleet.counts();
+        assert_eq!((counts.changes, counts.change_bytes), (rows, bytes));
+        assert!(bytes <= limits.bytes, "{bytes} bytes after {n} changes");
+        most = most.max(bytes);
+    }
+    // No more goes than has to.
+    assert!(most > limits.bytes * 9 / 10, "{most}");
+    let all = FleetQuery::Changes {
+        since: None,
+        vm: None,
+        package: None,
+        after: None,
+    };
+    let answer = ask(&rig, &all);
+    let newest = answer["changes"].as_array().unwrap().last().unwrap();
+    assert_eq!(newest["report"], "7:200");
+    // Packages that no row names any more go as well.
+    assert!(rig.fleet.counts().packages < rig.fleet.counts().changes * 2 + 5);
+}
