@@ -15,12 +15,13 @@ demo:
 	cargo build --locked
 	python3 tests/demo.py $${CARGO_TARGET_DIR:-target}/debug/afferent
 
+# Most tests of whole programs wait: twice as many threads as processors.
 #: make test      installs what the tests need and passes them all; where QEMU is there, in real machines too (VM=no: not)
 test:
 	packaging/install-deps.sh test
 	@$(MAKE) --no-print-directory v0.1.0 || \
 		echo "test: without version 0.1.0; the tests that let it meet this one say 'skipped'"
-	cargo test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --locked
 	@if [ "$(VM)" != no ] && command -v qemu-system-x86_64 >/dev/null; then $(MAKE) vm; else \
 		echo "test: virtual machines were not started; make vm does it, and installs QEMU"; fi
 
