@@ -2,10 +2,10 @@
 
 use crate::support::authority::Authority;
 use crate::support::eventually;
-use crate::support::web::{TOKEN, write_token};
 use crate::support::https::Https;
 use crate::support::mirror::Mirror;
 use crate::support::program::{Program, free_port, status};
+use crate::support::web::{TOKEN, write_token};
 use crate::support::web::{Web, login_address_of};
 use rcgen::CertificateParams;
 use serde_json::json;

@@ -8,6 +8,7 @@ use crate::report::evr;
 use crate::sense::fleet::row::GuestState;
 use crate::store::TxError;
 use serde::Serialize;
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 /// Guests in one answer.
@@ -197,6 +198,8 @@ pub(super) fn find(
         looked_at += 1;
         held.clear();
         held.extend(named.of(state.ids));
+        // Ids are in the order in which packages were first heard of.
+        held.sort_by(|a, b| by_version(&a.shown, &b.shown));
         let mut is_found = held.iter().any(|package| package.matches);
         let kernel = state.fact("kernel_running").filter(|_| wanted.running);
         if wanted.running && is_found {
@@ -221,6 +224,11 @@ pub(super) fn find(
         unknown: wanted.running.then_some(unknown),
         next: guests.next,
     }))
+}
+
+/// The order in which versions of one name are shown: the oldest first.
+fn by_version(a: &FoundPackage, b: &FoundPackage) -> Ordering {
+    evr::compare_versions(&a.version, &b.version).then_with(|| a.arch.cmp(&b.arch))
 }
 
 /// Whether this kernel is the newest of those installed.

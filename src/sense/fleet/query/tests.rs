@@ -92,6 +92,18 @@ fn find_gives_the_guests_and_what_each_has() {
     assert_eq!(vms(&ask(&rig, &find("nothing"))), [""; 0]);
 }
 
+/// Packages are stored in the order in which they were first heard of.
+#[test]
+fn find_shows_the_versions_of_a_guest_from_the_oldest_to_the_newest() {
+    let mut rig = Rig::new(FleetLimits::default());
+    for (vm, packages) in [("a", &["x 5-10"][..]), ("b", &["x 5-9", "x 5-10"])] {
+        rig.put(&envelope(vm, 1, 1, &report(packages)));
+    }
+    let answer = ask(&rig, &find("x"));
+    let versions = [0, 1].map(|n| &answer["guests"][1]["packages"][n]["version"]);
+    assert_eq!(versions, ["5-9", "5-10"]);
+}
+
 #[test]
 fn find_can_be_turned_round_and_narrowed() {
     let rig = fleet();
