@@ -120,14 +120,16 @@ pub fn keep_unless_known(
     }
     known.0 = None;
     let heads = snapshot.view(|view| view.audit_heads())?;
-    let is_beyond = bounds.cut(&heads, now).is_some();
-    if is_beyond && let Some(removed) = keep(store, bounds, now, run)? {
+    let cut = bounds.cut(&heads, now);
+    if let Some(before) = cut
+        && let Some(removed) = remove_before(before, store, bounds, now, run)?
+    {
         return Ok(Some(removed));
     }
     // Beyond the bounds, what is too old now is there to stay: the last copies of rows.
     let may_go = |time: &WallTime| {
         let is_young = |most: Duration| now.since(*time) <= most;
-        !is_beyond || bounds.max_age.is_none_or(is_young)
+        cut.is_none() || bounds.max_age.is_none_or(is_young)
     };
     let oldest = heads.iter().map(time_of).filter(may_go).min();
     known.0 = Some(Known {
@@ -152,9 +154,20 @@ pub fn keep(
         return Ok(None);
     }
     let heads = store.snapshot()?.view(|view| view.audit_heads())?;
-    let Some(before) = bounds.cut(&heads, now) else {
-        return Ok(None);
-    };
+    match bounds.cut(&heads, now) {
+        Some(before) => remove_before(before, store, bounds, now, run),
+        None => Ok(None),
+    }
+}
+
+/// Removes rows before this number, as far as no row is the last copy of something.
+fn remove_before(
+    before: u64,
+    store: &Store,
+    bounds: AuditBounds,
+    now: WallTime,
+    run: &mut dyn FnMut() -> Uuid,
+) -> Result<Option<Removed>, InventoryError> {
     store.inventory_without_count(|tables| {
         let run = AuditRun {
             id: run(),
