@@ -94,14 +94,7 @@ fn size_costs(central: &Central, count: u32) {
         let runs = ["first", "second"].map(|state| {
             central.forget();
             let sensor = Sensor::start(dir.path(), state, &central.url, &["--fleet", "off"]);
-            central.wait_for(count as usize);
-            sensor.settle();
-            let first = sensor.cpu();
-            central.forget();
-            guests.tell(&format!("change 0 {count}"));
-            central.wait_for(count as usize);
-            sensor.settle();
-            (sensor.cpu() - first) / count
+            Cost::of(&sensor, &guests, central, count).changed
         });
         let least = runs.into_iter().min().unwrap();
         println!(
@@ -122,6 +115,24 @@ struct Cost {
     rss_mib: u64,
 }
 
+impl Cost {
+    /// Of a sensor that has just begun: each guest's first report, then a change of each.
+    fn of(sensor: &Sensor, guests: &Guests, central: &Central, count: u32) -> Self {
+        central.wait_for(count as usize);
+        sensor.settle();
+        let first = sensor.cpu();
+        central.forget();
+        guests.tell(&format!("change 0 {count}"));
+        central.wait_for(count as usize);
+        sensor.settle();
+        Self {
+            first: first / count,
+            changed: (sensor.cpu() - first) / count,
+            rss_mib: sensor.rss_mib(),
+        }
+    }
+}
+
 /// The same guests and the same changes with the fleet store and without it, twice each in turn: the better of two is
 /// what the program needs, the rest is the machine's.
 fn store_costs(central: &Central, count: u32) {
@@ -132,18 +143,8 @@ fn store_costs(central: &Central, count: u32) {
         central.forget();
         let state = format!("store-{run}");
         let sensor = Sensor::start(dir.path(), &state, &central.url, &["--fleet", mode]);
-        central.wait_for(count as usize);
-        sensor.settle();
-        let first = sensor.cpu();
-        central.forget();
-        guests.tell(&format!("change 0 {count}"));
-        central.wait_for(count as usize);
-        sensor.settle();
-        costs.entry(mode).or_default().push(Cost {
-            first: first / count,
-            changed: (sensor.cpu() - first) / count,
-            rss_mib: sensor.rss_mib(),
-        });
+        let cost = Cost::of(&sensor, &guests, central, count);
+        costs.entry(mode).or_default().push(cost);
     }
     println!("with --fleet off and on, each the better of two runs:");
     let least = |mode: &str, of: fn(&Cost) -> Duration| costs[mode].iter().map(of).min().unwrap();
