@@ -47,31 +47,29 @@ impl Follow {
             }
             let mut roster = self.roster;
             let read = tokio::task::spawn_blocking(move || {
-                let known = roster.read();
-                (roster, known)
+                let changed = roster.read().then(|| roster.known());
+                (roster, changed)
             });
-            let known;
-            (self.roster, known) = match read.await {
+            let changed;
+            (self.roster, changed) = match read.await {
                 Ok(read) => read,
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             };
-            if known.is_complete {
-                self.end_departed(&known);
-            }
             let named = self.roster.named();
             *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
-            self.to.send_if_modified(|current| {
-                let changed = *current != known;
-                if changed {
-                    *current = known;
-                }
-                changed
-            });
+            if let Some(known) = changed {
+                self.to.send_replace(known);
+            }
+            self.end_departed();
         }
     }
 
     /// A dead letter waits for the next report of its guest; of one that left there will be none.
-    fn end_departed(&self, known: &KnownGuests) {
+    fn end_departed(&self) {
+        let known = self.to.borrow();
+        if !known.is_complete {
+            return;
+        }
         let before = clock::wall_now().before(DEPARTED_LETTER);
         for vm in self.pending.refused_since_before(before) {
             if !known.guests.contains_key(&vm) && self.pending.drop_dead(&vm, true) > 0 {

@@ -43,7 +43,8 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     }
     let store = Arc::new(store);
     let mut roster = Roster::new(config.sources.clone());
-    let (roster_tx, roster_rx) = watch::channel(roster.read());
+    roster.read();
+    let (roster_tx, roster_rx) = watch::channel(roster.known());
     let named = Arc::new(Mutex::new(roster.named()));
     let (mapping_tx, feed) = watch::channel(None);
     let mapping = config.repo_cpe.as_ref();

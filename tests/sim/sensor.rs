@@ -288,19 +288,17 @@ impl Sensor {
         let (started, skew) = (self.started, self.skew.clone());
         // As after a start of the process: nothing is known of the sources, and they are read at once.
         let mut roster = Roster::new(vec![RosterSource::File(self.roster_file.clone())]);
-        let (known, subscriber) = watch::channel(roster.read());
+        roster.read();
+        let (known, subscriber) = watch::channel(roster.known());
         let changed = self.changed.clone();
         self.reading = Some(AbortOnDrop(tokio::spawn(async move {
             loop {
                 // A file that cannot be read is read again whether it changed or not.
                 let _ = timeout(100 * READ, changed.notified()).await;
                 sleep(READ).await;
-                let now = roster.read();
-                known.send_if_modified(|before| {
-                    let is_other = *before != now;
-                    *before = now;
-                    is_other
-                });
+                if roster.read() {
+                    known.send_replace(roster.known());
+                }
             }
         })));
         self.order = Arc::default();

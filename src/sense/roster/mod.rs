@@ -153,11 +153,17 @@ pub struct Roster {
     sources: Vec<(RosterSource, Reading)>,
     /// What was said of guests that two sources name.
     named_before: BTreeSet<String>,
+    /// Which source counts for each guest.
+    by: Arc<HashMap<VmId, usize>>,
+    /// The sources are others than those of the last reading.
+    has_other_sources: bool,
 }
 
 #[derive(Default)]
 struct Reading {
     entries: Vec<Arc<RosterEntry>>,
+    /// Number of those that no source before this one names.
+    guests: usize,
     /// The file or directory as it was then.
     stamp: Option<FileStamp>,
     domains: libvirt::Domains,
@@ -189,7 +195,7 @@ pub struct SourceStatus {
 pub struct Named {
     /// In order of precedence.
     pub sources: Vec<SourceStatus>,
-    by: HashMap<VmId, usize>,
+    by: Arc<HashMap<VmId, usize>>,
 }
 
 impl Named {
@@ -226,11 +232,14 @@ impl Roster {
         Self {
             sources: sources.collect(),
             named_before: BTreeSet::new(),
+            by: Arc::default(),
+            has_other_sources: true,
         }
     }
 
     /// Takes other sources; those that stay keep what they said.
     pub fn replace_sources(&mut self, sources: Vec<RosterSource>) {
+        self.has_other_sources = true;
         let mut before = std::mem::take(&mut self.sources);
         self.sources = sources
             .into_iter()
@@ -242,16 +251,44 @@ impl Roster {
             .collect();
     }
 
-    /// Reads every source again.
-    pub fn read(&mut self) -> KnownGuests {
+    /// Reads every source again. Gives whether the guests may be others than those of the last reading: where they are
+    /// not, as nearly always, ten thousand of them cost next to nothing.
+    pub fn read(&mut self) -> bool {
+        let was_complete = self.is_complete();
+        let mut has_changed = std::mem::take(&mut self.has_other_sources);
         for (source, reading) in &mut self.sources {
-            reading.read(source);
+            has_changed |= reading.read(source);
         }
-        self.say_named_before();
+        if has_changed {
+            self.say_named_before();
+            self.count_guests();
+        }
+        has_changed || was_complete != self.is_complete()
+    }
+
+    /// The guests, as the sources named them when they were read last.
+    pub fn known(&self) -> KnownGuests {
         KnownGuests {
             guests: self.merged(),
-            is_complete: self.sources.iter().all(|(_, r)| r.read_at.is_some()),
+            is_complete: self.is_complete(),
         }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.sources.iter().all(|(_, r)| r.read_at.is_some())
+    }
+
+    /// Notes which source counts for each guest.
+    fn count_guests(&mut self) {
+        let mut by = HashMap::with_capacity(self.by.len());
+        for (n, (_, reading)) in self.sources.iter_mut().enumerate() {
+            let before = by.len();
+            for entry in &reading.entries {
+                by.entry(entry.vm.clone()).or_insert(n);
+            }
+            reading.guests = by.len() - before;
+        }
+        self.by = Arc::new(by);
     }
 
     /// Says once which guests two sources name with different addresses.
@@ -289,57 +326,59 @@ impl Roster {
         guests
     }
 
-    /// The sources as they are now.
+    /// The sources, as they were when they were read last.
     pub fn named(&self) -> Named {
-        let mut named = Named::default();
-        for (n, (source, reading)) in self.sources.iter().enumerate() {
-            let mut guests = 0;
-            for entry in &reading.entries {
-                named.by.entry(entry.vm.clone()).or_insert_with(|| {
-                    guests += 1;
-                    n
-                });
-            }
-            named.sources.push(SourceStatus {
-                name: source.name(),
-                read_at: reading.read_at,
-                error: reading.error.clone(),
-                guests,
-                named_before: reading.entries.len() - guests,
-            });
+        let sources = self.sources.iter().map(|(source, reading)| SourceStatus {
+            name: source.name(),
+            read_at: reading.read_at,
+            error: reading.error.clone(),
+            guests: reading.guests,
+            named_before: reading.entries.len() - reading.guests,
+        });
+        Named {
+            sources: sources.collect(),
+            by: self.by.clone(),
         }
-        named
     }
 }
 
 impl Reading {
-    fn read(&mut self, source: &RosterSource) {
+    /// Reads a source, if it may say something else than the last time; gives whether it names other guests.
+    fn read(&mut self, source: &RosterSource) -> bool {
         let stamp = source.stamp();
-        if stamp.is_some() && stamp == self.stamp {
+        let is_fixed = matches!(source, RosterSource::Fixed(_)) && self.read_at.is_some();
+        if is_fixed || (stamp.is_some() && stamp == self.stamp) {
             self.read_at = Some(clock::wall_now());
-            return;
+            return false;
         }
         if let RosterSource::Kubevirt(kubevirt) = source {
-            self.read_cluster(source, kubevirt);
-            return;
+            return self.read_cluster(source, kubevirt);
         }
         self.stamp = None;
         match source.read(&mut self.domains) {
             Ok(listing) => {
                 self.note_remarks(listing.remarks);
-                self.entries = listing.entries.into_iter().map(Arc::new).collect();
+                let before = self.entries.iter().map(Arc::as_ref);
+                let has_changed = before.ne(&listing.entries);
+                if has_changed {
+                    self.entries = listing.entries.into_iter().map(Arc::new).collect();
+                }
                 if listing.error.is_none() {
                     self.stamp = stamp;
                     self.read_at = Some(clock::wall_now());
                 }
                 self.note_error(source, listing.error);
+                has_changed
             }
-            Err(error) => self.note_error(source, Some(error)),
+            Err(error) => {
+                self.note_error(source, Some(error));
+                false
+            }
         }
     }
 
-    /// What the watch of a cluster knows by now.
-    fn read_cluster(&mut self, source: &RosterSource, kubevirt: &KubevirtSource) {
+    /// What the watch of a cluster knows by now; gives whether it names other guests.
+    fn read_cluster(&mut self, source: &RosterSource, kubevirt: &KubevirtSource) -> bool {
         let watch = &mut self.cluster;
         let watch = watch.get_or_insert_with(|| ClusterWatch::start(kubevirt));
         let reading = watch.read();
@@ -351,6 +390,7 @@ impl Reading {
             self.read_at = Some(clock::wall_now());
         }
         self.note_error(source, reading.error);
+        reading.has_changed
     }
 
     /// Says each remark once.
@@ -434,7 +474,8 @@ mod tests {
         };
         let mut guests = |text: Option<&str>| {
             text.inspect(|text| write(text));
-            let KnownGuests { guests, .. } = roster.read();
+            roster.read();
+            let KnownGuests { guests, .. } = roster.known();
             let shown = guests.values().map(|e| format!("{}={}", e.vm, e.address));
             (
                 shown.collect::<Vec<_>>().join(" "),
@@ -470,9 +511,10 @@ mod tests {
             RosterSource::Fixed(vec!["a=unix:/a".parse().unwrap()]),
             RosterSource::File(path.clone()),
         ]);
-        assert!(!roster.read().is_complete);
+        roster.read();
+        assert!(!roster.known().is_complete);
         fs::write(&path, "[[vm]]\nid='b'\naddress='unix:/b'\n").unwrap();
-        assert!(roster.read().is_complete);
+        assert!(roster.read() && roster.known().is_complete);
         let named = roster.named();
         let source = |vm: &str| named.source_of(&vm.parse().unwrap()).unwrap();
         assert_eq!(source("a").name, "settings");
@@ -484,7 +526,8 @@ mod tests {
         );
         // Once read, an error later does not take guests away.
         fs::remove_file(&path).unwrap();
-        let known = roster.read();
+        assert!(!roster.read());
+        let known = roster.known();
         assert!(known.is_complete && known.guests.len() == 2);
         assert_eq!(roster.named().errors().count(), 1);
     }
@@ -493,7 +536,8 @@ mod tests {
     fn a_guest_that_two_sources_name_is_the_firsts_and_is_counted() {
         let fixed = |text: &str| RosterSource::Fixed(vec![text.parse().unwrap()]);
         let mut roster = Roster::new(vec![fixed("a=unix:/first"), fixed("a=unix:/second")]);
-        let guests = roster.read().guests;
+        roster.read();
+        let guests = roster.known().guests;
         let addresses: Vec<_> = guests.values().map(|e| e.address.to_string()).collect();
         assert_eq!(addresses, ["unix:/first"]);
         let counts = |s: &SourceStatus| (s.guests, s.named_before);
@@ -502,6 +546,29 @@ mod tests {
         let said =
             "guest a is unix:/first in settings and unix:/second in settings: the first counts";
         assert_eq!(roster.named_before.iter().collect::<Vec<_>>(), [said]);
+    }
+
+    /// Loss prevented: a sensor with ten thousand guests that compares all of them every other second.
+    #[test]
+    fn a_source_that_is_read_again_and_says_the_same_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("roster.toml");
+        // Written just now: its times prove nothing yet, so that it is read each time.
+        fs::write(&path, "[[vm]]\nid='b'\naddress='unix:/b'\n").unwrap();
+        let mut roster = Roster::new(vec![
+            RosterSource::Fixed(vec!["a=unix:/a".parse().unwrap()]),
+            RosterSource::File(path.clone()),
+        ]);
+        assert!(roster.read());
+        let (first, by) = (roster.known(), roster.by.clone());
+        assert!(!roster.read());
+        let again = roster.known();
+        let mut pairs = first.guests.values().zip(again.guests.values());
+        assert!(pairs.all(|(a, b)| Arc::ptr_eq(a, b)));
+        assert!(Arc::ptr_eq(&by, &roster.by));
+        fs::write(&path, "[[vm]]\nid='b'\naddress='unix:/c'\n").unwrap();
+        assert!(roster.read());
+        assert!(!roster.read());
     }
 
     #[test]
@@ -514,7 +581,8 @@ mod tests {
         roster.read();
         fs::remove_file(&path).unwrap();
         roster.replace_sources(vec![fixed("c=unix:/c"), RosterSource::File(path)]);
-        let guests = roster.read().guests;
+        roster.read();
+        let guests = roster.known().guests;
         assert_eq!(
             guests.keys().map(VmId::as_str).collect::<Vec<_>>(),
             ["b", "c"]
