@@ -29,7 +29,20 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// Most numbers are one byte: keys of the first fifteen fields, lengths of short texts.
+    #[inline]
     fn varint(&mut self) -> Result<u64, DecodeError> {
+        match self.0 {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.0 = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0;
         for n in 0..10 {
             let (&byte, rest) = self.0.split_first().ok_or(Malformed)?;
@@ -48,6 +61,7 @@ impl<'a> Fields<'a> {
         Err(Malformed)
     }
 
+    #[inline]
     fn take(&mut self, len: u64) -> Result<&'a [u8], DecodeError> {
         let len = usize::try_from(len).map_err(|_| Malformed)?;
         let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
@@ -55,6 +69,7 @@ impl<'a> Fields<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn field(&mut self) -> Result<(u64, Value<'a>), DecodeError> {
         let key = self.varint()?;
         let value = match key & 7 {
@@ -78,6 +93,7 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u64, Value<'a>), DecodeError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
             return None;

@@ -275,12 +275,12 @@ impl<'a> Index<'a> {
         if !self.success {
             return Err(ReportError::Unsuccessful(self.err.to_owned()));
         }
-        self.keep_last_of_each();
-        let mut databases = self.packages.iter().map(|package| package.package_db);
+        let packages = last_of_each(&self.packages);
+        let mut databases = packages.iter().map(|package| package.package_db);
         let package_db = databases.find(|database| !database.is_empty());
         let has_distribution = !self.distributions.is_empty();
         let mut report = ReportView {
-            packages: Vec::with_capacity(self.packages.len()),
+            packages: Vec::with_capacity(packages.len()),
             distribution: self
                 .distributions
                 .into_values()
@@ -299,7 +299,7 @@ impl<'a> Index<'a> {
             facts,
         };
         self.with_unmapped_entry.sort_unstable();
-        for entry in &self.packages {
+        for entry in packages {
             if entry.name.is_empty() {
                 let id = entry.key.to_owned();
                 return Err(ReportError::Nameless { id });
@@ -318,18 +318,17 @@ impl<'a> Index<'a> {
         report.normalize();
         Ok(report)
     }
+}
 
-    /// A key that comes twice in a map holds what it was given last; entries get the order of
-    /// their keys.
-    fn keep_last_of_each(&mut self) {
-        if self.packages.is_sorted_by(|a, b| a.key < b.key) {
-            return;
-        }
-        // The sort is stable: of equal keys the last comes first in the reversed list.
-        self.packages.reverse();
-        self.packages.sort_by(|a, b| a.key.cmp(b.key));
-        self.packages.dedup_by(|a, b| a.key == b.key);
-    }
+/// The packages by key: one that comes twice in a map holds what it was given last. Short keys come first, so that the
+/// packages of our agent, whose keys are their places in the sorted list, are sorted already.
+fn last_of_each<'p, 'a>(packages: &'p [Entry<'a>]) -> Vec<&'p Entry<'a>> {
+    let by_key = |entry: &&Entry<'a>| (entry.key.len(), entry.key);
+    // The sort is stable: of equal keys the last comes first in the reversed list.
+    let mut sorted: Vec<&Entry<'a>> = packages.iter().rev().collect();
+    sorted.sort_by(|a, b| by_key(a).cmp(&by_key(b)));
+    sorted.dedup_by(|a, b| a.key == b.key);
+    sorted
 }
 
 impl<'a> Entry<'a> {
