@@ -78,8 +78,7 @@ fn intern(index: &Mutex<RowIndex>, report: &ReportView<'_>) -> Option<Vec<Arc<In
         }
         let package = StoredPackage::of(package);
         package.write_to(&mut bytes).ok()?;
-        let group = index.group(package.name, package.arch);
-        packages.push(index.intern(&bytes, group)?);
+        packages.push(index.intern(&bytes, |index| index.group(package.name, package.arch))?);
     }
     drop(index);
     packages.sort_unstable_by_key(|package| package.id);
@@ -90,5 +89,5 @@ fn intern_platform(index: &Mutex<RowIndex>, report: &ReportView<'_>) -> Option<A
     let mut bytes = Vec::with_capacity(1024);
     StoredPlatform::of(report).write_to(&mut bytes).ok()?;
     let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
-    index.intern(&bytes, 0)
+    index.intern(&bytes, |_| 0)
 }

@@ -30,11 +30,15 @@ pub(super) struct Interned {
     pub(super) group: u64,
 }
 
-/// Keys that are hashes already.
+/// For keys that are hashes already, and for ids, which nobody else chooses: cheaper than a hash that must withstand
+/// an enemy.
 #[derive(Default)]
-struct Identity(u64);
+struct TrustedKey(u64);
 
-impl Hasher for Identity {
+/// By a key that needs no strong hash.
+type TrustedMap<K, V> = HashMap<K, V, BuildHasherDefault<TrustedKey>>;
+
+impl Hasher for TrustedKey {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -47,6 +51,11 @@ impl Hasher for Identity {
 
     fn write_u64(&mut self, hash: u64) {
         self.0 = hash;
+    }
+
+    /// Ids follow one another: they are spread over all bits, of which the map looks at the highest, too.
+    fn write_u32(&mut self, id: u32) {
+        self.0 = u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 
@@ -66,7 +75,7 @@ struct Use {
 #[derive(Default)]
 pub(super) struct Staged {
     /// By how much references grow.
-    references: HashMap<u32, i64>,
+    references: TrustedMap<u32, i64>,
     stored: Vec<u32>,
     freed: Vec<u32>,
     /// Change log rows that come from now on have at least this number.
@@ -76,8 +85,8 @@ pub(super) struct Staged {
 /// All entries.
 pub(super) struct RowIndex {
     seed: u64,
-    by_hash: HashMap<u64, Arc<Interned>, BuildHasherDefault<Identity>>,
-    by_id: HashMap<u32, Use>,
+    by_hash: TrustedMap<u64, Arc<Interned>>,
+    by_id: TrustedMap<u32, Use>,
     next_id: u32,
     /// Entries that no guest has, by [`Use::unused_since`].
     unused: BTreeSet<(u64, u32)>,
@@ -87,8 +96,8 @@ impl RowIndex {
     pub(super) fn new(next_id: u32) -> Self {
         Self {
             seed: fastrand::u64(..),
-            by_hash: HashMap::default(),
-            by_id: HashMap::new(),
+            by_hash: TrustedMap::default(),
+            by_id: TrustedMap::default(),
             next_id,
             unused: BTreeSet::new(),
         }
@@ -115,8 +124,13 @@ impl RowIndex {
         self.next_id = self.next_id.max(id.saturating_add(1));
     }
 
-    /// The entry of the row of these bytes; `None` when all ids were given out.
-    pub(super) fn intern(&mut self, bytes: &[u8], group: u64) -> Option<Arc<Interned>> {
+    /// The entry of the row of these bytes, a new one of the group that is asked for then; `None` when all ids were
+    /// given out.
+    pub(super) fn intern(
+        &mut self,
+        bytes: &[u8],
+        group: impl FnOnce(&Self) -> u64,
+    ) -> Option<Arc<Interned>> {
         let hash = XxHash64::oneshot(self.seed, bytes);
         for probe in 0..MOST_PROBES {
             match self.by_hash.get(&hash.wrapping_add(probe)) {
@@ -129,6 +143,7 @@ impl RowIndex {
         self.next_id = id.checked_add(1)?;
         // Until a guest has it; no row of the change log names it.
         self.unused.insert((0, id));
+        let group = group(self);
         Some(self.insert(id, bytes, group, hash, false))
     }
 
@@ -298,7 +313,7 @@ mod tests {
         let stored = package::tests::named(name);
         let mut bytes = Vec::new();
         stored.write_to(&mut bytes).unwrap();
-        let group = index.group(stored.name, stored.arch);
+        let group = |index: &RowIndex| index.group(stored.name, stored.arch);
         index.intern(&bytes, group).unwrap()
     }
 
