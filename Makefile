@@ -89,7 +89,7 @@ instructions:
 	@packaging/install-deps.sh instructions || true
 	cargo bench --locked --profile sim --bench instructions
 
-#: make fuzz      one minute for each fuzz target (SECONDS_EACH=N for longer)
+#: make fuzz      40 seconds for each fuzz target (SECONDS_EACH=N for longer)
 fuzz:
 	packaging/fuzz.sh $(SECONDS_EACH)
 
