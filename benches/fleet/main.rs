@@ -70,6 +70,7 @@ fn main() {
     );
 
     status(&sensor);
+    now_and_then(&guests, &central, &sensor, count);
     changes(&guests, &central, &sensor, count);
     all_at_once(&guests, &central, &sensor, count);
     restart(&guests, &central, &mut sensor, count);
@@ -168,6 +169,27 @@ fn status(sensor: &Sensor) {
         let (median, bytes) = times[2];
         println!("afferent status{label}: {median:.0?}, {bytes} bytes");
     }
+}
+
+/// Twenty guests a second change, and everybody else is in a wait: as on a quiet day.
+fn now_and_then(guests: &Guests, central: &Central, sensor: &Sensor, count: u32) {
+    const CHANGES: u32 = 300;
+    sensor.settle();
+    central.forget();
+    let changed = CHANGES.min(count);
+    let (cpu, from) = (sensor.cpu(), Instant::now());
+    for n in 0..changed {
+        guests.tell(&format!("change {n} {}", n + 1));
+        let next = from + Duration::from_millis(50) * (n + 1);
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    central.wait_for(changed as usize);
+    let changes = guests.changes();
+    let durable = latencies(&changes, &sensor.durable(), changed);
+    print_latencies("20 changes a second: change to durable", &durable);
+    let accepted = latencies(&changes, &central.accepted(), changed);
+    print_latencies("20 changes a second: change to accepted", &accepted);
+    print_cpu(sensor.cpu() - cpu, changed);
 }
 
 /// A tenth of the guests changes within ten seconds, while all others send routine reports.
