@@ -9,7 +9,7 @@ use crate::clock::{self, WallTime};
 use crate::report::{Epoch, Generation, Report, ReportKey, Token, Trigger, facts};
 use crate::sbom::{BomFormat, Subject};
 use crate::transport::{
-    AgentName, ClientTls, DialAddress, ReadError, TlsFiles, dial, read_frame, write_frame,
+    AgentName, ClientTls, DialAddress, ReadError, TlsFiles, dial, explain, read_frame, write_frame,
 };
 use crate::visible::{Foreign, visible};
 use crate::wire::MAX_RESPONSE;
@@ -284,7 +284,7 @@ async fn exchange(
     let exchange = async {
         let mut stream = dial(&args.address)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| explain(&args.address, &error))?;
         if let Some(tls) = tls {
             let shaken = tls.connect(stream).await;
             stream = shaken.map_err(|error| format!("TLS: {error}"))?;

@@ -8,6 +8,7 @@
 //! An address says where something is reached, never who answers there.
 
 mod address;
+mod advice;
 mod certificate;
 mod certificate_names;
 mod framed;
@@ -20,6 +21,7 @@ mod unix;
 mod web_tls;
 
 pub use address::{DEFAULT_PORT, DialAddress, ListenAddress};
+pub use advice::explain;
 pub use certificate_names::{CommonName, guest_name};
 pub use framed::{ReadError, read_body, read_frame, read_len, read_rest, read_some, write_frame};
 pub use handshake::{Reason, Refused};

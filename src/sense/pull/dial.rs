@@ -91,7 +91,7 @@ impl Dialer {
             }
             None => {
                 let stream = transport::dial(address).await;
-                stream.map_err(|error| Failure::from_dial(&error))
+                stream.map_err(|error| Failure::from_dial(address, &error))
             }
         }
     }

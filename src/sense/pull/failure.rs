@@ -1,7 +1,7 @@
 //! Why an exchange with a guest failed: each way has a name, a counter and a next step.
 
 use super::schedule::{Ask, PullOutcome};
-use crate::transport::ReadError;
+use crate::transport::{DialAddress, ReadError, explain};
 use crate::visible::Foreign;
 use std::io;
 
@@ -83,14 +83,14 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What an error while dialing means.
-    pub fn from_dial(error: &io::Error) -> Self {
+    /// What an error while dialing this address means.
+    pub fn from_dial(address: &DialAddress, error: &io::Error) -> Self {
         match (error.kind(), error.raw_os_error()) {
             // EMFILE, ENFILE, ENOBUFS, ENOMEM
             (io::ErrorKind::WouldBlock, _) | (_, Some(24 | 23 | 105 | 12)) => {
                 Self::NoRoom(error.to_string())
             }
-            _ => Self::Unreachable(error.to_string().as_str().into()),
+            _ => Self::Unreachable(explain(address, error).as_str().into()),
         }
     }
 
