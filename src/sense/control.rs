@@ -61,7 +61,7 @@ impl ControlRoom {
         }
         for vm in &asked {
             // Fails only while stopping.
-            let _ = self.full_pulls.send((vm.clone(), FullPull::AtOnce));
+            let _ = self.full_pulls.send((vm.clone(), FullPull::OnDemand));
         }
         json!({ "rescans": asked.len() })
     }

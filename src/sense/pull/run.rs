@@ -78,6 +78,10 @@ impl PullLoop {
                 Some(exchange) = exchanges.join_next_with_id() => self.settle(exchange),
                 Some((vm, full_pull)) = inbox.full_pulls.recv() => match full_pull {
                     FullPull::AtOnce => self.pull_in_full(&vm),
+                    FullPull::OnDemand => {
+                        self.pull_in_full(&vm);
+                        self.guests().schedule.ask_although_it_failed(&vm, clock::now());
+                    }
                     FullPull::AfterPause => refused.add(vm, clock::now(), fastrand::f64()),
                 },
                 Some(vm) = inbox.mapped.recv() => self.ask_if_it_lacked_a_mapping(&vm),

@@ -427,6 +427,12 @@ impl Schedule {
         }
     }
 
+    /// The guest is asked as soon as its pace allows, also where it backs off. That it failed is not forgotten: if it
+    /// fails again, it backs off as long as it would have.
+    pub fn ask_although_it_failed(&mut self, vm: &VmId, now: Instant) {
+        self.bring_forward(vm, now, now);
+    }
+
     /// What the guest lacked it has got: it is asked again in a moment, whatever it answered before.
     pub fn ask_soon(&mut self, vm: &VmId, now: Instant) {
         let Some(plan) = self.plans.get_mut(vm) else {

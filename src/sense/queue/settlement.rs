@@ -31,11 +31,13 @@ pub enum Settlement {
     Replaced(Box<ReportSummary>),
 }
 
-/// When a guest is pulled in full because of what became of its document.
+/// When a guest is pulled in full, whatever is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullPull {
     /// Now: its document is gone.
     AtOnce,
     /// In ten seconds or so: its document was refused, and is sent once more when it was pulled again.
     AfterPause,
+    /// Now, and also where it failed lately: somebody asks for it, who may just have mended it.
+    OnDemand,
 }

@@ -149,6 +149,11 @@ fn a_full_report_is_asked_for_at_once_whether_the_guest_is_polled_or_in_a_wait()
     let due = schedule.next_due();
     schedule.want_full_now(&vm, now);
     assert_eq!(schedule.next_due(), due);
+    // Unless somebody asks for it; that it failed is not forgotten.
+    schedule.ask_although_it_failed(&vm, now);
+    assert_eq!(schedule.take_due(now, 0.0), Some((vm.clone(), Ask::Full)));
+    schedule.finished(&vm, PullOutcome::Failed, now, 1.0);
+    assert!(schedule.next_due() > due);
 }
 
 #[test]
