@@ -156,11 +156,22 @@ pub fn log(summary: &Summary) {
         );
     }
     for report in &summary.warnings {
-        tracing::warn!(code = %report.code, kind = ?report.kind, key = %report.key, "{}", report.message);
+        let (kind, key) = about(report);
+        tracing::warn!(code = %report.code, kind, key, "{}", report.message);
     }
     for report in &summary.errors {
-        tracing::error!(code = %report.code, kind = ?report.kind, key = %report.key, "{}", report.message);
+        let (kind, key) = about(report);
+        tracing::error!(code = %report.code, kind, key, "{}", report.message);
     }
+}
+
+/// The type and the entry that it is about; a line says nothing of what there is not.
+fn about(report: &Diagnostic) -> (Option<&str>, Option<&str>) {
+    let key = report.key.as_str();
+    (
+        report.kind.as_deref(),
+        Some(key).filter(|key| !key.is_empty()),
+    )
 }
 
 #[cfg(test)]

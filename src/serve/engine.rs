@@ -151,7 +151,7 @@ impl AgentEngine {
                 address: address.clone(),
                 source,
             })?;
-            tracing::info!(%address, tls = ?listen.tls, "listening");
+            tracing::info!(%address, tls = %listen.tls, "listening");
             let door = Door {
                 name: address.to_string(),
                 acceptor,

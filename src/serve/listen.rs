@@ -8,6 +8,7 @@ use crate::report::GuestId;
 use crate::transport::{
     KubevirtOptions, KubevirtTls, ListenAddress, Refused, ServerTls, Stream, TlsFiles,
 };
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -32,6 +33,16 @@ impl FromStr for TlsMode {
             "kubevirt" => Ok(Self::Kubevirt),
             _ => Err(format!("{text:?} is none of off, files and kubevirt")),
         }
+    }
+}
+
+impl fmt::Display for TlsMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Files => "files",
+            Self::Kubevirt => "kubevirt",
+        })
     }
 }
 

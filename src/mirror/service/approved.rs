@@ -20,7 +20,7 @@ impl Approved {
             Err(why) => json!({"error": why}),
             Ok(approval) => {
                 let (kind, deletes) = (approval.kind.name(), approval.rows.len());
-                tracing::info!(kind, deletes, user = ?approval.user, "deletes approved");
+                tracing::info!(kind, deletes, user = approval.user, "deletes approved");
                 let mut kept = self.approval.lock().unwrap_or_else(PoisonError::into_inner);
                 *kept = Some(approval);
                 self.given.notify_one();
