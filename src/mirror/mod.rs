@@ -111,6 +111,11 @@ pub fn look(state_dir: &Path) -> Result<Snapshot, InventoryError> {
     })
 }
 
+/// Whether `state_dir` has no mirror yet. One that cannot be looked for may be there.
+pub fn is_absent(state_dir: &Path) -> bool {
+    matches!(state_dir.join(FILE).try_exists(), Ok(false))
+}
+
 /// Commits the store has seen.
 pub fn generation(snapshot: &Snapshot) -> Result<u64, InventoryError> {
     snapshot.view(|view| view.generation())

@@ -310,5 +310,12 @@ fn reading_creates_nothing() {
         let output = mirror.output(&arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         assert!(!mirror.state().exists(), "{arguments:?}");
+        // "Nothing differs" is no answer for somebody who named the wrong directory.
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let absent = format!("there is no mirror in {}", mirror.state().display());
+        assert!(said.contains(&absent), "{arguments:?}: {said}");
     }
+    let compacted = mirror.output(&["compact"]);
+    assert_eq!(compacted.status.code(), Some(1));
+    assert!(!mirror.state().exists());
 }

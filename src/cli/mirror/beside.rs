@@ -31,6 +31,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What `mirror.redb` in `state_dir` holds, whether the service runs or not. A cycle writes one type after the
 /// other: what a running service has written of one is not read before all of it is there.
 pub(super) fn look(state_dir: &Path) -> Result<Snapshot, Stop> {
+    if let Err(absent) = must_exist(state_dir) {
+        // Nothing is planned, and nothing differs; whoever named the wrong directory is told.
+        let _ = complain(DONE, &absent.why);
+    }
     let failed = |error| match error {
         InventoryError::Store(error) => not_opened(&error),
         other => Stop::failed(other),
@@ -56,6 +60,17 @@ pub(super) fn look(state_dir: &Path) -> Result<Snapshot, Stop> {
         drop(snapshot);
         std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// Refuses a directory in which there is no mirror.
+pub(super) fn must_exist(state_dir: &Path) -> Result<(), Stop> {
+    if !crate::mirror::is_absent(state_dir) {
+        return Ok(());
+    }
+    Err(Stop::failed(format!(
+        "there is no mirror in {}: no cycle has run with this directory; name it with --state-dir",
+        state_dir.display()
+    )))
 }
 
 /// Commits that the tables had seen when a cycle ended last, if a service with this directory runs and says so.

@@ -1,7 +1,7 @@
 //! Commands that need the tables only.
 
 use super::args::SETTINGS;
-use super::beside::{ask, look};
+use super::beside::{ask, look, must_exist};
 use super::settings::open_store;
 use super::{DONE, FAILED, Stop, USAGE, complain, print_while_read, print_with};
 use crate::cli::native;
@@ -392,7 +392,9 @@ fn checkpoint(args: &AuditArgs) -> Result<u8, Stop> {
 }
 
 pub(super) fn compact(args: &CompactArgs) -> Result<u8, Stop> {
-    let store = open_store(&args.state_dir()?)?;
+    let state_dir = args.state_dir()?;
+    must_exist(&state_dir)?;
+    let store = open_store(&state_dir)?;
     let [before, after] = mirror::compact(&store).map_err(Stop::failed)?;
     Ok(print_with(|out| {
         if args.json {
