@@ -340,7 +340,7 @@ impl Central {
     }
 }
 
-fn packages_in(document: &Value) -> Packages {
+pub(crate) fn packages_in(document: &Value) -> Packages {
     let packages = document["report"]["packages"].as_array().unwrap();
     let package = |package: &Value| {
         let name = package["name"].as_str().unwrap().to_owned();

@@ -31,6 +31,7 @@ mod mirror;
 mod moves;
 mod order;
 mod plan;
+mod search;
 mod sensor;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 mod torn_disk;

@@ -99,7 +99,7 @@ impl Order {
 }
 
 /// Whether every place stayed; one more may have come.
-fn keeps(before: QueuePlace, now: QueuePlace) -> bool {
+pub(crate) fn keeps(before: QueuePlace, now: QueuePlace) -> bool {
     let stays = |before: Option<u64>, now: Option<u64>| before.is_none() || now == before;
     stays(before.reactive, now.reactive) && stays(before.routine, now.routine)
 }

@@ -79,6 +79,9 @@ struct State {
     written: Vec<(usize, Vec<u8>)>,
     /// Changes and syncs until the power fails.
     left: usize,
+    /// Syncs so far, and until the power fails.
+    syncs: usize,
+    syncs_left: usize,
     /// Nothing more can be written.
     is_full: bool,
 }
@@ -92,6 +95,8 @@ impl TornDisk {
             resized: Vec::new(),
             written: Vec::new(),
             left: usize::MAX,
+            syncs: 0,
+            syncs_left: usize::MAX,
             is_full: false,
         })))
     }
@@ -104,6 +109,16 @@ impl TornDisk {
     /// The power fails after so many changes and syncs.
     pub(crate) fn fail_after(&self, operations: usize) {
         self.lock().left = operations;
+    }
+
+    /// The power fails with the end of so many syncs: at least one.
+    pub(crate) fn fail_after_syncs(&self, syncs: usize) {
+        self.lock().syncs_left = syncs;
+    }
+
+    /// Number of syncs so far.
+    pub(crate) fn syncs(&self) -> usize {
+        self.lock().syncs
     }
 
     /// Whether the power failed.
@@ -152,6 +167,8 @@ impl TornDisk {
             resized: before.resized.clone(),
             written: before.written.clone(),
             left: 0,
+            syncs: 0,
+            syncs_left: usize::MAX,
             is_full: before.is_full,
         })));
         drop(before);
@@ -236,6 +253,11 @@ impl redb::StorageBackend for TornDisk {
         state.synced = state.seen.clone();
         state.written.clear();
         state.resized.clear();
+        state.syncs += 1;
+        state.syncs_left -= 1;
+        if state.syncs_left == 0 {
+            state.left = 0;
+        }
         Ok(())
     }
 
