@@ -44,9 +44,10 @@ pub fn distinct_racks(
     (kept, dropped)
 }
 
-/// The entries in their order, which begins with the pair. Whole entries are compared where the beginnings of
-/// their pairs are the same: what is moved and compared otherwise are numbers.
-fn sorted_by_pair(wanted: Vec<WantedComponent>) -> Vec<WantedComponent> {
+/// Sorts the entries in place: a second list of them would be most of what a cycle needs. Their order begins with the
+/// pair. Whole entries are compared where the beginnings of their pairs are the same: what is moved and compared
+/// otherwise are numbers.
+fn sort_by_pair(wanted: &mut [WantedComponent]) {
     let manufacturers: BTreeSet<&str> = wanted
         .iter()
         .filter_map(|entry| entry.manufacturer.as_deref())
@@ -67,11 +68,19 @@ fn sorted_by_pair(wanted: Vec<WantedComponent>) -> Vec<WantedComponent> {
         let same = || wanted.get(a.2).cmp(&wanted.get(b.2));
         (a.0, a.1).cmp(&(b.0, b.1)).then_with(same)
     });
-    let mut wanted: Vec<Option<WantedComponent>> = wanted.into_iter().map(Some).collect();
-    let places = keys.into_iter().map(|(_, _, place)| place);
-    places
-        .filter_map(|place| wanted.get_mut(place)?.take())
-        .collect()
+    let mut places: Vec<usize> = keys.into_iter().map(|(_, _, place)| place).collect();
+    for first in 0..places.len() {
+        // Entries go round in circles: each goes where the one before it was, and the first one is swapped along.
+        let mut to = first;
+        loop {
+            let from = std::mem::replace(&mut places[to], to);
+            if from == first {
+                break;
+            }
+            wanted.swap(to, from);
+            to = from;
+        }
+    }
 }
 
 /// Sorts the entries and takes out those that cannot have a row of their own. `owner_pair` is the pair of the row
@@ -83,7 +92,6 @@ pub fn distinct_components<'p>(
     taken_by: impl Fn(Mac) -> Option<&'static str>,
     mut warn: impl FnMut(&str, String, String),
 ) -> (Vec<WantedComponent>, Vec<WantedComponent>) {
-    let mut kept: Vec<WantedComponent> = Vec::with_capacity(wanted.len());
     let mut dropped = Vec::new();
     let mut drop = |entry: WantedComponent, code: &str, why: String| {
         warn(code, entry.label(), why);
@@ -91,11 +99,15 @@ pub fn distinct_components<'p>(
     };
     let same_pair = || "another entry has the same manufacturer and serial number".to_owned();
     let last_wins = policy.duplicates == Duplicates::Last;
+    let mut kept: Vec<WantedComponent> = Vec::new();
     if policy.identity == Identity::Pair {
-        let wanted = sorted_by_pair(wanted);
+        sort_by_pair(&mut wanted);
+        if !last_wins || wanted.windows(2).all(|two| two[0].pair() != two[1].pair()) {
+            return (wanted, dropped);
+        }
         for entry in wanted {
             let same = |before: &mut WantedComponent| before.pair() == entry.pair();
-            if let Some(before) = kept.pop_if(|before| last_wins && same(before)) {
+            if let Some(before) = kept.pop_if(same) {
                 drop(before, "duplicate_component", same_pair());
             }
             kept.push(entry);
@@ -171,10 +183,11 @@ mod tests {
                 rack_id: None,
                 description: None,
             });
-            let entries: Vec<WantedComponent> = entries.collect();
+            let mut entries: Vec<WantedComponent> = entries.collect();
             let mut expected = entries.clone();
             expected.sort();
-            prop_assert_eq!(sorted_by_pair(entries), expected);
+            sort_by_pair(&mut entries);
+            prop_assert_eq!(entries, expected);
         }
     }
 }
