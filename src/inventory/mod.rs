@@ -131,18 +131,13 @@ impl<'a> Pair<'a> {
 
     /// Both halves in one text, the length of the first in front, so that no two pairs look the same.
     pub fn key(self) -> Box<str> {
-        let mut key = String::with_capacity(self.manufacturer.len() + self.serial.len() + 4);
-        self.write_key(&mut key);
-        key.into()
-    }
-
-    /// Appends the key.
-    pub fn write_key(self, key: &mut String) {
         let (manufacturer, serial) = (self.manufacturer, self.serial);
+        let mut key = String::with_capacity(manufacturer.len() + serial.len() + 4);
         key.push_str(&manufacturer.len().to_string());
         key.push(':');
         key.push_str(manufacturer);
         key.push_str(serial);
+        key.into()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Host BMCs: recognised by their address; a component has one, the one that Core names.
 
-use super::reconcile::{Entity, Fate, Match, Work};
+use super::reconcile::{Entity, Fate, MatchOf, Work};
 use super::{Earlier, FastMap, FastSet, Given, Plan};
 use crate::inventory::{Bmc, BmcType, Component, Mac};
 use crate::mirror::change::{Op, Ops};
@@ -17,6 +17,8 @@ const MOST_SHARED_IPS: usize = 10;
 /// The BMC of an entry whose component has an id.
 pub(super) struct WantedBmc<'a> {
     pub(super) entry: &'a WantedComponent,
+    /// Its place among the BMCs that are there.
+    pub(super) stored: Option<usize>,
     pub(super) component: Uuid,
     /// The component was there before.
     pub(super) was_there: bool,
@@ -83,11 +85,7 @@ impl<'a> Entity<'a> for Bmcs {
 
     fn claim(&mut self, work: &mut Working<'a>) {
         work.claim_by("identity: same address", |work, i| {
-            let mac = work.entries.get(i).map(|bmc| bmc.entry.mac);
-            Ok(work
-                .rows
-                .binary_search_by_key(&mac, |bmc| Some(bmc.mac))
-                .ok())
+            Ok(work.entries[i].stored)
         });
     }
 
@@ -101,7 +99,7 @@ impl<'a> Entity<'a> for Bmcs {
         Fate::Remove(Op::BmcHardDelete, why)
     }
 
-    fn row(&mut self, _: &mut Working<'a>, at: &Match<'a, WantedBmc<'a>, Bmc>) -> Cow<'a, Bmc> {
+    fn row(&mut self, _: &mut Working<'a>, at: &MatchOf<'a, Self>) -> Cow<'a, Bmc> {
         let component_id = at.entry.component;
         let stored = at
             .stored
@@ -117,12 +115,7 @@ impl<'a> Entity<'a> for Bmcs {
         })
     }
 
-    fn written(
-        &mut self,
-        work: &mut Working<'a>,
-        at: &Match<'a, WantedBmc<'a>, Bmc>,
-        after: &Bmc,
-    ) -> Ops {
+    fn written(&mut self, work: &mut Working<'a>, at: &MatchOf<'a, Self>, after: &Bmc) -> Ops {
         if at.stored == Some(after) {
             return Ops::default();
         }
@@ -178,8 +171,7 @@ pub(super) fn warn_of_shared_ips(
     }
 }
 
-/// The BMC with this address. `bmcs` are in order of their addresses.
-pub(super) fn find_bmc(bmcs: &[Bmc], mac: Mac) -> Option<&Bmc> {
-    let found = bmcs.binary_search_by_key(&mac, |bmc| bmc.mac).ok()?;
-    bmcs.get(found)
+/// Place of the BMC with this address. `bmcs` are in order of their addresses.
+pub(super) fn place_of_bmc(bmcs: &[Bmc], mac: Mac) -> Option<usize> {
+    bmcs.binary_search_by_key(&mac, |bmc| bmc.mac).ok()
 }

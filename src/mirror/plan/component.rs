@@ -1,7 +1,7 @@
 //! Machines, switches and shelves: recognised by their pair or by their Host BMC, as the policy says.
 
-use super::bmc::{WantedBmc, find_bmc, plan_bmcs, warn_of_shared_ips};
-use super::reconcile::{Entity, Match, Work, losers};
+use super::bmc::{WantedBmc, place_of_bmc, plan_bmcs, warn_of_shared_ips};
+use super::reconcile::{Entity, MatchOf, Work, losers};
 use super::{Earlier, FastMap, Given, Plan};
 use crate::inventory::{Bmc, BmcType, Component, ComponentType, Json, Mac, Pair};
 use crate::mirror::change::Ops;
@@ -35,10 +35,11 @@ pub struct PresentComponents {
 impl PresentComponents {
     /// The pair of the row of the type that has this Host BMC.
     fn pair_of_host(&self, mac: Mac) -> Option<Pair<'_>> {
-        let bmc = find_bmc(&self.bmcs, mac).filter(|bmc| bmc.kind == BmcType::Host)?;
+        let bmc = self.bmcs.get(place_of_bmc(&self.bmcs, mac)?)?;
+        let is_host = bmc.kind == BmcType::Host;
         let id = |row: &Component| row.id;
         let row = self.rows.binary_search_by_key(&bmc.component_id, id);
-        self.rows.get(row.ok()?)?.pair()
+        self.rows.get(row.ok().filter(|_| is_host)?)?.pair()
     }
 }
 
@@ -86,8 +87,8 @@ struct Components<'a, 'e> {
     present: &'a PresentComponents,
     earlier: &'e Earlier,
     by_pair: bool,
-    /// Each entry's BMC as it is there.
-    bmc_of: Vec<Option<&'a Bmc>>,
+    /// Place of each entry's BMC among those that are there.
+    bmc_of: Vec<Option<usize>>,
     /// Entries whose BMC is left alone.
     no_bmc: Vec<bool>,
     /// Rows one of whose Host BMCs was seen and goes to no entry.
@@ -102,7 +103,10 @@ type Working<'a> = Work<'a, WantedComponent, Component>;
 
 impl<'a, 'e> Components<'a, 'e> {
     fn new(work: &Working<'a>, present: &'a PresentComponents, earlier: &'e Earlier) -> Self {
-        let bmcs = work.entries.iter().map(|e| find_bmc(&present.bmcs, e.mac));
+        let bmcs = work
+            .entries
+            .iter()
+            .map(|entry| place_of_bmc(&present.bmcs, entry.mac));
         Self {
             present,
             earlier,
@@ -115,9 +119,14 @@ impl<'a, 'e> Components<'a, 'e> {
         }
     }
 
+    /// The BMC of an entry as it is there.
+    fn stored_bmc(&self, entry: usize) -> Option<&'a Bmc> {
+        self.present.bmcs.get(self.bmc_of[entry]?)
+    }
+
     /// The row of this type whose Host BMC the entry names.
     fn row_of_bmc(&self, work: &Working<'a>, entry: usize) -> Option<usize> {
-        let bmc = self.bmc_of.get(entry).copied().flatten()?;
+        let bmc = self.stored_bmc(entry)?;
         let is_host = bmc.kind == BmcType::Host;
         is_host.then(|| work.row_of_id(bmc.component_id)).flatten()
     }
@@ -125,13 +134,14 @@ impl<'a, 'e> Components<'a, 'e> {
     /// Pairs that go to other entries.
     fn lose_pairs(work: &mut Working<'a>, lost: Vec<usize>) {
         for i in lost {
-            let Some((entry, pair)) = work.entries.get(i).zip(work.pair(i)) else {
-                continue;
-            };
-            let why = format!("another entry keeps the pair {pair}");
-            work.plan
-                .warn("duplicate_component", entry.mac.to_string(), why);
-            work.lost_pair[i] = true;
+            if let Some(pair) = work.pair(i) {
+                let (mac, why) = (
+                    work.entries[i].mac,
+                    format!("another entry keeps the pair {pair}"),
+                );
+                work.plan.warn("duplicate_component", mac.to_string(), why);
+                work.lost_pair[i] = true;
+            }
         }
     }
 
@@ -152,16 +162,13 @@ impl<'a, 'e> Components<'a, 'e> {
             Some((i, format!("{holder} has the pair {pair}")))
         });
         for (i, why) in taken.collect::<Vec<_>>() {
-            let label = work.entries.get(i).map(WantedRow::label);
-            work.plan
-                .warn("duplicate_pair_other_type", label.unwrap_or_default(), why);
+            let label = work.entries[i].label();
+            work.plan.warn("duplicate_pair_other_type", label, why);
             if !self.by_pair {
                 work.lost_pair[i] = true;
             } else if work.claimed(i).is_none() {
-                work.take_out(
-                    i,
-                    "skipped: its pair belongs to a component of another type",
-                );
+                let rule = "skipped: its pair belongs to a component of another type";
+                work.take_out(i, rule);
             }
         }
     }
@@ -189,7 +196,7 @@ impl<'a, 'e> Components<'a, 'e> {
                 self.no_bmc[i] = true;
                 let why = format!("another entry has the same BMC {}", entry.mac);
                 work.plan.warn("duplicate_mac", entry.label(), why);
-            } else if let Some(bmc) = self.bmc_of[i].filter(|bmc| bmc.kind != BmcType::Host) {
+            } else if let Some(bmc) = self.stored_bmc(i).filter(|bmc| bmc.kind != BmcType::Host) {
                 self.no_bmc[i] = true;
                 let kind = bmc.kind.name();
                 let why = format!("{} is a {kind} BMC; only Host BMCs are touched", entry.mac);
@@ -198,10 +205,8 @@ impl<'a, 'e> Components<'a, 'e> {
             }
             // Nothing would find its row again next time.
             if self.no_bmc[i] && work.pair(i).is_none() && work.claimed(i).is_none() {
-                work.take_out(
-                    i,
-                    "skipped: neither a Host BMC nor a pair would recognise its row",
-                );
+                let rule = "skipped: neither a Host BMC nor a pair would recognise its row";
+                work.take_out(i, rule);
             }
         }
     }
@@ -214,12 +219,11 @@ impl<'a, 'e> Components<'a, 'e> {
         let taken = work.entries.iter().zip(&self.no_bmc);
         let taken = taken.filter(|(_, no_bmc)| !**no_bmc);
         let taken: HashSet<Mac> = taken.map(|(entry, _)| entry.mac).collect();
-        let hosts = self
-            .present
-            .bmcs
-            .iter()
-            .filter(|bmc| bmc.kind == BmcType::Host);
-        let seen = hosts.filter(|bmc| work.seen.mac(bmc.mac) && !taken.contains(&bmc.mac));
+        let is_seen = |bmc: &&Bmc| work.seen.mac(bmc.mac) && !taken.contains(&bmc.mac);
+        let hosts = self.present.bmcs.iter();
+        let seen = hosts
+            .filter(|bmc| bmc.kind == BmcType::Host)
+            .filter(is_seen);
         self.seen = seen.map(|bmc| bmc.component_id).collect();
     }
 
@@ -283,11 +287,7 @@ impl<'a> Entity<'a> for Components<'a, '_> {
         work.release_pairs(&self.present.foreign, "the pair goes to another row");
     }
 
-    fn row(
-        &mut self,
-        work: &mut Working<'a>,
-        at: &Match<'a, WantedComponent, Component>,
-    ) -> Cow<'a, Component> {
+    fn row(&mut self, work: &mut Working<'a>, at: &MatchOf<'a, Self>) -> Cow<'a, Component> {
         let (entry, stored, lost_pair) = (at.entry, at.stored, work.lost_pair[at.i]);
         let kind = work.given.kind.component_type();
         let new = || Component::new(at.new_id, kind.unwrap_or(ComponentType::Unknown));
@@ -300,28 +300,13 @@ impl<'a> Entity<'a> for Components<'a, '_> {
         let policy = work.given.policy;
         if stored.is_none() || !self.by_pair {
             let keeps = |half: &'a Option<SmolStr>| half.as_ref().filter(|_| !lost_pair);
-            set_text(
-                &mut row,
-                keeps(&entry.manufacturer),
-                |row| &mut row.manufacturer,
-                |row| &row.manufacturer,
-            );
-            set_text(
-                &mut row,
-                keeps(&entry.serial),
-                |row| &mut row.serial_number,
-                |row| &row.serial_number,
-            );
+            set_text(&mut row, MANUFACTURER, keeps(&entry.manufacturer));
+            set_text(&mut row, SERIAL_NUMBER, keeps(&entry.serial));
         }
-        if let Some(name) = &entry.name {
-            set_text(&mut row, Some(name), |row| &mut row.name, |row| &row.name);
+        if entry.name.is_some() {
+            set_text(&mut row, NAME, entry.name.as_ref());
         }
-        set_text(
-            &mut row,
-            entry.model.as_ref(),
-            |row| &mut row.model,
-            |row| &row.model,
-        );
+        set_text(&mut row, MODEL, entry.model.as_ref());
         let mut positions = [row.slot_id, row.tray_index, row.host_id];
         for (stored_at, position) in positions.iter_mut().zip(entry.positions) {
             *stored_at = match position {
@@ -346,13 +331,14 @@ impl<'a> Entity<'a> for Components<'a, '_> {
     fn written(
         &mut self,
         work: &mut Working<'a>,
-        at: &Match<'a, WantedComponent, Component>,
+        at: &MatchOf<'a, Self>,
         after: &Component,
     ) -> Ops {
         let ops = work.count(at.stored, after);
         if !self.no_bmc[at.i] {
             self.bmcs.push(WantedBmc {
                 entry: at.entry,
+                stored: self.bmc_of[at.i],
                 component: after.id,
                 was_there: at.stored.is_some(),
                 is_counted: !ops.is_empty(),
@@ -362,15 +348,23 @@ impl<'a> Entity<'a> for Components<'a, '_> {
     }
 }
 
+/// A column, to be read and to be written.
+type TextColumn = (
+    fn(&Component) -> Option<&SmolStr>,
+    fn(&mut Component) -> &mut Option<SmolStr>,
+);
+const MANUFACTURER: TextColumn = (|row| row.manufacturer.as_ref(), |row| &mut row.manufacturer);
+const SERIAL_NUMBER: TextColumn = (
+    |row| row.serial_number.as_ref(),
+    |row| &mut row.serial_number,
+);
+const NAME: TextColumn = (|row| row.name.as_ref(), |row| &mut row.name);
+const MODEL: TextColumn = (|row| row.model.as_ref(), |row| &mut row.model);
+
 /// NULL and the empty text are the same: what is there stays as it is spelled.
-fn set_text(
-    row: &mut Cow<'_, Component>,
-    wanted: Option<&SmolStr>,
-    column: impl Fn(&mut Component) -> &mut Option<SmolStr>,
-    stored: impl Fn(&Component) -> &Option<SmolStr>,
-) {
+fn set_text(row: &mut Cow<'_, Component>, (stored, column): TextColumn, wanted: Option<&SmolStr>) {
     let wanted_text = wanted.map(SmolStr::as_str).unwrap_or_default();
-    if stored(row).as_deref().unwrap_or_default() != wanted_text {
+    if stored(row).map(SmolStr::as_str).unwrap_or_default() != wanted_text {
         *column(row.to_mut()) = wanted.cloned();
     }
 }

@@ -32,7 +32,6 @@ use super::diagnostics::{Diagnostic, TypeCounters, Withheld};
 use super::policy::Policy;
 use super::spec::SkippedEntry;
 use crate::inventory::{Kind, Mac, Pair};
-use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -127,69 +126,33 @@ pub struct Decision {
 /// What types pulled earlier in the same cycle took, so that a later one does not take it back.
 #[derive(Debug, Default)]
 pub struct Earlier {
-    macs: Vec<(Mac, Kind)>,
-    pairs: Vec<(u32, Kind)>,
-    /// The keys of the pairs, one behind the other; a pair has the place where its key ends.
-    keys: String,
-    /// The same by key, once a later type asks.
-    found: OnceCell<Found>,
-}
-
-#[derive(Debug)]
-struct Found {
     macs: FastMap<Mac, Kind>,
+    /// By [`Pair::key`].
     pairs: FastMap<Box<str>, Kind>,
 }
 
 impl Earlier {
     /// Notes that `kind` has this address.
     pub fn take_mac(&mut self, mac: Mac, kind: Kind) {
-        self.found = OnceCell::new();
-        self.macs.push((mac, kind));
+        self.macs.entry(mac).or_insert(kind);
     }
 
     /// Notes that `kind` has this pair.
     pub fn take_pair(&mut self, pair: Pair<'_>, kind: Kind) {
-        self.found = OnceCell::new();
-        pair.write_key(&mut self.keys);
-        let end = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
-        self.pairs.push((end, kind));
+        self.pairs.entry(pair.key()).or_insert(kind);
     }
 
     fn is_empty(&self) -> bool {
         self.macs.is_empty() && self.pairs.is_empty()
     }
 
-    fn found(&self) -> &Found {
-        self.found.get_or_init(|| {
-            let mut found = Found {
-                macs: FastMap::default(),
-                pairs: FastMap::default(),
-            };
-            for (mac, kind) in &self.macs {
-                found.macs.entry(*mac).or_insert(*kind);
-            }
-            let mut begin = 0;
-            for (end, kind) in &self.pairs {
-                let end = usize::try_from(*end).unwrap_or(usize::MAX);
-                let key = self.keys.get(begin..end).unwrap_or_default();
-                found.pairs.entry(key.into()).or_insert(*kind);
-                begin = end;
-            }
-            found
-        })
-    }
-
     fn mac(&self, mac: Mac) -> Option<Kind> {
-        // Most cycles have nothing there, and then nothing is built for the question.
-        (!self.is_empty())
-            .then(|| self.found().macs.get(&mac).copied())
-            .flatten()
+        self.macs.get(&mac).copied()
     }
 
     fn pair(&self, pair: Pair<'_>) -> Option<Kind> {
-        (!self.is_empty())
-            .then(|| self.found().pairs.get(&pair.key()).copied())
-            .flatten()
+        // Most cycles have nothing there, and then no key is made for the question.
+        let any = !self.pairs.is_empty();
+        any.then(|| self.pairs.get(&pair.key()).copied()).flatten()
     }
 }

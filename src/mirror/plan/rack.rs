@@ -1,7 +1,7 @@
 //! Racks: recognised by external_id, else by their pair; where names are unique, each has one rack.
 
 use super::names::{Bid, decide};
-use super::reconcile::{Entity, Fate, Match, Work, losers};
+use super::reconcile::{Entity, Fate, MatchOf, Work, losers};
 use super::{Given, Plan};
 use crate::inventory::{Json, Pair, Rack, Record};
 use crate::mirror::change::{Op, Ops};
@@ -59,7 +59,7 @@ impl<'a> Entity<'a> for Racks<'a> {
         let ids = work.entries.iter().map(WantedRack::rack_id);
         let reported: HashSet<&str> = ids.flatten().collect();
         work.claim_by("identity: same external_id", |work, i| {
-            let id = work.entries.get(i).and_then(WantedRack::rack_id);
+            let id = work.entries[i].rack_id();
             Ok(id.and_then(|id| by_external.get(id).copied()))
         });
         let rule = "adoption: same pair, external_id unknown or retired";
@@ -87,9 +87,7 @@ impl<'a> Entity<'a> for Racks<'a> {
             lost.binary_search(i).is_ok() || (!follow && work.holder(*i).is_some())
         });
         for (i, pair) in lost.collect::<Vec<_>>() {
-            let Some(entry) = work.entries.get(i) else {
-                continue;
-            };
+            let entry = &work.entries[i];
             let why = format!("another rack keeps the chassis {pair}");
             work.plan.warn("duplicate_chassis", entry.label(), why);
             work.lost_pair[i] = true;
@@ -111,10 +109,7 @@ impl<'a> Entity<'a> for Racks<'a> {
     /// Racks that Core never knew are kept where the policy says so.
     fn unclaimed(&mut self, work: &mut Working<'a>, row: &'a Rack) -> Fate {
         if row.external_id.is_some() || work.given.policy.legacy != Legacy::Exempt {
-            return match work.was_seen(self, row) {
-                true => Fate::Keep,
-                false => Fate::Delete,
-            };
+            return work.fate_unless_seen(self, row);
         }
         let pair = Record::pair(row);
         if !pair.is_some_and(|pair| self.pairs.contains(&pair)) && !work.seen.pair(pair) {
@@ -142,7 +137,7 @@ impl<'a> Entity<'a> for Racks<'a> {
         }
     }
 
-    fn row(&mut self, work: &mut Working<'a>, at: &Match<'a, WantedRack, Rack>) -> Cow<'a, Rack> {
+    fn row(&mut self, work: &mut Working<'a>, at: &MatchOf<'a, Self>) -> Cow<'a, Rack> {
         let (entry, lost_pair) = (at.entry, work.lost_pair[at.i]);
         let new = || Rack::new(at.new_id, entry.name.clone());
         let mut row = at.stored.cloned().unwrap_or_else(new);
@@ -168,12 +163,7 @@ impl<'a> Entity<'a> for Racks<'a> {
         Cow::Owned(row)
     }
 
-    fn written(
-        &mut self,
-        work: &mut Working<'a>,
-        at: &Match<'a, WantedRack, Rack>,
-        after: &Rack,
-    ) -> Ops {
+    fn written(&mut self, work: &mut Working<'a>, at: &MatchOf<'a, Self>, after: &Rack) -> Ops {
         let mut ops = work.count(at.stored, after);
         let id = after.external_id.as_ref();
         if id.is_some() && at.stored.is_some_and(|row| row.external_id.as_ref() != id) {
@@ -200,13 +190,14 @@ impl<'a> Racks<'a> {
             .filter_map(|(_, row)| row.filter(|row| row.is_live()));
         let mut held: HashSet<&str> = live.map(|row| row.name.as_str()).collect();
         held.extend(&fixed);
-        let bids = bidders.iter().filter_map(|(i, row)| {
+        let bids = bidders.iter().map(|(i, row)| {
             // A tombstone that Core lists again has its name too, unless a live rack has it.
             let has = row.filter(|row| row.is_live() || held.insert(&row.name));
-            Some(Bid {
-                wants: &work.entries.get(*i)?.name,
+            let wants = work.entries[*i].name.as_str();
+            Bid {
+                wants,
                 has: has.map(|row| row.name.as_str()),
-            })
+            }
         });
         let bids: Vec<Bid<'a>> = bids.collect();
         let won = decide(&bids, &fixed);
@@ -220,10 +211,9 @@ impl<'a> Racks<'a> {
             if row.is_none_or(|row| !row.is_live()) {
                 work.take_out(i, "skipped: another rack has its name");
             }
-            let label = work.entries.get(i).map(WantedRack::label);
             let why = format!("another rack has the name {:?}", bid.wants);
             work.plan
-                .warn("rack_name_taken", label.unwrap_or_default(), why);
+                .warn("rack_name_taken", work.entries[i].label(), why);
         }
         names
     }

@@ -34,10 +34,7 @@ pub(super) trait Entity<'a> {
 
     /// What becomes of a live row that no entry claimed.
     fn unclaimed(&mut self, work: &mut Of<'a, Self>, row: &'a Self::Row) -> Fate {
-        match work.was_seen(self, row) {
-            true => Fate::Keep,
-            false => Fate::Delete,
-        }
+        work.fate_unless_seen(self, row)
     }
 
     /// Frees what entries are about to take, once it is known which rows go.
@@ -294,6 +291,17 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
         entity.is_seen(self, row) || (self.seen.hardware(manufacturer, serial) && !loses_pair())
     }
 
+    /// What becomes of a row by whether it was seen.
+    pub(super) fn fate_unless_seen<E>(&self, entity: &E, row: &R) -> Fate
+    where
+        E: Entity<'a, Wanted = W, Row = R> + ?Sized,
+    {
+        match self.was_seen(entity, row) {
+            true => Fate::Keep,
+            false => Fate::Delete,
+        }
+    }
+
     fn taken_pairs(&self) -> &FastSet<Pair<'a>> {
         self.taken_pairs.get_or_init(|| {
             let taken = self.pairs().filter(|(i, _)| !self.out[*i]);
@@ -304,10 +312,10 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
     /// A row that was seen is not missing any more.
     fn forget_absences<E: Entity<'a, Wanted = W, Row = R>>(&mut self, entity: &E) {
         let is_missing = |id: &Uuid| {
-            let row = self.row_of_id(*id);
-            row.filter(|row| self.entry_of[*row].is_none())
-                .and_then(|row| self.rows.get(row))
-                .is_some_and(|row| row.is_live() && !self.was_seen(entity, row))
+            let place = self.row_of_id(*id);
+            let row = place.filter(|place| self.entry_of[*place].is_none());
+            let row = row.map(|place| &self.rows[place]);
+            row.is_some_and(|row| row.is_live() && !self.was_seen(entity, row))
         };
         let absent = self.given.absent.keys();
         let mut back: Vec<Uuid> = absent.copied().filter(|id| !is_missing(id)).collect();
@@ -341,13 +349,11 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
             }
         }
         for candidate in judge(&self.given, &mut self.plan, candidates, live, self.empty) {
-            if let Some(row) = self.rows.get(candidate.row) {
-                let why = "Core does not list it any more";
-                let row = self.draft.edit(row, Op::SoftDelete, why);
-                row.bury(self.given.now);
-                self.deleted.insert(candidate.row);
-                self.plan.counters.soft_deleted += 1;
-            }
+            let (row, why) = (&self.rows[candidate.row], "Core does not list it any more");
+            let row = self.draft.edit(row, Op::SoftDelete, why);
+            row.bury(self.given.now);
+            self.deleted.insert(candidate.row);
+            self.plan.counters.soft_deleted += 1;
         }
         let withheld = u64::try_from(self.plan.withheld.len());
         self.plan.counters.withheld_deletes = withheld.unwrap_or(u64::MAX);
@@ -365,21 +371,19 @@ impl<'a, W: WantedRow, R: Record> Work<'a, W, R> {
             if self.out[i] || (holder.is_some() && holder == self.claimed(i)) {
                 continue;
             }
-            let Some(pair) = self.pair(i) else { continue };
-            match holder {
+            // No key is made where nobody could have it.
+            let pair = self
+                .pair(i)
+                .filter(|_| holder.is_none() && !foreign.is_empty());
+            match (holder, pair.and_then(|pair| foreign.get(&pair.key()))) {
                 // A holder that is written, by the entry itself or another, gets its own pair then.
-                Some(row) if self.claimant(row).is_some_and(|entry| !self.out[entry]) => {}
-                Some(row) => {
-                    if let Some(row) = self.rows.get(row) {
-                        self.draft.edit(row, Op::PairRelease, why).release_pair();
-                    }
+                (Some(row), _) if self.claimant(row).is_some_and(|entry| !self.out[entry]) => {}
+                (Some(row), _) => {
+                    let row = self.draft.edit(&self.rows[row], Op::PairRelease, why);
+                    row.release_pair();
                 }
-                None if foreign.is_empty() => {}
-                None => {
-                    if let Some(row) = foreign.get(&pair.key()) {
-                        self.draft.edit(row, Op::PairRelease, why).release_pair();
-                    }
-                }
+                (None, Some(row)) => self.draft.edit(row, Op::PairRelease, why).release_pair(),
+                (None, None) => {}
             }
         }
     }
