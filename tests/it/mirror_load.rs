@@ -2,6 +2,7 @@
 
 use crate::support::eventually;
 use crate::support::mirror::Mirror;
+use crate::support::mirror_rig::{RACKS, document};
 use crate::support::program::{Program, status};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,24 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-const RACKS: usize = 20;
 const MACHINES: usize = 2000;
-
-/// Racks and machines whose names all say which version of the document they are from.
-fn document(version: usize) -> Value {
-    let label = |key: &str, value: &str| json!({"key": key, "value": value});
-    let rack = |n: usize| {
-        json!({"rack_id": format!("r{n}"), "metadata": {"name": format!("v{version}-r{n}"), "labels": [
-            label("chassis.manufacturer", "Q"), label("chassis.serial-number", &format!("RK-{n}"))]}})
-    };
-    let machine = |n: usize| {
-        json!({"bmc_mac_address": format!("02:00:5e:74:{:02x}:{:02x}", n >> 8, n & 255), "chassis_serial_number": format!("MC-{n}"),
-               "rack_id": format!("r{}", n % RACKS), "metadata": {"name": format!("v{version}-{n}"), "labels": [label("manufacturer", "Foxwell")]}})
-    };
-    json!({"expected_racks": (0..RACKS).map(rack).collect::<Vec<_>>(),
-           "expected_machines": (0..MACHINES).map(machine).collect::<Vec<_>>(),
-           "actual_machines": [{"id": "m-0", "chassis_serial": "MC-0"}]})
-}
 
 struct Load {
     mirror: Mirror,
@@ -39,7 +23,10 @@ struct Load {
 impl Load {
     fn new() -> Self {
         let mirror = Mirror::new();
-        let core = format!("file:{}", mirror.file("core.json", &document(0)).display());
+        let core = format!(
+            "file:{}",
+            mirror.file("core.json", &document(0, MACHINES)).display()
+        );
         let state = mirror.state().display().to_string();
         let mut arguments = vec!["mirror", "run", "--core", &core, "--state-dir", &state];
         arguments.extend(["--interval", "1s"]);
@@ -67,7 +54,7 @@ impl Load {
                 let mut last = self.cycles();
                 while !self.is_over.load(Ordering::Relaxed) {
                     let version = self.version.fetch_add(1, Ordering::Relaxed) + 1;
-                    let next = self.mirror.file("next.json", &document(version));
+                    let next = self.mirror.file("next.json", &document(version, MACHINES));
                     std::fs::rename(next, self.mirror.path("core.json")).unwrap();
                     eventually("another cycle", || {
                         let is_over = self.is_over.load(Ordering::Relaxed);
@@ -98,7 +85,9 @@ fn version(name: &Value) -> String {
 #[test]
 fn dumps_and_plans_under_load_are_of_one_cycle() {
     let load = Load::new();
-    let other = load.mirror.file("other.json", &document(1_000_000));
+    let other = load
+        .mirror
+        .file("other.json", &document(1_000_000, MACHINES));
     let other = format!("file:{}", other.display());
     let mut seen: BTreeSet<String> = BTreeSet::new();
     load.during(|| {
@@ -141,12 +130,13 @@ fn drift_and_audit_under_load_are_filtered_paged_and_followed() {
         .spawn()
         .unwrap();
     load.during(|| {
-        // One that is observed is no difference.
+        // One machine is where it is expected, and one device is expected nowhere.
         let all = ids(&load.json(&["drift"]));
-        assert_eq!(all.len(), MACHINES - 1);
-        assert_eq!(rows(&["drift", "--rack", "r1"]), MACHINES / RACKS);
-        assert_eq!(rows(&["drift", "--rack", "r1", "--kind", "NVSwitch"]), 0);
-        assert_eq!(rows(&["drift", "--code", "mismatch"]), 0);
+        assert_eq!(all.len(), MACHINES);
+        assert_eq!(rows(&["drift", "--rack", "r1"]), MACHINES / RACKS - 1);
+        assert_eq!(rows(&["drift", "--rack", "r2"]), MACHINES / RACKS);
+        assert_eq!(rows(&["drift", "--rack", "r2", "--kind", "NVSwitch"]), 0);
+        assert_eq!(rows(&["drift", "--code", "mismatch"]), 1);
         let (mut read, mut cursor): (Vec<String>, Option<String>) = (Vec::new(), None);
         loop {
             let mut arguments = vec!["drift", "--limit", "700"];
