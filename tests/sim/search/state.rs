@@ -56,7 +56,7 @@ impl Live<'_> {
         for (n, guest) in self.guests.all.lock().unwrap().iter().enumerate() {
             let known = table.guest(&vm(n)).unwrap();
             let look = table.schedule.look(&vm(n));
-            let look = look.map(|(failures, at)| (failures.min(2), at.map(Self::until)));
+            let look = look.map(|(failures, at)| (failures, at.map(Self::until)));
             let (machine, asking, failure) = (&guest.machine, guest.asking, &known.failure);
             let row = (known.row.known.map(name), &known.row.echo, known.row.waits);
             let _ = writeln!(
