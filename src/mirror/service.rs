@@ -255,13 +255,7 @@ impl Service {
                         }
                     }),
                 },
-                _ = beat.tick() => {
-                    if self.is_well(&mut watchdog, clock::now()) {
-                        tell_systemd(&[sd_notify::NotifyState::Watchdog]);
-                    } else {
-                        tracing::error!(doing = self.progress.doing(), "the cycle hangs");
-                    }
-                },
+                _ = beat.tick() => self.feed(&mut watchdog, clock::now(), tell_systemd),
                 _ = next.tick() => self.begin_cycle(),
                 () = approved.given.notified() => self.begin_cycle(),
                 Some(ended) = answering.join_next() => return Err(ended_early(ended)),
@@ -269,9 +263,18 @@ impl Service {
         }
     }
 
-    /// Whether no cycle runs, or the one that runs gets on.
-    fn is_well(&self, watchdog: &mut Watchdog, now: Instant) -> bool {
-        watchdog.is_well(now, self.status.is_running(), self.progress.steps())
+    /// Feeds the watchdog of systemd while no cycle runs, or the one that runs gets on.
+    fn feed(
+        &self,
+        watchdog: &mut Watchdog,
+        now: Instant,
+        tell: impl FnOnce(&[sd_notify::NotifyState<'_>]),
+    ) {
+        if watchdog.is_well(now, self.status.is_running(), self.progress.steps()) {
+            tell(&[sd_notify::NotifyState::Watchdog]);
+        } else {
+            tracing::error!(doing = self.progress.doing(), "the cycle hangs");
+        }
     }
 
     /// A cycle that takes longer than the interval is not run twice at once.

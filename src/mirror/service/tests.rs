@@ -11,6 +11,7 @@ use crate::mirror::query::{self, AuditFilter};
 use crate::store::Store;
 use crate::telemetry::scrape::Health;
 use std::sync::atomic::AtomicU32;
+use std::sync::mpsc;
 
 /// A Core whose answers meet a defect of this program now and then.
 struct Panicking(bool);
@@ -32,7 +33,71 @@ impl Core for Panicking {
     }
 }
 
-fn service(directory: &Path, core: Panicking) -> Service {
+/// A Core that says when it is asked, and answers when it is told to.
+struct Hanging {
+    asked: mpsc::Sender<()>,
+    may_answer: mpsc::Receiver<()>,
+}
+
+impl Core for Hanging {
+    fn begin(&mut self) {
+        self.asked.send(()).unwrap();
+        self.may_answer.recv().unwrap();
+    }
+
+    fn expected(&mut self, _kind: Kind) -> Pull<CoreEntry> {
+        Pull::Absent
+    }
+
+    fn observed(&mut self, _kind: Kind) -> Pull<Device> {
+        Pull::Absent
+    }
+
+    fn source(&self) -> String {
+        "a test".into()
+    }
+}
+
+/// The loss: a service that hangs for ever, because systemd is told that all is well; or one that is killed while it
+/// gets on.
+#[test]
+fn the_watchdog_is_fed_until_a_cycle_has_made_no_step_for_twenty_minutes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (asked, is_asked) = mpsc::channel();
+    let (answer, may_answer) = mpsc::channel();
+    let mut service = service(directory.path(), Hanging { asked, may_answer });
+    let host = ServiceHost::start().unwrap();
+    let start = clock::now();
+    let mut watchdog = Watchdog::new(HUNG, start);
+    let is_fed = |service: &Service, watchdog: &mut Watchdog, minutes: u64| {
+        let mut is_fed = false;
+        let now = start + Duration::from_secs(60 * minutes);
+        service.feed(watchdog, now, |told| {
+            is_fed = matches!(told, [sd_notify::NotifyState::Watchdog]);
+        });
+        is_fed
+    };
+    // No cycle runs, for as long as it likes.
+    assert!(is_fed(&service, &mut watchdog, 100));
+    host.runtime.block_on(async {
+        service.begin_cycle();
+        let asked = tokio::task::spawn_blocking(move || is_asked.recv());
+        asked.await.unwrap().unwrap();
+    });
+    let cycle = service.running.take().unwrap();
+    assert!(is_fed(&service, &mut watchdog, 101));
+    assert!(is_fed(&service, &mut watchdog, 119));
+    service.progress.step("a page");
+    assert!(is_fed(&service, &mut watchdog, 122));
+    assert!(is_fed(&service, &mut watchdog, 141));
+    assert!(!is_fed(&service, &mut watchdog, 142));
+    assert!(!is_fed(&service, &mut watchdog, 1000));
+    answer.send(()).unwrap();
+    host.runtime.block_on(cycle).unwrap();
+    assert!(is_fed(&service, &mut watchdog, 1001));
+}
+
+fn service(directory: &Path, core: impl Core + Send + 'static) -> Service {
     let store = crate::mirror::open(directory).unwrap();
     let policy = Policy::of(Profile::NaturalKey);
     let mirror = Mirror::new(store, Box::new(core), policy, Gate::Unset);
