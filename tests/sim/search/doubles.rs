@@ -352,15 +352,12 @@ pub(super) struct HeldSink {
 }
 
 impl HeldSink {
-    /// Whether what is sent would be there after a crash that loses all it may lose.
-    fn is_durable(&self, delivery: &Delivery) -> bool {
-        let vm: VmId = delivery.vm.parse().unwrap();
+    /// Whether what is sent, or something newer of its guest, would be there after a crash that loses all it may lose.
+    /// Asked also where the disk has nothing to sync: what was never written is not there to be synced.
+    fn is_durable(&self, vm: &VmId, seen_at: WallTime) -> bool {
         let safe = Store::on_backend(self.disk.copy()).unwrap();
-        let stored = table::read(&safe, &vm).ok().flatten();
-        stored.is_some_and(|stored| {
-            let envelope = stored.open(&vm);
-            envelope.is_ok_and(|it| it.idempotency_key() == delivery.idempotency_key)
-        })
+        let stored = table::read(&safe, vm).ok().flatten();
+        stored.is_some_and(|stored| stored.open(vm).is_ok_and(|it| it.seen_at >= seen_at))
     }
 }
 
@@ -372,18 +369,19 @@ impl Sink for HeldSink {
         }
         let (answer, answered) = oneshot::channel();
         let mut state = self.state.lock().unwrap();
-        if !self.disk.is_synced() && !self.is_durable(&delivery) {
-            let (key, name) = (&delivery.idempotency_key, &self.name);
-            let what = format!("invariant 3: {key} is sent to {name:?} and not durable");
-            state.broken.push(what);
-        }
         let guest = number_of(&delivery.vm);
         let document: serde_json::Value = serde_json::from_slice(&delivery.body).unwrap();
         let packages: Packages = crate::central::packages_in(&document);
         let seen_at = document["meta"]["seen_at"].as_str().unwrap();
+        let seen_at = seen_at.parse().unwrap();
+        if !self.is_durable(&delivery.vm.parse().unwrap(), seen_at) {
+            let (key, name) = (&delivery.idempotency_key, &self.name);
+            let what = format!("invariant 3: {key} is sent to {name:?} and not durable");
+            state.broken.push(what);
+        }
         let document = InFlight {
             content: packages[PACKAGE],
-            seen_at: seen_at.parse().unwrap(),
+            seen_at,
             delivery,
             is_taken: false,
             is_known: false,
