@@ -48,7 +48,7 @@ _afferent() {
     " mirror dump") offers="--limit --cursor --state-dir --json --help" ;;
     " mirror load") offers="--state-dir --json --help" ;;
     " mirror drift") offers="--kind --rack --code --since --limit --cursor --state-dir --json --help" ;;
-    " mirror audit") offers="--run --row --since --until --kind --code --limit --cursor --checkpoint --follow --state-dir --json --help" ;;
+    " mirror audit") offers="--run --row --since --until --kind --rack --code --limit --cursor --checkpoint --follow --state-dir --json --help" ;;
     " mirror check") offers="--state-dir --json --help" ;;
     " mirror compact") offers="--state-dir --json --help" ;;
     " mirror begin-anew") offers="--state-dir --json --help" ;;

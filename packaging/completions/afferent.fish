@@ -266,6 +266,7 @@ complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_sub
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from audit' -l since -r -d 'only from this time on, such as 2026-11-21T10:00:00Z'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from audit' -l until -r -d 'only before this time'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from audit' -l kind -r -d 'only changes made for this type: rack, Compute, NVSwitch, PowerShelf or NVLDomain'
+complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from audit' -l rack -r -d 'only changes of this rack (its id, rack_id or name) and of what is in it, comes or leaves'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from audit' -l code -r -d 'only changes of this sort, such as soft_delete'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from audit' -l limit -r -d 'at most as many rows'
 complete -c afferent -n '__fish_seen_subcommand_from mirror; and __fish_seen_subcommand_from audit' -l cursor -r -d 'only rows behind the one with this number'

@@ -3,6 +3,7 @@
 //! for the next.
 
 mod by_component;
+mod of_rack;
 mod racks;
 
 pub use by_component::ByComponent;
@@ -14,6 +15,7 @@ use crate::mirror::table::audit::{AuditRow, AuditRun};
 use crate::mirror::table::{Fault, InventoryError, View};
 use crate::store::Snapshot;
 use crate::visible::visible;
+use of_rack::OfRack;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -238,6 +240,8 @@ pub struct AuditFilter {
     pub row: Option<String>,
     /// Type the change was made for.
     pub kind: Option<String>,
+    /// Id, rack_id or name of a rack: only changes of it, of what is in it, and of what came or left.
+    pub rack: Option<String>,
     /// What was done, as `op` says it.
     pub code: Option<String>,
     /// From this time on.
@@ -283,7 +287,13 @@ pub struct AuditView {
 }
 
 impl AuditFilter {
-    fn wants(&self, run: &AuditRun, row: &AuditRow) -> bool {
+    /// The rack that is asked for.
+    fn rack(&self, tables: &View) -> Result<Option<OfRack>, Fault> {
+        let rack = self.rack.as_ref();
+        rack.map(|name| OfRack::read(tables, name)).transpose()
+    }
+
+    fn wants(&self, rack: Option<&OfRack>, run: &AuditRun, row: &AuditRow) -> bool {
         let time = run.time.parse::<WallTime>().unwrap_or_default();
         let name = |name: &String| *name == row.row || *name == row.key;
         self.run.as_ref().is_none_or(|id| *id == run.id.to_string())
@@ -292,6 +302,7 @@ impl AuditFilter {
             && is_asked(self.code.as_deref(), &row.op)
             && self.since.is_none_or(|since| time >= since)
             && self.until.is_none_or(|until| time < until)
+            && rack.is_none_or(|rack| rack.has(row))
     }
 }
 
@@ -322,12 +333,12 @@ pub fn audit(snapshot: &Snapshot, filter: &AuditFilter) -> Result<Vec<AuditView>
     let limit = filter.limit.unwrap_or(usize::MAX);
     let from = filter.cursor.map_or(0, |cursor| cursor.saturating_add(1));
     snapshot.view(|tables| {
-        let mut views = Vec::new();
+        let (mut views, rack) = (Vec::new(), filter.rack(tables)?);
         tables.audit_rows(from, |number, run, row| {
             if views.len() >= limit {
                 return false;
             }
-            if filter.wants(run, &row) {
+            if filter.wants(rack.as_ref(), run, &row) {
                 views.push(AuditView::new(number, run, row));
             }
             true
@@ -356,7 +367,7 @@ pub fn newest_audit(
     let limit = filter.limit.unwrap_or(usize::MAX);
     snapshot.view(|tables| {
         let (mut rows, mut next, mut looked_at) = (Vec::new(), None, 0);
-        let mut last = None;
+        let (mut last, rack) = (None, filter.rack(tables)?);
         tables.audit_rows_back(filter.cursor.unwrap_or(u64::MAX), |number, run, row| {
             // Runs are in the order of their times: all that follows is older still.
             let time = run.time.parse::<WallTime>().unwrap_or_default();
@@ -369,7 +380,7 @@ pub fn newest_audit(
             }
             last = Some(number);
             looked_at += 1;
-            if filter.wants(run, &row) {
+            if filter.wants(rack.as_ref(), run, &row) {
                 rows.push(AuditView::new(number, run, row));
             }
             true

@@ -104,6 +104,48 @@ fn the_audit_log_is_asked_for_by_type_and_code_and_in_pages() {
     assert_eq!(pages.concat(), all);
 }
 
+/// The loss: whoever asks what happened to a rack is not told of what is no longer in it.
+#[test]
+fn the_audit_log_of_a_rack_has_what_is_in_it_and_what_came_or_left() {
+    let mirror = Mirror::new();
+    let mut site = document(4);
+    mirror.run(&site, &[]);
+    let before = rows(&mirror, &["audit"]).last().unwrap()["number"].to_string();
+    // A machine moves from rack a to rack b, another one of a has a new BMC, and one of b another name.
+    site["expected_machines"][0]["rack_id"] = json!("b");
+    site["expected_machines"][2]["bmc_mac_address"] = json!("02:00:5e:71:00:ff");
+    site["expected_machines"][1]["metadata"]["name"] = json!("renamed");
+    mirror.run(&site, &[]);
+    let log = |rack: &str| -> Vec<(String, String)> {
+        let arguments = ["audit", "--rack", rack, "--cursor", &before];
+        let log = rows(&mirror, &arguments).into_iter();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        log.map(|row| (text(&row["op"]), text(&row["field"])))
+            .collect()
+    };
+    let expected = |of: &[(&str, &str)]| -> Vec<(String, String)> {
+        let of = of.iter();
+        of.map(|(op, field)| ((*op).to_owned(), (*field).to_owned()))
+            .collect()
+    };
+    let moved = ("update", "rack_id");
+    let mut of_a = log("a");
+    of_a.sort();
+    let bmcs = [("bmc_hard_delete", ""), ("bmc_insert", ""), moved];
+    assert_eq!(of_a, expected(&bmcs));
+    let mut of_b = log("rack b");
+    of_b.sort();
+    assert_eq!(of_b, expected(&[("update", "name"), moved]));
+    assert_eq!(log("nowhere"), []);
+    // The rack itself and its first machines are in the log from the beginning.
+    let inserted = rows(&mirror, &["audit", "--rack", "a", "--code", "insert"]);
+    let keys = inserted.iter().map(|row| row["key"].as_str().unwrap());
+    assert_eq!(
+        keys.collect::<Vec<_>>(),
+        ["Q/a", "Foxwell/MC-0", "Foxwell/MC-2"]
+    );
+}
+
 /// What an operator leaves open in a terminal while something is changed.
 #[test]
 fn the_audit_log_is_followed_while_others_write_until_nobody_reads() {

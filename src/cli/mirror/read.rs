@@ -144,6 +144,9 @@ reading! {
         /// only changes made for this type: rack, Compute, NVSwitch, PowerShelf or NVLDomain
         #[argh(option, arg_name = "TYPE")]
         kind: Option<String>,
+        /// only changes of this rack (its id, rack_id or name) and of what is in it, comes or leaves
+        #[argh(option, arg_name = "TEXT")]
+        rack: Option<String>,
         /// only changes of this sort, such as soft_delete
         #[argh(option, arg_name = "CODE")]
         code: Option<String>,
@@ -344,6 +347,7 @@ pub(super) fn audit(args: &AuditArgs) -> Result<u8, Stop> {
         run: args.run.clone(),
         row: args.row.clone(),
         kind: args.kind.clone(),
+        rack: args.rack.clone(),
         code: args.code.clone(),
         since: time(args.since.as_ref(), "since")?,
         until: time(args.until.as_ref(), "until")?,

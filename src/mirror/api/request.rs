@@ -123,6 +123,7 @@ fn audit(given: &Parameters<'_>, now: WallTime) -> Result<MirrorCall, BadRequest
         run: None,
         row: text(given, "row")?,
         kind: text(given, "kind")?,
+        rack: None,
         code: text(given, "code")?,
         since: from(given, now)?,
         until: None,
