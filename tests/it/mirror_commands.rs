@@ -2,6 +2,7 @@
 
 use crate::support::mirror::{Mirror, finish, without_times};
 use serde_json::{Value, json};
+use std::path::Path;
 
 fn machine(n: usize) -> Value {
     json!({"bmc_mac_address": format!("02:00:5e:50:00:{n:02x}"), "chassis_serial_number": format!("MC-{n}"),
@@ -453,6 +454,42 @@ fn a_cap_is_one_of_each_list_and_not_of_the_document() {
     }
     let ran = mirror.run(&document, &["--core-list-cap", "2"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stdout);
+}
+
+/// The loss: a site of the size that is promised, whose lists are refused once somebody describes what is in them. A list
+/// grows with its entries: a 128th of them under a 128th of the cap says the same of all.
+#[test]
+fn the_largest_site_with_long_descriptions_fits_the_default_cap() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/config/mirror.toml");
+    let config = std::fs::read_to_string(config).unwrap();
+    assert!(config.contains("\n#core_list_cap = 128\n"), "{config}");
+    let counts = [100_000_u32, 50_000, 44_000].map(|count| count.div_ceil(128));
+    let entries = |kind: u8, count: u32| -> Value {
+        let label = |key: &str, value: &str| json!({"key": key, "value": value});
+        let entry = |n: u32| {
+            json!({"bmc_mac_address": format!("02:00:5e:{kind:02x}:{:02x}:{:02x}", n >> 8, n & 255),
+                   "bmc_ip_address": format!("fd00:1234:5678:9abc:def0:{kind:x}:{n:x}:1"), "chassis_serial_number": format!("{n:032}"),
+                   "rack_id": {"id": format!("{n:036}")}, "metadata": {
+                       "name": format!("{n:064}"), "description": "x".repeat(640), "labels": [
+                           label("manufacturer", &format!("{kind:032}")), label("model", &"m".repeat(32)),
+                           label("slot_id", "47"), label("tray_idx", "17"), label("host_id", "1")]}})
+        };
+        (1..=count).map(entry).collect()
+    };
+    let document = json!({
+        "expected_machines": entries(1, counts[0]), "expected_switches": entries(2, counts[1]),
+        "expected_power_shelves": entries(3, counts[2]),
+    });
+    let longest = document["expected_machines"].to_string().len();
+    assert!(longest > 900_000, "{longest} bytes are no test of 1 MiB");
+    let mirror = Mirror::new();
+    let ran = mirror.run(&document, &["--core-list-cap", "1"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
+    let kinds = ["Compute", "NVSwitch", "PowerShelf"];
+    assert_eq!(
+        kinds.map(|kind| ran.summary["types"][kind]["inserted"].clone()),
+        counts
+    );
 }
 
 /// Loss prevented: the help promises standard input, and the flag is refused as unknown.
