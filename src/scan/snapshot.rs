@@ -74,6 +74,8 @@ pub(super) fn take<T>(
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 continue;
             }
+            // A rebuild may have put the new one in its place between the two looks.
+            Err(ScanError::NoDatabase { .. }) => locate()?,
             located => located?,
         };
         let attempt = attempt(request, &located, &mut read)?;

@@ -243,3 +243,22 @@ fn a_root_without_a_database_is_not_waited_for() {
         "{none:?}"
     );
 }
+
+/// Loss prevented: "no rpm database" where a rebuild puts the new one in its place just after nothing was found.
+#[test]
+fn a_database_that_comes_into_its_place_after_the_first_look_is_found() {
+    let root = Root::new();
+    let first = std::cell::Cell::new(true);
+    let locate = || match first.take() {
+        true => Err(ScanError::NoDatabase { looked: Vec::new() }),
+        false => crate::scan::locate(root.0.path(), None),
+    };
+    let request = ScanRequest {
+        root: root.0.path(),
+        dbpath: None,
+        retry_for: Duration::from_secs(600),
+        on_lock: OnLock::Wait,
+    };
+    let (_, located, _) = take(&request, locate, |_, _, _| Ok(())).unwrap();
+    assert_eq!(located.main_file, root.main());
+}
