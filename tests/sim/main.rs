@@ -76,6 +76,8 @@ const FOUND: &[u64] = &[
     3854281913,
     // A sensor whose clock had been ten years ahead sent what it held an hour later, of a guest that had moved.
     1045433338,
+    // An answer was lost, and the guest went back to the report that Central had accepted: no event led back.
+    4064469680,
 ];
 
 /// Plays these steps of the plan of a seed, or all, in virtual time.

@@ -23,6 +23,8 @@ pub(super) struct Changes<'e> {
     envelope: &'e Envelope<'e>,
     accepted: Option<Accepted>,
     path: Option<ChangePath>,
+    /// There is no path, and the log has rows since what was accepted.
+    has_gap: bool,
 }
 
 impl<'e> Changes<'e> {
@@ -43,10 +45,15 @@ impl<'e> Changes<'e> {
             }
             _ => None,
         };
+        let has_gap = match (log, accepted, &path) {
+            (Some(log), Some((_, at)), None) => log.has_row_after(&envelope.vm, at).unwrap_or(true),
+            _ => false,
+        };
         Self {
             envelope,
             accepted,
             path,
+            has_gap,
         }
     }
 
@@ -90,7 +97,7 @@ impl<'e> Changes<'e> {
                 steps.collect()
             }
             // Its row is older than the log.
-            (Some((accepted, _)), None) if self.is_known(accepted) => Vec::new(),
+            (Some((accepted, _)), None) if self.is_known(accepted) && !self.has_gap => Vec::new(),
             _ => vec![EventDocument::state(self.envelope, sensor, report)],
         };
         let events = events.into_iter().map(|event| {

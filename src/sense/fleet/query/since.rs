@@ -75,6 +75,22 @@ impl ChangeLog {
     ) -> Result<Option<ChangePath>, StoreError> {
         read(&self.0, vm, (from, accepted_at), to)
     }
+
+    /// Whether the log has something of the guest that was seen after this time. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn has_row_after(&self, vm: &VmId, time: WallTime) -> Result<bool, StoreError> {
+        self.0.read(|tx| {
+            let view = FleetView::open(tx)?;
+            let newest = view.guest(vm.as_str(), |state| Ok(state.newest_change))?;
+            let Some(newest) = newest.flatten() else {
+                return Ok(false);
+            };
+            let at = view.change(newest, |row| row.at)?;
+            Ok(at.is_some_and(|at| at > time))
+        })
+    }
 }
 
 fn read(
@@ -129,7 +145,14 @@ fn steps(
         }
         match row.step {
             Some(step) if steps.len() < MOST_STEPS => steps.push(step),
-            _ => break,
+            _ => {
+                // What was found so far was seen after the sink accepted it: it may have taken something else before,
+                // whose acceptance was lost. The guest's first row is another matter: there was nothing before it.
+                if previous.is_some() {
+                    reaches = None;
+                }
+                break;
+            }
         }
     }
     Ok(reaches.map(|reaches| {
