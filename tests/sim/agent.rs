@@ -203,18 +203,23 @@ impl OtherAgent {
             AgentKind::Token => meta::encode(&meta, Some(&token)),
             _ => meta::encode(&meta, None),
         };
-        let payload = response::Payload::GetReport(wire::GetReportResponse {
-            index_report: (!is_same).then(|| report_to_wire(report)),
-            unchanged: is_same,
-        });
-        let payload = VmServiceResponse {
-            meta: None,
-            payload: Some(payload),
-        };
-        let payload = payload.encode_to_vec();
-        let len = u32::try_from(meta.len() + payload.len()).unwrap();
-        [&len.to_be_bytes()[..], &meta, &payload].concat()
+        get_report_frame(&meta, (!is_same).then_some(report))
     }
+}
+
+/// The answer to `get_report` with this encoded `meta` in front, as a frame; without a report it is "unchanged".
+pub(crate) fn get_report_frame(meta: &[u8], report: Option<&Report>) -> Vec<u8> {
+    let payload = response::Payload::GetReport(wire::GetReportResponse {
+        index_report: report.map(report_to_wire),
+        unchanged: report.is_none(),
+    });
+    let payload = VmServiceResponse {
+        meta: None,
+        payload: Some(payload),
+    };
+    let payload = payload.encode_to_vec();
+    let len = u32::try_from(meta.len() + payload.len()).unwrap();
+    [&len.to_be_bytes()[..], meta, &payload].concat()
 }
 
 fn epoch() -> Epoch {

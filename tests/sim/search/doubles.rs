@@ -1,5 +1,6 @@
 //! Guests and sinks of the search: each holds what it was asked for until a step lets it answer.
 
+use crate::agent::get_report_frame;
 use crate::guest::Packages;
 use crate::torn_disk::TornDisk;
 use afferent::clock::WallTime;
@@ -11,10 +12,9 @@ use afferent::sense::pull::dial::{Dial, Dialing};
 use afferent::sense::queue::table;
 use afferent::store::Store;
 use afferent::transport::{DialAddress, Stream, read_body, read_len, write_frame};
-use afferent::wire::message::{self as wire, ResponseMeta, VmServiceResponse, response};
+use afferent::wire::message::ResponseMeta;
 use afferent::wire::request::{Knowledge, Method, Request};
-use afferent::wire::{MAX_REQUEST, meta, method, report_to_wire};
-use prost::Message as _;
+use afferent::wire::{MAX_REQUEST, meta, method};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -89,17 +89,7 @@ impl Machine {
             ..ResponseMeta::default()
         };
         let meta = meta::encode(&meta, None);
-        let payload = response::Payload::GetReport(wire::GetReportResponse {
-            index_report: (!is_unchanged).then(|| report_to_wire(&report)),
-            unchanged: is_unchanged,
-        });
-        let payload = VmServiceResponse {
-            meta: None,
-            payload: Some(payload),
-        };
-        let payload = payload.encode_to_vec();
-        let len = u32::try_from(meta.len() + payload.len()).unwrap();
-        [&len.to_be_bytes()[..], &meta, &payload].concat()
+        get_report_frame(&meta, (!is_unchanged).then_some(&report))
     }
 }
 

@@ -184,6 +184,16 @@ const FAILURES: &[Said] = &[
     Said::Forbidden,
 ];
 
+/// Nothing happens.
+const NONE: Counts = Counts {
+    contents: 0,
+    returns: 0,
+    faults: 0,
+    crashes: 0,
+    full: 0,
+    clocks: 0,
+};
+
 /// What is searched.
 const SEARCHED: &[Bounds] = &[
     Bounds {
@@ -192,11 +202,9 @@ const SEARCHED: &[Bounds] = &[
         sinks: 1,
         most: Counts {
             contents: 2,
-            returns: 0,
             faults: 1,
             crashes: 1,
-            full: 0,
-            clocks: 0,
+            ..NONE
         },
         said: FAILURES,
     },
@@ -207,10 +215,8 @@ const SEARCHED: &[Bounds] = &[
         most: Counts {
             contents: 3,
             returns: 1,
-            faults: 0,
             crashes: 1,
-            full: 0,
-            clocks: 0,
+            ..NONE
         },
         said: &[],
     },
@@ -220,11 +226,9 @@ const SEARCHED: &[Bounds] = &[
         sinks: 1,
         most: Counts {
             contents: 2,
-            returns: 0,
-            faults: 0,
             crashes: 2,
-            full: 0,
             clocks: 1,
+            ..NONE
         },
         said: &[],
     },
@@ -234,11 +238,9 @@ const SEARCHED: &[Bounds] = &[
         sinks: 1,
         most: Counts {
             contents: 2,
-            returns: 0,
-            faults: 0,
             crashes: 1,
             full: 1,
-            clocks: 0,
+            ..NONE
         },
         said: &[Said::NoAnswer],
     },
@@ -248,11 +250,8 @@ const SEARCHED: &[Bounds] = &[
         sinks: 1,
         most: Counts {
             contents: 1,
-            returns: 0,
             faults: 4,
-            crashes: 0,
-            full: 0,
-            clocks: 0,
+            ..NONE
         },
         said: &[Said::Refused, Said::Failed],
     },
@@ -262,11 +261,8 @@ const SEARCHED: &[Bounds] = &[
         sinks: 2,
         most: Counts {
             contents: 2,
-            returns: 0,
             faults: 1,
-            crashes: 0,
-            full: 0,
-            clocks: 0,
+            ..NONE
         },
         said: &[Said::NoAnswer, Said::Refused],
     },
@@ -276,11 +272,8 @@ const SEARCHED: &[Bounds] = &[
         sinks: 1,
         most: Counts {
             contents: 2,
-            returns: 0,
             faults: 1,
-            crashes: 0,
-            full: 0,
-            clocks: 0,
+            ..NONE
         },
         said: &[Said::Failed, Said::Absent],
     },
