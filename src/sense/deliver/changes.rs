@@ -23,7 +23,7 @@ pub(super) struct Changes<'e> {
     envelope: &'e Envelope<'e>,
     accepted: Option<Accepted>,
     path: Option<ChangePath>,
-    /// There is no path, and the log has rows since what was accepted.
+    /// The sink accepted this report before, no path leads here from then, and the log has rows since.
     has_gap: bool,
 }
 
@@ -45,8 +45,11 @@ impl<'e> Changes<'e> {
             }
             _ => None,
         };
-        let has_gap = match (log, accepted, &path) {
-            (Some(log), Some((_, at)), None) => log.has_row_after(&envelope.vm, at).unwrap_or(true),
+        // Where the sink has another content there is the whole state to tell, whatever the log has.
+        let has_gap = match (log, accepted.filter(|(it, _)| is_of(*it, envelope)), &path) {
+            (Some(log), Some((_, at)), None) if envelope.report.is_some() => {
+                log.has_row_after(&envelope.vm, at).unwrap_or(true)
+            }
             _ => false,
         };
         Self {
@@ -111,6 +114,11 @@ impl<'e> Changes<'e> {
 
     /// Whether the sink has this content.
     fn is_known(&self, accepted: DocumentId) -> bool {
-        (accepted.key, accepted.digest) == (self.envelope.key, self.envelope.digest)
+        is_of(accepted, self.envelope)
     }
+}
+
+/// Whether this names the report in the envelope.
+fn is_of(accepted: DocumentId, envelope: &Envelope<'_>) -> bool {
+    (accepted.key, accepted.digest) == (envelope.key, envelope.digest)
 }
