@@ -122,3 +122,6 @@ impl<'e> Changes<'e> {
 fn is_of(accepted: DocumentId, envelope: &Envelope<'_>) -> bool {
     (accepted.key, accepted.digest) == (envelope.key, envelope.digest)
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,21 +60,21 @@ pub(in crate::sense) fn envelope<'a>(
     }
 }
 
-pub(super) fn second(at: u64) -> WallTime {
+pub(in crate::sense) fn second(at: u64) -> WallTime {
     WallTime::from_unix_ms(at * 1000)
 }
 
 /// A store with its fleet, and what a sensor would know of its guests.
-pub(super) struct Rig {
+pub(in crate::sense) struct Rig {
     pub(super) dir: tempfile::TempDir,
-    pub(super) store: Store,
+    pub(in crate::sense) store: Store,
     pub(super) fleet: Fleet,
     pub(super) known: HashMap<VmId, Digest>,
     pub(super) limits: FleetLimits,
 }
 
 impl Rig {
-    pub(super) fn new(limits: FleetLimits) -> Self {
+    pub(in crate::sense) fn new(limits: FleetLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
         let known = HashMap::new();
@@ -97,7 +97,7 @@ impl Rig {
         self.fleet = Fleet::load(&self.store, self.limits, &self.known).unwrap();
     }
 
-    pub(super) fn put(&mut self, envelope: &Envelope<'_>) {
+    pub(in crate::sense) fn put(&mut self, envelope: &Envelope<'_>) {
         let document = self.fleet.prepare(envelope).unwrap();
         self.write(|tx| tx.put(&envelope.vm, &document)).unwrap();
         if envelope.report.is_some() {
