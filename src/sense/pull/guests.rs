@@ -16,7 +16,8 @@ use uuid::Uuid;
 pub struct GuestTable {
     /// Who is asked next.
     pub schedule: Schedule,
-    pub(super) guests: HashMap<VmId, Guest>,
+    /// In boxes: a table of ten thousand has six thousand places to spare.
+    pub(super) guests: HashMap<VmId, Box<Guest>>,
 }
 
 /// A guest of the roster.
@@ -91,7 +92,7 @@ impl GuestTable {
     pub(in crate::sense) fn of(timing: Timing, entries: Vec<RosterEntry>) -> Self {
         let guests = entries.into_iter().map(|entry| {
             let guest = Guest::new(Arc::new(entry), Arc::default());
-            (guest.entry.vm.clone(), guest)
+            (guest.entry.vm.clone(), Box::new(guest))
         });
         Self {
             schedule: Schedule::new(timing),
@@ -101,16 +102,16 @@ impl GuestTable {
 
     /// A guest.
     pub fn guest(&self, vm: &VmId) -> Option<&Guest> {
-        self.guests.get(vm)
+        self.guests.get(vm).map(Box::as_ref)
     }
 
     /// All guests, in no order.
     pub fn guests(&self) -> impl Iterator<Item = (&VmId, &Guest)> {
-        self.guests.iter()
+        self.guests.iter().map(|(vm, guest)| (vm, guest.as_ref()))
     }
 
     /// Forgets a guest and gives up the exchange with it.
-    pub(super) fn remove(&mut self, vm: &VmId) -> Option<Guest> {
+    pub(super) fn remove(&mut self, vm: &VmId) -> Option<Box<Guest>> {
         self.schedule.remove(vm);
         let guest = self.guests.remove(vm)?;
         if let Some(exchange) = &guest.exchange {

@@ -350,7 +350,7 @@ impl PullLoop {
                 before,
                 ..Guest::new(entry, row)
             };
-            table.guests.insert(vm, guest);
+            table.guests.insert(vm, Box::new(guest));
         }
         tracing::info!(guests = table.guests.len(), gone = gone.len(), "roster");
     }
@@ -363,16 +363,16 @@ impl PullLoop {
         row: &mut Arc<GuestRow>,
         now: WallTime,
     ) -> Option<MachineBefore> {
-        let before = row.clone();
+        let (guest_id, was) = (row.guest_id.clone(), row.domain);
         match self.shared.pending.note_domain(vm, domain, row) {
             DomainNote::SameMachine => None,
             DomainNote::AnotherMachine => {
                 self.shared.metrics.machine_changes.inc();
-                let was = before.domain.map(tracing::field::display);
-                tracing::warn!(%vm, was, now = %domain, "the domain of this name is another machine; a full report is asked for");
+                let shown = was.map(tracing::field::display);
+                tracing::warn!(%vm, was = shown, now = %domain, "the domain of this name is another machine; a full report is asked for");
                 Some(MachineBefore {
-                    guest_id: before.guest_id.clone(),
-                    domain: before.domain,
+                    guest_id,
+                    domain: was,
                     until: now,
                 })
             }

@@ -16,7 +16,7 @@ use crate::report::{GuestId, VmId};
 use crate::transport::DialAddress;
 use crate::visible::visible;
 use kubevirt::{ClusterWatch, Idle, KubevirtSource, MachineFacts};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -153,15 +153,16 @@ pub struct Roster {
     sources: Vec<(RosterSource, Reading)>,
     /// What was said of guests that two sources name.
     named_before: BTreeSet<String>,
-    /// Which source counts for each guest.
-    by: Arc<HashMap<VmId, usize>>,
     /// The sources are others than those of the last reading.
     has_other_sources: bool,
 }
 
+/// What a source names, in the order of the ids; shared with those who ask which source names a guest.
+type Entries = Arc<[Arc<RosterEntry>]>;
+
 #[derive(Default)]
 struct Reading {
-    entries: Vec<Arc<RosterEntry>>,
+    entries: Entries,
     /// Number of those that no source before this one names.
     guests: usize,
     /// The file or directory as it was then.
@@ -195,13 +196,15 @@ pub struct SourceStatus {
 pub struct Named {
     /// In order of precedence.
     pub sources: Vec<SourceStatus>,
-    by: Arc<HashMap<VmId, usize>>,
+    /// What each of them names.
+    entries: Vec<Entries>,
 }
 
 impl Named {
     /// The source that names this guest.
     pub fn source_of(&self, vm: &VmId) -> Option<&SourceStatus> {
-        self.sources.get(*self.by.get(vm)?)
+        let names = |entries: &Entries| entries.binary_search_by(|e| e.vm.cmp(vm)).is_ok();
+        self.sources.get(self.entries.iter().position(names)?)
     }
 
     /// Whether every source was read, and can be read.
@@ -232,7 +235,6 @@ impl Roster {
         Self {
             sources: sources.collect(),
             named_before: BTreeSet::new(),
-            by: Arc::default(),
             has_other_sources: true,
         }
     }
@@ -260,8 +262,7 @@ impl Roster {
             has_changed |= reading.read(source);
         }
         if has_changed {
-            self.say_named_before();
-            self.count_guests();
+            self.note_named_before();
         }
         has_changed || was_complete != self.is_complete()
     }
@@ -278,52 +279,57 @@ impl Roster {
         self.sources.iter().all(|(_, r)| r.read_at.is_some())
     }
 
-    /// Notes which source counts for each guest.
-    fn count_guests(&mut self) {
-        let mut by = HashMap::with_capacity(self.by.len());
-        for (n, (_, reading)) in self.sources.iter_mut().enumerate() {
-            let before = by.len();
-            for entry in &reading.entries {
-                by.entry(entry.vm.clone()).or_insert(n);
+    /// Counts the guests of each source, and says once which of them two name with different addresses.
+    fn note_named_before(&mut self) {
+        let all = self.by_guest();
+        let (mut counts, mut remarks) = (vec![0; self.sources.len()], BTreeSet::new());
+        for named in all.chunk_by(|(_, a), (_, b)| a.vm == b.vm) {
+            let Some(((first, counting), others)) = named.split_first() else {
+                continue;
+            };
+            if let Some(count) = counts.get_mut(*first) {
+                *count += 1;
             }
-            reading.guests = by.len() - before;
-        }
-        self.by = Arc::new(by);
-    }
-
-    /// Says once which guests two sources name with different addresses.
-    fn say_named_before(&mut self) {
-        let mut first: BTreeMap<&VmId, (&RosterSource, &RosterEntry)> = BTreeMap::new();
-        let mut remarks = BTreeSet::new();
-        for (source, reading) in &self.sources {
-            for entry in &reading.entries {
-                let (by, other) = *first.entry(&entry.vm).or_insert((source, entry));
-                if other.address != entry.address {
-                    remarks.insert(format!(
-                        "guest {} is {} in {} and {} in {}: the first counts",
-                        entry.vm,
-                        other.address,
-                        by.name(),
-                        entry.address,
-                        source.name()
-                    ));
-                }
+            for (other, entry) in others.iter().filter(|(_, e)| e.address != counting.address) {
+                let name = |n: &usize| self.sources.get(*n).map(|(source, _)| source.name());
+                remarks.insert(format!(
+                    "guest {} is {} in {} and {} in {}: the first counts",
+                    entry.vm,
+                    counting.address,
+                    name(first).unwrap_or_default(),
+                    entry.address,
+                    name(other).unwrap_or_default()
+                ));
             }
         }
         for remark in remarks.difference(&self.named_before) {
             tracing::warn!("{remark}");
         }
         self.named_before = remarks;
+        for ((_, reading), count) in self.sources.iter_mut().zip(counts) {
+            reading.guests = count;
+        }
+    }
+
+    /// Everything that the sources name, each with the number of its source, by id; of one guest the entry that counts
+    /// comes first.
+    fn by_guest(&self) -> Vec<(usize, &Arc<RosterEntry>)> {
+        let mut all = Vec::new();
+        for (n, (_, reading)) in self.sources.iter().enumerate() {
+            all.extend(reading.entries.iter().map(|entry| (n, entry)));
+        }
+        all.sort_by(|(_, a), (_, b)| a.vm.cmp(&b.vm));
+        all
     }
 
     fn merged(&self) -> Guests {
-        let mut guests = Guests::new();
-        for entry in self.sources.iter().flat_map(|(_, r)| &r.entries) {
-            guests
-                .entry(entry.vm.clone())
-                .or_insert_with(|| entry.clone());
-        }
-        guests
+        let all = self.by_guest();
+        let counting = all.chunk_by(|(_, a), (_, b)| a.vm == b.vm);
+        let counting = counting.filter_map(|named| named.first());
+        // Collected and not inserted one by one: the nodes of the tree are full.
+        counting
+            .map(|(_, entry)| (entry.vm.clone(), Arc::clone(entry)))
+            .collect()
     }
 
     /// The sources, as they were when they were read last.
@@ -337,7 +343,11 @@ impl Roster {
         });
         Named {
             sources: sources.collect(),
-            by: self.by.clone(),
+            entries: self
+                .sources
+                .iter()
+                .map(|(_, r)| r.entries.clone())
+                .collect(),
         }
     }
 }
@@ -356,7 +366,8 @@ impl Reading {
         }
         self.stamp = None;
         match source.read(&mut self.domains) {
-            Ok(listing) => {
+            Ok(mut listing) => {
+                listing.entries.sort_by(|a, b| a.vm.cmp(&b.vm));
                 self.note_remarks(listing.remarks);
                 let before = self.entries.iter().map(Arc::as_ref);
                 let has_changed = before.ne(&listing.entries);
@@ -384,7 +395,9 @@ impl Reading {
         let reading = watch.read();
         self.note_remarks(reading.remarks);
         if reading.has_changed {
-            self.entries = reading.entries;
+            let mut entries = reading.entries;
+            entries.sort_by(|a, b| a.vm.cmp(&b.vm));
+            self.entries = entries.into();
         }
         if reading.is_listed && reading.error.is_none() {
             self.read_at = Some(clock::wall_now());
@@ -541,8 +554,12 @@ mod tests {
         let addresses: Vec<_> = guests.values().map(|e| e.address.to_string()).collect();
         assert_eq!(addresses, ["unix:/first"]);
         let counts = |s: &SourceStatus| (s.guests, s.named_before);
-        let counted: Vec<_> = roster.named().sources.iter().map(counts).collect();
+        let named = roster.named();
+        let counted: Vec<_> = named.sources.iter().map(counts).collect();
         assert_eq!(counted, [(1, 0), (0, 1)]);
+        let source = named.source_of(&"a".parse().unwrap()).unwrap();
+        assert!(std::ptr::eq(source, &named.sources[0]));
+        assert_eq!(named.source_of(&"b".parse().unwrap()), None);
         let said =
             "guest a is unix:/first in settings and unix:/second in settings: the first counts";
         assert_eq!(roster.named_before.iter().collect::<Vec<_>>(), [said]);
@@ -560,12 +577,11 @@ mod tests {
             RosterSource::File(path.clone()),
         ]);
         assert!(roster.read());
-        let (first, by) = (roster.known(), roster.by.clone());
+        let first = roster.known();
         assert!(!roster.read());
         let again = roster.known();
         let mut pairs = first.guests.values().zip(again.guests.values());
         assert!(pairs.all(|(a, b)| Arc::ptr_eq(a, b)));
-        assert!(Arc::ptr_eq(&by, &roster.by));
         fs::write(&path, "[[vm]]\nid='b'\naddress='unix:/c'\n").unwrap();
         assert!(roster.read());
         assert!(!roster.read());

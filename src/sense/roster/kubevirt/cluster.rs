@@ -26,7 +26,6 @@ pub(super) struct Instance {
     uid: Uuid,
     /// UID of this run.
     run: Uuid,
-    cid: Option<u32>,
     /// Why it cannot be asked.
     idle: Option<Idle>,
     facts: Arc<MachineFacts>,
@@ -36,7 +35,8 @@ pub(super) struct Instance {
 #[derive(Debug)]
 pub(super) struct Cluster {
     source: KubevirtSource,
-    pub(super) instances: KeptObjects<Instance>,
+    /// In boxes, since objects come in order, which leaves the nodes of a tree half empty.
+    pub(super) instances: KeptObjects<Box<Instance>>,
     pub(super) machines: KeptObjects<Uuid>,
     /// Guests as they were last; those in `dirty` are made anew.
     entries: BTreeMap<ObjectKey, Arc<RosterEntry>>,
@@ -64,10 +64,6 @@ pub(in super::super) struct ClusterReading {
     pub(in super::super) confirm: (bool, bool),
 }
 
-fn key_of(meta: &ObjectMeta) -> ObjectKey {
-    format!("{}/{}", meta.namespace, meta.name).into()
-}
-
 impl Cluster {
     pub(super) fn new(source: KubevirtSource) -> Self {
         Self {
@@ -81,25 +77,39 @@ impl Cluster {
         }
     }
 
+    /// The name of an object: a machine and its instance share one text.
+    fn key_of(&self, meta: &ObjectMeta) -> ObjectKey {
+        let key = format!("{}/{}", meta.namespace, meta.name);
+        let known = self.machines.key(&key).or_else(|| self.instances.key(&key));
+        known.cloned().unwrap_or_else(|| key.into())
+    }
+
     /// Takes what the API tells of instances.
     pub(super) fn take_instance(&mut self, told: Told<VirtualMachineInstance>, now: Instant) {
         match told {
             Told::Listed(object) | Told::Changed(object) => {
-                let key = key_of(&object.metadata);
+                let key = self.key_of(&object.metadata);
                 match self.instance(&object) {
-                    Ok(instance) => self.instances.insert(key.clone(), instance),
+                    Ok(instance) => self.instances.insert(key.clone(), Box::new(instance)),
                     Err(error) => self.instances.note_unreadable(key.clone(), error),
                 }
                 self.dirty.insert(key);
             }
             Told::Deleted(object) => {
-                let key = key_of(&object.metadata);
+                let key = self.key_of(&object.metadata);
                 self.instances.delete(&key, now);
                 self.dirty.insert(key);
             }
-            Told::Unreadable(meta, error) => self.instances.note_unreadable(key_of(&meta), error),
+            Told::Unreadable(meta, error) => {
+                let key = self.key_of(&meta);
+                self.instances.note_unreadable(key, error);
+            }
             Told::Begun => self.instances.begin_list(),
-            Told::Complete => self.dirty.extend(self.instances.end_list(now)),
+            Told::Complete => {
+                self.dirty.extend(self.instances.end_list(now));
+                // Those that nobody has any more.
+                self.texts.retain(|text| Arc::strong_count(text) > 1);
+            }
             Told::Well => self.instances.trouble = None,
             Told::Trouble(error) => {
                 self.instances.trouble = Some(format!("virtualmachineinstances: {error}"));
@@ -111,7 +121,7 @@ impl Cluster {
     pub(super) fn take_machine(&mut self, told: Told<VirtualMachine>, now: Instant) {
         match told {
             Told::Listed(object) | Told::Changed(object) => {
-                let key = key_of(&object.metadata);
+                let key = self.key_of(&object.metadata);
                 match object.metadata.uid.parse() {
                     Ok(uid) => self.machines.insert(key.clone(), uid),
                     Err(error) => {
@@ -122,11 +132,14 @@ impl Cluster {
                 self.dirty.insert(key);
             }
             Told::Deleted(object) => {
-                let key = key_of(&object.metadata);
+                let key = self.key_of(&object.metadata);
                 self.machines.delete(&key, now);
                 self.dirty.insert(key);
             }
-            Told::Unreadable(meta, error) => self.machines.note_unreadable(key_of(&meta), error),
+            Told::Unreadable(meta, error) => {
+                let key = self.key_of(&meta);
+                self.machines.note_unreadable(key, error);
+            }
             Told::Begun => self.machines.begin_list(),
             Told::Complete => self.dirty.extend(self.machines.end_list(now)),
             Told::Well => self.machines.trouble = None,
@@ -161,7 +174,6 @@ impl Cluster {
         Ok(Instance {
             uid: uid(object.machine_uid())?,
             run: uid(&object.metadata.uid)?,
-            cid: status.vsock_cid,
             idle,
             facts: Arc::new(MachineFacts {
                 cid: status.vsock_cid,
@@ -221,7 +233,7 @@ impl Cluster {
         }
         let mut count: HashMap<u32, u32> = HashMap::new();
         for (_, instance) in self.instances.present() {
-            if let Some(cid) = instance.cid {
+            if let Some(cid) = instance.facts.cid {
                 *count.entry(cid).or_default() += 1;
             }
         }
@@ -263,7 +275,10 @@ impl Cluster {
             }
             (None, None) => return None,
         };
-        let address = match (self.source.dialing, instance.and_then(|(it, _)| it.cid)) {
+        let address = match (
+            self.source.dialing,
+            instance.and_then(|(it, _)| it.facts.cid),
+        ) {
             (DialRoute::Node, Some(cid)) => DialAddress::Vsock { cid, port },
             _ => DialAddress::Kubevirt {
                 machine: key.clone(),
@@ -284,7 +299,7 @@ impl Cluster {
         if instance.idle.is_some() || self.source.dialing == DialRoute::Api {
             return instance.idle.clone();
         }
-        match instance.cid {
+        match instance.facts.cid {
             None => Some(Idle::NoCid),
             Some(cid) if cid <= RESERVED_CIDS => Some(Idle::NoCid),
             Some(cid) if self.shared_cids.contains(&cid) => Some(Idle::SharedCid),

@@ -19,7 +19,9 @@ pub(super) type ObjectKey = Arc<str>;
 /// The objects of one kind.
 #[derive(Debug)]
 pub(super) struct KeptObjects<T> {
-    objects: BTreeMap<ObjectKey, Kept<T>>,
+    objects: BTreeMap<ObjectKey, T>,
+    /// Those of them that are gone, and only kept.
+    gone: BTreeMap<ObjectKey, Gone>,
     /// What the list that is being made named so far.
     listing: Option<BTreeSet<ObjectKey>>,
     /// A list was complete.
@@ -28,12 +30,6 @@ pub(super) struct KeptObjects<T> {
     pub(super) trouble: Option<String>,
     /// Objects that cannot be read.
     pub(super) unreadable: BTreeMap<ObjectKey, String>,
-}
-
-#[derive(Debug)]
-struct Kept<T> {
-    object: T,
-    gone: Option<Gone>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +43,7 @@ impl<T> Default for KeptObjects<T> {
     fn default() -> Self {
         Self {
             objects: BTreeMap::new(),
+            gone: BTreeMap::new(),
             listing: None,
             is_listed: false,
             trouble: None,
@@ -63,14 +60,13 @@ impl<T> KeptObjects<T> {
 
     /// An object; whether it is gone, and only kept.
     pub(super) fn get(&self, key: &str) -> Option<(&T, bool)> {
-        let kept = self.objects.get(key)?;
-        Some((&kept.object, kept.gone.is_some()))
+        Some((self.objects.get(key)?, self.gone.contains_key(key)))
     }
 
     /// Those that are not gone.
     pub(super) fn present(&self) -> impl Iterator<Item = (&ObjectKey, &T)> {
         let objects = self.objects.iter();
-        objects.filter_map(|(key, kept)| kept.gone.is_none().then_some((key, &kept.object)))
+        objects.filter(|(key, _)| !self.gone.contains_key(*key))
     }
 
     /// A list begins.
@@ -84,7 +80,8 @@ impl<T> KeptObjects<T> {
         if let Some(listing) = &mut self.listing {
             listing.insert(key.clone());
         }
-        self.objects.insert(key, Kept { object, gone: None });
+        self.gone.remove(&key);
+        self.objects.insert(key, object);
     }
 
     /// An object is there, and cannot be read: what is known of it stays.
@@ -92,10 +89,13 @@ impl<T> KeptObjects<T> {
         if let Some(listing) = &mut self.listing {
             listing.insert(key.clone());
         }
-        if let Some(kept) = self.objects.get_mut(&key) {
-            kept.gone = None;
-        }
+        self.gone.remove(&key);
         self.unreadable.insert(key, error);
+    }
+
+    /// The key of an object, if it is known by it: one text for all who hold it.
+    pub(super) fn key(&self, key: &str) -> Option<&ObjectKey> {
+        Some(self.objects.get_key_value(key)?.0)
     }
 
     /// The list is complete. Gives those whose state changed: gone since now.
@@ -103,35 +103,30 @@ impl<T> KeptObjects<T> {
         let listed = self.listing.take().unwrap_or_default();
         self.is_listed = true;
         self.unreadable.retain(|key, _| listed.contains(key));
-        let objects = self.objects.iter_mut();
-        let missing: Vec<_> = objects.filter(|(key, _)| !listed.contains(*key)).collect();
-        let is_many = missing
-            .iter()
-            .filter(|(_, kept)| kept.gone.is_none())
-            .count()
-            > FEW;
+        let objects = self.objects.keys();
+        let missing: Vec<_> = objects.filter(|key| !listed.contains(*key)).collect();
         let mut newly = Vec::new();
-        for (key, kept) in missing {
-            match &mut kept.gone {
+        for key in missing {
+            match self.gone.get_mut(key) {
                 Some(gone) => gone.is_confirmed = true,
-                gone @ None => {
-                    let is_confirmed = !is_many;
-                    *gone = Some(Gone {
-                        since: now,
-                        is_confirmed,
-                    });
-                    newly.push(key.clone());
-                }
+                None => newly.push(key.clone()),
             }
         }
+        let is_confirmed = newly.len() <= FEW;
+        let gone = Gone {
+            since: now,
+            is_confirmed,
+        };
+        self.gone
+            .extend(newly.iter().map(|key| (key.clone(), gone)));
         newly
     }
 
     /// DELETED.
     pub(super) fn delete(&mut self, key: &str, now: Instant) {
         self.unreadable.remove(key);
-        if let Some(kept) = self.objects.get_mut(key) {
-            kept.gone.get_or_insert(Gone {
+        if let Some((key, _)) = self.objects.get_key_value(key) {
+            self.gone.entry(key.clone()).or_insert(Gone {
                 since: now,
                 is_confirmed: false,
             });
@@ -140,15 +135,13 @@ impl<T> KeptObjects<T> {
 
     /// Lets those go whose time has come; gives them, and whether a list must confirm the others first.
     pub(super) fn settle(&mut self, now: Instant) -> (Vec<ObjectKey>, bool) {
-        let over = self.objects.iter().filter_map(|(key, kept)| {
-            let gone = kept
-                .gone
-                .filter(|gone| now.saturating_duration_since(gone.since) >= GRACE);
-            gone.map(|gone| (key.clone(), gone.is_confirmed))
-        });
-        let over: Vec<_> = over.collect();
-        let all_gone = self.objects.values().filter_map(|kept| kept.gone);
-        let needs_list = all_gone.filter(|gone| !gone.is_confirmed).count() > FEW;
+        let is_over = |gone: &Gone| now.saturating_duration_since(gone.since) >= GRACE;
+        let over = self.gone.iter().filter(|(_, gone)| is_over(gone));
+        let over: Vec<_> = over
+            .map(|(key, gone)| (key.clone(), gone.is_confirmed))
+            .collect();
+        let unconfirmed = self.gone.values().filter(|gone| !gone.is_confirmed);
+        let needs_list = unconfirmed.count() > FEW;
         let leaving = over
             .iter()
             .filter(|(_, is_confirmed)| *is_confirmed || !needs_list)
@@ -156,6 +149,7 @@ impl<T> KeptObjects<T> {
             .collect::<Vec<_>>();
         for key in &leaving {
             self.objects.remove(key);
+            self.gone.remove(key);
         }
         let asks = needs_list && over.len() > leaving.len();
         (leaving, asks)

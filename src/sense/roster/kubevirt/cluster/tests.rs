@@ -289,3 +289,37 @@ fn an_object_that_cannot_be_read_is_said_and_keeps_its_guest() {
     odd["status"]["VSOCKCID"] = json!(-1);
     assert!(serde_json::from_value::<VirtualMachineInstance>(odd).is_err());
 }
+
+/// Loss prevented: memory that grows with every node, phase and kernel that there ever was.
+#[test]
+fn a_text_that_no_machine_has_any_more_is_forgotten_with_the_next_list() {
+    let mut older = vmi("web", VM_UID, RUN, 7);
+    older["status"]["guestOSInfo"]["kernelRelease"] = "4.18.0".into();
+    let mut cluster = cluster(DialRoute::Api, &[older], &[vm("web", VM_UID)]);
+    assert!(cluster.texts.contains("4.18.0"));
+    cluster.read(clock::now());
+    let newer = [vmi("web", VM_UID, NEXT_RUN, 8)];
+    // The guest made of the object before holds its texts until the roster is read.
+    for _ in 0..2 {
+        list_instances(&mut cluster, &newer, clock::now());
+        cluster.read(clock::now());
+    }
+    let mut texts: Vec<&str> = cluster.texts.iter().map(|text| &**text).collect();
+    texts.sort_unstable();
+    let expected = ["5.14.0", "Red Hat Enterprise Linux 9.4", "Running", "n1"];
+    assert_eq!(texts, expected);
+}
+
+#[test]
+fn a_machine_and_its_instance_share_the_text_of_their_name() {
+    let cluster = cluster(
+        DialRoute::Api,
+        &[vmi("web", VM_UID, RUN, 7)],
+        &[vm("web", VM_UID)],
+    );
+    let keys = (
+        cluster.instances.key("shop/web").unwrap(),
+        cluster.machines.key("shop/web").unwrap(),
+    );
+    assert!(Arc::ptr_eq(keys.0, keys.1));
+}
