@@ -14,6 +14,8 @@
 //!   obviously: swaps of what is unique, duplicates, the delete guard, warnings, a summary.
 //! - It runs durable as it comes, with more memory than it comes with, and is vacuumed and analyzed
 //!   between the cycles, which is not counted.
+//! - At last it is measured what the commands that read beside a running service cost a cycle in which 1 % changed:
+//!   with another thread that reads snapshots of all tables, and without.
 //! - Writing the document is counted on neither side. CPU time is of all processes that take part.
 //!
 //! PostgreSQL comes from the distribution's package (`/usr/lib/postgresql/*/bin`, run as user
@@ -30,10 +32,14 @@ mod postgres;
 
 use afferent::mirror::core::FileCore;
 use afferent::mirror::cycle::{AlwaysOpen, Cycle};
+use afferent::mirror::diagnostics::Summary;
 use afferent::mirror::policy::{Policy, Profile};
 use afferent::mirror::skip_unchanged::SkipUnchanged;
+use afferent::store::Store;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const STEPS: [&str; 4] = ["first load", "no change", "no change again", "1 % changed"];
@@ -45,7 +51,9 @@ fn main() {
     let sizes = (size("MACHINES", 100_000), size("RACKS", 2_000));
     let scratch = tempfile::tempdir().unwrap();
     println!("{} machines, {} racks", sizes.0, sizes.1);
-    let ours = afferent(scratch.path(), sizes);
+    let mut mirror = Mirrored::new(scratch.path(), sizes);
+    let ours = afferent(&mut mirror);
+    beside_snapshots(&mut mirror);
     let Some(theirs) = postgres::measure(scratch.path(), sizes) else {
         println!("PostgreSQL is not installed: nothing to compare with");
         return;
@@ -109,14 +117,32 @@ fn cpu(pid: &str) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-fn afferent(scratch: &Path, sizes: (usize, usize)) -> Vec<Cost> {
-    let store = afferent::mirror::open(&scratch.join("state")).unwrap();
-    let policy = Policy::of(Profile::NaturalKey);
-    let path = scratch.join("core.json");
-    let mut core = FileCore::at_path(path.clone(), None);
-    let mut memory = SkipUnchanged::default();
-    let costs = (0..STEPS.len()).map(|step| {
-        std::fs::write(&path, document::document(sizes, step)).unwrap();
+/// The tables of `afferent`, and the Core that they are a copy of.
+struct Mirrored {
+    sizes: (usize, usize),
+    path: PathBuf,
+    store: Arc<Store>,
+    policy: Policy,
+    core: FileCore,
+    memory: SkipUnchanged,
+}
+
+impl Mirrored {
+    fn new(scratch: &Path, sizes: (usize, usize)) -> Self {
+        let path = scratch.join("core.json");
+        Self {
+            sizes,
+            store: Arc::new(afferent::mirror::open(&scratch.join("state")).unwrap()),
+            policy: Policy::of(Profile::NaturalKey),
+            core: FileCore::at_path(path.clone(), None),
+            memory: SkipUnchanged::default(),
+            path,
+        }
+    }
+
+    /// Writes what Core says in a step, and runs a cycle.
+    fn cycle(&mut self, step: usize) -> (Cost, Summary) {
+        std::fs::write(&self.path, document::document(self.sizes, step)).unwrap();
         // The peak is that of the cycle, not of writing the document.
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         let mut summary = None;
@@ -124,20 +150,28 @@ fn afferent(scratch: &Path, sizes: (usize, usize)) -> Vec<Cost> {
             || Duration::ZERO,
             || {
                 let cycle = Cycle {
-                    policy: &policy,
+                    policy: &self.policy,
                     approval: None,
                     mirror: true,
                     now: "2026-11-21T10:00:00.000Z".into(),
                     new_id: &mut uuid::Uuid::new_v4,
                     gatekeeper: &AlwaysOpen,
                 };
-                summary = Some(memory.run_cycle(&store, &mut core, cycle));
+                let memory = &mut self.memory;
+                summary = Some(memory.run_cycle(&self.store, &mut self.core, cycle));
             },
         );
         let summary = summary.unwrap();
         assert!(summary.errors.is_empty(), "{:?}", summary.errors);
+        (cost, summary)
+    }
+}
+
+fn afferent(mirror: &mut Mirrored) -> Vec<Cost> {
+    let costs = (0..STEPS.len()).map(|step| {
+        let (cost, summary) = mirror.cycle(step);
         let counters = &summary.types["Compute"];
-        assert_eq!(counters.pulled, sizes.0 as u64);
+        assert_eq!(counters.pulled, mirror.sizes.0 as u64);
         println!(
             "afferent     {:<15} {cost}  {} MiB  inserted {} updated {}",
             name_of_step(step),
@@ -148,14 +182,49 @@ fn afferent(scratch: &Path, sizes: (usize, usize)) -> Vec<Cost> {
         cost
     });
     let costs: Vec<Cost> = costs.collect();
-    let bytes = std::fs::metadata(scratch.join("state/mirror.redb"))
-        .unwrap()
-        .len();
+    let file = mirror.path.with_file_name("state").join("mirror.redb");
+    let bytes = std::fs::metadata(file).unwrap().len();
     println!(
         "afferent     {} MB on disk, the audit log included",
         bytes / 1_000_000
     );
     costs
+}
+
+/// Cycles in which one in a hundred machines gets another name, alone and while another thread reads snapshots of all
+/// tables one after the other, as `mirror dump` does.
+fn beside_snapshots(mirror: &mut Mirrored) {
+    let (mut alone, mut beside, mut snapshots) = (Vec::new(), Vec::new(), 0);
+    for n in 0..12 {
+        let step = [0, STEPS.len() - 1][n % 2];
+        if n / 2 % 2 == 0 {
+            alone.push(mirror.cycle(step).0.time);
+            continue;
+        }
+        let (is_over, store) = (AtomicBool::new(false), mirror.store.clone());
+        let is_over = &is_over;
+        beside.push(std::thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                let mut taken = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    afferent::mirror::dump::dump(&store.snapshot().unwrap()).unwrap();
+                    taken += 1;
+                }
+                taken
+            });
+            let time = mirror.cycle(step).0.time;
+            is_over.store(true, Ordering::Relaxed);
+            snapshots += reader.join().unwrap();
+            time
+        }));
+    }
+    let [alone, beside] = [alone, beside].map(|mut times| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64()
+    });
+    println!(
+        "afferent     1 % changed     {alone:.3} s alone, {beside:.3} s while {snapshots} snapshots of all tables were read; medians of six cycles"
+    );
 }
 
 /// Most memory since it was last asked to forget, in MiB.
