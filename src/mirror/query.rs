@@ -11,9 +11,9 @@ pub use racks::{RackPage, rack, racks};
 
 use crate::clock::WallTime;
 use crate::inventory::{Component, ComponentType, Drift, Row};
-use crate::mirror::table::audit::{AuditRow, AuditRun};
+use crate::mirror::table::audit::{AuditRow, AuditRun, StoredAuditRow};
 use crate::mirror::table::{Fault, InventoryError, View};
-use crate::store::Snapshot;
+use crate::store::{Snapshot, TxError};
 use crate::visible::visible;
 use of_rack::OfRack;
 use serde::Serialize;
@@ -293,16 +293,27 @@ impl AuditFilter {
         rack.map(|name| OfRack::read(tables, name)).transpose()
     }
 
-    fn wants(&self, rack: Option<&OfRack>, run: &AuditRun, row: &AuditRow) -> bool {
+    /// The row, if it is asked for. Most are not, and are not decoded to find that out.
+    fn pick(
+        &self,
+        rack: Option<&OfRack>,
+        run: &AuditRun,
+        row: StoredAuditRow,
+    ) -> Result<Option<AuditRow>, TxError> {
         let time = run.time.parse::<WallTime>().unwrap_or_default();
-        let name = |name: &String| *name == row.row || *name == row.key;
-        self.run.as_ref().is_none_or(|id| *id == run.id.to_string())
-            && self.row.as_ref().is_none_or(name)
-            && is_asked(self.kind.as_deref(), &row.kind)
-            && is_asked(self.code.as_deref(), &row.op)
+        let may_be = self.run.as_ref().is_none_or(|id| *id == run.id.to_string())
             && self.since.is_none_or(|since| time >= since)
             && self.until.is_none_or(|until| time < until)
-            && rack.is_none_or(|rack| rack.has(row))
+            && is_asked(self.kind.as_deref(), row.kind())
+            && is_asked(self.code.as_deref(), row.op())
+            && rack.is_none_or(|rack| rack.may_have(&row));
+        if !may_be {
+            return Ok(None);
+        }
+        let row = row.into_row()?;
+        let name = |name: &String| *name == row.row || *name == row.key;
+        let is_asked = self.row.as_ref().is_none_or(name) && rack.is_none_or(|rack| rack.has(&row));
+        Ok(is_asked.then_some(row))
     }
 }
 
@@ -336,12 +347,11 @@ pub fn audit(snapshot: &Snapshot, filter: &AuditFilter) -> Result<Vec<AuditView>
         let (mut views, rack) = (Vec::new(), filter.rack(tables)?);
         tables.audit_rows(from, |number, run, row| {
             if views.len() >= limit {
-                return false;
+                return Ok(false);
             }
-            if filter.wants(rack.as_ref(), run, &row) {
-                views.push(AuditView::new(number, run, row));
-            }
-            true
+            let row = filter.pick(rack.as_ref(), run, row)?;
+            views.extend(row.map(|row| AuditView::new(number, run, row)));
+            Ok(true)
         })?;
         Ok(views)
     })
@@ -372,18 +382,17 @@ pub fn newest_audit(
             // Runs are in the order of their times: all that follows is older still.
             let time = run.time.parse::<WallTime>().unwrap_or_default();
             if filter.since.is_some_and(|since| time < since) {
-                return false;
+                return Ok(false);
             }
             if rows.len() >= limit || looked_at == MOST_LOOKED_AT {
                 next = last;
-                return false;
+                return Ok(false);
             }
             last = Some(number);
             looked_at += 1;
-            if filter.wants(rack.as_ref(), run, &row) {
-                rows.push(AuditView::new(number, run, row));
-            }
-            true
+            let row = filter.pick(rack.as_ref(), run, row)?;
+            rows.extend(row.map(|row| AuditView::new(number, run, row)));
+            Ok(true)
         })?;
         Ok(AuditPage { rows, next })
     })

@@ -270,6 +270,7 @@ impl Before {
 fn write_checkpoint(tables: &mut Tables<'_>, from: u64) -> Result<u64, Fault> {
     let mut before: HashMap<(String, String), (Before, AuditRow)> = HashMap::new();
     tables.audit_rows(from, |_, _, row| {
+        let row = row.into_row()?;
         // What the log says of a run as a whole is about no row.
         let says_nothing = row.field.is_none() && row.old.is_none() && row.new.is_none();
         if !row.row.is_empty() && !says_nothing {
@@ -279,7 +280,7 @@ fn write_checkpoint(tables: &mut Tables<'_>, from: u64) -> Result<u64, Fault> {
                 .or_insert_with(|| (Before::default(), as_it_was(row.clone(), None)));
             known.note(&row);
         }
-        true
+        Ok(true)
     })?;
     let mut written = 0;
     let mut write = |tables: &mut Tables<'_>, rows: Vec<AuditRow>| {

@@ -113,8 +113,22 @@ impl StoredAuditRow {
         })
     }
 
+    /// Type the change was made for.
+    pub(crate) fn kind(&self) -> &str {
+        match self {
+            Self::Whole(AuditRow { kind, .. }) | Self::Came { kind, .. } => kind,
+        }
+    }
+
+    /// What was done.
+    pub(crate) fn op(&self) -> &str {
+        match self {
+            Self::Whole(AuditRow { op, .. }) | Self::Came { op, .. } => op,
+        }
+    }
+
     /// The row of the log.
-    fn into_row(self) -> Result<AuditRow, TxError> {
+    pub(crate) fn into_row(self) -> Result<AuditRow, TxError> {
         let (kind, op, reason, table, bytes) = match self {
             Self::Whole(row) => return Ok(row),
             Self::Came {
@@ -420,7 +434,7 @@ impl<A: Access> Audit<A> {
     pub(super) fn scan(
         &self,
         from: u64,
-        mut each: impl FnMut(u64, &AuditRun, AuditRow) -> bool,
+        mut each: impl FnMut(u64, &AuditRun, StoredAuditRow) -> Result<bool, TxError>,
     ) -> Result<(), TxError> {
         let mut current: Option<(u64, AuditRun)> = None;
         // The row may be in the middle of what is packed together.
@@ -433,9 +447,9 @@ impl<A: Access> Audit<A> {
                 current = Some((chunk.run, self.run(chunk.run)?));
             }
             let Some((_, run)) = &current else { continue };
-            for (distance, row) in chunk.rows()? {
+            for (distance, row) in chunk.stored()? {
                 let number = first.value() + u64::from(distance);
-                if number >= from && !each(number, run, row) {
+                if number >= from && !each(number, run, row)? {
                     return Ok(());
                 }
             }
@@ -447,7 +461,7 @@ impl<A: Access> Audit<A> {
     pub(super) fn scan_back(
         &self,
         before: u64,
-        mut each: impl FnMut(u64, &AuditRun, AuditRow) -> bool,
+        mut each: impl FnMut(u64, &AuditRun, StoredAuditRow) -> Result<bool, TxError>,
     ) -> Result<(), TxError> {
         let mut current: Option<(u64, AuditRun)> = None;
         for entry in self.rows.range(..before)?.rev() {
@@ -457,9 +471,9 @@ impl<A: Access> Audit<A> {
                 current = Some((chunk.run, self.run(chunk.run)?));
             }
             let Some((_, run)) = &current else { continue };
-            for (distance, row) in chunk.rows()?.into_iter().rev() {
+            for (distance, row) in chunk.stored()?.into_iter().rev() {
                 let number = first.value() + u64::from(distance);
-                if number < before && !each(number, run, row) {
+                if number < before && !each(number, run, row)? {
                     return Ok(());
                 }
             }

@@ -1,13 +1,14 @@
 //! Rows one at a time, and those of one rack: what questions of people need, without reading a table as a whole.
 
-use super::audit::{AuditRow, AuditRun};
+use super::audit::{AuditRun, StoredAuditRow};
 use super::index::Index;
-use super::{Fault, Inventory, row};
+use super::{Fault, Inventory, may_name, row};
 use crate::inventory::{Bmc, Component, ComponentType, Drift, Mac, Rack};
 use crate::store::TxError;
 use crate::store::access::Access;
 use crate::store::codec::{Row as Stored, decode};
 use redb::ReadableTable;
+use std::collections::HashSet;
 use std::ops::Bound;
 use uuid::Uuid;
 
@@ -70,6 +71,36 @@ impl<A: Access> Inventory<A> {
         Ok(found)
     }
 
+    /// Ids of the components of these racks, tombstones included: no index leads to those, and few rows are
+    /// decoded.
+    pub(crate) fn all_components_of(&self, racks: &HashSet<Uuid>) -> Result<HashSet<Uuid>, Fault> {
+        let mut found = HashSet::new();
+        for entry in self.component.iter()? {
+            let entry = entry?;
+            if may_name(entry.1.value(), racks) {
+                let component: Component = row(entry)?;
+                let rack = component.rack_id;
+                let is_in = rack.is_some_and(|rack| racks.contains(&rack));
+                found.extend(is_in.then_some(component.id));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Addresses of the BMCs of these components.
+    pub(crate) fn bmcs_of(&self, components: &HashSet<Uuid>) -> Result<Vec<Mac>, Fault> {
+        let mut found = Vec::new();
+        for entry in self.bmc.iter()? {
+            let entry = entry?;
+            if may_name(entry.1.value(), components) {
+                let bmc: Bmc = row(entry)?;
+                let is_of = components.contains(&bmc.component_id);
+                found.extend(is_of.then_some(bmc.mac));
+            }
+        }
+        Ok(found)
+    }
+
     /// A BMC by its address.
     pub(crate) fn bmc(&self, mac: Mac) -> Result<Option<Bmc>, Fault> {
         get(&self.bmc, &mac.bytes())
@@ -101,7 +132,7 @@ impl<A: Access> Inventory<A> {
     pub(crate) fn audit_rows_back(
         &self,
         before: u64,
-        each: impl FnMut(u64, &AuditRun, AuditRow) -> bool,
+        each: impl FnMut(u64, &AuditRun, StoredAuditRow) -> Result<bool, TxError>,
     ) -> Result<(), Fault> {
         Ok(self.audit.scan_back(before, each)?)
     }

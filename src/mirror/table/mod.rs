@@ -28,11 +28,13 @@ pub(crate) use crate::store::Ending;
 use crate::store::access::{Access, Open, Reading, Writing};
 use crate::store::codec::{Row as Stored, decode};
 use crate::store::{Snapshot, Store, StoreError, TxError};
-use audit::{Audit, AuditHead, AuditRow, AuditRun};
+use audit::{Audit, AuditHead, AuditRow, AuditRun, StoredAuditRow};
 use index::{Index, IndexEntries, RETIRED};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
 use std::collections::BTreeMap;
 use uuid::Uuid;
+
+pub(super) use row::may_name;
 
 const RACK: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rack");
 const COMPONENT: TableDefinition<&[u8], &[u8]> = TableDefinition::new("component");
@@ -330,7 +332,7 @@ impl<A: Access> Inventory<A> {
     pub(crate) fn audit_rows(
         &self,
         from: u64,
-        each: impl FnMut(u64, &AuditRun, AuditRow) -> bool,
+        each: impl FnMut(u64, &AuditRun, StoredAuditRow) -> Result<bool, TxError>,
     ) -> Result<(), Fault> {
         Ok(self.audit.scan(from, each)?)
     }

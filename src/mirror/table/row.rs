@@ -4,6 +4,8 @@ use super::v1;
 use crate::inventory::{Bmc, Component, Domain, Drift, Rack, Row};
 use crate::store::TxError;
 use crate::store::codec::{CodecError, decode, encode_to, first_version, second_version};
+use std::collections::HashSet;
+use uuid::Uuid;
 
 first_version!(Bmc, Drift, Domain);
 
@@ -42,6 +44,15 @@ pub(super) fn decode_row(table: &str, bytes: &[u8]) -> Result<Row, TxError> {
             let why = format!("a row of the unknown table {other:?}");
             return Err(TxError::Corrupt(why));
         }
+    })
+}
+
+/// Whether one of `ids` may be among the bytes of a row, of whatever version: false is certain. Nothing is decoded.
+pub(in crate::mirror) fn may_name(row: &[u8], ids: &HashSet<Uuid>) -> bool {
+    // An id is its length and its bytes.
+    row.windows(17).any(|bytes| match bytes {
+        [16, id @ ..] => Uuid::from_slice(id).is_ok_and(|id| ids.contains(&id)),
+        _ => false,
     })
 }
 

@@ -30,8 +30,8 @@ fn all(store: &Store, from: u64) -> Vec<(u64, String)> {
     let mut rows = Vec::new();
     let read = |view: &View| {
         view.audit_rows(from, |number, _, row| {
-            rows.push((number, row.row));
-            true
+            rows.push((number, row.into_row()?.row));
+            Ok(true)
         })
     };
     store.snapshot().unwrap().view(read).unwrap();
@@ -170,7 +170,7 @@ fn a_pack_that_is_damaged_is_an_error_and_no_panic() {
     });
     damaged.unwrap();
     let read = |view: &View| {
-        view.audit_rows(0, |_, _, _| true)?;
+        view.audit_rows(0, |_, _, _| Ok(true))?;
         Ok::<_, Fault>(())
     };
     assert!(store.snapshot().unwrap().view(read).is_err());
