@@ -161,6 +161,13 @@ fn answers_are_those_of_the_commands_also_in_pages() {
     let (rows, _) = rig.web.pages("/v1/audit?row=r3&limit=1", "audit");
     assert!(!rows.is_empty());
     assert!(rows.iter().all(|row| row["key"] == "r3"), "{rows:?}");
+    let of_rack = command(&["audit", "--rack", "r3", "--json"]);
+    let all = oldest_first.len();
+    assert!((3..all / 2).contains(&of_rack.len()), "{of_rack:?}");
+    let (mut rows, pages) = rig.web.pages("/v1/audit?rack=r3&limit=2", "audit");
+    assert!(pages > 1, "{pages}");
+    rows.reverse();
+    assert_eq!(rows, of_rack);
 
     let rack = rig.data("/v1/racks/r0");
     assert_eq!(

@@ -64,7 +64,7 @@ pub(super) const ROUTES: &[Route<MirrorCall>] = &[
     },
     Route {
         path: "/v1/audit",
-        parameters: &["since", "kind", "code", "row", "cursor", "limit"],
+        parameters: &["since", "kind", "rack", "code", "row", "cursor", "limit"],
         parse: audit,
     },
     Route {
@@ -123,7 +123,7 @@ fn audit(given: &Parameters<'_>, now: WallTime) -> Result<MirrorCall, BadRequest
         run: None,
         row: text(given, "row")?,
         kind: text(given, "kind")?,
-        rack: None,
+        rack: text(given, "rack")?,
         code: text(given, "code")?,
         since: from(given, now)?,
         until: None,

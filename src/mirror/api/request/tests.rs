@@ -54,11 +54,12 @@ fn questions_are_read_with_their_parameters() {
         ),
         (
             "/v1/audit",
-            "since=2026-11-21T10:00:00Z&kind=rack&code=insert&row=r1&cursor=9".into(),
+            "since=2026-11-21T10:00:00Z&kind=rack&rack=a%20b&code=insert&row=r1&cursor=9".into(),
             MirrorCall::Audit {
                 filter: AuditFilter {
                     row: Some("r1".into()),
                     kind: Some("rack".into()),
+                    rack: Some("a b".into()),
                     code: Some("insert".into()),
                     since: Some(WallTime::from_unix_ms(1_795_255_200_000)),
                     cursor: Some(9),
@@ -98,6 +99,7 @@ fn nonsense_is_refused_with_what_is_allowed() {
         ("/v1/drift", &long, "longer than 512 bytes"),
         ("/v1/audit", "cursor=-1", "not a whole number"),
         ("/v1/audit", "row=a&row=b", "row is given twice"),
+        ("/v1/audit", &long, "longer than 512 bytes"),
         ("/v1/withheld", "cursor=1", "allowed: limit"),
         ("/v1/status", "x=1", "allowed: none"),
     ] {
