@@ -1,5 +1,6 @@
 //! Commands beside a running service: they read one commit, hold up nobody, and write nothing.
 
+use crate::support::agent::is_root;
 use crate::support::eventually;
 use crate::support::mirror::{Mirror, without_times};
 use crate::support::program::{Program, free_port};
@@ -8,6 +9,8 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
 
 /// Machines whose names and racks all say which version of the document they are from.
 fn document(version: usize) -> Value {
@@ -163,6 +166,64 @@ fn a_snapshot_that_is_held_holds_up_no_cycle_and_does_not_change() {
     );
 }
 
+/// The loss: racks of one cycle with machines of the one before, in an answer that says nothing of it.
+#[test]
+fn what_a_service_wrote_before_it_stopped_is_read_to_its_end() {
+    let mirror = Mirror::new();
+    assert_eq!(mirror.run(&document(0), &[]).code, Some(0));
+    let socket = mirror.state().join("control.sock");
+    let service = UnixListener::bind(&socket).unwrap();
+    std::thread::scope(|scope| {
+        // Asked once the tables were read, it writes on and stops without an answer.
+        scope.spawn(|| {
+            let question = service.accept().unwrap();
+            assert_eq!(mirror.run(&document(1), &[]).code, Some(0));
+            std::fs::remove_file(&socket).unwrap();
+            drop(question);
+        });
+        let dump = mirror.dump();
+        assert_eq!(dump["rack"][0]["name"], "v1");
+        assert_eq!(dump["component"][0]["name"].as_str().unwrap()[..3], *"v1-");
+    });
+}
+
+/// The loss: whoever once killed a mirror that was started by hand reaches the one of systemd no more.
+#[test]
+fn the_service_of_systemd_is_asked_where_a_killed_one_left_its_socket() {
+    if !is_root() {
+        return;
+    }
+    let mirror = Mirror::new();
+    assert_eq!(mirror.run(&document(0), &[]).code, Some(0));
+    drop(UnixListener::bind(mirror.state().join("control.sock")).unwrap());
+    let login = |under: &[&str]| {
+        let mut command = Command::new(under.first().unwrap_or(&env!("CARGO_BIN_EXE_afferent")));
+        command.args(under.get(1..).unwrap_or_default());
+        command.args(["mirror", "login", "--state-dir"]);
+        let output = command.arg(mirror.state()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = login(&[]);
+    assert!(said.contains("no service answers at"), "{said}");
+    assert!(said.contains("/run/afferent/mirror/control.sock"), "{said}");
+    // A /run of its own, as in the unit.
+    let core = format!("file:{}", mirror.path("core.json").display());
+    let script = "mount -t tmpfs none /run && mkdir -p /run/afferent/mirror && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "-"]);
+    command.arg(env!("CARGO_BIN_EXE_afferent"));
+    command.args(["mirror", "run", "--core", &core, "--state-dir"]);
+    command.arg(mirror.state());
+    command.env("RUNTIME_DIRECTORY", "/run/afferent/mirror");
+    let service = Program::start_logged(command, &mirror.path("log"));
+    let pid = service.pid().to_string();
+    let under = ["nsenter", "-m", "-t", &pid, env!("CARGO_BIN_EXE_afferent")];
+    eventually("the service answers", || {
+        login(&under).contains("has no page").then_some(())
+    });
+}
+
 #[test]
 fn tables_of_a_killed_service_can_be_read_and_mirrored_again() {
     let mut running = Running::new();
@@ -312,7 +373,10 @@ fn reading_creates_nothing() {
         assert!(!mirror.state().exists(), "{arguments:?}");
         // "Nothing differs" is no answer for somebody who named the wrong directory.
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let absent = format!("there is no mirror in {}", mirror.state().display());
+        let absent = format!(
+            "warning: there is no mirror in {}",
+            mirror.state().display()
+        );
         assert!(said.contains(&absent), "{arguments:?}: {said}");
     }
     let compacted = mirror.output(&["compact"]);

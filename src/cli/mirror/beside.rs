@@ -15,12 +15,24 @@ const RUNTIME: &str = "/run/afferent/mirror";
 /// What the service at the socket of this directory, else of systemd's unit, answers to these words.
 pub(super) fn ask(state_dir: &Path, words: &str) -> Result<Value, String> {
     let own = control::socket_of(state_dir);
-    let socket = match own.exists() {
-        true => own,
-        false => PathBuf::from(RUNTIME).join(control::SOCKET),
-    };
-    let answer = control::ask(&socket, words);
-    answer.map_err(|error| format!("{}: no service answers: {error}", socket.display()))
+    let failed =
+        |socket: &Path, error| format!("{}: no service answers: {error}", socket.display());
+    match control::ask(&own, words) {
+        Ok(answer) => return Ok(answer),
+        // A service that was killed leaves its socket behind.
+        Err(error) if control::is_not_running(&error) => {}
+        Err(error) => return Err(failed(&own, error)),
+    }
+    let of_unit = PathBuf::from(RUNTIME).join(control::SOCKET);
+    let answer = control::ask(&of_unit, words);
+    answer.map_err(|error| match control::is_not_running(&error) {
+        true => format!(
+            "no service answers at {} or {}",
+            own.display(),
+            of_unit.display()
+        ),
+        false => failed(&of_unit, error),
+    })
 }
 
 /// Longest wait for a cycle that is being written.
@@ -31,28 +43,39 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What `mirror.redb` in `state_dir` holds, whether the service runs or not. A cycle writes one type after the
 /// other: what a running service has written of one is not read before all of it is there.
 pub(super) fn look(state_dir: &Path) -> Result<Snapshot, Stop> {
-    if let Err(absent) = must_exist(state_dir) {
-        // Nothing is planned, and nothing differs; whoever named the wrong directory is told.
-        let _ = complain(DONE, &absent.why);
+    if crate::mirror::is_absent(state_dir) {
+        // Nothing differs, and all is to be planned; whoever named the wrong directory is told.
+        let why = format!(
+            "warning: there is no mirror in {}, and it is read as an empty one; --state-dir names another directory",
+            state_dir.display()
+        );
+        let _ = complain(DONE, &why);
     }
     let failed = |error| match error {
         InventoryError::Store(error) => not_opened(&error),
         other => Stop::failed(other),
     };
     let until = clock::now() + LONGEST_WRITE;
-    loop {
+    let read = || {
         let snapshot = crate::mirror::look(state_dir).map_err(failed)?;
+        let generation = crate::mirror::generation(&snapshot).map_err(failed)?;
+        Ok::<_, Stop>((snapshot, generation))
+    };
+    loop {
+        let (snapshot, generation) = read()?;
         // The service says which commit was the last of a cycle after it is read: a newer one may be in between.
-        let Some(whole) = last_of_cycle(state_dir) else {
-            return Ok(snapshot);
+        let is_whole = match last_of_cycle(state_dir) {
+            Some(whole) => whole == generation,
+            // It may have written the rest and stopped before it was asked.
+            None => read()?.1 == generation,
         };
-        if crate::mirror::generation(&snapshot).map_err(failed)? == whole {
+        if is_whole {
             return Ok(snapshot);
         }
         if clock::now() >= until {
             let limit = clock::show_duration(LONGEST_WRITE);
             let why = format!(
-                "the service writes a cycle for more than {limit}; types that it has written are of that cycle, the others of the one before"
+                "warning: the service writes a cycle for more than {limit}; types that it has written are of that cycle, the others of the one before"
             );
             let _ = complain(DONE, &why);
             return Ok(snapshot);
@@ -68,7 +91,7 @@ pub(super) fn must_exist(state_dir: &Path) -> Result<(), Stop> {
         return Ok(());
     }
     Err(Stop::failed(format!(
-        "there is no mirror in {}: no cycle has run with this directory; name it with --state-dir",
+        "there is no mirror in {}: no cycle has run with this directory; --state-dir names another one",
         state_dir.display()
     )))
 }
