@@ -7,7 +7,7 @@ use crate::clock;
 use crate::store::Limits;
 use crate::telemetry::metrics::Page;
 use crate::telemetry::scrape::{self, Health};
-use crate::telemetry::{self, control::Control};
+use crate::telemetry::{self, control::Control, systemd};
 use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
@@ -108,7 +108,7 @@ async fn wait_for_store(
         sd_notify::NotifyState::Ready,
         sd_notify::NotifyState::Status(&line),
     ];
-    let _ = sd_notify::notify(&ready);
+    systemd::tell(&ready);
     let watchdog = sd_notify::watchdog_enabled().map_or(LOOK_AGAIN, |time| time / 2);
     let mut beat = tokio::time::interval(watchdog.min(LOOK_AGAIN));
     loop {
@@ -121,7 +121,7 @@ async fn wait_for_store(
             }),
             Some(ended) = answering.join_next() => return Err(ended_early(ended)),
             _ = beat.tick() => {
-                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                systemd::tell(&[sd_notify::NotifyState::Watchdog]);
                 match open_and_prune(state_dir, aside) {
                     Ok(store) => {
                         answering.shutdown().await;

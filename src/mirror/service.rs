@@ -35,6 +35,7 @@ use crate::store::Limits;
 use crate::telemetry;
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
+use crate::telemetry::systemd;
 use crate::telemetry::watchdog::Watchdog;
 use crate::web::{Doorkeeper, WebListen, WebServer};
 use serde_json::{Value, json};
@@ -201,7 +202,7 @@ impl Service {
         if let Some(address) = options.metrics {
             self.listen(address, &mut answering).await?;
         }
-        tell_systemd(&[sd_notify::NotifyState::Ready]);
+        systemd::tell(&[sd_notify::NotifyState::Ready]);
         let mut interval = options.interval;
         if owes_reload {
             interval = self.reload(&options, interval).unwrap_or(interval);
@@ -211,7 +212,7 @@ impl Service {
         let ended = self
             .live(&options, next_order, interval, &mut answering)
             .await;
-        tell_systemd(&[sd_notify::NotifyState::Stopping]);
+        systemd::tell(&[sd_notify::NotifyState::Stopping]);
         self.stop.is_set.store(true, Ordering::Relaxed);
         answering.shutdown().await;
         tracing::info!("mirror stopped");
@@ -255,7 +256,7 @@ impl Service {
                         }
                     }),
                 },
-                _ = beat.tick() => self.feed(&mut watchdog, clock::now(), tell_systemd),
+                _ = beat.tick() => self.feed(&mut watchdog, clock::now(), systemd::tell),
                 _ = next.tick() => self.begin_cycle(),
                 () = approved.given.notified() => self.begin_cycle(),
                 Some(ended) = answering.join_next() => return Err(ended_early(ended)),
@@ -486,12 +487,6 @@ pub(super) fn ended_early(ended: Result<(), JoinError>) -> std::io::Error {
 
 fn watchdog_interval() -> Duration {
     sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |time| time / 2)
-}
-
-fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd does not listen");
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::kube::{KubeClient, VsockDialer};
 use crate::store::Opened;
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
+use crate::telemetry::systemd;
 use crate::transport::ClientTls;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -135,7 +136,7 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
     }
     let deliver = config.deliver_shown();
     tracing::info!(deliver, pending = engine.restored, "sensing");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    systemd::tell(&[sd_notify::NotifyState::Ready]);
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -147,7 +148,7 @@ pub(super) async fn serve(config: SenseConfig, reread: ReadConfig) -> Result<(),
         }
     }
     tracing::info!("stopping");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    systemd::tell(&[sd_notify::NotifyState::Stopping]);
     beside.shutdown().await;
     engine.stop().await;
     Ok(())
@@ -203,7 +204,7 @@ async fn heartbeat(pending: Arc<Pending>) {
             reactive + routine
         });
         let status = format!("{} pending", waiting.sum::<usize>());
-        let _ = sd_notify::notify(&[
+        systemd::tell(&[
             sd_notify::NotifyState::Watchdog,
             sd_notify::NotifyState::Status(&status),
         ]);

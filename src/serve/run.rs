@@ -19,6 +19,7 @@ use super::{Config, repo_cpe};
 use crate::blocking::Blocking;
 use crate::clock::{self, WallClock};
 use crate::telemetry;
+use crate::telemetry::systemd;
 use crate::telemetry::watchdog::Watchdog;
 use crate::watch::Touch;
 pub(super) use pushed::Pushes;
@@ -237,14 +238,14 @@ impl AgentLoop {
     /// What `systemctl status` shows.
     fn tell_status(&self) {
         let line = locked(&self.status).line(self.published.borrow().as_deref());
-        notify(&[NotifyState::Status(&line)]);
+        systemd::tell(&[NotifyState::Status(&line)]);
     }
 
     fn feed_watchdog(&mut self) {
         let progress = self.progress.load(Ordering::Relaxed);
         let is_scanning = self.scan.is_running();
         if self.watchdog.is_well(clock::now(), is_scanning, progress) {
-            notify(&[NotifyState::Watchdog]);
+            systemd::tell(&[NotifyState::Watchdog]);
         }
     }
 }
@@ -257,11 +258,4 @@ pub(super) fn locked(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
 async fn finished(scan: &mut Task<Outcome>) -> Outcome {
     let outcome = scan.joined().await;
     outcome.unwrap_or_else(|error| Outcome::ScanFailed(format!("the scan broke off: {error}")))
-}
-
-/// Tells systemd, when there is one that listens.
-pub(super) fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd was not told");
-    }
 }

@@ -3,8 +3,9 @@
 use super::Config;
 use super::engine::{AgentEngine, AgentParts, DRAIN, ended_early};
 use super::error::ServeError;
-use super::run::{Reread, notify};
+use super::run::Reread;
 use crate::telemetry::control::Control;
+use crate::telemetry::systemd;
 use sd_notify::NotifyState;
 use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,7 +35,7 @@ async fn serve(config: Config, reread: Reread) -> Result<(), ServeError> {
     let mut engine = AgentEngine::start(AgentParts::of_this_machine(config, reread))?;
     // Not only with a report: the first scan may have to wait for the very transaction that
     // installs this service and waits for its start.
-    notify(&[NotifyState::Ready]);
+    systemd::tell(&[NotifyState::Ready]);
     let mut control = open_control(&engine, &state_dir);
     loop {
         tokio::select! {
@@ -49,7 +50,7 @@ async fn serve(config: Config, reread: Reread) -> Result<(), ServeError> {
     }
     control.shutdown().await;
     tracing::info!("stopping");
-    notify(&[NotifyState::Stopping]);
+    systemd::tell(&[NotifyState::Stopping]);
     engine.stop().await;
     Ok(())
 }

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod request;
 pub mod scrape;
 pub mod support;
+pub mod systemd;
 pub mod watchdog;
 
 use crate::visible::visible;
@@ -77,10 +78,10 @@ pub fn start_log() {
 pub fn reload(reload: impl FnOnce()) {
     let began = sd_notify::NotifyState::monotonic_usec_now();
     if let Ok(began) = began {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading, began]);
+        systemd::tell(&[sd_notify::NotifyState::Reloading, began]);
     }
     reload();
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    systemd::tell(&[sd_notify::NotifyState::Ready]);
 }
 
 /// Events as the inner format writes them, with whatever is not seen as escapes: a peer whose text is in

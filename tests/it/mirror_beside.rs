@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::Command;
 
 /// Machines whose names and racks all say which version of the document they are from.
@@ -232,6 +232,44 @@ fn tables_of_a_killed_service_can_be_read_and_mirrored_again() {
     running.mirror.check();
     let ran = running.mirror.run_from(&running.core.clone(), &[]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+}
+
+/// The loss: a service that mirrors nothing, because it waits until somebody reads that it is ready.
+#[test]
+fn a_service_whose_notifications_nobody_reads_mirrors_and_answers() {
+    let mirror = Mirror::new();
+    let systemd = UnixDatagram::bind(mirror.path("notify")).unwrap();
+    let other = UnixDatagram::unbound().unwrap();
+    other.connect(mirror.path("notify")).unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send(b"X_OTHER=1").is_ok() {}
+    let core = mirror.file("core.json", &document(0));
+    let core = format!("file:{}", core.display());
+    let mut command = mirror.command(&["run", "--core", &core]);
+    command.env("NOTIFY_SOCKET", mirror.path("notify"));
+    command.env("WATCHDOG_USEC", "200000");
+    let service = Program::start_logged(command, &mirror.path("log"));
+    let status = || ask(&mirror.state().join("control.sock"), "status").ok();
+    eventually("the first cycle ends", || {
+        status().filter(|status| status["last_cycle"]["ended_at"].is_string())
+    });
+    let log = || std::fs::read_to_string(mirror.path("log")).unwrap();
+    let full = "its queue is full";
+    eventually("the log says so", || log().contains(full).then_some(()));
+    assert_eq!(log().matches(full).count(), 1, "{}", log());
+    // Once somebody reads, what was not sent comes, in order.
+    let mut said = String::new();
+    systemd.set_nonblocking(true).unwrap();
+    eventually("ready, and alive", || {
+        let mut message = [0; 4096];
+        while let Ok(length) = systemd.recv(&mut message) {
+            said.push_str(std::str::from_utf8(&message[..length]).unwrap());
+        }
+        said.contains("WATCHDOG=1").then_some(())
+    });
+    let said = said.replace("X_OTHER=1", "");
+    assert!(said.starts_with("READY=1\nWATCHDOG=1\n"), "{said}");
+    drop(service);
 }
 
 /// What a monitor asks of a service that nobody looks at.

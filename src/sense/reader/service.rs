@@ -13,6 +13,7 @@ use crate::sense::questions::FleetQuestions;
 use crate::store::Opened;
 use crate::telemetry::control::Control;
 use crate::telemetry::scrape;
+use crate::telemetry::systemd;
 use crate::web::Doorkeeper;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -93,7 +94,7 @@ pub(super) async fn serve(config: ReaderConfig) -> Result<(), SenseError> {
         beside.spawn(scrape::listen(listener, view));
     }
     tracing::info!(from = %config.address, "a fleet store of all sensors of a stream");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    systemd::tell(&[sd_notify::NotifyState::Ready]);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -103,7 +104,7 @@ pub(super) async fn serve(config: ReaderConfig) -> Result<(), SenseError> {
         }
     }
     tracing::info!("stopping");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    systemd::tell(&[sd_notify::NotifyState::Stopping]);
     beside.shutdown().await;
     // Fails only when it has ended already.
     let _ = stop.send(());
@@ -139,7 +140,7 @@ async fn heartbeat(view: Arc<ReaderView>) {
         .min(Duration::from_secs(10));
     loop {
         let status = format!("{} guests", view.fleet.counts().guests);
-        let _ = sd_notify::notify(&[
+        systemd::tell(&[
             sd_notify::NotifyState::Watchdog,
             sd_notify::NotifyState::Status(&status),
         ]);
