@@ -85,7 +85,7 @@ impl<'a> Entity<'a> for Bmcs {
 
     fn claim(&mut self, work: &mut Working<'a>) {
         work.claim_by("identity: same address", |work, i| {
-            Ok(work.entries[i].stored)
+            Ok(work.entries.get(i).and_then(|bmc| bmc.stored))
         });
     }
 

@@ -134,12 +134,10 @@ impl<'a, 'e> Components<'a, 'e> {
     /// Pairs that go to other entries.
     fn lose_pairs(work: &mut Working<'a>, lost: Vec<usize>) {
         for i in lost {
-            if let Some(pair) = work.pair(i) {
-                let (mac, why) = (
-                    work.entries[i].mac,
-                    format!("another entry keeps the pair {pair}"),
-                );
-                work.plan.warn("duplicate_component", mac.to_string(), why);
+            if let Some((entry, pair)) = work.entries.get(i).zip(work.pair(i)) {
+                let why = format!("another entry keeps the pair {pair}");
+                work.plan
+                    .warn("duplicate_component", entry.mac.to_string(), why);
                 work.lost_pair[i] = true;
             }
         }
@@ -162,8 +160,9 @@ impl<'a, 'e> Components<'a, 'e> {
             Some((i, format!("{holder} has the pair {pair}")))
         });
         for (i, why) in taken.collect::<Vec<_>>() {
-            let label = work.entries[i].label();
-            work.plan.warn("duplicate_pair_other_type", label, why);
+            let label = work.entries.get(i).map(WantedComponent::label);
+            work.plan
+                .warn("duplicate_pair_other_type", label.unwrap_or_default(), why);
             if !self.by_pair {
                 work.lost_pair[i] = true;
             } else if work.claimed(i).is_none() {

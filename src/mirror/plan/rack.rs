@@ -59,7 +59,7 @@ impl<'a> Entity<'a> for Racks<'a> {
         let ids = work.entries.iter().map(WantedRack::rack_id);
         let reported: HashSet<&str> = ids.flatten().collect();
         work.claim_by("identity: same external_id", |work, i| {
-            let id = work.entries[i].rack_id();
+            let id = work.entries.get(i).and_then(WantedRack::rack_id);
             Ok(id.and_then(|id| by_external.get(id).copied()))
         });
         let rule = "adoption: same pair, external_id unknown or retired";
@@ -87,7 +87,9 @@ impl<'a> Entity<'a> for Racks<'a> {
             lost.binary_search(i).is_ok() || (!follow && work.holder(*i).is_some())
         });
         for (i, pair) in lost.collect::<Vec<_>>() {
-            let entry = &work.entries[i];
+            let Some(entry) = work.entries.get(i) else {
+                continue;
+            };
             let why = format!("another rack keeps the chassis {pair}");
             work.plan.warn("duplicate_chassis", entry.label(), why);
             work.lost_pair[i] = true;
@@ -183,25 +185,26 @@ impl<'a> Racks<'a> {
             return names;
         }
         let fixed = self.fixed_names(work);
-        let bidders = (0..work.entries.len()).filter(|i| !work.out[*i]);
-        let bidders: Vec<(usize, Option<&'a Rack>)> = bidders.map(|i| (i, work.row(i))).collect();
+        let bidders = work.entries.iter().enumerate();
+        let bidders = bidders.filter(|(i, _)| !work.out[*i]);
+        let bidders = bidders.map(|(i, entry)| (i, entry, work.row(i)));
+        let bidders: Vec<(usize, &'a WantedRack, Option<&'a Rack>)> = bidders.collect();
         let live = bidders
             .iter()
-            .filter_map(|(_, row)| row.filter(|row| row.is_live()));
+            .filter_map(|(.., row)| row.filter(|row| row.is_live()));
         let mut held: HashSet<&str> = live.map(|row| row.name.as_str()).collect();
         held.extend(&fixed);
-        let bids = bidders.iter().map(|(i, row)| {
+        let bids = bidders.iter().map(|(_, entry, row)| {
             // A tombstone that Core lists again has its name too, unless a live rack has it.
             let has = row.filter(|row| row.is_live() || held.insert(&row.name));
-            let wants = work.entries[*i].name.as_str();
             Bid {
-                wants,
+                wants: entry.name.as_str(),
                 has: has.map(|row| row.name.as_str()),
             }
         });
         let bids: Vec<Bid<'a>> = bids.collect();
         let won = decide(&bids, &fixed);
-        for (((i, row), bid), won) in bidders.into_iter().zip(&bids).zip(won) {
+        for (((i, entry, row), bid), won) in bidders.into_iter().zip(&bids).zip(won) {
             if won {
                 names.insert(bid.wants);
                 continue;
@@ -212,8 +215,7 @@ impl<'a> Racks<'a> {
                 work.take_out(i, "skipped: another rack has its name");
             }
             let why = format!("another rack has the name {:?}", bid.wants);
-            work.plan
-                .warn("rack_name_taken", work.entries[i].label(), why);
+            work.plan.warn("rack_name_taken", entry.label(), why);
         }
         names
     }

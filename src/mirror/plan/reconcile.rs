@@ -80,6 +80,9 @@ pub(super) enum Fate {
 }
 
 /// One reconciliation while it is under way: entry by entry and row by row what was decided.
+///
+/// Places of entries and rows come from counting these lists, never from what is in them: lists with one element
+/// for each of them are indexed.
 pub(super) struct Work<'a, W, R> {
     pub(super) given: Given<'a>,
     pub(super) entries: &'a [W],
