@@ -150,7 +150,7 @@ fn one_store_goes_through_both_versions_of_the_interface_and_back() {
 fn a_pull_that_hangs_ends_in_time_and_status_and_metrics_say_which_list_it_was() {
     let mirror = Mirror::new();
     let systemd = UnixDatagram::bind(mirror.path("notify")).unwrap();
-    // The socket is read all the time, as systemd does: a service waits where it is full.
+    // The socket is read all the time, as systemd does.
     let beats = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&beats);
     std::thread::spawn(move || {
