@@ -181,13 +181,16 @@ fn a_pull_that_hangs_ends_in_time_and_status_and_metrics_say_which_list_it_was()
     });
     for hangs in [1, 2] {
         does.store(hangs, Ordering::Relaxed);
-        service.until("the list is asked for", |status| {
+        let hanging_cycle = || {
+            let status = service.status();
             let doing = status["running"]["doing"].as_str().unwrap_or_default();
-            doing == "asking Core for expected-machine"
-        });
-        let before = beats.load(Ordering::Relaxed);
-        eventually("the watchdog is fed meanwhile", || {
-            (beats.load(Ordering::Relaxed) > before).then_some(())
+            (doing == "asking Core for expected-machine").then(|| status["cycles"].as_u64())
+        };
+        eventually("the watchdog is fed while one cycle hangs", || {
+            let cycle = hanging_cycle()?;
+            let before = beats.load(Ordering::Relaxed);
+            let is_same = hanging_cycle() == Some(cycle);
+            (is_same && beats.load(Ordering::Relaxed) > before).then_some(())
         });
         let broken = service.until("the pull is given up", |status| {
             let is_stale = status["stale"]["Compute expected"].is_object();
@@ -357,9 +360,10 @@ fn a_list_that_is_stale_is_as_old_as_before_after_a_restart() {
     assert_eq!(age(&service), before);
 }
 
-/// The loss: a store that outgrows its disk: 100,000 components are to take 120 MB at most.
+/// The loss: a store that outgrows its disk: 100,000 components are to take 120 MB at most. Of one run they take 385
+/// bytes each, and 1,147 where the log is not packed.
 #[test]
-fn a_compacted_store_takes_at_most_1200_bytes_a_component() {
+fn a_compacted_store_takes_at_most_600_bytes_a_component() {
     const COMPONENTS: usize = 4_000;
     let mirror = Mirror::new();
     let rack = |n: usize| {
@@ -384,6 +388,6 @@ fn a_compacted_store_takes_at_most_1200_bytes_a_component() {
     assert!(file.len().abs_diff(after) < 1 << 16, "{said}");
     let each = file.len() / COMPONENTS as u64;
     println!("{each} bytes a component");
-    assert!((100..=1_200).contains(&each), "{each} bytes a component");
+    assert!((100..=600).contains(&each), "{each} bytes a component");
     mirror.check();
 }

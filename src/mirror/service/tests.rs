@@ -63,10 +63,11 @@ impl Core for Hanging {
 #[test]
 fn the_watchdog_is_fed_until_a_cycle_has_made_no_step_for_twenty_minutes() {
     let directory = tempfile::tempdir().unwrap();
+    // Dropped last: it waits for the cycle, which ends when nobody can answer it any more.
+    let host = ServiceHost::start().unwrap();
     let (asked, is_asked) = mpsc::channel();
     let (answer, may_answer) = mpsc::channel();
     let mut service = service(directory.path(), Hanging { asked, may_answer });
-    let host = ServiceHost::start().unwrap();
     let start = clock::now();
     let mut watchdog = Watchdog::new(HUNG, start);
     let is_fed = |service: &Service, watchdog: &mut Watchdog, minutes: u64| {
