@@ -7,6 +7,7 @@ use crate::mirror::{InventoryError, Snapshot};
 use crate::telemetry::control;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 /// The service may be one of systemd, whose socket is in a directory of its own.
@@ -44,12 +45,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// other: what a running service has written of one is not read before all of it is there.
 pub(super) fn look(state_dir: &Path) -> Result<Snapshot, Stop> {
     if crate::mirror::is_absent(state_dir) {
-        // Nothing differs, and all is to be planned; whoever named the wrong directory is told.
-        let why = format!(
-            "warning: there is no mirror in {}, and it is read as an empty one; --state-dir names another directory",
-            state_dir.display()
-        );
-        let _ = complain(DONE, &why);
+        // Nothing differs, and all is to be planned; whoever named the wrong directory is told. Who follows the log
+        // looks again and again.
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            let why = format!(
+                "warning: there is no mirror in {}, and it is read as an empty one; --state-dir names another directory",
+                state_dir.display()
+            );
+            let _ = complain(DONE, &why);
+        });
     }
     let failed = |error| match error {
         InventoryError::Store(error) => not_opened(&error),
