@@ -93,7 +93,14 @@ impl<A: WebApp> Responder<A> {
         );
         let call = match call {
             Ok(WebCall::Static(file)) => return static_file(self.app.files(), file),
-            Ok(WebCall::Login { code }) => {
+            Ok(WebCall::Login { code: None }) => {
+                let command = self.name.command;
+                let what = format!(
+                    "a login address has one parameter, its code: open the one that `afferent {command} login` prints"
+                );
+                return answer::error(StatusCode::BAD_REQUEST, &what);
+            }
+            Ok(WebCall::Login { code: Some(code) }) => {
                 return self.login(&code, request.method == Method::HEAD);
             }
             Ok(WebCall::Ask(call)) => Ok(call),

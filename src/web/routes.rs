@@ -42,8 +42,8 @@ const LOGIN: &str = "/login";
 pub(crate) enum WebCall<C> {
     /// A file, which everybody may read.
     Static(StaticFile),
-    /// A session, for this code.
-    Login { code: String },
+    /// A session, for this code; `None`: the address of a login is more or less than that.
+    Login { code: Option<String> },
     /// Something that only those with access get.
     Ask(C),
 }
@@ -175,12 +175,12 @@ pub(crate) fn read<C>(
     now: WallTime,
 ) -> Result<WebCall<C>, BadRequest> {
     if let Some((_, file)) = FILES.iter().find(|(of_file, _)| *of_file == path) {
-        Parameters::read(query, &[], String::new())?;
+        // Whatever the parameters: no answer of a file could be that to another question.
         return Ok(WebCall::Static(*file));
     }
     if path == LOGIN {
-        let given = Parameters::read(query, &["code"], String::new())?;
-        let code = given.needed("code")?.to_owned();
+        let given = Parameters::read(query, &["code"], String::new());
+        let code = given.ok().and_then(|given| given.text("code"));
         return Ok(WebCall::Login { code });
     }
     for route in routes {

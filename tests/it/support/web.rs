@@ -267,6 +267,12 @@ pub fn assert_login_works_once(command: &str, web: &Web, state: &Path) {
     assert!(!cookie.contains(target.split_once('=').unwrap().1));
     let second = web.get(&target, "");
     assert_eq!((second.code, second.header("set-cookie")), (401, None));
+    for target in ["/login", "/login?code=", "/login?x=1"] {
+        let answer = web.get(target, "");
+        assert_eq!(answer.code, 400, "{target}: {answer:?}");
+        let command = format!("`afferent {command} login`");
+        assert!(answer.body.contains(&command), "{target}: {answer:?}");
+    }
 }
 
 /// Asserts that this target is answered at a name of this server only, to GET and HEAD only, and to no page of
@@ -315,6 +321,8 @@ pub fn assert_page_files(web: &Web) {
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
         assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
         assert_eq!(web.get(target, "Host: evil.example\r\n").code, 421);
+        let with_more = web.get(&format!("{target}?v=1&v=2"), "");
+        assert_eq!((with_more.code, with_more.body), (200, answer.body));
     }
 }
 

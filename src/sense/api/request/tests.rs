@@ -160,7 +160,6 @@ fn nonsense_is_refused_with_what_is_allowed() {
         ("/v1/changes", "limit=1001", "from 1 to 1000"),
         ("/v1/changes/stream", "since=1h", "allowed: cursor"),
         ("/v1/summary", "x=1", "allowed: none"),
-        ("/login", "", "code is needed"),
     ] {
         let error = usage(path, query);
         assert!(error.contains(said), "{path}?{query}: {error}");
@@ -177,6 +176,27 @@ fn nonsense_is_refused_with_what_is_allowed() {
         "/..",
     ] {
         assert_eq!(asked(path, ""), Err(BadRequest::NoRoute), "{path}");
+    }
+}
+
+/// The loss: a browser, or what stands before the server, adds a parameter, and the page is gone.
+#[test]
+fn a_file_is_read_whatever_its_parameters_and_a_login_has_only_a_code() {
+    let file = asked("/", "");
+    assert!(matches!(file, Ok(WebCall::Static(_))), "{file:?}");
+    for query in ["x=1", "v=1&v=2", "%", "code=a"] {
+        assert_eq!(asked("/", query), file, "{query}");
+    }
+    for (query, code) in [
+        ("code=a%2Db", Some("a-b")),
+        ("", None),
+        ("code=", None),
+        ("x=1", None),
+        ("code=a&code=b", None),
+        ("code=a&x=1", None),
+    ] {
+        let code = code.map(str::to_owned);
+        assert_eq!(asked("/login", query), Ok(WebCall::Login { code }), "{query}");
     }
 }
 
