@@ -8,6 +8,7 @@ mod parts;
 mod shared;
 mod sinks;
 mod summary;
+mod totals;
 
 use super::fleet::Fleet;
 use super::mapping::read::MappingSource;
@@ -35,6 +36,7 @@ pub use sinks::ShownSink;
 use sinks::SlotTotals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use totals::Totals;
 
 /// Everything that can be looked at.
 pub struct View {
@@ -66,19 +68,6 @@ struct Rows {
     guests: Vec<Box<RawValue>>,
     addresses: Shared,
     machines: Shared,
-}
-
-/// What is counted over all guests and slots.
-#[derive(Default)]
-struct Totals {
-    waiting: u32,
-    polled: u32,
-    failing: u32,
-    silent: u32,
-    idle: u32,
-    new: u32,
-    /// Over all sinks.
-    slots: SlotTotals,
 }
 
 /// The answer to `afferent status`. Guests are text at once: as a tree of values ten thousand of
@@ -137,9 +126,7 @@ impl View {
                 totals.slots.dead
             ));
         }
-        if totals.silent > 0 {
-            trouble.push(format!("silent guests: {}", totals.silent));
-        }
+        trouble.extend(totals.guest_trouble());
         let named = self.named();
         trouble.extend(named.errors().map(|error| format!("roster: {error}")));
         let unread = self.mapping.as_ref();

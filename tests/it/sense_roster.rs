@@ -91,6 +91,49 @@ fn domains_that_may_not_be_read_degrade_the_sensor_and_are_said_once() {
     assert_eq!(log.matches(said).count(), 1, "{log}");
 }
 
+/// Loss prevented: a sensor that says that it is well, and has heard of no guest since it was started.
+#[test]
+fn a_sensor_of_which_no_guest_answers_says_so_in_its_first_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = FakeAgent::start(&dir.path().join("c.sock"), Script::new());
+    let (state, port) = (dir.path().join("state"), free_port());
+    let guests = ["a", "b"].map(|vm| format!("{vm}=unix:{}", dir.path().join(vm).display()));
+    let of = |guests: &[String]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_afferent"));
+        command.args(["sense", "--deliver", "file:/dev/null", "--metrics"]);
+        command.arg(port.to_string()).arg("--state-dir").arg(&state);
+        command.args(guests.iter().flat_map(|guest| ["--vm", guest]));
+        Program::start_logged(command, &dir.path().join("log"))
+    };
+    let first_line = || {
+        let mut asking = Command::new(env!("CARGO_BIN_EXE_afferent"));
+        asking.args(["status", "--state-dir"]).arg(&state);
+        let said = String::from_utf8(asking.output().unwrap().stdout).unwrap();
+        said.lines().next().unwrap_or_default().to_owned()
+    };
+    let mut sense = of(&guests);
+    eventually("both are failing, and that is said", || {
+        let (answer, code) = status(&state, &[]);
+        let reason = answer["reasons"][0].as_str()?;
+        (reason.starts_with("no guest answers: ") && code == 4).then_some(())
+    });
+    let line = first_line();
+    assert!(line.ends_with("  degraded  0 of 2 guests answer"), "{line}");
+    // The fleet is answered for all the same.
+    assert!(http_get(port, "/readyz").unwrap().0.contains("200"));
+    sense.kill();
+
+    // One that answers makes the others single guests.
+    let _sense = of(&[guests.as_slice(), &[agent.vm("c")]].concat());
+    eventually("one of three answers", || {
+        first_line()
+            .ends_with("  1 of 3 guests answer")
+            .then_some(())
+    });
+    let said = status(&state, &[]).0["reasons"].to_string();
+    assert!(!said.contains("no guest answers"), "{said}");
+}
+
 /// Loss prevented: an operator who installs the drop-in and still sees no guest.
 #[test]
 fn the_capability_of_the_drop_in_is_enough_to_read_domains() {

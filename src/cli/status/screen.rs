@@ -5,7 +5,7 @@
 
 use crate::cli::columns;
 use crate::visible::visible;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::io::{self, Write};
 
 /// Guests in the table, unless some were asked for: a screen has few lines.
@@ -15,7 +15,7 @@ const MOST_GUESTS: usize = 20;
 const SHOWN: usize = 60;
 
 /// What a reason begins with, and what to do about it. Other sinks than Central have the same reasons.
-const ADVICE: [(&str, &str); 23] = [
+const ADVICE: [(&str, &str); 26] = [
     (
         "Central is unreachable",
         "check its address (`deliver`) and the way to it; reports wait meanwhile",
@@ -57,6 +57,10 @@ const ADVICE: [(&str, &str); 23] = [
         "`afferent status --dead` lists them, `--retry VM` sends one again, `--drop VM` gives it up",
     ),
     (
+        "no guest answers",
+        "the column ERROR says why: do the agents run, are the addresses right, and is the way to them open?",
+    ),
+    (
         "silent guests",
         "`afferent status --state silent` lists them; does the agent run there, and is it reached?",
     ),
@@ -70,6 +74,10 @@ const ADVICE: [(&str, &str); 23] = [
     ),
     (
         "fleet API",
+        "correct what is named; the rest of the service goes on",
+    ),
+    (
+        "mirror API",
         "correct what is named; the rest of the service goes on",
     ),
     (
@@ -98,9 +106,14 @@ const ADVICE: [(&str, &str); 23] = [
         "find the program that writes to it without an end; the report follows when it stops",
     ),
     ("the first cycle", "wait until it has ended"),
+    // Of the type of device that stands before it.
     (
-        "Core",
-        "check the address of Core and the way to it; rows stay as they are meanwhile",
+        "what is expected was not read",
+        "check the address (`core`) and the way to it; rows stay as they are meanwhile",
+    ),
+    (
+        "what is observed was not read",
+        "check the address (`observed`, else `core`) and the way to it; drift stays as it is meanwhile",
     ),
 ];
 
@@ -150,12 +163,10 @@ pub(super) fn write(
     let (sinks, _) = (take("sinks"), take("orphaned_sinks"));
     if let Some(state) = state.as_str() {
         let name = palette.paint("1", &shown(&service));
-        writeln!(
-            out,
-            "{name} {}  {}",
-            shown(&version),
-            palette.state(&shown(&state.into()))
-        )?;
+        let (version, state) = (shown(&version), palette.state(&shown(&state.into())));
+        let answering = answering(&states).map(|said| format!("  {said}"));
+        let answering = answering.unwrap_or_default();
+        writeln!(out, "{name} {version}  {state}{answering}")?;
     }
     for reason in reasons.as_array().into_iter().flatten() {
         let reason = shown(reason);
@@ -207,8 +218,24 @@ fn advice(reason: &str) -> Option<&'static str> {
         Some(format!("{before}Central {said}"))
     });
     let reason = of_sink.as_deref().unwrap_or(reason);
-    let found = ADVICE.iter().find(|(begin, _)| reason.starts_with(begin));
-    found.map(|(_, advice)| *advice)
+    let of = |said: &str| ADVICE.iter().find(|(begin, _)| said.starts_with(begin));
+    // A mirror says first what type of device it is about.
+    let of_kind = || of(reason.split_once(": ")?.1);
+    of(reason).or_else(of_kind).map(|(_, advice)| *advice)
+}
+
+/// What must be known first of a sensor: how many of the guests that it asks answer.
+fn answering(states: &Value) -> Option<String> {
+    let of_states = states.as_object()?.iter();
+    let asked = of_states.filter(|(state, _)| *state != "idle");
+    let asked: u64 = asked.filter_map(|(_, count)| count.as_u64()).sum();
+    let count = |state: &str| states[state].as_u64().unwrap_or(0);
+    let answering = count("waiting") + count("polled");
+    Some(match asked {
+        0 => "no guest to ask".into(),
+        1 => format!("{answering} of 1 guest answers"),
+        asked => format!("{answering} of {asked} guests answer"),
+    })
 }
 
 /// `240: 238 waiting, 2 silent`; what there is none of is left out.
@@ -256,7 +283,7 @@ fn sink_line(sink: &Value) -> String {
     }
 }
 
-/// One row a value; objects within objects are written with their path.
+/// One row a value; objects within objects are written with their path. An object in a list is one row.
 fn flatten(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
     match value {
         Value::Object(fields) => {
@@ -269,10 +296,20 @@ fn flatten(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
                 flatten(&path, value, rows);
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| flatten(path, item, rows)),
+        Value::Array(items) => items.iter().for_each(|item| match item {
+            Value::Object(fields) => rows.push((path.to_owned(), in_one_row(fields))),
+            item => flatten(path, item, rows),
+        }),
         Value::Null => rows.push((path.to_owned(), "-".into())),
         other => rows.push((path.to_owned(), shown(other))),
     }
+}
+
+/// `guests 3, name roster.toml`; what there is none of is left out.
+fn in_one_row(fields: &Map<String, Value>) -> String {
+    let said = fields.iter().filter(|(_, value)| !value.is_null());
+    let said = said.map(|(name, value)| format!("{} {}", visible(name), shown(value)));
+    said.collect::<Vec<_>>().join(", ")
 }
 
 fn guest_table(guests: &[Value], is_asked: bool, out: &mut dyn Write) -> io::Result<()> {
@@ -371,7 +408,7 @@ mod tests {
         json!({
             "service": "sense", "version": "0.2.0", "state": "degraded",
             "reasons": ["Central is busy: 429", "dead letters: 2 (status --dead)", "x\u{1b}[31m"],
-            "deliver": "http://c", "sources": [{"name": "r\u{1b}", "error": null}],
+            "deliver": "http://c", "sources": [{"name": "r\u{1b}", "error": null, "guests": 2}],
             "guest_states": {"waiting": 1, "silent": 1, "new": 0},
             "pending": {"reactive": 1, "routine": 0, "in_flight": 0, "dead": 2, "oldest_s": 300, "worst_case_wait_s": null},
             "guests": [
@@ -386,17 +423,16 @@ mod tests {
     fn what_is_wrong_stands_first_with_what_to_do() {
         assert_eq!(
             screen(&degraded(), false, Palette::Plain),
-            "sense 0.2.0  degraded\n\
+            "sense 0.2.0  degraded  1 of 2 guests answer\n\
              \x20 ! Central is busy: 429\n\
              \x20   nothing: it takes reports again later; `rate` and `burst` may be set to its limits\n\
              \x20 ! dead letters: 2 (status --dead)\n\
              \x20   `afferent status --dead` lists them, `--retry VM` sends one again, `--drop VM` gives it up\n\
              \x20 ! x\\x1b[31m\n\
-             \x20 guests         2: 1 silent, 1 waiting\n\
-             \x20 pending        1 reactive, 2 dead, the oldest for 5m\n\
-             \x20 deliver        http://c\n\
-             \x20 sources.error  -\n\
-             \x20 sources.name   r\\x1b\n\n\
+             \x20 guests   2: 1 silent, 1 waiting\n\
+             \x20 pending  1 reactive, 2 dead, the oldest for 5m\n\
+             \x20 deliver  http://c\n\
+             \x20 sources  guests 2, name r\\x1b\n\n\
              GUEST  STATE    REPORT  AGE  ACCEPTED  PENDING  TRIGGER   SINCE  ERROR\n\
              bb     silent   -       -    -         -        -         -      no answer\\x1b[1m\n\
              a      waiting  7:2     66m  7:1       queued   reactive  5s\n"
@@ -423,12 +459,63 @@ mod tests {
         assert_eq!(advice("something new"), None);
     }
 
+    /// Advice that belongs to nothing that a service says helps nobody.
+    #[test]
+    fn every_advice_belongs_to_a_reason_that_a_service_gives() {
+        let services = [
+            include_str!("../../sense/status.rs"),
+            include_str!("../../sense/status/sinks.rs"),
+            include_str!("../../sense/status/totals.rs"),
+            include_str!("../../sense/reader/status.rs"),
+            include_str!("../../serve/status.rs"),
+            include_str!("../../mirror/status.rs"),
+            include_str!("../../web/health.rs"),
+        ];
+        let services = services.concat();
+        for (begin, _) in ADVICE {
+            // As it stands in a format, behind the quotation mark or the kind that it is about.
+            let written = match begin.strip_prefix("Central is ") {
+                Some(reason) => {
+                    assert!(services.contains(&format!("open(\"{reason}\")")), "{begin}");
+                    "{} is {reason}".to_owned()
+                }
+                None if begin.ends_with(" API") => "{} API: {error}".to_owned(),
+                None => begin.replace("Central", "{called}"),
+            };
+            let is_said = |before: &str| services.contains(&format!("\"{before}{written}"));
+            assert!(is_said("") || is_said("{kind}: "), "{begin}");
+        }
+        let of_core = advice("Compute: what is expected was not read: 500");
+        assert!(of_core.is_some_and(|said| said.contains("`core`")));
+    }
+
+    #[test]
+    fn the_first_line_of_a_sensor_says_how_many_guests_answer() {
+        for (states, said) in [
+            (
+                json!({"waiting": 2, "polled": 1, "idle": 4}),
+                "3 of 3 guests answer",
+            ),
+            (
+                json!({"waiting": 0, "failing": 2, "silent": 1}),
+                "0 of 3 guests answer",
+            ),
+            (json!({"polled": 0, "new": 1}), "0 of 1 guest answers"),
+            (json!({"waiting": 0, "idle": 1}), "no guest to ask"),
+        ] {
+            assert_eq!(answering(&states).as_deref(), Some(said));
+        }
+        assert_eq!(answering(&Value::Null), None, "an agent or a mirror");
+    }
+
     /// Otherwise a guest could write onto the terminal of an operator, between our own colours.
     #[test]
     fn with_colours_no_escape_is_theirs() {
         let text = screen(&degraded(), false, Palette::Coloured);
         assert!(
-            text.starts_with("\x1b[1msense\x1b[0m 0.2.0  \x1b[1;31mdegraded\x1b[0m\n"),
+            text.starts_with(
+                "\x1b[1msense\x1b[0m 0.2.0  \x1b[1;31mdegraded\x1b[0m  1 of 2 guests answer\n"
+            ),
             "{text}"
         );
         let ours = ["\x1b[1m", "\x1b[0m", "\x1b[1;31m", "\x1b[31m"];

@@ -196,7 +196,11 @@ fn a_file_is_read_whatever_its_parameters_and_a_login_has_only_a_code() {
         ("code=a&x=1", None),
     ] {
         let code = code.map(str::to_owned);
-        assert_eq!(asked("/login", query), Ok(WebCall::Login { code }), "{query}");
+        assert_eq!(
+            asked("/login", query),
+            Ok(WebCall::Login { code }),
+            "{query}"
+        );
     }
 }
 
