@@ -44,6 +44,12 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| text(&value))
 }
 
+/// The state directory that the environment names, for commands that have no settings.
+pub(super) fn state_dir() -> Option<PathBuf> {
+    let named = std::env::var_os("AFFERENT_STATE_DIR")?;
+    (!named.is_empty()).then(|| named.into())
+}
+
 fn character(byte: u8) -> Option<char> {
     char::from_u32(BASE + u32::from(byte))
 }

@@ -2,8 +2,9 @@
 //! says what it found. Whichever service has its control socket here is asked.
 
 use super::native;
-use super::status::{list, sockets};
+use super::status::{list, sockets, state_dirs};
 use super::{DONE, FAILED, complain, print_data, print_with};
+use crate::report::VmId;
 use crate::telemetry::control;
 use argh::FromArgs;
 use serde_json::Value;
@@ -23,8 +24,8 @@ const PATIENCE: u32 = 50;
 pub(super) struct RescanArgs {
     /// on a host: only this guest
     #[argh(option, arg_name = "VM")]
-    vm: Option<String>,
-    /// only the service with this state directory, may be repeated
+    vm: Option<VmId>,
+    /// only the service with this state directory, may be repeated (default: AFFERENT_STATE_DIR, else those of the package)
     #[argh(option, arg_name = "DIR", from_str_fn(native::path))]
     state_dir: Vec<PathBuf>,
     /// in a guest: do not wait for the scan
@@ -58,7 +59,7 @@ fn rescan(args: &RescanArgs) -> Result<u8, String> {
 
 /// What the services here answer: an agent, when its scan has ended.
 fn answers(args: &RescanArgs) -> Result<Vec<Value>, String> {
-    let sockets = sockets(&args.state_dir);
+    let sockets = sockets(&state_dirs(&args.state_dir));
     let question = match &args.vm {
         Some(vm) => format!("rescan {vm}"),
         None => "rescan".to_owned(),

@@ -3,13 +3,19 @@
 mod screen;
 
 use super::native;
-use super::{DEGRADED, DONE, FAILED, USAGE, complain, print, print_coloured, print_data, program};
+use super::{
+    DEGRADED, DONE, FAILED, USAGE, complain, print, print_coloured, print_data, print_with, program,
+};
+use crate::report::VmId;
+use crate::sense::SinkName;
+use crate::sense::status::GUEST_STATES;
 use crate::telemetry::bundle::{self, BundleSources};
 use crate::telemetry::control;
 use argh::FromArgs;
 use screen::Palette;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Where the units of the package have their sockets, and where a service without systemd has it.
 const USUAL: [&str; 4] = [
@@ -19,6 +25,12 @@ const USUAL: [&str; 4] = [
     "/var/lib/afferent/control.sock",
 ];
 
+/// The state of a guest that left the roster while something of it was not delivered.
+const DEPARTED: &str = "departed";
+
+/// With `--retry`: the dead letters of every guest.
+const ALL: &str = "all";
+
 /// Say how the services on this machine are doing; 4 if one is not as it should be.
 #[derive(FromArgs)]
 #[argh(
@@ -27,7 +39,7 @@ const USUAL: [&str; 4] = [
     example = "afferent status --state silent"
 )]
 pub(super) struct StatusArgs {
-    /// only the service with this state directory, may be repeated
+    /// only the service with this state directory, may be repeated (default: AFFERENT_STATE_DIR, else those of the package)
     #[argh(option, arg_name = "DIR", from_str_fn(native::path))]
     state_dir: Vec<PathBuf>,
     /// print JSON, one object a service
@@ -39,31 +51,53 @@ pub(super) struct StatusArgs {
     /// only guests whose name contains this text
     #[argh(option, arg_name = "TEXT")]
     vm: Option<String>,
-    /// only guests in this state: waiting, polled, new, failing, silent or departed
+    /// only guests in this state: waiting, polled, new, failing, silent, idle or departed
     #[argh(option, arg_name = "STATE")]
-    state: Option<String>,
+    state: Option<ShownState>,
     /// send dead letters again: those of this guest, or all
-    #[argh(option, arg_name = "VM")]
-    retry: Option<String>,
+    #[argh(option, arg_name = "VM|all")]
+    retry: Option<VmId>,
     /// drop the dead letter of this guest, for good
     #[argh(option, arg_name = "VM")]
-    drop: Option<String>,
+    drop: Option<VmId>,
     /// drop what is left of this sink, which is configured no more
     #[argh(option, arg_name = "NAME")]
-    drop_sink: Option<String>,
+    drop_sink: Option<SinkName>,
     /// write status, configuration, metrics, log and file sizes, with secrets masked, to this tar file
     #[argh(option, arg_name = "FILE", from_str_fn(native::path))]
     bundle: Option<PathBuf>,
 }
 
+/// A state in which a guest is shown.
+struct ShownState(&'static str);
+
+impl FromStr for ShownState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut states = GUEST_STATES.into_iter().chain([DEPARTED]);
+        let known = states.find(|known| *known == text);
+        let wrong = || format!("a state is one of {}, {DEPARTED}", GUEST_STATES.join(", "));
+        known.map(Self).ok_or_else(wrong)
+    }
+}
+
+impl StatusArgs {
+    /// Whether a sensor is to do something, instead of saying how it is.
+    fn is_wish(&self) -> bool {
+        self.retry.is_some() || self.drop.is_some() || self.drop_sink.is_some()
+    }
+}
+
 pub(super) fn run(args: &StatusArgs) -> u8 {
-    let sockets = sockets(&args.state_dir);
+    let state_dirs = state_dirs(&args.state_dir);
+    let sockets = sockets(&state_dirs);
     if let Some(file) = &args.bundle {
-        if args.retry.is_some() || args.drop.is_some() || args.drop_sink.is_some() {
+        if args.is_wish() {
             let error = "--bundle cannot be given with --retry, --drop or --drop-sink";
             return complain(USAGE, error);
         }
-        return write_bundle(file, &sockets, &args.state_dir);
+        return write_bundle(file, &sockets, &state_dirs);
     }
     let mut answers = Vec::new();
     for socket in &sockets {
@@ -75,6 +109,9 @@ pub(super) fn run(args: &StatusArgs) -> u8 {
     }
     if answers.is_empty() {
         return complain(FAILED, &format!("no service answers at {}", list(&sockets)));
+    }
+    if args.is_wish() {
+        return fulfilled(args, answers, &sockets);
     }
     let mut all = answers.iter();
     let written = match args.json {
@@ -88,11 +125,44 @@ pub(super) fn run(args: &StatusArgs) -> u8 {
             all.try_for_each(|answer| screen::write(answer, is_asked, palette, out))
         }),
     };
-    // What is no status, the answer to a wish for example, has no state.
-    let is_well = |answer: &Value| answer["state"].as_str().is_none_or(|state| state == "ok");
     match written {
-        DONE if !answers.iter().all(is_well) => DEGRADED,
+        DONE if !answers.iter().all(|answer| answer["state"] == "ok") => DEGRADED,
         code => code,
+    }
+}
+
+/// Says what became of a wish.
+fn fulfilled(args: &StatusArgs, mut answers: Vec<Value>, sockets: &[PathBuf]) -> u8 {
+    // Agents and mirrors have no dead letters: they say how they are.
+    answers.retain(|answer| answer.get("service").is_none());
+    if answers.is_empty() {
+        let at = list(sockets);
+        return complain(
+            FAILED,
+            &format!("no sensor answers at {at}; nothing was done"),
+        );
+    }
+    let mut all = answers.iter();
+    let has_failed = |answer: &&Value| answer.get("error").is_some();
+    let written = match args.json {
+        true => print_data(|out| all.try_for_each(|answer| writeln!(out, "{answer}"))),
+        false => print_with(|out| {
+            let mut done = all.filter(|answer| !has_failed(answer));
+            done.try_for_each(|answer| screen::write(answer, false, Palette::Plain, out))
+        }),
+    };
+    let failed = answers.iter().find(has_failed);
+    if let Some(error) = failed.and_then(|answer| answer["error"].as_str()) {
+        return complain(FAILED, error);
+    }
+    let has_done = |answer: &Value| answer["retried"] != 0 && answer["dropped"] != 0;
+    match [&args.retry, &args.drop].into_iter().flatten().next() {
+        Some(vm) if vm.as_str() != ALL && !answers.iter().any(has_done) => {
+            let what =
+                format!("{vm} has no dead letter; `afferent status --dead` lists those that have");
+            complain(FAILED, &what)
+        }
+        _ => written,
     }
 }
 
@@ -105,11 +175,21 @@ fn write_bundle(file: &Path, sockets: &[PathBuf], state_dirs: &[PathBuf]) -> u8 
     };
     let shown = file.display();
     match bundle::write(file, sources) {
+        Ok(1) => print(&format!("{shown}: 1 service, secrets masked")),
         Ok(services) => print(&format!("{shown}: {services} services, secrets masked")),
         Err(error) => complain(FAILED, &format!("cannot write {shown}: {error}")),
     }
 }
 
+/// The directories that were typed, else that of the environment; none stands for the usual ones.
+pub(super) fn state_dirs(given: &[PathBuf]) -> Vec<PathBuf> {
+    match given {
+        [] => native::state_dir().into_iter().collect(),
+        given => given.to_vec(),
+    }
+}
+
+/// Where the services with these directories are asked; none stands for the usual ones.
 pub(super) fn sockets(given: &[PathBuf]) -> Vec<PathBuf> {
     if given.is_empty() {
         return USUAL.iter().map(PathBuf::from).collect();
@@ -130,7 +210,7 @@ fn question(args: &StatusArgs) -> String {
         return format!("drop-sink {sink}");
     }
     match (&args.retry, args.dead) {
-        (Some(all), _) if all == "all" => "retry".into(),
+        (Some(vm), _) if vm.as_str() == ALL => "retry".into(),
         (Some(vm), _) => format!("retry {vm}"),
         (None, true) => "status dead".into(),
         (None, false) => "status".into(),
@@ -144,7 +224,7 @@ fn filtered(mut answer: Value, args: &StatusArgs) -> Value {
         };
         guests.retain(|guest| {
             let vm = args.vm.as_ref();
-            let state = args.state.as_ref();
+            let state = args.state.as_ref().map(|state| state.0);
             vm.is_none_or(|vm| has(guest, "vm", &|text| text.contains(vm)))
                 && state.is_none_or(|state| has(guest, "state", &|text| text == state))
         });
@@ -156,6 +236,19 @@ fn filtered(mut answer: Value, args: &StatusArgs) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_state_that_no_guest_has_is_refused_with_those_that_there_are() {
+        for state in GUEST_STATES.into_iter().chain([DEPARTED]) {
+            let args = StatusArgs::from_args(&["status"], &["--state", state]);
+            let shown = args.ok().and_then(|args| args.state);
+            assert_eq!(shown.map(|shown| shown.0), Some(state));
+        }
+        let refused = StatusArgs::from_args(&["status"], &["--state", "asleep"]);
+        let said = refused.err().unwrap().output;
+        let states = "waiting, polled, new, failing, silent, idle, departed";
+        assert!(said.contains(states), "{said}");
+    }
 
     #[test]
     fn a_filter_leaves_the_guests_it_names() {

@@ -6,7 +6,7 @@ use crate::support::eventually;
 use crate::support::fake_agent::{FakeAgent, Manner, Script};
 use crate::support::program::{Program, status};
 use afferent::wire::message::ErrorCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -415,8 +415,17 @@ fn the_dead_letter_of_a_departed_guest_can_be_dropped() {
     eventually("it departed", || {
         (guest(&state, "a")?["state"] == "departed").then_some(())
     });
-    assert_eq!(status(&state, &["--drop", "b"]).0["dropped"], 0);
-    assert_eq!(status(&state, &["--drop", "a"]).0["dropped"], 1);
+    for wish in ["--drop", "--retry"] {
+        assert_eq!(status(&state, &[wish, "b"]).1, 1, "{wish}: b has none");
+        assert_eq!(
+            status(&state, &[wish, "a b"]).1,
+            2,
+            "{wish}: no guest's name"
+        );
+    }
+    assert_eq!(status(&state, &["--state", "asleep"]).1, 2);
+    let (answer, code) = status(&state, &["--drop", "a"]);
+    assert_eq!((&answer["dropped"], code), (&json!(1), 0));
     assert_eq!(status(&state, &[]).1, 0, "all is well");
     // For good.
     assert!(sense.terminate().success());

@@ -180,8 +180,9 @@ fn a_sink_that_is_new_is_given_all_guests_and_what_is_left_of_an_old_one_is_show
         json!([{ "name": "old", "pending": 1 }])
     );
     assert!(code == 4 && answer["reasons"].to_string().contains("--drop-sink old"));
-    let (answer, _) = status(&state, &["--drop-sink", "new"]);
+    let (answer, code) = status(&state, &["--drop-sink", "new"]);
     assert!(answer["error"].to_string().contains("in use"), "{answer}");
+    assert_eq!(code, 1);
     let (answer, _) = status(&state, &["--drop-sink", "old"]);
     assert_eq!(answer["dropped"], 1);
     let is_well = || {

@@ -68,6 +68,53 @@ fn a_scan_is_made_at_once_and_what_changed_is_printed() {
     agent.wait_for_rpm(&root);
 }
 
+// The loss: a directory that every other command finds, and an answer that no service is there.
+#[test]
+fn the_environment_names_the_state_directory_to_rescan_and_status() {
+    let root = RpmRoot::new();
+    root.install(&[package(&root, "one")]);
+    let launch = idle(&root);
+    let agent = launch.start();
+    agent.wait_for_rpm(&root);
+    let nowhere = tempfile::tempdir().unwrap();
+    for (command, said) in [("rescan", "nothing changed"), ("status", "serve ")] {
+        let asked = |named: &Path| {
+            let mut asking = Command::new(env!("CARGO_BIN_EXE_afferent"));
+            asking.arg(command).env("AFFERENT_STATE_DIR", named);
+            asking
+        };
+        let output = asked(launch.state_dir()).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        assert!(self::said(&output).contains(said), "{output:?}");
+        // What is typed wins.
+        let typed = ["--state-dir", launch.state_dir().to_str().unwrap()];
+        let output = asked(nowhere.path()).args(typed).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        let output = asked(nowhere.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
+    }
+}
+
+// The loss: an operator who believes that a dead letter was sent again, and an agent said how it is.
+#[test]
+fn a_wish_that_is_for_a_sensor_fails_where_only_an_agent_answers() {
+    let root = RpmRoot::new();
+    root.install(&[package(&root, "one")]);
+    let launch = idle(&root);
+    let _agent = launch.start();
+    for wish in [["--retry", "all"], ["--drop", "a"], ["--drop-sink", "a"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_afferent"))
+            .args(["status", "--state-dir"])
+            .arg(launch.state_dir())
+            .args(wish)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(said(&output).contains("no sensor answers"), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+    }
+}
+
 // The loss: a half-done transaction as a report, because somebody asked for one.
 #[test]
 fn a_transaction_is_waited_for_and_the_wait_is_said() {

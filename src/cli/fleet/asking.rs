@@ -1,7 +1,7 @@
 //! Who is asked: the running sensor, else the file.
 
 use super::Complaint;
-use crate::cli::{note, print_data, print_with};
+use crate::cli::{native, note, print_data, print_with};
 use crate::clock;
 use crate::sense::DATABASE;
 use crate::sense::fleet::query::{FleetQuery, look};
@@ -43,7 +43,7 @@ pub(super) struct Fleet {
 impl Fleet {
     /// The flag, else the environment, else the usual places.
     pub(super) fn of(state_dir: Option<PathBuf>, is_json: bool) -> Self {
-        let given = state_dir.or_else(|| std::env::var_os("AFFERENT_STATE_DIR").map(PathBuf::from));
+        let given = state_dir.or_else(native::state_dir);
         let places = match given {
             Some(directory) => vec![Place {
                 socket: control::socket_of(&directory),
