@@ -285,6 +285,7 @@ impl World {
             (&["show", "a", "--at", "1999-01-01T00:00:00Z"], 2),
             (&["diff", "a"], 2),
             (&["export", "--format", "xml"], 2),
+            (&["export", "--format", "csv", "--json"], 2),
             (&["export", "--format", "json", "--output", "/tmp"], 2),
             (&["nonsense"], 2),
         ] {

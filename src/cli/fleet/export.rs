@@ -34,6 +34,10 @@ impl std::str::FromStr for ExportFormat {
 
 pub(super) fn export(args: &ExportArgs) -> Result<u8, Complaint> {
     let format = args.format.unwrap_or_default();
+    if args.json && format != ExportFormat::Json {
+        let what = "--json is --format json: leave one of the two away";
+        return Err(Complaint::usage(what));
+    }
     if format == ExportFormat::CycloneDx {
         return bills_of_materials(args);
     }

@@ -60,7 +60,7 @@ fn not_stored(answer: &Value, out: Out<'_>) -> io::Result<()> {
         0 => Ok(()),
         guests => writeln!(
             out,
-            "no report is stored yet of {}; `afferent rescan` asks for them now",
+            "no report is stored yet of {}; `afferent status` says whether they answer, `afferent rescan` asks them now",
             plural(guests, "guest")
         ),
     }
@@ -158,8 +158,9 @@ pub(super) fn drift(answer: &Value, out: Out<'_>) -> io::Result<()> {
     let (several, one) = (of_several.len(), of_one.len());
     writeln!(
         out,
-        "{several} packages in several versions, {one} in one, on {} guests",
-        shown(&answer["looked_at"])
+        "{} in several versions, {one} in one, on {}",
+        plural(several, "package"),
+        plural(count(&answer["looked_at"]), "guest")
     )
 }
 
@@ -168,7 +169,10 @@ pub(super) fn show(answer: &Value, out: Out<'_>) -> io::Result<()> {
         ("guest", shown(&answer["vm"])),
         (
             "os",
-            format!("{} ({})", shown(&answer["os_name"]), shown(&answer["os"])),
+            match answer["os_name"].as_str() {
+                None | Some("") => shown(&answer["os"]),
+                Some(name) => format!("{} ({})", visible(name), shown(&answer["os"])),
+            },
         ),
         ("state", shown(&answer["state"])),
         ("report", shown(&answer["report"])),
@@ -337,7 +341,8 @@ mod tests {
         let none = json!({"looked_at": 1, "guests": [], "not_stored": 2});
         assert_eq!(
             text(|out| found(&none, out)),
-            "0 of 1 guest\nno report is stored yet of 2 guests; `afferent rescan` asks for them now\n"
+            "0 of 1 guest\nno report is stored yet of 2 guests; \
+             `afferent status` says whether they answer, `afferent rescan` asks them now\n"
         );
     }
 
@@ -359,6 +364,28 @@ mod tests {
         assert_eq!(
             text(|out| change(&first, out)),
             "2026-11-21T12:03:11Z  a  first report, 3 packages\n"
+        );
+    }
+
+    #[test]
+    fn a_system_without_a_name_of_its_own_is_shown_by_its_id() {
+        for (name, said) in [
+            ("", "\nos        rhel-9.4\n"),
+            ("RHEL", "\nos        RHEL (rhel-9.4)\n"),
+        ] {
+            let guest = json!({"vm": "a", "os": "rhel-9.4", "os_name": name});
+            let text = text(|out| show(&guest, out));
+            assert!(text.contains(said), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_of_a_kind_is_counted_as_one() {
+        let answer =
+            json!({"looked_at": 1, "packages": [{"name": "a", "versions": 1, "guests": 1}]});
+        assert_eq!(
+            text(|out| drift(&answer, out)),
+            "0 packages in several versions, 1 in one, on 1 guest\n"
         );
     }
 
