@@ -91,7 +91,14 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let afferent = match Afferent::from_args(&["afferent"], &args) {
         Ok(afferent) => afferent,
         Err(early) if early.status.is_ok() => return print(early.output.trim_end()),
-        Err(early) => return complain_in_lines(USAGE, early.output.trim_end()),
+        Err(early) => {
+            let what = format!(
+                "{}\nsee {} --help",
+                early.output.trim_end(),
+                understood(&args)
+            );
+            return complain_in_lines(USAGE, &what);
+        }
     };
     if afferent.version {
         return print(&program());
@@ -108,6 +115,29 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         None => complain(USAGE, "a command is needed; see afferent --help"),
     }
+}
+
+/// The command that these arguments name, as far as there is one.
+fn understood(args: &[&str]) -> String {
+    let is_command = |words: &[&str]| {
+        let asked = Afferent::from_args(&["afferent"], &[words, &["--help"]].concat());
+        asked.is_err_and(|early| early.status.is_ok())
+    };
+    // Two commands have commands of their own.
+    let most = match args.first() {
+        Some(&("fleet" | "mirror")) => 2,
+        _ => 1,
+    };
+    let words = args
+        .iter()
+        .take(most)
+        .take_while(|arg| !arg.starts_with('-'));
+    let mut words: Vec<&str> = words.copied().collect();
+    while !words.is_empty() && !is_command(&words) {
+        words.pop();
+    }
+    words.insert(0, "afferent");
+    words.join(" ")
 }
 
 /// `-` names standard input, for `mirror load`; argh takes it for a flag unless it stands behind `--`.
@@ -202,6 +232,22 @@ fn complain_in_lines(code: u8, what: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_told_whose_help_says_more() {
+        for (args, command) in [
+            (&["snac"][..], "afferent"),
+            (&["--verson"], "afferent"),
+            (&["scan", "extra"], "afferent scan"),
+            (&["pull", "unix:/a", "--wait", "x"], "afferent pull"),
+            (&["mirror", "--x"], "afferent mirror"),
+            (&["mirror", "dirft"], "afferent mirror"),
+            (&["mirror", "drift", "--x"], "afferent mirror drift"),
+            (&["fleet", "find", "--x"], "afferent fleet find"),
+        ] {
+            assert_eq!(understood(args), command, "{args:?}");
+        }
+    }
 
     #[test]
     fn only_a_terminal_has_colours_and_no_color_forbids_them() {

@@ -2,7 +2,7 @@
 //! says what it found. Whichever service has its control socket here is asked.
 
 use super::native;
-use super::status::{list, sockets, state_dirs};
+use super::status::{nobody, sockets, state_dirs};
 use super::{DONE, FAILED, complain, print_data, print_with};
 use crate::report::VmId;
 use crate::telemetry::control;
@@ -79,7 +79,7 @@ fn answers(args: &RescanArgs) -> Result<Vec<Value>, String> {
     }
     match (answers.is_empty(), refused) {
         (true, Some(error)) => Err(error),
-        (true, None) => Err(format!("no service answers at {}", list(&sockets))),
+        (true, None) => Err(nobody(&sockets)),
         (false, _) => Ok(answers),
     }
 }

@@ -191,7 +191,8 @@ fn configure(settings: &Settings) -> Result<SenseConfig, ConfigError> {
     );
     sources.extend(kube::discovered(settings)?);
     if sources == [RosterSource::Fixed(Vec::new())] {
-        let error = "no guests: give --vm ID=ADDR, --roster FILE or --discover libvirt";
+        let error =
+            "no guests: give --vm ID=ADDR, --roster FILE, or --discover libvirt, kubevirt or DIR";
         return Err(ConfigError::new(SettingOrigin::Flag, "vm", error));
     }
     let tls = settings.tls("tls_cert", "tls_key", "tls_ca")?;

@@ -108,7 +108,7 @@ pub(super) fn run(args: &StatusArgs) -> u8 {
         }
     }
     if answers.is_empty() {
-        return complain(FAILED, &format!("no service answers at {}", list(&sockets)));
+        return complain(FAILED, &nobody(&sockets));
     }
     if args.is_wish() {
         return fulfilled(args, answers, &sockets);
@@ -197,7 +197,13 @@ pub(super) fn sockets(given: &[PathBuf]) -> Vec<PathBuf> {
     given.iter().map(|dir| control::socket_of(dir)).collect()
 }
 
-pub(super) fn list(sockets: &[PathBuf]) -> String {
+/// What is said where no service runs.
+pub(super) fn nobody(sockets: &[PathBuf]) -> String {
+    let at = list(sockets);
+    format!("no service answers at {at}; start one, or name its directory with --state-dir")
+}
+
+fn list(sockets: &[PathBuf]) -> String {
     let shown: Vec<_> = sockets.iter().map(|s| s.display().to_string()).collect();
     shown.join(", ")
 }
