@@ -210,6 +210,62 @@ fn a_password_of_nats_is_in_no_part_of_a_bundle() {
     assert!(configuration.contains(&address), "{configuration}");
 }
 
+// The loss: the keys of all sinks but the one that has no name, where there are several.
+#[test]
+fn the_secret_of_every_sink_is_masked_whether_it_is_typed_or_in_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let secrets = [("content", CONTENT), ("words", WORDS)];
+    for (name, secret) in secrets {
+        fs::write(dir.path().join(name), secret).unwrap();
+    }
+    let server = echo();
+    let agent = FakeAgent::start(&dir.path().join("a.sock"), Script::new());
+    let path = journal(
+        dir.path(),
+        &format!("it said {CONTENT} and {WORDS} again\n"),
+    );
+    let table = |name: &str, file: &str| {
+        let to = &server.url;
+        format!("[[deliver]]\nname = '{name}'\nto = '{to}'\ntoken_file = '{file}'\n")
+    };
+    let config = dir.path().join("sense.toml");
+    fs::write(
+        &config,
+        table("default", "content") + &table("siem", "words"),
+    )
+    .unwrap();
+    let siem = format!("siem={}", server.url);
+    let typed = [
+        ["--deliver", &server.url, "--deliver", &siem],
+        ["--token-file", "content", "--token-file", "siem=words"],
+    ];
+    let in_tables = ["--config", config.to_str().unwrap()];
+    for (run, args) in [typed.as_flattened(), &in_tables].into_iter().enumerate() {
+        let state = dir.path().join(format!("state{run}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_afferent"));
+        command.current_dir(dir.path()).arg("sense").args(args);
+        command
+            .args(["--vm", &agent.vm("a"), "--state-dir"])
+            .arg(&state);
+        let mut sense = Program::start_logged(command, &dir.path().join("log"));
+        eventually("a sink has refused it, and said with what", || {
+            let pending = status(&state, &[]).0["guests"][0]["pending"].clone();
+            pending["error"].is_string().then_some(())
+        });
+        let out = dir.path().join(format!("bundle{run}.tar"));
+        assert!(bundle(&out, &[&state], &path).status.success());
+        assert_without_secrets(&out);
+        let files = files(&out);
+        assert_eq!(files["contents.txt"], "Nothing is missing.\n");
+        // Support reads where reports go, and from which file each secret is.
+        let configuration = &files["sense/configuration.json"];
+        for said in [&server.url, "content", "words", "siem"] {
+            assert!(configuration.contains(said), "{said}: {configuration}");
+        }
+        sense.kill();
+    }
+}
+
 /// What is broken is what support asks about: a service that does not run, a machine without a journal.
 #[test]
 fn a_bundle_says_what_could_not_be_had_and_has_the_rest() {

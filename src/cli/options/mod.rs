@@ -7,6 +7,7 @@
 
 mod declare;
 pub mod parse;
+mod show;
 
 pub(super) use declare::settings;
 
@@ -14,7 +15,6 @@ use crate::clock::parse_duration;
 use crate::sense::roster::file;
 use crate::store::Limits;
 use crate::transport::TlsFiles;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -325,30 +325,6 @@ impl Settings {
             .clone()
             .map_or(SettingOrigin::Flag, SettingOrigin::File);
         ConfigError::new(origin, key, message)
-    }
-
-    /// Every setting with its values and their origin, for [`crate::telemetry::support`].
-    pub fn effective(&self) -> serde_json::Value {
-        let settings = self.settings.iter().map(|setting| {
-            let (values, origin) = self.text(setting.key);
-            json!({"key": setting.key, "values": values, "from": origin.to_string()})
-        });
-        settings.collect()
-    }
-
-    /// Every setting with its values and their origin, as `check-config` shows them.
-    pub fn show(&self) -> String {
-        let mut lines = String::new();
-        for setting in self.settings {
-            let (values, origin) = self.text(setting.key);
-            let shown = if values.is_empty() {
-                "(none)".into()
-            } else {
-                values.join(", ")
-            };
-            lines.push_str(&format!("{:<24} {:<32} {origin}\n", setting.key, shown));
-        }
-        lines
     }
 }
 

@@ -30,6 +30,55 @@ fn all() -> impl Iterator<Item = (&'static str, &'static Setting)> {
     ["serve", "sense", "mirror"].into_iter().flat_map(of)
 }
 
+/// The loss: a configuration whose sinks stand in tables, shown as one without any.
+#[test]
+fn what_stands_in_tables_is_shown_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sense.toml");
+    let text = "[[deliver]]\nto = 'https://c'\n[[deliver]]\nname = 'dt'\ntags = ['a', 'b']\nrate = 5\n\
+                [[vm]]\nid = 'g'\n";
+    std::fs::write(&file, text).unwrap();
+    let shown = |flags: Flags| {
+        let table = crate::cli::settings("sense");
+        let settings = Settings::gather(table, flags, |_| None, Some(&file), &["deliver", "vm"]);
+        let settings = settings.unwrap();
+        let shown = settings.effective();
+        let rows = shown.as_array().unwrap().iter();
+        let rows = rows.filter(|row| {
+            let key = row["key"].as_str().unwrap();
+            ["deliver", "vm"].iter().any(|of| key.starts_with(of))
+        });
+        let rows = rows.map(|row| {
+            let values = row["values"].as_array().unwrap().iter();
+            let values: Vec<&str> = values.filter_map(serde_json::Value::as_str).collect();
+            format!("{}={}", row["key"].as_str().unwrap(), values.join(","))
+        });
+        let rows: Vec<String> = rows.collect();
+        assert!(
+            rows.iter()
+                .all(|row| settings.show().contains(row.split('=').next().unwrap()))
+        );
+        rows
+    };
+    assert_eq!(
+        shown(Vec::new()),
+        [
+            "vm[1].id=g",
+            "deliver[1].to=https://c",
+            "deliver[2].name=dt",
+            "deliver[2].rate=5",
+            "deliver[2].tags=a,b"
+        ]
+    );
+    // Guests of both count, and of sinks those that were typed.
+    let typed = [("vm", "a=unix:/a"), ("deliver", "file:/f")];
+    let typed = typed.map(|(key, value)| (key, vec![value.to_owned()]));
+    assert_eq!(
+        shown(typed.into()),
+        ["vm=a=unix:/a", "vm[1].id=g", "deliver=file:/f"]
+    );
+}
+
 #[test]
 fn a_declared_bound_and_a_default_are_values_of_their_setting() {
     for (command, setting) in all() {

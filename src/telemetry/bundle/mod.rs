@@ -145,7 +145,7 @@ impl Bundle {
         for setting in settings.into_iter().flatten() {
             let key = setting["key"].as_str().unwrap_or_default();
             let values = setting["values"].as_array().into_iter().flatten();
-            for value in values.filter_map(Value::as_str) {
+            for value in values.filter_map(Value::as_str).map(without_name) {
                 if key.ends_with("token_file") {
                     self.hide_file(service, &path(value).unwrap_or_default());
                 } else {
@@ -245,6 +245,15 @@ impl Bundle {
             tar.append_data(&mut header, name, text.as_bytes())?;
         }
         tar.into_inner()
+    }
+}
+
+/// A value without the name of the sink that may stand before it: `siem=FILE`.
+fn without_name(value: &str) -> &str {
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    match value.split_once('=') {
+        Some((name, rest)) if !name.is_empty() && name.bytes().all(is_name) => rest,
+        _ => value,
     }
 }
 
