@@ -276,9 +276,9 @@ fn pending_line(pending: &Value) -> String {
 
 fn sink_line(sink: &Value) -> String {
     let pending = pending_line(&sink["pending"]);
-    let line = format!("{}: {pending} pending", shown(&sink["deliver"]));
+    let line = format!("{}; pending: {pending}", shown(&sink["deliver"]));
     match sink["trouble"]["reason"].as_str() {
-        Some(reason) => format!("{line}, pauses: {}", visible(reason)),
+        Some(reason) => format!("{line}; pauses: {}", visible(reason)),
         None => line,
     }
 }
@@ -538,6 +538,20 @@ mod tests {
         );
         let all = screen(&answer, true, Palette::Plain);
         assert!(all.contains("g49") && !all.contains("more"), "{all}");
+    }
+
+    #[test]
+    fn the_line_of_a_sink_says_what_is_pending_and_why_it_pauses() {
+        let sink = json!({
+            "deliver": "https://c", "trouble": {"reason": "busy"},
+            "pending": {"routine": 2, "oldest_s": 3, "worst_case_wait_s": 9},
+        });
+        assert_eq!(
+            sink_line(&sink),
+            "https://c; pending: 2 routine, the oldest for 3s, a new routine report waits at most 9s; pauses: busy"
+        );
+        let well = json!({"deliver": "sbom:/d", "trouble": null, "pending": {"dead": 0}});
+        assert_eq!(sink_line(&well), "sbom:/d; pending: nothing");
     }
 
     #[test]
