@@ -18,7 +18,7 @@ pub mod watchdog;
 use crate::visible::visible;
 use std::fmt;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -28,10 +28,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Starts logging for the rest of the process. A second call does nothing.
 pub fn start_log() {
     // Not `EnvFilter`: its regular expressions are a tenth of the binary.
-    let wanted = std::env::var("AFFERENT_LOG").ok();
-    let filter = wanted
-        .and_then(|wanted| wanted.parse::<Targets>().ok())
-        .unwrap_or_else(|| Targets::new().with_default(Level::INFO));
+    let wanted = std::env::var("AFFERENT_LOG").unwrap_or_default();
+    let format = std::env::var("AFFERENT_LOG_FORMAT").unwrap_or_default();
+    let read = read_filter(&wanted);
+    let is_understood = read.is_some();
+    let filter = read.unwrap_or_else(default_filter);
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(Level::TRACE)
@@ -53,7 +54,7 @@ pub fn start_log() {
         );
     }));
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let _ = if std::env::var("AFFERENT_LOG_FORMAT").is_ok_and(|format| format == "json") {
+    let _ = if format == "json" {
         let log = log.json().flatten_event(true);
         log.map_event_format(OneLine)
             .finish()
@@ -72,6 +73,33 @@ pub fn start_log() {
             .with(filter)
             .try_init()
     };
+    if !is_understood {
+        tracing::warn!(
+            "AFFERENT_LOG: {wanted:?} is none of error, warn, info, debug, trace and off, nor a part of the program \
+             as in warn,afferent::sense=debug: it is info"
+        );
+    }
+    if !matches!(&*format, "" | "json") {
+        tracing::warn!("AFFERENT_LOG_FORMAT: {format:?} is not json: lines are text");
+    }
+}
+
+fn default_filter() -> Targets {
+    Targets::new().with_default(Level::INFO)
+}
+
+/// What is logged where AFFERENT_LOG is this; `None`: it is not understood. A misspelled level would be the name of a
+/// part of some program, so that nothing was logged at all.
+fn read_filter(wanted: &str) -> Option<Targets> {
+    let mut parts = wanted.split(',').map(str::trim);
+    let is_known = |part: &str| {
+        part.contains('=') || part.starts_with("afferent") || part.parse::<LevelFilter>().is_ok()
+    };
+    match wanted.trim() {
+        "" => Some(default_filter()),
+        wanted if parts.all(is_known) => wanted.parse().ok(),
+        _ => None,
+    }
 }
 
 /// Reads the configuration again by `reload`, and tells systemd when that begins and ends.
@@ -136,6 +164,26 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The loss: a service that logs nothing because of a typing error, or of a variable that is there and empty.
+    #[test]
+    fn what_is_no_level_is_refused_and_nothing_means_the_default() {
+        let level = |wanted: &str| read_filter(wanted).and_then(|read| read.default_level());
+        for (wanted, is) in [
+            ("", LevelFilter::INFO),
+            (" ", LevelFilter::INFO),
+            ("warn", LevelFilter::WARN),
+            ("DEBUG", LevelFilter::DEBUG),
+            ("off", LevelFilter::OFF),
+            ("warn,afferent::sense=debug", LevelFilter::WARN),
+        ] {
+            assert_eq!(level(wanted), Some(is), "{wanted:?}");
+        }
+        assert!(read_filter("afferent::sense").is_some() && read_filter("h2=trace").is_some());
+        for wanted in ["debugg", "warn,debugg", "all", "a=b=c", "afferent=loud"] {
+            assert!(read_filter(wanted).is_none(), "{wanted:?}");
+        }
+    }
     use std::io;
     use std::sync::{Arc, Mutex};
 
