@@ -189,6 +189,11 @@ mod tests {
         // Newer than the newest, nonsense, and no such resource.
         for code in [504, 500, 400, 404] {
             let mut pace = listed(now);
+            pace.failed(&refused(code, Some(90)), now, 0.0);
+            let later = now + Duration::from_secs(90);
+            assert_eq!(pace.next(now, 0.0), Turn::Pause(later));
+            assert_eq!(pace.next(later, 0.0), Turn::List, "{code}");
+            let mut pace = listed(now);
             pace.failed(&refused(code, None), now, 0.0);
             assert_eq!(pace.next(now + FAILING.ceiling, 0.0), Turn::List, "{code}");
         }

@@ -25,6 +25,7 @@ mod fleet_questions;
 mod fleet_stream;
 mod hang_up;
 mod kube_contract;
+mod kube_requests;
 mod mirror_beside;
 mod mirror_commands;
 mod mirror_http;

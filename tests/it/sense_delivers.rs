@@ -249,3 +249,37 @@ fn a_roster_is_read_again_when_it_changes_and_a_bad_edit_changes_nothing() {
     assert_eq!(last["vm"]["id"], "b");
     assert!(sense.terminate().success());
 }
+
+/// Loss prevented: a virtual machine that starts anew has another CID, and the sensor waits at the one before.
+#[test]
+fn a_guest_that_has_another_address_is_asked_there_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = Script::new();
+    let before = FakeAgent::start(&dir.path().join("before.sock"), script.clone());
+    let after = FakeAgent::start(&dir.path().join("after.sock"), script);
+    let (roster, out) = (dir.path().join("roster.toml"), dir.path().join("out"));
+    let write = |agent: &FakeAgent| {
+        let address = agent.path.display();
+        let text = format!("[[vm]]\nid = 'a'\naddress = 'unix:{address}'\n");
+        fs::write(&roster, text).unwrap();
+    };
+    write(&before);
+    let roster_text = roster.display().to_string();
+    let state = dir.path().join("state");
+    let deliver = format!("file:{}", out.display());
+    let flags = ["--roster", &roster_text, "--poll-interval", "24h"];
+    let _sense = Program::sense(&state, &deliver, &flags);
+    eventually("a wait is held", || {
+        before.seen().last()?.wait.then_some(())
+    });
+    after.install("zsh 5.9-1");
+    let began = Instant::now();
+    write(&after);
+    let last = eventually("the change there", || lines(&out).into_iter().nth(1));
+    assert!(last.to_string().contains("zsh"), "{last}");
+    // Sooner than the wait at the address before ends, after 40 to 45 s.
+    assert!(began.elapsed() < Duration::from_secs(35));
+    eventually("the wait is held there", || {
+        after.seen().last()?.wait.then_some(())
+    });
+}

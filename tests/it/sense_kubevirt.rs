@@ -215,6 +215,77 @@ fn a_missing_right_is_said_in_the_words_of_the_api() {
 }
 
 #[test]
+fn a_missing_right_is_logged_once_however_often_it_is_met() {
+    let fake = FakeApi::start();
+    let host = Host::new();
+    let file = peer(&fake).kubeconfig(host.dir.path(), "nobody-token");
+    let mut sense = std::process::Command::new(env!("CARGO_BIN_EXE_afferent"));
+    sense
+        .args(["sense", "--discover", "kubevirt", "--kube-cluster", "prod"])
+        .args(["--deliver", &format!("file:{}", host.path("out").display())])
+        .args(["--state-dir", &host.path("state").display().to_string()])
+        .args(["--kubeconfig", &file.display().to_string()]);
+    let log = host.path("log");
+    let _sense = Program::start_logged(sense, &log);
+    eventually("each kind was asked for five times", || {
+        (fake.seen().targets.len() >= 10).then_some(())
+    });
+    let log = std::fs::read_to_string(log).unwrap();
+    for kind in [VMIS, VMS] {
+        let error = format!("{kind}: the API server forbids it (403)");
+        assert!(log.matches(&error).count() <= 1, "{log}");
+    }
+    assert!(log.contains("cannot list"), "{log}");
+}
+
+/// Loss prevented: a DaemonSet each pod of which lists the whole cluster.
+#[test]
+fn a_node_asks_for_its_own_machines_alone_and_a_cluster_for_all() {
+    let on_node = ["--dial", "node", "--kube-node", "n1"];
+    let label = "labelSelector=kubevirt.io%2FnodeName%3Dn1";
+    for (flags, selector, kinds) in [(&[][..], None, 2), (&on_node, Some(label), 1)] {
+        let fake = FakeApi::start();
+        let host = Host::new();
+        let kubeconfig = peer(&fake).kubeconfig(host.dir.path(), "sense-token");
+        let _sense = host.sense(&kubeconfig, flags);
+        let targets = eventually("everything is listed and watched", || {
+            let targets = fake.seen().targets;
+            let watches = targets.iter().filter(|it| it.contains("watch=true"));
+            (watches.count() == kinds).then_some(targets)
+        });
+        assert_eq!(targets.len(), 2 * kinds, "{targets:?}");
+        for target in targets {
+            let mut pairs = target.split('&').flat_map(|part| part.split('?'));
+            let sent = pairs.find(|pair| pair.contains("Selector="));
+            assert_eq!(sent, selector, "{target}");
+        }
+    }
+}
+
+/// Loss prevented: connections through the API that are open and ask nothing, until the agent ends them.
+#[test]
+fn each_dial_through_the_api_asks_one_question() {
+    let fake = FakeApi::start();
+    let (peer, host) = (peer(&fake), Host::new());
+    let namespace = peer.namespace();
+    create(&peer, &namespace, "web");
+    let agent = FakeAgent::start(&peer.agent(&namespace, "web"), Script::new());
+    let _sense = host.sense(
+        &peer.kubeconfig(host.dir.path(), "sense-token"),
+        &["--kube-tls", "false"],
+    );
+    eventually("four questions, and nothing is open", || {
+        let seen = fake.seen();
+        let asked = agent.seen().len();
+        assert!(
+            seen.dialed.len() <= asked + 1,
+            "{asked} questions: {seen:?}"
+        );
+        (asked >= 4 && seen.open == 0).then_some(())
+    });
+}
+
+#[test]
 fn a_machine_without_vsock_is_shown_with_what_to_set() {
     let fake = FakeApi::start();
     let (peer, host) = (peer(&fake), Host::new());

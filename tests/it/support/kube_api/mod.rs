@@ -3,11 +3,13 @@
 //! It answers what the contract in `kube_contract.rs` says, which is held against a real kube-apiserver, too. Agents
 //! are unix sockets `agents/NAMESPACE.NAME.PORT`, as with the real one's double of virt-api.
 
+mod request;
 mod watch;
 mod websocket;
 use super::authority::Authority;
 use super::https::{Https, client_config};
 use rcgen::{CertificateParams, SanType};
+use request::{Request, read_request};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -33,6 +35,8 @@ pub enum Fault {
     CutWatch,
     /// A watch says nothing, and does not end.
     SilentWatch,
+    /// A request whose target contains this is never answered.
+    Silence(&'static str),
     /// A websocket answers with this and closes.
     Bytes(Vec<u8>),
 }
@@ -297,75 +301,6 @@ async fn listen(
     }
 }
 
-struct Request {
-    method: String,
-    path: String,
-    query: BTreeMap<String, String>,
-    token: Option<String>,
-    key: Option<String>,
-    body: Vec<u8>,
-}
-
-async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(String, Request)> {
-    let mut bytes = Vec::new();
-    let end = loop {
-        if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            break end;
-        }
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let mut lines = head.split("\r\n");
-    let mut first = lines.next().unwrap_or_default().split(' ');
-    let method = first.next().unwrap_or_default().to_owned();
-    let target = first.next().unwrap_or_default().to_owned();
-    let field = |name: &str| {
-        let mut fields = head.split("\r\n").filter_map(|line| line.split_once(": "));
-        fields
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.to_owned())
-    };
-    let length = field("content-length").map_or(0, |v| v.parse().unwrap());
-    let mut body = bytes[end + 4..].to_vec();
-    while body.len() < length {
-        if stream.read_buf(&mut body).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let query = query.split('&').filter_map(|pair| pair.split_once('='));
-    let query = query.map(|(n, v)| (n.to_owned(), decoded(v))).collect();
-    let token = field("authorization").and_then(|v| v.strip_prefix("Bearer ").map(str::to_owned));
-    let request = Request {
-        method,
-        path: path.to_owned(),
-        query,
-        token,
-        key: field("sec-websocket-key"),
-        body,
-    };
-    Ok((target, request))
-}
-
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        match byte {
-            b'%' => {
-                let hex = std::str::from_utf8(&rest[..2]).unwrap();
-                bytes.push(u8::from_str_radix(hex, 16).unwrap());
-                rest = &rest[2..];
-            }
-            byte => bytes.push(*byte),
-        }
-    }
-    String::from_utf8(bytes).unwrap()
-}
-
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     state: &Mutex<State>,
@@ -375,10 +310,20 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     let fault = {
         let mut state = state.lock().unwrap();
         state.seen.targets.push(target.clone());
-        state.take(|fault| matches!(fault, Fault::Answer(part, ..) if target.contains(part)))
+        state.take(|fault| {
+            matches!(fault, Fault::Answer(part, ..) | Fault::Silence(part) if target.contains(part))
+        })
     };
-    if let Some(Fault::Answer(_, code, fields, body)) = fault {
-        return send(stream, (code, fields.to_owned(), body)).await;
+    match fault {
+        Some(Fault::Answer(_, code, fields, body)) => {
+            return send(stream, (code, fields.to_owned(), body)).await;
+        }
+        Some(Fault::Silence(_)) => {
+            // Until the client gives up.
+            let _ = stream.read_u8().await;
+            return Ok(());
+        }
+        _ => {}
     }
     let refused = state.lock().unwrap().refuses(&request);
     if let Some(refused) = refused {
@@ -403,23 +348,6 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     stream.flush().await
-}
-
-impl Request {
-    /// Plural and namespace of a path below `/apis/kubevirt.io/v1`, and the name of an object.
-    fn object(&self) -> (String, Option<String>, Option<String>) {
-        let parts: Vec<&str> = self.path.split('/').skip(4).collect();
-        let own = |text: &&str| (*text).to_owned();
-        match parts.as_slice() {
-            ["namespaces", namespace, plural, rest @ ..] => (
-                (*plural).into(),
-                Some((*namespace).into()),
-                rest.first().map(own),
-            ),
-            [plural, ..] => ((*plural).into(), None, None),
-            [] => (String::new(), None, None),
-        }
-    }
 }
 
 impl State {

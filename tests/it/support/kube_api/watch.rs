@@ -52,10 +52,8 @@ pub(super) async fn watch(
     while began.elapsed() < time {
         let (events, version, is_over) = {
             let state = state.lock().unwrap();
-            let new = state
-                .log
-                .iter()
-                .filter(|(version, of, ..)| *version > at && *of == plural);
+            let begin = state.log.partition_point(|(version, ..)| *version <= at);
+            let new = { state.log[begin..].iter() }.filter(|(_, of, ..)| *of == plural);
             let events: Vec<Value> = new
                 .filter_map(|(_, _, event, before)| {
                     let object = &event["object"];

@@ -45,6 +45,7 @@ pub(super) async fn websocket(
     if let Some(refused) = refused {
         return send(stream, refused).await;
     }
+    assert_eq!(request.protocol.as_deref(), Some("plain.kubevirt.io"));
     let both = format!(
         "{}258EAFA5-E914-47DA-95CA-C5AB0DC85B11",
         request.key.as_deref().unwrap_or_default()
