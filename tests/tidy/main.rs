@@ -12,6 +12,7 @@
 mod circles;
 mod names;
 mod purity;
+mod requirements;
 mod sources;
 
 use sources::{has_name, sources, sources_below};
