@@ -1,12 +1,12 @@
 //! Central: accepts as fast as it can, and remembers when.
 
+use super::process::wall_nanos;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// When the report of a guest and generation was accepted, in nanoseconds since 1970.
 type Accepted = HashMap<(u32, u32), u128>;
@@ -89,13 +89,6 @@ impl Central {
     pub fn open(&self) {
         self.state.closed.store(false, Ordering::SeqCst);
     }
-}
-
-pub fn wall_nanos() -> u128 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_nanos()
 }
 
 impl State {

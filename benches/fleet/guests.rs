@@ -3,7 +3,7 @@
 //! A process is told by lines on its standard input what happens in its guests, and says on its
 //! standard output when each change was.
 
-use super::central::wall_nanos;
+use super::process::wall_nanos;
 use afferent::clock;
 use afferent::report::{Evr, Origin, Package, Report};
 use afferent::transport::{ListenAddress, Listener, Stream, read_frame, write_frame};
@@ -26,6 +26,8 @@ use tokio::sync::watch;
 
 const PROCESSES: u32 = 2;
 const PACKAGES: u32 = 600;
+/// A guest that is told to be slow begins to answer after this time.
+pub const SLOW: Duration = Duration::from_millis(500);
 /// Stands in the template where each guest and generation write their own number.
 const MARK: &str = "0000000000";
 
@@ -271,6 +273,7 @@ struct Guest {
     generation: u32,
     reactive: bool,
     hangs: bool,
+    slow: bool,
 }
 
 /// The process of `args`: directory, first guest, the one after the last, waits, form of the reports.
@@ -294,6 +297,7 @@ pub fn simulate(args: &[String]) {
                 generation: 1,
                 reactive: false,
                 hangs: false,
+                slow: false,
             });
             guests.insert(n, guest);
             let template = template.clone();
@@ -320,6 +324,7 @@ pub fn simulate(args: &[String]) {
                 };
                 guest.send_modify(|guest| match words[0] {
                     "hang" => guest.hangs = true,
+                    "slow" => guest.slow = true,
                     word => {
                         guest.generation += 1;
                         guest.reactive = word == "change";
@@ -369,6 +374,9 @@ async fn serve(
         Some(request::Method::SyncRepoCpeMapping(_)) | None => return,
     };
     let guest = *state.borrow();
+    if guest.slow {
+        tokio::time::sleep(SLOW).await;
+    }
     if guest.hangs && n.is_multiple_of(3) {
         return std::future::pending().await;
     }

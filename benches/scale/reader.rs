@@ -1,6 +1,6 @@
 //! The fleet service, `afferent sense --reports-from`, and its fleet store, asked as `afferent fleet` asks it.
 
-use super::central::wall_nanos;
+use super::process::wall_nanos;
 use super::sensor::binary;
 use super::table::{Row, Table, kill, number};
 use afferent::sense::fleet::query::FleetQuery;
