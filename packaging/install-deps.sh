@@ -103,6 +103,7 @@ needs() {
 		mke2fs              e2fsprogs             e2fsprogs
 		rpmbuild            rpm                   rpm-build
 		python3             python3               python3
+		openssl             openssl               openssl
 		cargo               cargo-web,rustc-web   cargo
 		END
         ;;

@@ -124,7 +124,7 @@ payload() {
         mkdir "$tree/old"
         cp target/v0.1.0/afferent-*.x86_64.rpm "$tree/old/"
     fi
-    cp tests/vm/central.pl "$tree/"
+    cp tests/vm/central.pl tests/vm/forward.pl "$tree/"
     cat >"$tree/inventory.json" <<-'END'
 		{ "expected_machines": [ { "bmc_mac_address": "02:00:5e:50:00:01", "chassis_serial_number": "MC-1",
 		  "metadata": { "labels": [ { "key": "manufacturer", "value": "Foxwell" } ] } } ] }

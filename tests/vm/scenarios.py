@@ -5,6 +5,7 @@ Usage: scenarios.py CACHE BINARY. Prints each check as it is made, and at the en
 in CACHE/report.txt.
 """
 
+import base64
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ import tempfile
 
 from guest import Guest, GuestError, kvm_works
 from harness import PORT, SERVE, Central, Report, Sensor, generation, versions
+from kube_api import KubeApi, instance
 from old_version import OldVersion
 
 
@@ -39,6 +41,7 @@ class Story:
             ("the configuration is edited, the agent hangs", self.reload),
             ("sense at work under its unit", self.sense_unit),
             ("the mirror at work under its unit", self.mirror_unit),
+            ("a sensor on a node of KubeVirt", self.kubevirt_node),
             ("the RPM database is rebuilt", self.rebuild),
             ("who may not ask is refused", self.refused),
             ("the sensor is killed", self.sensor_killed),
@@ -241,6 +244,55 @@ class Story:
         lines = [json.loads(line) for line in guest.out("systemctl stop domains && cat /run/domains/out").splitlines()]
         self.report.check([generation(line) for line in lines] == [generation(lines[0])] * 2 and lines[0]["report"] == lines[1]["report"],
                           "a domain of libvirt that is defined anew, with the same agent and report, is reported in full again", str(lines))
+
+    def kubevirt_node(self):
+        """A sensor that finds this guest by the API of a cluster and dials its CID, as on a node. The guest is its own node: a
+        kernel with vsock_loopback reaches its own CID. The API server is on the host, at the end of a VSOCK port."""
+        guest, check, place = self.one, self.report.check, "/run/node"
+        api = KubeApi(f"{guest.vsock}_8443", self.work)
+        self.drop_in("Environment=AFFERENT_ALLOW_CID=2,1")
+        api.put(instance("web", guest.cid, run=1), "ADDED")
+        config = {"current-context": "it", "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+                  "clusters": [{"name": "it", "cluster": {"server": "https://127.0.0.1:8443", "certificate-authority": f"{place}/ca"}}],
+                  "users": [{"name": "it", "user": {"token": "t"}}]}
+        guest.out(f"mkdir {place}")
+        for name, text in (("ca", pathlib.Path(api.certificate).read_text()), ("config", json.dumps(config)),
+                           # Reports, without short lines about facts that changed alone.
+                           ("reports", f"""grep '"packages":' {place}/out"""),
+                           ("status", f"afferent status --json --state-dir {place}/state"),
+                           ("waits", f"""sh {place}/reports | grep -q vsock && sh {place}/status | grep -Eq '"state": ?"waiting"'""")):
+            guest.out(f"echo {base64.b64encode(text.encode()).decode()} | base64 -d >{place}/{name}")
+        guest.out("systemd-run -q --unit=forward perl /mnt/forward.pl 8443"
+                  f" && systemd-run -q --unit=node afferent sense --discover kubevirt --kube-cluster vm --kubeconfig {place}/config"
+                  f" --kube-node n1 --dial node --poll-interval 24h --deliver file:{place}/out --state-dir {place}/state")
+        self.until(f"sh {place}/waits")
+        line = json.loads(guest.out(f"sh {place}/reports"))
+        check((line["vm"]["id"], line["vm"]["address"]) == ("vm:shop:web", f"vsock:{guest.cid}:{PORT}"),
+              "a machine that the API names is dialed over AF_VSOCK by its CID, and a wait is held with it", str(line["vm"]))
+        facts = line["meta"]["facts"]
+        check((facts["kubevirt.node"], facts["kubevirt.cid"]) == ("n1", str(guest.cid)), "its report has its node and its CID as facts", str(facts))
+        took = []
+        for number in range(20):
+            command = "rpm -e probe" if number % 2 else "rpm -i /mnt/probe-1.0.rpm"
+            ended = int(guest.out(f"{command} >{place}/rpm 2>&1 && date +%s%N"))
+            self.until(f"[ $(sh {place}/reports | wc -l) = {number + 2} ]")
+            # Of the file, to which nothing else is written.
+            took.append(max(0, int(guest.out(f"stat -c %.9Y {place}/out").replace(".", "")) - ended) // 1_000_000)
+        took.sort()
+        check(True, "twenty changes came, with a day between polls")
+        self.report.notes.append(f"from its node, rpm to the line at the sink: median {took[10]} ms, worst {took[-1]} ms of {len(took)}")
+        # It starts anew with a CID at which nobody is, and then with the one that it has.
+        api.put(instance("web", 77, run=2))
+        self.until(f"sh {place}/status | grep -q vsock:77:{PORT}")
+        guest.out("rpm -i /mnt/probe-1.0.rpm")
+        api.put(instance("web", guest.cid, run=3))
+        self.until(f"[ $(sh {place}/reports | wc -l) = 22 ]")
+        check(True, "a machine that starts anew with another CID is dialed there, and its change arrives")
+        check(all("labelSelector=kubevirt.io%2FnodeName%3Dn1" in target for target in api.targets), "only the node's own machines were asked for",
+              str(api.targets))
+        guest.out(f"systemctl stop node forward && rpm -e probe && rm -r {place}")
+        api.stop()
+        self.drop_in()
 
     def mirror_unit(self):
         guest, check = self.one, self.report.check
