@@ -290,9 +290,11 @@ class Story:
         check(True, "a machine that starts anew with another CID is dialed there, and its change arrives")
         check(all("labelSelector=kubevirt.io%2FnodeName%3Dn1" in target for target in api.targets), "only the node's own machines were asked for",
               str(api.targets))
-        guest.out(f"systemctl stop node forward && rpm -e probe && rm -r {place}")
+        guest.out(f"systemctl stop node forward && rm -r {place}")
         api.stop()
         self.drop_in()
+        self.central.wait(guest.name, lambda line: "probe" in versions(line), "the last install, at the host's sensor too")
+        self.change(guest, "rpm -e probe", lambda v: "probe" not in v, "erase after a restart")
 
     def mirror_unit(self):
         guest, check = self.one, self.report.check
