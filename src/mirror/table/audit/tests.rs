@@ -1,8 +1,10 @@
 //! The log: packs, rows of the first version, removals, damage.
 
 use super::*;
+use crate::inventory::Row as InventoryRow;
 use crate::mirror::table::{Ending, Fault, View};
 use crate::store::Store;
+use uuid::Uuid;
 
 fn row(n: usize) -> AuditRow {
     AuditRow {
