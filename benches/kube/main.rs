@@ -11,9 +11,9 @@
 //!
 //! 0 leaves a part out.
 //!
-//! Measured with 10,000 machines on two busy cores, x86-64 with glibc, without LTO: 18 MiB more than with no machine,
-//! which is 1.5 times what the sensor has without (12.4 MiB), and 1.9 KB a machine, its entry among the sensor's
-//! guests included; listing takes 1.1 s of CPU; then 0.4 % of a core without a change, 1.2 % with 20 changes a
+//! Measured with 10,000 machines on two busy cores, x86-64 with glibc, without LTO: 14.5 MiB more than with no machine,
+//! which is 1.1 times what the sensor has without (13.1 MiB), and 1.5 KB a machine, its entry among the sensor's
+//! guests included; listing takes 1.4 s of CPU; then 0.3 % of a core without a change, 0.9 % with 20 changes a
 //! second. How long the list takes is as much the API server's time as the sensor's: a debug build of it takes 40 s.
 //!
 //! Measured with guests that are asked, on the same two cores, which did other work too (load 6 to 8): at most 20 seats
