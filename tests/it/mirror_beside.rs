@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
 use std::process::Command;
 
 /// Machines whose names and racks all say which version of the document they are from.
@@ -196,14 +197,15 @@ fn the_service_of_systemd_is_asked_where_a_killed_one_left_its_socket() {
     let mirror = Mirror::new();
     assert_eq!(mirror.run(&document(0), &[]).code, Some(0));
     drop(UnixListener::bind(mirror.state().join("control.sock")).unwrap());
-    let login = |under: &[&str]| {
+    let login_of = |under: &[&str], state: &Path| {
         let mut command = Command::new(under.first().unwrap_or(&env!("CARGO_BIN_EXE_afferent")));
         command.args(under.get(1..).unwrap_or_default());
         command.args(["mirror", "login", "--state-dir"]);
-        let output = command.arg(mirror.state()).output().unwrap();
+        let output = command.arg(state).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).unwrap()
     };
+    let login = |under: &[&str]| login_of(under, &mirror.state());
     let said = login(&[]);
     assert!(said.contains("no service answers at"), "{said}");
     assert!(said.contains("/run/afferent/mirror/control.sock"), "{said}");
@@ -222,6 +224,12 @@ fn the_service_of_systemd_is_asked_where_a_killed_one_left_its_socket() {
     eventually("the service answers", || {
         login(&under).contains("has no page").then_some(())
     });
+    // It is not asked in place of a service with another directory, whose deletes it might be told to make.
+    let other = Mirror::new();
+    assert_eq!(other.run(&document(0), &[]).code, Some(0));
+    let said = login_of(&under, &other.state());
+    let has = format!("has its mirror in {}", mirror.state().display());
+    assert!(said.contains(&has), "{said}");
 }
 
 #[test]

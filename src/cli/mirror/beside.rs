@@ -6,6 +6,7 @@ use crate::clock;
 use crate::mirror::{InventoryError, Snapshot};
 use crate::telemetry::control;
 use serde_json::Value;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
@@ -13,7 +14,11 @@ use std::time::Duration;
 /// The service may be one of systemd, whose socket is in a directory of its own.
 const RUNTIME: &str = "/run/afferent/mirror";
 
-/// What the service at the socket of this directory, else of systemd's unit, answers to these words.
+/// Asks for the directory of a service, and for the commits that its tables had seen when a cycle ended last.
+const COMMIT: &str = "commit";
+
+/// What the service with this state directory answers to these words: at the socket that is in it, else at that of
+/// systemd's unit.
 pub(super) fn ask(state_dir: &Path, words: &str) -> Result<Value, String> {
     let own = control::socket_of(state_dir);
     let failed =
@@ -25,15 +30,28 @@ pub(super) fn ask(state_dir: &Path, words: &str) -> Result<Value, String> {
         Err(error) => return Err(failed(&own, error)),
     }
     let of_unit = PathBuf::from(RUNTIME).join(control::SOCKET);
-    let answer = control::ask(&of_unit, words);
-    answer.map_err(|error| match control::is_not_running(&error) {
+    let not_asked = |error| match control::is_not_running(&error) {
         true => format!(
             "no service answers at {} or {}",
             own.display(),
             of_unit.display()
         ),
         false => failed(&of_unit, error),
-    })
+    };
+    // The unit may have another directory than the one that was named.
+    let commit = control::ask(&of_unit, COMMIT).map_err(not_asked)?;
+    let is_other = |of: &&str| match std::fs::canonicalize(state_dir) {
+        Ok(named) => named != Path::new(of),
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    };
+    if let Some(of) = commit["state_dir"].as_str().filter(is_other) {
+        return Err(format!(
+            "no service answers at {}; the one at {} has its mirror in {of}",
+            own.display(),
+            of_unit.display()
+        ));
+    }
+    control::ask(&of_unit, words).map_err(not_asked)
 }
 
 /// Longest wait for a cycle that is being written.
@@ -103,8 +121,5 @@ pub(super) fn must_exist(state_dir: &Path) -> Result<(), Stop> {
 
 /// Commits that the tables had seen when a cycle ended last, if a service with this directory runs and says so.
 fn last_of_cycle(state_dir: &Path) -> Option<u64> {
-    let answer = ask(state_dir, "commit").ok()?;
-    let of = answer["state_dir"].as_str()?;
-    let is_same = std::fs::canonicalize(state_dir).ok()? == Path::new(of);
-    answer["generation"].as_u64().filter(|_| is_same)
+    ask(state_dir, COMMIT).ok()?["generation"].as_u64()
 }
