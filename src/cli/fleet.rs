@@ -223,12 +223,7 @@ impl std::str::FromStr for Since {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(at) = text.parse() {
-            return Ok(Self(at));
-        }
-        let time = clock::parse_duration(text)
-            .map_err(|_| format!("{text:?} is neither a time nor a duration such as 1h"))?;
-        Ok(Self(clock::wall_now().before(time)))
+        clock::time_or_age(text, clock::wall_now()).map(Self)
     }
 }
 

@@ -196,7 +196,7 @@ fn run_command(args: &RunArgs) -> Result<u8, Stop> {
 
 fn plan_command(args: &PlanArgs) -> Result<u8, Stop> {
     let filter = PlanFilter {
-        kind: args.kind.clone(),
+        kind: read::read_flag(args.kind.as_ref(), "kind", crate::mirror::query::audit_kind)?,
         code: args.code.clone(),
         limit: args.limit,
         cursor: args.cursor,

@@ -120,6 +120,19 @@ impl FromStr for WallTime {
     }
 }
 
+/// Reads a time, or how long before `now` it was: `2026-11-21T10:00:00Z`, `1h`.
+///
+/// # Errors
+/// It is neither.
+pub fn time_or_age(text: &str, now: WallTime) -> Result<WallTime, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let age = parse_duration(text)
+        .map_err(|_| format!("{text:?} is neither a time nor a duration such as 1h"))?;
+    Ok(now.before(age))
+}
+
 /// Reads a duration as it is written in flags and files: `500ms`, `1s`, `5m`, `4h`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
@@ -155,6 +168,19 @@ mod tests {
         let shown = [500, 1000, 90_000, 300_000, 14_400_000, 604_800_000]
             .map(|ms| show_duration(Duration::from_millis(ms)));
         assert_eq!(shown, ["500ms", "1s", "90s", "5m", "4h", "168h"]);
+    }
+
+    #[test]
+    fn a_time_or_how_long_ago_it_was_is_a_time() {
+        let now = WallTime::from_unix_ms(7_200_000);
+        let hour = WallTime::from_unix_ms(3_600_000);
+        assert_eq!(time_or_age("1h", now), Ok(hour));
+        assert_eq!(time_or_age(&hour.to_string(), now), Ok(hour));
+        let refused = time_or_age("soon", now).unwrap_err();
+        assert_eq!(
+            refused,
+            "\"soon\" is neither a time nor a duration such as 1h"
+        );
     }
 
     #[test]

@@ -19,6 +19,13 @@ pub enum DriftType {
 }
 
 impl DriftType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [
+        Self::MissingInExpected,
+        Self::MissingInActual,
+        Self::Mismatch,
+    ];
+
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
@@ -33,14 +40,8 @@ impl FromStr for DriftType {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [
-            Self::MissingInExpected,
-            Self::MissingInActual,
-            Self::Mismatch,
-        ]
-        .into_iter()
-        .find(|kind| kind.name() == text)
-        .ok_or_else(|| format!("{text:?} is no type of drift"))
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        found.ok_or_else(|| format!("{text:?} is no type of drift"))
     }
 }
 

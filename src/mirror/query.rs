@@ -10,9 +10,10 @@ pub use by_component::ByComponent;
 pub use racks::{RackPage, rack, racks};
 
 use crate::clock::WallTime;
-use crate::inventory::{Component, ComponentType, Drift, Row};
+use crate::inventory::{Component, ComponentType, Drift, DriftType, Row};
 use crate::mirror::table::audit::{AuditRow, AuditRun, StoredAuditRow};
 use crate::mirror::table::{Fault, InventoryError, View};
+use crate::mirror::topology::TYPE;
 use crate::store::{Snapshot, TxError};
 use crate::visible::visible;
 use of_rack::OfRack;
@@ -187,6 +188,45 @@ fn component_of(drift: &Drift, tables: &View) -> Result<Option<Component>, Fault
             Ok(None)
         }
     }
+}
+
+/// The type of device that somebody names; its case does not matter.
+///
+/// # Errors
+/// There is none; lists those that there are.
+pub fn drift_kind(text: &str) -> Result<String, String> {
+    text.parse::<ComponentType>()
+        .map(|kind| kind.name().to_owned())
+        .or_else(|_| one_of(text, ComponentType::all().map(ComponentType::name)))
+}
+
+/// The sort of drift that somebody names, as [`drift_kind`].
+///
+/// # Errors
+/// There is none; lists those that there are.
+pub fn drift_code(text: &str) -> Result<String, String> {
+    one_of(text, DriftType::ALL.map(DriftType::name))
+}
+
+/// What the audit log calls the type that somebody names, as [`drift_kind`].
+///
+/// # Errors
+/// There is none; lists those that there are.
+pub fn audit_kind(text: &str) -> Result<String, String> {
+    let names = ["rack", TYPE].into_iter();
+    drift_kind(text).or_else(|_| {
+        one_of(
+            text,
+            names.chain(ComponentType::all().map(ComponentType::name)),
+        )
+    })
+}
+
+fn one_of(text: &str, words: impl IntoIterator<Item = &'static str>) -> Result<String, String> {
+    let words: Vec<&str> = words.into_iter().collect();
+    let word = words.iter().find(|word| word.eq_ignore_ascii_case(text));
+    let wrong = || format!("{text:?} is not one of {}", words.join(", "));
+    word.map(|word| (*word).to_owned()).ok_or_else(wrong)
 }
 
 fn is_asked(asked: Option<&str>, value: &str) -> bool {

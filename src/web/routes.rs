@@ -206,12 +206,8 @@ fn matched<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
 
 /// A time, or a duration until now.
 pub(crate) fn since(text: &str, now: WallTime) -> Result<WallTime, BadRequest> {
-    if let Ok(at) = text.parse() {
-        return Ok(at);
-    }
-    let time = clock::parse_duration(text)
-        .map_err(|_| format!("since: {text:?} is neither a time nor a duration such as 1h"))?;
-    Ok(now.before(time))
+    let read = clock::time_or_age(text, now);
+    Ok(read.map_err(|why| format!("since: {why}"))?)
 }
 
 /// Asserts that a description in OpenAPI lists exactly the routes and their parameters, and who may ask.

@@ -113,7 +113,7 @@ reading! {
         /// only missing_in_expected, missing_in_actual or mismatch
         #[argh(option, arg_name = "CODE")]
         code: Option<String>,
-        /// only from this time on, such as 2026-11-21T10:00:00Z
+        /// only from this time on, such as 2026-11-21T10:00:00Z, or so long ago, such as 1h
         #[argh(option, arg_name = "TIME")]
         since: Option<String>,
         /// at most as many rows
@@ -135,10 +135,10 @@ reading! {
         /// only this row: its id, address, or what people call it
         #[argh(option, arg_name = "TEXT")]
         row: Option<String>,
-        /// only from this time on, such as 2026-11-21T10:00:00Z
+        /// only from this time on, such as 2026-11-21T10:00:00Z, or so long ago, such as 1h
         #[argh(option, arg_name = "TIME")]
         since: Option<String>,
-        /// only before this time
+        /// only before this time, or what is older than this, such as 1h
         #[argh(option, arg_name = "TIME")]
         until: Option<String>,
         /// only changes made for this type: rack, Compute, NVSwitch, PowerShelf or NVLDomain
@@ -299,9 +299,20 @@ pub(super) fn load(args: &LoadArgs) -> Result<u8, Stop> {
 /// Time between two looks of `audit --follow`.
 const FOLLOW: Duration = Duration::from_secs(1);
 
-fn time(text: Option<&String>, flag: &str) -> Result<Option<clock::WallTime>, Stop> {
-    let parse = |text: &String| text.parse::<clock::WallTime>();
-    text.map(parse).transpose().map_err(|why| Stop {
+fn time(typed: Option<&String>, flag: &str) -> Result<Option<clock::WallTime>, Stop> {
+    read_flag(typed, flag, |text| {
+        clock::time_or_age(text, clock::wall_now())
+    })
+}
+
+/// What was typed behind a flag, read by `read`.
+pub(super) fn read_flag<T>(
+    typed: Option<&String>,
+    flag: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, Stop> {
+    let read = typed.map(|typed| read(typed)).transpose();
+    read.map_err(|why| Stop {
         code: USAGE,
         why: format!("--{flag}: {why}"),
     })
@@ -316,9 +327,9 @@ pub(super) fn tell_of_more(limit: Option<usize>, rows: usize, last: Option<Strin
 
 pub(super) fn drift(args: &DriftArgs) -> Result<u8, Stop> {
     let filter = DriftFilter {
-        kind: args.kind.clone(),
+        kind: read_flag(args.kind.as_ref(), "kind", query::drift_kind)?,
         rack: args.rack.clone(),
-        code: args.code.clone(),
+        code: read_flag(args.code.as_ref(), "code", query::drift_code)?,
         since: time(args.since.as_ref(), "since")?,
         cursor: args.cursor,
         limit: args.limit,
@@ -346,7 +357,7 @@ pub(super) fn audit(args: &AuditArgs) -> Result<u8, Stop> {
     let mut filter = AuditFilter {
         run: args.run.clone(),
         row: args.row.clone(),
-        kind: args.kind.clone(),
+        kind: read_flag(args.kind.as_ref(), "kind", query::audit_kind)?,
         rack: args.rack.clone(),
         code: args.code.clone(),
         since: time(args.since.as_ref(), "since")?,

@@ -4,7 +4,7 @@
 
 use crate::clock::WallTime;
 use crate::inventory::{ComponentType, DriftType};
-use crate::mirror::query::{AuditFilter, DriftAge, DriftFilter};
+use crate::mirror::query::{AuditFilter, DriftAge, DriftFilter, audit_kind};
 use crate::web::routes::{BadRequest, Parameters, Route, since};
 use uuid::Uuid;
 
@@ -122,7 +122,7 @@ fn audit(given: &Parameters<'_>, now: WallTime) -> Result<MirrorCall, BadRequest
     let filter = AuditFilter {
         run: None,
         row: text(given, "row")?,
-        kind: text(given, "kind")?,
+        kind: given.get("kind").map(audit_kind).transpose()?,
         rack: text(given, "rack")?,
         code: text(given, "code")?,
         since: from(given, now)?,

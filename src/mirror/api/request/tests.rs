@@ -98,6 +98,7 @@ fn nonsense_is_refused_with_what_is_allowed() {
         ("/v1/drift", "cursor=1", "no `next` of a page"),
         ("/v1/drift", &long, "longer than 512 bytes"),
         ("/v1/audit", "cursor=-1", "not a whole number"),
+        ("/v1/audit", "kind=racks", "not one of rack, NVLDomain"),
         ("/v1/audit", "row=a&row=b", "row is given twice"),
         ("/v1/audit", &long, "longer than 512 bytes"),
         ("/v1/withheld", "cursor=1", "allowed: limit"),
