@@ -202,41 +202,6 @@ fn the_audit_log_is_found_by_run_row_and_time() {
     assert_eq!(ask(&["--until", "1h"]).len(), 0);
 }
 
-/// The loss: a slip that reads as "nothing differs".
-#[test]
-fn a_filter_that_nothing_can_pass_is_refused_with_what_there_is() {
-    let mirror = Mirror::new();
-    mirror.run(&machines(0..1), &[]);
-    let core = format!("file:{}", mirror.path("core.json").display());
-    for (arguments, said) in [
-        (
-            vec!["audit", "--since", "yesterday"],
-            "--since: \"yesterday\" is neither a time nor a duration such as 1h",
-        ),
-        (
-            vec!["audit", "--kind", "racks"],
-            "--kind: \"racks\" is not one of rack, NVLDomain, ",
-        ),
-        (
-            vec!["plan", "--core", &core, "--kind", "machine"],
-            "--kind: \"machine\" is not one of rack, NVLDomain, ",
-        ),
-        (
-            vec!["drift", "--kind", "rack"],
-            "--kind: \"rack\" is not one of ",
-        ),
-        (
-            vec!["drift", "--code", "missing"],
-            "--code: \"missing\" is not one of missing_in_expected, missing_in_actual, mismatch",
-        ),
-    ] {
-        let refused = mirror.output(&arguments);
-        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
-        let error = String::from_utf8(refused.stderr).unwrap();
-        assert!(error.contains(said), "{arguments:?}: {error}");
-    }
-}
-
 #[test]
 fn a_hard_deleted_row_can_be_put_back_from_the_log() {
     let mirror = Mirror::new();

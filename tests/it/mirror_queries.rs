@@ -383,3 +383,37 @@ fn dump_plan_and_explain_are_asked_for_in_pages_that_make_the_whole() {
         all["lines"].as_array().unwrap()
     );
 }
+
+/// The loss: a slip that reads as "nothing differs".
+#[test]
+fn a_filter_that_nothing_can_pass_is_refused_with_what_there_is() {
+    let mirror = Mirror::new();
+    let core = format!("file:{}", mirror.file("core.json", &json!({})).display());
+    for (arguments, said) in [
+        (
+            vec!["audit", "--since", "yesterday"],
+            "--since: \"yesterday\" is neither a time nor a duration such as 1h",
+        ),
+        (
+            vec!["audit", "--kind", "racks"],
+            "--kind: \"racks\" is not one of rack, NVLDomain, ",
+        ),
+        (
+            vec!["plan", "--core", &core, "--kind", "machine"],
+            "--kind: \"machine\" is not one of rack, NVLDomain, ",
+        ),
+        (
+            vec!["drift", "--kind", "rack"],
+            "--kind: \"rack\" is not one of ",
+        ),
+        (
+            vec!["drift", "--code", "missing"],
+            "--code: \"missing\" is not one of missing_in_expected, missing_in_actual, mismatch",
+        ),
+    ] {
+        let refused = mirror.output(&arguments);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(error.contains(said), "{arguments:?}: {error}");
+    }
+}

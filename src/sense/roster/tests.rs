@@ -3,7 +3,7 @@
 use super::stamp::UNSETTLED;
 use super::*;
 use std::fs;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Loss prevented: an edit that is never noticed, or one slip that makes all guests disappear.
 #[test]
@@ -18,7 +18,8 @@ fn every_edit_is_noticed_and_a_bad_one_keeps_what_was() {
     let write = |text: &str| {
         fs::write(&path, text).unwrap();
         let file = fs::File::options().append(true).open(&path).unwrap();
-        let old = SystemTime::now() - 100 * UNSETTLED;
+        let now = Duration::from_millis(clock::wall_now().unix_ms());
+        let old = SystemTime::UNIX_EPOCH + now - 100 * UNSETTLED;
         file.set_modified(old).unwrap();
     };
     let mut guests = |text: Option<&str>| {
