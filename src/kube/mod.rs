@@ -10,7 +10,9 @@
 //! ```
 //!
 //! Files with a star are pure. A client of its own, because what is needed of the protocol is small: no object is
-//! ever written, and three requests are known.
+//! ever written, and three requests are known. With the crate `kube` 5 for lists and watches the static binary is
+//! 3.9 MB larger, more than it may be; ten thousand machines take 29 MiB in place of 15, since whole pages are held;
+//! and its websockets do not offer KubeVirt's subprotocol.
 
 mod budget;
 mod client;
