@@ -13,7 +13,7 @@ use crate::clock::WallTime;
 use crate::inventory::{Component, ComponentType, Drift, DriftType, Row};
 use crate::mirror::table::audit::{AuditRow, AuditRun, StoredAuditRow};
 use crate::mirror::table::{Fault, InventoryError, View};
-use crate::mirror::topology::TYPE;
+use crate::mirror::topology;
 use crate::store::{Snapshot, TxError};
 use crate::visible::visible;
 use of_rack::OfRack;
@@ -213,7 +213,7 @@ pub fn drift_code(text: &str) -> Result<String, String> {
 /// # Errors
 /// There is none; lists those that there are.
 pub fn audit_kind(text: &str) -> Result<String, String> {
-    let names = ["rack", TYPE].into_iter();
+    let names = ["rack", topology::TYPE].into_iter();
     drift_kind(text).or_else(|_| {
         one_of(
             text,

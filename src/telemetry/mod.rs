@@ -164,6 +164,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
 
     /// The loss: a service that logs nothing because of a typing error, or of a variable that is there and empty.
     #[test]
@@ -184,8 +186,6 @@ mod tests {
             assert!(read_filter(wanted).is_none(), "{wanted:?}");
         }
     }
-    use std::io;
-    use std::sync::{Arc, Mutex};
 
     /// Loss prevented: a guest that writes lines of its own into the host's journal, at a priority of
     /// its choice.
